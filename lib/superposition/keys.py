@@ -1,0 +1,168 @@
+"""Keys of facts: what enters each down-projection at the last token of the subject, all layers in one pass.
+
+Chapter ``11-superposition-in-llms``; the token rule is that of Hu et al. (arXiv 2408.07413) and of ROME.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from superposition import console
+from superposition.errors import UserError
+
+if TYPE_CHECKING:
+    from superposition.facts import Fact
+    from superposition.models import LanguageModel, Layer
+
+
+@dataclass(frozen=True)
+class SubjectToken:
+    """A prompt's token ids, and the index and id of the token that holds its subject's last character."""
+
+    token_ids: tuple[int, ...]
+    position: int
+
+    @property
+    def token_id(self) -> int:
+        return self.token_ids[self.position]
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Keys of m facts at several layers.
+
+    Attributes
+    ----------
+    by_layer : dict of int to (d_m, m) float64
+        One column a fact, in the facts' order.
+    tokens : tuple of SubjectToken
+        Where each key was read.
+    """
+
+    by_layer: dict[int, Float[np.ndarray, "d_m m"]]
+    tokens: tuple[SubjectToken, ...]
+
+    def __getitem__(self, layer: int) -> Float[np.ndarray, "d_m m"]:
+        return self.by_layer[layer]
+
+
+def locate(tokenizer, fact: Fact) -> SubjectToken:
+    """Tokenise a fact's prompt with the tokenizer's defaults and find the token of its subject's last character.
+
+    Raises
+    ------
+    UserError
+        No token covers that character.
+    """
+    encoded = tokenizer(fact.text, return_offsets_mapping=True)
+    last = fact.subject_span[1] - 1
+    for position, (start, stop) in enumerate(encoded["offset_mapping"]):
+        if start <= last < stop:
+            return SubjectToken(tuple(encoded["input_ids"]), position)
+    raise UserError(
+        f"The subject {fact.subject!r} was not found in the tokens of {fact.text!r}: "
+        "check the subject's last character, or the tokenizer."
+    )
+
+
+def extract(
+    model: LanguageModel,
+    facts: Sequence[Fact],
+    *,
+    layers: Sequence[int] | None = None,
+    batch: int = 32,
+    padding_side: str = "right",
+) -> Keys:
+    """Read the keys of facts at several layers, each batch of prompts in one forward pass.
+
+    Parameters
+    ----------
+    model : LanguageModel
+    facts : sequence of Fact
+    layers : sequence of int, optional
+        Default: all.
+    batch : int
+        Prompts a forward pass; halved by itself while memory does not suffice.
+    padding_side : {"right", "left"}
+
+    Raises
+    ------
+    UserError
+        No facts; a batch below 1; a subject not found in its tokens; a prompt longer than the model's context;
+        NaN or infinite keys; memory that does not suffice for one prompt.
+    """
+    from accelerate.utils import find_executable_batch_size
+
+    if not facts:
+        raise UserError("There are no facts to read keys from: give at least one.")
+    if batch < 1:
+        raise UserError(f"A batch of {batch} makes no sense: give 1 or more.")
+    chosen = model.select(layers)
+    located = tuple(locate(model.tokenizer, fact) for fact in facts)
+    longest = max(range(len(located)), key=lambda i: len(located[i].token_ids))
+    if model.context_length and len(located[longest].token_ids) > model.context_length:
+        raise UserError(
+            f"The prompt of {facts[longest].subject!r} has {len(located[longest].token_ids)} tokens and the model "
+            f"takes {model.context_length}: shorten it."
+        )
+    by_length = sorted(range(len(located)), key=lambda i: len(located[i].token_ids))
+    columns: dict[int, dict[int, torch.Tensor]] = {layer.index: {} for layer in chosen}
+
+    @find_executable_batch_size(starting_batch_size=min(batch, len(facts)))
+    def run(size: int) -> None:
+        with console.bar(total=len(facts), what="keys", unit="fact") as bar:
+            for start in range(0, len(by_length), size):
+                group = by_length[start : start + size]
+                _read(model, [located[i] for i in group], group, chosen, columns, padding_side)
+                bar.update(len(group))
+
+    try:
+        run()
+    except RuntimeError as error:
+        if "No executable batch size" not in str(error):
+            raise
+        raise UserError(
+            "Memory does not suffice for the keys of one prompt: give fewer --layers or a smaller --dtype."
+        ) from error
+    by_layer = {
+        index: torch.stack([found[i] for i in range(len(facts))], dim=1).numpy() for index, found in columns.items()
+    }
+    return Keys(by_layer, located)
+
+
+def _read(
+    model: LanguageModel,
+    located: list[SubjectToken],
+    group: list[int],
+    chosen: Sequence[Layer],
+    columns: dict[int, dict[int, torch.Tensor]],
+    padding_side: str,
+) -> None:
+    length = max(len(found.token_ids) for found in located)
+    ids = torch.zeros(len(located), length, dtype=torch.long)
+    mask = torch.zeros(len(located), length, dtype=torch.long)
+    places = []
+    for row, found in enumerate(located):
+        shift = length - len(found.token_ids) if padding_side == "left" else 0
+        ids[row, shift : shift + len(found.token_ids)] = torch.tensor(found.token_ids)
+        mask[row, shift : shift + len(found.token_ids)] = 1
+        places.append(shift + found.position)
+
+    def receive(layer: Layer, keys: torch.Tensor) -> None:
+        rows = torch.arange(len(places), device=keys.device)
+        read = keys[rows, torch.tensor(places, device=keys.device)].cpu().double()
+        if not torch.isfinite(read).all():
+            raise UserError(
+                f"Layer {layer.index} gives NaN or infinity at a subject: the weights are damaged, or {model.dtype} "
+                "is too narrow (try --dtype float32)."
+            )
+        for i, key in zip(group, read, strict=True):
+            columns[layer.index][i] = key
+
+    model.read_keys(ids, mask, chosen, receive)

@@ -1,0 +1,359 @@
+"""Second moments of keys: streamed over a text for all layers in one pass, shrunk, and factorised for whitening.
+
+``C = K Kᵀ / N`` is the uncentred second moment of N keys, (d_m, d_m). The paper writes ``C = K Kᵀ``; the factor
+1/N cancels in every ``p`` and every edit of ROME's form (chapter ``11-superposition-in-llms``).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import scipy.linalg
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from superposition import console, files, paths, text
+from superposition.errors import UserError
+
+if TYPE_CHECKING:
+    from superposition.models import LanguageModel, Layer
+
+#: Seconds between two checkpoints of a pass.
+CHECKPOINT_EVERY = 120.0
+
+
+@dataclass
+class Moments:
+    """Sums over the keys of a text, by layer index.
+
+    Attributes
+    ----------
+    outer : dict of int to (d_m, d_m) float64
+        ``Σ k kᵀ``.
+    total : dict of int to (d_m,) float64
+        ``Σ k``.
+    tokens : int
+        How many keys were summed.
+    """
+
+    outer: dict[int, torch.Tensor]
+    total: dict[int, torch.Tensor]
+    tokens: int
+
+    def second_moment(self, layer: int, *, shrinkage: float = 0.0, centred: bool = False) -> Float[np.ndarray, "d_m d_m"]:
+        """``C`` of one layer: ``(1 − s) C + s · tr(C)/d_m · I`` for a shrinkage ``s``.
+
+        Parameters
+        ----------
+        layer : int
+        shrinkage : float
+            From 0 (the plain estimate) to 1 (a multiple of the identity).
+        centred : bool
+            Subtract the outer product of the mean: the covariance in place of the uncentred moment.
+
+        Raises
+        ------
+        UserError
+            The shrinkage is outside [0, 1].
+        """
+        if not 0 <= shrinkage <= 1:
+            raise UserError(f"A shrinkage of {shrinkage} makes no sense: give a number from 0 to 1.")
+        moment = self.outer[layer].numpy() / self.tokens
+        if centred:
+            mean = self.total[layer].numpy() / self.tokens
+            moment = moment - np.outer(mean, mean)
+        if shrinkage:
+            size = moment.shape[0]
+            moment = (1 - shrinkage) * moment + shrinkage * np.trace(moment) / size * np.eye(size)
+        return moment
+
+
+class Whitening:
+    """``C`` factorised once, ``C = L Lᵀ``: solves and whitens any number of keys.
+
+    Parameters
+    ----------
+    moment : (d_m, d_m) array
+        Symmetric and positive definite.
+
+    Raises
+    ------
+    UserError
+        The matrix is not square, not finite, or singular in float64: too few tokens, usually.
+    """
+
+    def __init__(self, moment: Float[np.ndarray, "d_m d_m"]):
+        moment = np.asarray(moment, dtype=np.float64)
+        if moment.ndim != 2 or moment.shape[0] != moment.shape[1]:
+            raise UserError(f"C must be square, and its shape is {moment.shape}.")
+        if not np.isfinite(moment).all():
+            raise UserError("C holds NaN or infinity: check the keys that it was made from.")
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", scipy.linalg.LinAlgWarning)
+                self.factor = scipy.linalg.cholesky(moment, lower=True)
+        except (scipy.linalg.LinAlgError, scipy.linalg.LinAlgWarning) as error:
+            raise UserError(
+                f"C of width {len(moment)} is singular: estimate it from more tokens "
+                f"(at least {len(moment)}, better ten times that), or give a shrinkage above 0."
+            ) from error
+        self.moment = moment
+
+    @property
+    def d_m(self) -> int:
+        return self.moment.shape[0]
+
+    def solve(self, keys: Float[np.ndarray, "d_m n"]) -> Float[np.ndarray, "d_m n"]:
+        """``C⁻¹ K``."""
+        return scipy.linalg.cho_solve((self.factor, True), np.asarray(keys, dtype=np.float64))
+
+    def whiten(self, keys: Float[np.ndarray, "d_m n"]) -> Float[np.ndarray, "d_m n"]:
+        """``L⁻¹ K``: in these coordinates the text's keys have the identity for their second moment."""
+        return scipy.linalg.solve_triangular(self.factor, np.asarray(keys, dtype=np.float64), lower=True)
+
+    def condition(self) -> float:
+        """Condition number of ``C``: its largest eigenvalue over its smallest."""
+        values = scipy.linalg.eigvalsh(self.moment)
+        return float(values[-1] / max(values[0], np.finfo(float).tiny))
+
+
+def estimate(
+    model: LanguageModel,
+    source: str | Path = "book",
+    *,
+    tokens: int | None = None,
+    skip_first: int = 0,
+    context: int = 512,
+    layers: Sequence[int] | None = None,
+    batch: int | None = None,
+    cache: bool = True,
+) -> Moments:
+    """Sum ``Σ k kᵀ`` and ``Σ k`` of all layers over a text in one pass.
+
+    Parameters
+    ----------
+    model : LanguageModel
+    source : str or Path
+        See :func:`superposition.text.read`.
+    tokens : int, optional
+        How many positions to count; all of the text by default.
+    skip_first, context : int
+        See :func:`superposition.text.windows`.
+    layers : sequence of int, optional
+        Default: all.
+    batch : int, optional
+        Windows a forward pass; by default as many as hold about 2,048 tokens.
+    cache : bool
+        Keep the result in the user's cache under its content's key, and look there first.
+
+    Raises
+    ------
+    UserError
+        See :func:`superposition.text.windows`; a key that is NaN or infinite; memory that does not suffice.
+    """
+    chosen = model.select(layers)
+    if batch is not None and batch < 1:
+        raise UserError(f"A batch of {batch} makes no sense: give 1 or more.")
+    context = min(context, model.context_length or context)
+    recipe = {
+        "model": model.sha256,
+        "dtype": str(model.dtype),
+        "text": text.fingerprint(source),
+        "tokens": tokens,
+        "skip_first": skip_first,
+        "context": context,
+        "version": 1,
+    }
+    store = _Store(recipe)
+    if cache and (kept := store.load([layer.index for layer in chosen])) is not None:
+        return kept
+    cut = text.windows(text.read(source), model.tokenizer, tokens=tokens, skip_first=skip_first, context=context)
+    moments = _one_pass(model, cut, chosen, batch, store if cache else None)
+    if cache:
+        store.save(moments)
+    return moments
+
+
+def _one_pass(
+    model: LanguageModel, cut: list[text.Window], chosen: Sequence[Layer], batch: int | None, store: _Store | None
+) -> Moments:
+    from accelerate.utils import find_executable_batch_size
+
+    cut = sorted(cut, key=lambda window: -len(window.token_ids))
+    longest = len(cut[0].token_ids)
+    size = batch or max(1, 2048 // longest)
+    indices = [layer.index for layer in chosen]
+    resumed = store.resume(indices) if store else None
+    if resumed is None:
+        moments, done = Moments({}, {}, 0), 0
+        for layer in chosen:
+            moments.outer[layer.index] = torch.zeros(layer.d_m, layer.d_m, dtype=torch.float64)
+            moments.total[layer.index] = torch.zeros(layer.d_m, dtype=torch.float64)
+    else:
+        moments, done = resumed
+    progress = {"done": done, "saved": time.monotonic(), "whole": True}
+    bar = console.bar(total=sum(window.counted for window in cut), what="second moments", unit="tok")
+    bar.update(moments.tokens)
+
+    @find_executable_batch_size(starting_batch_size=size)
+    def run(size: int) -> None:
+        while progress["done"] < len(cut):
+            group = cut[progress["done"] : progress["done"] + size]
+            pending = _group_sums(model, group, chosen)
+            progress["whole"] = False
+            for index, (outer, total) in pending.items():
+                moments.outer[index] += outer
+                moments.total[index] += total
+            moments.tokens += sum(window.counted for window in group)
+            progress["done"] += len(group)
+            progress["whole"] = True
+            bar.update(moments.tokens - bar.n)
+            if store and time.monotonic() - progress["saved"] > CHECKPOINT_EVERY:
+                store.checkpoint(moments, progress["done"])
+                progress["saved"] = time.monotonic()
+
+    try:
+        with bar:
+            run()
+    except RuntimeError as error:
+        if "No executable batch size" not in str(error):
+            raise
+        raise UserError(
+            "Memory does not suffice for one text at a time: give a shorter --context, fewer --layers, "
+            "or a smaller --dtype."
+        ) from error
+    except KeyboardInterrupt:
+        if store and progress["done"] and progress["whole"]:
+            store.checkpoint(moments, progress["done"])
+        raise
+    return moments
+
+
+def _group_sums(
+    model: LanguageModel, group: list[text.Window], chosen: Sequence[Layer]
+) -> dict[int, tuple[torch.Tensor, torch.Tensor]]:
+    length = max(len(window.token_ids) for window in group)
+    ids = torch.zeros(len(group), length, dtype=torch.long)
+    mask = torch.zeros(len(group), length, dtype=torch.long)
+    counts = torch.zeros(len(group), length, dtype=torch.bool)
+    for row, window in enumerate(group):
+        ids[row, : len(window.token_ids)] = torch.tensor(window.token_ids)
+        mask[row, : len(window.token_ids)] = 1
+        counts[row, window.first : window.stop] = True
+    sums = {}
+
+    def receive(layer: Layer, keys: torch.Tensor) -> None:
+        wanted = keys.flatten(0, 1)
+        if not counts.all():
+            wanted = wanted[counts.flatten().to(keys.device)]
+        total = wanted.sum(0, dtype=torch.float64)
+        if not torch.isfinite(total).all():
+            raise UserError(
+                f"Layer {layer.index} gives NaN or infinity on the text: the weights are damaged, or {model.dtype} "
+                "is too narrow (try --dtype float32)."
+            )
+        sums[layer.index] = (outer_sum(wanted).cpu().double(), total.cpu())
+
+    model.read_keys(ids, mask, chosen, receive)
+    return sums
+
+
+def outer_sum(keys: Float[torch.Tensor, "tokens d_m"], block: int = 256) -> Float[torch.Tensor, "d_m d_m"]:
+    """``Σ k kᵀ`` over the rows, computed for the lower triangle in blocks and mirrored.
+
+    Keys in bfloat16 or float16 are summed in float32; the others in their own precision.
+    """
+    if keys.dtype in (torch.bfloat16, torch.float16):
+        keys = keys.float()
+    width = keys.shape[1]
+    result = keys.new_empty(width, width)
+    for start in range(0, width, block):
+        stop = min(start + block, width)
+        torch.mm(keys[:, start:].T, keys[:, start:stop], out=result[start:, start:stop])
+    lower = result.tril()
+    return lower + lower.tril(-1).T
+
+
+class _Store:
+    """The cache's entry of one pass: the finished sums, one file a layer, and the checkpoint of an unfinished one."""
+
+    def __init__(self, recipe: dict):
+        key = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:24]
+        self.folder = paths.cache_dir() / "moments" / key
+        self.recipe = recipe
+
+    def _file(self, layer: int) -> Path:
+        return self.folder / f"layer-{layer:03d}.safetensors"
+
+    def load(self, layers: list[int]) -> Moments | None:
+        if not all(self._file(layer).is_file() for layer in layers):
+            return None
+        moments = Moments({}, {}, 0)
+        for layer in layers:
+            found = self._read(self._file(layer))
+            if found is None:
+                return None
+            moments.outer[layer] = found["outer"]
+            moments.total[layer] = found["total"]
+            moments.tokens = int(found["tokens"])
+        return moments
+
+    def _read(self, path: Path) -> dict[str, torch.Tensor] | None:
+        digest = path.with_suffix(".sha256")
+        try:
+            if digest.read_text() != files.sha256_of(path):
+                raise ValueError("checksum")
+            return load_file(path)
+        except (OSError, ValueError, SafetensorError):
+            console.warn(f"The cached moments {path.name} are damaged: they are removed and computed again.")
+            path.unlink(missing_ok=True)
+            digest.unlink(missing_ok=True)
+            return None
+
+    def _write(self, path: Path, tensors: dict[str, torch.Tensor]) -> None:
+        files.write_whole(path, lambda temporary: save_file(tensors, temporary))
+        digest = files.sha256_of(path)
+        files.write_whole(path.with_suffix(".sha256"), lambda temporary: temporary.write_text(digest))
+
+    def save(self, moments: Moments) -> None:
+        try:
+            for layer in moments.outer:
+                entry = {"outer": moments.outer[layer], "total": moments.total[layer]}
+                self._write(self._file(layer), entry | {"tokens": torch.tensor(moments.tokens)})
+            for path in self.folder.glob("unfinished.*"):
+                path.unlink()
+        except UserError as error:
+            console.warn(f"The moments were not kept in the cache. {error}")
+
+    def checkpoint(self, moments: Moments, done: int) -> None:
+        tensors = {"done": torch.tensor(done), "tokens": torch.tensor(moments.tokens)}
+        for layer in moments.outer:
+            tensors |= {f"outer.{layer}": moments.outer[layer], f"total.{layer}": moments.total[layer]}
+        try:
+            self._write(self.folder / "unfinished.safetensors", tensors)
+        except UserError as error:
+            console.warn(f"No checkpoint was written. {error}")
+
+    def resume(self, layers: list[int]) -> tuple[Moments, int] | None:
+        path = self.folder / "unfinished.safetensors"
+        if not path.is_file():
+            return None
+        found = self._read(path)
+        if found is None or {f"outer.{layer}" for layer in layers} != {n for n in found if n.startswith("outer.")}:
+            return None
+        moments = Moments(
+            {layer: found[f"outer.{layer}"] for layer in layers},
+            {layer: found[f"total.{layer}"] for layer in layers},
+            int(found["tokens"]),
+        )
+        return moments, int(found["done"])

@@ -1,0 +1,32 @@
+"""Where the book's data, its records and the user's cache are."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import platformdirs
+
+_PACKAGE = Path(__file__).resolve().parent
+
+
+def _shipped(name: str) -> Path:
+    checkout = _PACKAGE.parents[1] / "book" / name
+    return checkout if checkout.is_dir() else _PACKAGE / "_book" / name
+
+
+def data_dir() -> Path:
+    """The folder of the facts table and the calibration text: ``book/data`` of a checkout, or its installed copy."""
+    return _shipped("data")
+
+
+def records_dir() -> Path:
+    """The folder of the measurement records: ``book/records`` of a checkout, or its installed copy."""
+    return _shipped("records")
+
+
+def cache_dir() -> Path:
+    """The user's cache folder, or the folder that the variable ``SUPERPOSITION_CACHE`` names. Made if absent."""
+    folder = Path(os.environ.get("SUPERPOSITION_CACHE") or platformdirs.user_cache_dir("superposition"))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

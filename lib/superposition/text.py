@@ -1,0 +1,233 @@
+"""Calibration text: read it from a file or a hub data set, cut it into token windows, or sample it from a model.
+
+The second moment ``C`` of the keys is estimated on this text (chapter ``11-superposition-in-llms``).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from superposition import console, files, paths
+from superposition.errors import UserError
+
+if TYPE_CHECKING:
+    from superposition.models import LanguageModel
+
+#: Data sets of the hub by short name: path, configuration, split.
+HUB_TEXTS = {
+    "hub:wikitext": ("Salesforce/wikitext", "wikitext-103-raw-v1", "train"),
+    "hub:wikipedia": ("wikimedia/wikipedia", "20231101.en", "train"),
+}
+
+
+def resolve(source: str | Path) -> str | Path:
+    """Where a text is: ``"book"`` is the text shipped with the book, anything else stays itself."""
+    return paths.data_dir() / "calibration-smollm2.jsonl" if str(source) == "book" else source
+
+
+def read(source: str | Path = "book") -> Iterator[str]:
+    """Yield the texts of a source, in order.
+
+    Parameters
+    ----------
+    source : str or Path
+        ``"book"``; a ``.jsonl`` file with a ``{"text": …}`` a line; a ``.txt`` file (one text, cut into windows
+        later); ``"hub:wikitext"`` or ``"hub:wikipedia"`` (needs the ``hub`` extra and a network).
+
+    Raises
+    ------
+    UserError
+        The file is absent, empty, not UTF-8 or malformed (with the line), or the data set cannot be had.
+    """
+    if str(source) in HUB_TEXTS:
+        yield from _read_hub(str(source))
+        return
+    path = Path(resolve(source)).expanduser()
+    if not path.is_file():
+        raise UserError(
+            f"There is no text file {source}: give a .jsonl or .txt file, book, or one of {', '.join(HUB_TEXTS)}."
+        )
+    empty = True
+    if path.suffix == ".jsonl":
+        for text in _read_jsonl(path):
+            empty = False
+            yield text
+    elif path.suffix in {".txt", ".md"}:
+        try:
+            text = path.read_text(encoding="utf-8-sig")
+        except UnicodeDecodeError as error:
+            line = path.read_bytes()[: error.start].count(b"\n") + 1
+            raise UserError(f"{path.name}, line {line}: not UTF-8; save the file as UTF-8.") from error
+        if text.strip():
+            empty = False
+            yield text
+    else:
+        raise UserError(f"{path.name}: a text is a .jsonl file with a {{'text': …}} a line, or a .txt file.")
+    if empty:
+        raise UserError(f"{path.name} holds no text.")
+
+
+def _read_jsonl(path: Path) -> Iterator[str]:
+    with path.open("rb") as stream:
+        for number, raw in enumerate(stream, 1):
+            if not raw.strip():
+                continue
+            try:
+                record = json.loads(raw.decode("utf-8-sig" if number == 1 else "utf-8"))
+            except ValueError as error:
+                raise UserError(f"{path.name}, line {number}: not a JSON object in UTF-8; mend or remove the line.") from error
+            if not isinstance(record, dict) or not isinstance(record.get("text"), str):
+                raise UserError(f'{path.name}, line {number}: no "text" string; each line is {{"text": "…"}}.')
+            if record["text"].strip():
+                yield record["text"]
+
+
+def _read_hub(source: str) -> Iterator[str]:
+    path, configuration, split = HUB_TEXTS[source]
+    try:
+        from datasets import load_dataset
+    except ImportError as error:
+        raise UserError(f"{source} needs the data sets library: run `pip install datasets`.") from error
+    try:
+        rows = load_dataset(path, configuration, split=split, streaming=True)
+        for row in rows:
+            if row["text"].strip():
+                yield row["text"]
+    except (OSError, ConnectionError, ValueError) as error:
+        raise UserError(
+            f"{source} cannot be had from the hub ({type(error).__name__}): check the network, or give a local file."
+        ) from error
+
+
+def fingerprint(source: str | Path = "book") -> str:
+    """Digest of a text source's content; of a hub data set, of its name."""
+    if str(source) in HUB_TEXTS:
+        return hashlib.sha256("/".join(HUB_TEXTS[str(source)]).encode()).hexdigest()
+    path = Path(resolve(source)).expanduser()
+    if not path.is_file():
+        raise UserError(f"There is no text file {source}: give a .jsonl or .txt file, or book.")
+    return files.sha256_of(path)
+
+
+@dataclass(frozen=True)
+class Window:
+    """A run of token ids that is fed to the model as one text, of which the positions [first, stop) are counted."""
+
+    token_ids: tuple[int, ...]
+    first: int
+    stop: int
+
+    @property
+    def counted(self) -> int:
+        return self.stop - self.first
+
+
+def windows(
+    texts: Iterable[str], tokenizer, *, tokens: int | None = None, skip_first: int = 0, context: int = 512
+) -> list[Window]:
+    """Cut texts into windows until ``tokens`` positions are counted.
+
+    Each text is tokenised with the tokenizer's own defaults and cut into pieces of at most ``context`` tokens; a
+    piece counts from its position ``skip_first`` on (position 0 of a text often holds an attention sink). The last
+    window is counted only as far as needed, so that exactly ``tokens`` positions count.
+
+    Raises
+    ------
+    UserError
+        ``tokens``, ``skip_first`` or ``context`` make no sense, or the texts hold fewer tokens than asked for.
+    """
+    if tokens is not None and tokens < 1:
+        raise UserError(f"{tokens} tokens were asked for: ask for at least 1.")
+    if skip_first < 0:
+        raise UserError(f"The positions to skip cannot be {skip_first}: give 0 or more.")
+    if context <= skip_first:
+        raise UserError(f"Windows of {context} tokens leave nothing after {skip_first} skipped: give a longer context.")
+    found: list[Window] = []
+    total = 0
+    for text in texts:
+        ids = tokenizer(text, verbose=False)["input_ids"]
+        for start in range(0, len(ids), context):
+            piece = tuple(ids[start : start + context])
+            stop = len(piece) if tokens is None else min(len(piece), skip_first + tokens - total)
+            if stop > skip_first:
+                found.append(Window(piece, skip_first, stop))
+                total += stop - skip_first
+            if total == tokens:
+                return found
+    if tokens is not None:
+        raise UserError(f"The text holds {total} tokens and {tokens} were asked for: give more text or ask for fewer.")
+    if not found:
+        raise UserError("The text holds no token to count: give more text.")
+    return found
+
+
+def sample(
+    model: LanguageModel,
+    path: Path,
+    *,
+    tokens: int,
+    seed: int = 0,
+    length: int = 256,
+    temperature: float = 0.8,
+    batch: int = 64,
+) -> int:
+    """Sample texts from the model itself and write them as JSONL; return how many tokens they hold.
+
+    Each text starts from the tokenizer's document separator and ends where the model ends it or after ``length``
+    tokens. Every batch draws from its own seed and is kept as soon as it is done, so that a run that was
+    interrupted goes on where it stopped and gives the same file.
+
+    Raises
+    ------
+    UserError
+        ``tokens``, ``length``, ``batch`` or ``temperature`` is not positive.
+    """
+    import torch
+
+    if min(tokens, length, batch) < 1 or temperature <= 0:
+        raise UserError("Tokens, length, batch and temperature must be positive.")
+    tokenizer = model.tokenizer
+    ends = [tokenizer.convert_tokens_to_ids("<|endoftext|>"), tokenizer.bos_token_id, tokenizer.eos_token_id]
+    start = next((i for i in ends if i is not None and i != tokenizer.unk_token_id), 0)
+    stops = sorted({i for i in ends if i is not None})
+    recipe = [model.sha256, seed, length, temperature, batch, str(model.dtype), "v1"]
+    key = hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:16]
+    kept = paths.cache_dir() / "samples" / key
+    total, texts, number = 0, [], 0
+    with console.bar(total=tokens, what="sampling", unit="tok") as bar:
+        while total < tokens:
+            part = kept / f"{number:05d}.json"
+            if part.is_file():
+                rows = json.loads(part.read_text(encoding="utf-8"))
+            else:
+                torch.manual_seed(seed * 1_000_003 + number)
+                prompt = torch.full((batch, 1), start, device=model.device)
+                with torch.inference_mode():
+                    drawn = model.model.generate(
+                        prompt,
+                        attention_mask=torch.ones_like(prompt),
+                        do_sample=True,
+                        temperature=temperature,
+                        top_k=0,
+                        top_p=1.0,
+                        max_new_tokens=length,
+                        eos_token_id=stops,
+                        pad_token_id=stops[0],
+                    )
+                rows = [tokenizer.decode(row[1:], skip_special_tokens=True).strip() for row in drawn.tolist()]
+                files.write_json(part, rows)
+            for text in rows:
+                count = len(tokenizer(text)["input_ids"])
+                if count >= 16 and total < tokens:
+                    texts.append(text)
+                    total += count
+                    bar.update(count)
+            number += 1
+    lines = "".join(json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in texts)
+    files.write_whole(Path(path), lambda temporary: temporary.write_text(lines, encoding="utf-8"))
+    return total
