@@ -1,0 +1,297 @@
+"""What a chapter needs from its notebook: quiet libraries, glued values, and a reproducible file.
+
+Importing this module makes the libraries a chapter uses keep silent (:func:`quiet`), since whatever they
+write to standard error would become part of the page. :func:`glue` and :func:`glue_math` carry values and
+expressions from cells into the prose. ``python -m superposition.notebook`` runs chapters in place::
+
+    python -m superposition.notebook execute book/02-single-edit.ipynb     # re-run a chapter where it is
+    python -m superposition.notebook execute drafts/02-single-edit.py      # make book/02-single-edit.ipynb
+    python -m superposition.notebook text book/02-single-edit.ipynb        # make drafts/02-single-edit.py
+"""
+
+import argparse
+import hashlib
+import math
+import numbers
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+from superposition.errors import UserError
+
+KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
+CELL_TIMEOUT = 600
+
+
+def quiet() -> None:
+    """Silence progress bars and chatter, before or after the libraries are imported.
+
+    Progress bars stay on only where somebody can see them move: on a terminal, outside CI. Variables that are
+    already set in the environment win.
+    """
+    defaults = {
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "TRANSFORMERS_VERBOSITY": "error",
+        "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
+    }
+    if os.environ.get("CI") or not sys.stderr.isatty():
+        defaults["TQDM_DISABLE"] = "1"
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)
+    if "transformers" in sys.modules and os.environ["TRANSFORMERS_VERBOSITY"] == "error":
+        from transformers.utils import logging
+
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+
+
+def plain(value, digits: int = 6):
+    """Return `value` as the Python number or string that is to be shown, the same on every machine.
+
+    Parameters
+    ----------
+    value
+        A number, a string, a 0-d array or tensor, a sequence of these, or any object with a display of its own.
+    digits : int
+        Significant digits kept of a float, so that the last bits, which differ between machines, are not shown.
+
+    Returns
+    -------
+    object
+        A ``bool``, ``int``, ``float`` or ``str`` where the value is one; tuples and lists keep their type;
+        anything else comes back untouched.
+    """
+    if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
+        value = value.item()
+    if isinstance(value, (list, tuple)) and type(value) in (list, tuple):
+        return type(value)(plain(v, digits) for v in value)
+    if isinstance(value, (str, bool)):
+        return value
+    if isinstance(value, numbers.Integral) and not hasattr(value, "free_symbols"):
+        return int(value)
+    if isinstance(value, numbers.Real) and not hasattr(value, "free_symbols"):
+        value = float(value)
+        return float(f"{value:.{digits}g}") if math.isfinite(value) else value
+    return value
+
+
+def glue(name: str, value, display: bool = False, digits: int = 6) -> None:
+    """Carry a value from a cell into the prose, where ``{glue:text}`name:.2f``` shows it.
+
+    Parameters
+    ----------
+    name : str
+        Unique in the chapter.
+    value
+        Numbers are kept to `digits` significant digits (:func:`plain`), everything else as it displays itself.
+    display : bool
+        Show the value below the cell as well.
+    digits : int
+        Significant digits kept of a float.
+
+    Raises
+    ------
+    UserError
+        If the name is empty or holds a colon or a backtick, which the role could not read back.
+
+    Notes
+    -----
+    Where myst-nb is not installed the chapter still runs: the value is shown if `display` is true, and nothing
+    else happens. A glued value is part of the notebook's output and compared when the notebook is tested, so
+    glue recorded or exact values; assert live ones.
+    """
+    if not name or any(character in name for character in ":`\n"):
+        raise UserError(f"{name!r} cannot name a glued value: use letters, digits, '-' and '_' (no ':').")
+    value = plain(value, digits)
+    try:
+        from myst_nb import glue as paste
+    except ImportError:
+        if display:
+            from IPython.display import display as show
+
+            show(value)
+        return
+    paste(name, value, display=display)
+
+
+def glue_math(name: str, expression, display: bool = False, **options) -> None:
+    """Carry an expression into a numbered equation: ``{glue:math} name`` with ``:label: eq-…``.
+
+    Parameters
+    ----------
+    name : str
+        Unique in the chapter.
+    expression : sympy expression, equation or matrix, or str
+        A string is taken to be LaTeX already, without delimiters.
+    display : bool
+        Show the equation below the cell as well.
+    **options
+        Passed to :func:`sympy.latex`, for instance ``mul_symbol`` or ``symbol_names``.
+    """
+    from IPython.display import Math
+
+    if not isinstance(expression, str):
+        from sympy import latex
+
+        expression = latex(expression, **options)
+    glue(name, Math(expression), display=display)
+
+
+def normalise(notebook):
+    """Give a notebook the metadata and cell ids that are the same on every machine.
+
+    An id is a hash of the cell's text, so that it changes only when the cell does; metadata that records when
+    or where a notebook ran goes, and so does the text format it came from.
+    """
+    notebook.metadata = {"kernelspec": dict(KERNEL), "language_info": {"name": "python"}}
+    notebook.nbformat, notebook.nbformat_minor = 4, 5
+    seen: dict[str, int] = {}
+    for cell in notebook.cells:
+        digest = hashlib.sha256(f"{cell.cell_type}\n{cell.source}".encode()).hexdigest()[:8]
+        seen[digest] = seen.get(digest, 0) + 1
+        cell["id"] = digest if seen[digest] == 1 else f"{digest}-{seen[digest]}"
+        for transient in ("execution", "ExecuteTime", "collapsed", "lines_to_next_cell", "papermill"):
+            cell.metadata.pop(transient, None)
+    return notebook
+
+
+def _write(path: Path, notebook) -> None:
+    import nbformat
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".part", delete=False, encoding="utf8") as file:
+        nbformat.write(notebook, file)
+    os.chmod(file.name, 0o644)
+    os.replace(file.name, path)
+
+
+def execute(path, book: Path | None = None, timeout: int = CELL_TIMEOUT) -> Path:
+    """Run a chapter from top to bottom and write it with its outputs.
+
+    Parameters
+    ----------
+    path : path
+        ``book/NN-name.ipynb``, run in place; or its text in jupytext's percent format (``.py``), written to
+        ``book/NN-name.ipynb``.
+    book : path, optional
+        The folder of the notebooks, ``book`` beside the folder of a ``.py`` file unless given.
+    timeout : int
+        Seconds a cell may run.
+
+    Returns
+    -------
+    Path
+        The notebook written.
+
+    Raises
+    ------
+    UserError
+        If the file is missing or no notebook, if a cell fails, or if one writes to standard error. The notebook
+        is left as it was.
+    """
+    import nbformat
+    from nbclient import NotebookClient
+    from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+
+    source = Path(path)
+    if not source.is_file():
+        raise UserError(f"{source} does not exist: name a notebook in book/ or a percent-format .py file.")
+    if source.suffix == ".py":
+        import jupytext
+
+        notebook = jupytext.read(source, fmt="py:percent")
+        target = (book or source.resolve().parent.parent / "book") / f"{source.stem}.ipynb"
+    elif source.suffix == ".ipynb":
+        try:
+            notebook = nbformat.read(source, as_version=4)
+        except (nbformat.reader.NotJSONError, nbformat.ValidationError) as error:
+            raise UserError(f"{source} is not a notebook: {error}") from error
+        target = source
+    else:
+        raise UserError(f"{source} is neither a notebook (.ipynb) nor percent-format text (.py).")
+
+    notebook = normalise(notebook)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    client = NotebookClient(
+        notebook,
+        timeout=timeout,
+        kernel_name=KERNEL["name"],
+        record_timing=False,
+        resources={"metadata": {"path": str(target.parent)}},
+    )
+    try:
+        client.execute()
+    except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
+        raise UserError(f"{source} was not written, since a cell failed.\n{error}") from error
+    for number, cell in enumerate(notebook.cells, start=1):
+        for output in cell.get("outputs", []):
+            if output.get("name") == "stderr":
+                raise UserError(f"{source} was not written: cell {number} wrote to standard error:\n{output.text}")
+    _write(target, normalise(notebook))
+    return target
+
+
+def to_text(path, drafts: Path | None = None) -> Path:
+    """Write a notebook as percent-format text, to be edited and given back to :func:`execute`.
+
+    Parameters
+    ----------
+    path : path
+        ``book/NN-name.ipynb``.
+    drafts : path, optional
+        Folder of the text, ``drafts`` beside ``book`` unless given.
+
+    Returns
+    -------
+    Path
+        The ``.py`` file written.
+
+    Raises
+    ------
+    UserError
+        If the notebook is missing, or the text is there already and newer than the notebook.
+    """
+    import jupytext
+
+    source = Path(path)
+    if not source.is_file():
+        raise UserError(f"{source} does not exist: name a notebook in book/.")
+    target = (drafts or source.resolve().parent.parent / "drafts") / f"{source.stem}.py"
+    if target.exists() and target.stat().st_mtime > source.stat().st_mtime:
+        raise UserError(f"{target} is newer than {source}: execute it, or remove it first.")
+    notebook = jupytext.read(source)
+    notebook.metadata["jupytext"] = {"cell_markers": '"""'}
+    target.parent.mkdir(parents=True, exist_ok=True)
+    jupytext.write(notebook, target, fmt="py:percent")
+    return target
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m superposition.notebook", description="Run chapters, or turn them into text and back."
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("execute", help="run chapters and write them with their outputs")
+    run.add_argument("files", nargs="+", metavar="FILE", help="book/NN-name.ipynb, or drafts/NN-name.py")
+    run.add_argument("--timeout", type=int, default=CELL_TIMEOUT, help="seconds a cell may run")
+    text = commands.add_parser("text", help="write chapters as percent-format text into drafts/")
+    text.add_argument("files", nargs="+", metavar="FILE", help="book/NN-name.ipynb")
+    options = parser.parse_args(arguments)
+    for file in options.files:
+        try:
+            done = execute(file, timeout=options.timeout) if options.command == "execute" else to_text(file)
+        except UserError as error:
+            print(error, file=sys.stderr)
+            return 1
+        print(done)
+    return 0
+
+
+quiet()
+
+if __name__ == "__main__":
+    raise SystemExit(main())
