@@ -15,13 +15,14 @@ import math
 import numbers
 import os
 import sys
-import tempfile
 from pathlib import Path
 
 from superposition.errors import UserError
+from superposition.files import write_whole
 
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 CELL_TIMEOUT = 600
+TRANSIENT = ("execution", "ExecuteTime", "collapsed", "lines_to_next_cell", "papermill", "cell_marker")
 
 
 def quiet() -> None:
@@ -54,9 +55,9 @@ def plain(value, digits: int = 6):
     Parameters
     ----------
     value
-        A number, a string, a 0-d array or tensor, a sequence of these, or any object with a display of its own.
+        A number, a string, a 0-d array or tensor, a sequence of these, or an object that displays itself.
     digits : int
-        Significant digits kept of a float, so that the last bits, which differ between machines, are not shown.
+        Significant digits kept of a float: the last bits differ between machines.
 
     Returns
     -------
@@ -86,7 +87,7 @@ def glue(name: str, value, display: bool = False, digits: int = 6) -> None:
     name : str
         Unique in the chapter.
     value
-        Numbers are kept to `digits` significant digits (:func:`plain`), everything else as it displays itself.
+        Numbers are kept to `digits` significant digits (:func:`plain`), the rest as it displays itself.
     display : bool
         Show the value below the cell as well.
     digits : int
@@ -99,9 +100,9 @@ def glue(name: str, value, display: bool = False, digits: int = 6) -> None:
 
     Notes
     -----
-    Where myst-nb is not installed the chapter still runs: the value is shown if `display` is true, and nothing
-    else happens. A glued value is part of the notebook's output and compared when the notebook is tested, so
-    glue recorded or exact values; assert live ones.
+    Where myst-nb is not installed the chapter still runs: the value is shown if `display` is true, and
+    nothing else happens. A glued value is part of the notebook's output and compared when the notebook is
+    tested, so glue recorded or exact values; assert live ones.
     """
     if not name or any(character in name for character in ":`\n"):
         raise UserError(f"{name!r} cannot name a glued value: use letters, digits, '-' and '_' (no ':').")
@@ -153,19 +154,9 @@ def normalise(notebook):
         digest = hashlib.sha256(f"{cell.cell_type}\n{cell.source}".encode()).hexdigest()[:8]
         seen[digest] = seen.get(digest, 0) + 1
         cell["id"] = digest if seen[digest] == 1 else f"{digest}-{seen[digest]}"
-        for transient in ("execution", "ExecuteTime", "collapsed", "lines_to_next_cell", "papermill"):
+        for transient in TRANSIENT:
             cell.metadata.pop(transient, None)
     return notebook
-
-
-def _write(path: Path, notebook) -> None:
-    import nbformat
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".part", delete=False, encoding="utf8") as file:
-        nbformat.write(notebook, file)
-    os.chmod(file.name, 0o644)
-    os.replace(file.name, path)
 
 
 def execute(path, book: Path | None = None, timeout: int = CELL_TIMEOUT) -> Path:
@@ -189,8 +180,8 @@ def execute(path, book: Path | None = None, timeout: int = CELL_TIMEOUT) -> Path
     Raises
     ------
     UserError
-        If the file is missing or no notebook, if a cell fails, or if one writes to standard error. The notebook
-        is left as it was.
+        If the file is missing or no notebook, if a cell fails, or if one writes to standard error. The
+        notebook is left as it was.
     """
     import nbformat
     from nbclient import NotebookClient
@@ -229,8 +220,9 @@ def execute(path, book: Path | None = None, timeout: int = CELL_TIMEOUT) -> Path
     for number, cell in enumerate(notebook.cells, start=1):
         for output in cell.get("outputs", []):
             if output.get("name") == "stderr":
-                raise UserError(f"{source} was not written: cell {number} wrote to standard error:\n{output.text}")
-    _write(target, normalise(notebook))
+                raise UserError(f"{source} was not written: cell {number} wrote to stderr:\n{output.text}")
+    notebook = normalise(notebook)
+    write_whole(target, lambda part: nbformat.write(notebook, part))
     return target
 
 
@@ -263,9 +255,12 @@ def to_text(path, drafts: Path | None = None) -> Path:
     if target.exists() and target.stat().st_mtime > source.stat().st_mtime:
         raise UserError(f"{target} is newer than {source}: execute it, or remove it first.")
     notebook = jupytext.read(source)
-    notebook.metadata["jupytext"] = {"cell_markers": '"""'}
-    target.parent.mkdir(parents=True, exist_ok=True)
-    jupytext.write(notebook, target, fmt="py:percent")
+    notebook.metadata = {"jupytext": {"notebook_metadata_filter": "-all"}}
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.metadata["cell_marker"] = 'r"""'
+    text = jupytext.writes(notebook, fmt="py:percent")
+    write_whole(target, lambda part: part.write_text(text, encoding="utf-8"))
     return target
 
 
