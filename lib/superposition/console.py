@@ -6,9 +6,10 @@ import os
 import sys
 import warnings
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tqdm import tqdm
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 
 class SuperpositionWarning(UserWarning):
@@ -21,13 +22,26 @@ def warn(message: str) -> None:
 
 
 def quiet() -> None:
-    """Silence the progress bars and the chatter of the hub and of transformers, unless the user has asked for them."""
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    from transformers.utils import logging
+    """Silence progress bars and chatter of the hub, of tokenizers and of transformers, imported already or not.
 
-    logging.disable_progress_bar()
+    Variables that are set in the environment win. Bars of libraries go quiet where :func:`silent`.
+    """
+    defaults = {
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "TRANSFORMERS_VERBOSITY": "error",
+        "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
+    }
+    if silent():
+        defaults["TQDM_DISABLE"] = "1"
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)
+    if "transformers" in sys.modules and os.environ["TRANSFORMERS_VERBOSITY"] == "error":
+        from transformers.utils import logging
+
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
 
 
 def silent() -> bool:
@@ -37,4 +51,6 @@ def silent() -> bool:
 
 def bar(iterable: Iterable[Any] | None = None, *, total: int | None = None, what: str = "", unit: str = "it") -> tqdm:
     """A progress bar on the standard error for anything over a few seconds; nothing where :func:`silent`."""
+    from tqdm import tqdm
+
     return tqdm(iterable, total=total, desc=what, unit=unit, disable=silent(), delay=1.0, unit_scale=True)

@@ -414,7 +414,9 @@ def _from_hub(source: str, revision: str | None) -> Path:
     try:
         return Path(snapshot_download(source, revision=revision, allow_patterns=wanted))
     except HFValidationError as error:
-        raise UserError(f"{source} is neither a preset ({', '.join(PRESETS)}), a folder, a file, nor a hub id.") from error
+        raise UserError(
+            f"{source} is neither a preset ({', '.join(PRESETS)}), a folder, a file, nor a hub id."
+        ) from error
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise UserError(
             f"{source} is not a preset ({', '.join(PRESETS)}) or a folder here, and the hub did not give it "
@@ -439,7 +441,9 @@ def _from_folder(folder: Path, name: str, known: str | None, *, device, dtype, d
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(f"{name} cannot be loaded as a causal language model: {reason}") from error
     if not tokenizer.is_fast:
-        raise UserError(f"The tokenizer of {name} has no character offsets: save it as a fast tokenizer (tokenizer.json).")
+        raise UserError(
+            f"The tokenizer of {name} has no character offsets: save it as a fast tokenizer (tokenizer.json)."
+        )
     if device_map is None:
         model.to(device)
     model.eval().requires_grad_(False)

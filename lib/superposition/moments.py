@@ -21,6 +21,7 @@ import torch
 from jaxtyping import Float
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from scipy.sparse.linalg import LinearOperator, eigsh
 
 from superposition import console, files, paths, text
 from superposition.errors import UserError
@@ -50,7 +51,9 @@ class Moments:
     total: dict[int, torch.Tensor]
     tokens: int
 
-    def second_moment(self, layer: int, *, shrinkage: float = 0.0, centred: bool = False) -> Float[np.ndarray, "d_m d_m"]:
+    def second_moment(
+        self, layer: int, *, shrinkage: float = 0.0, centred: bool = False
+    ) -> Float[np.ndarray, "d_m d_m"]:
         """``C`` of one layer: ``(1 − s) C + s · tr(C)/d_m · I`` for a shrinkage ``s``.
 
         Parameters
@@ -122,9 +125,16 @@ class Whitening:
         return scipy.linalg.solve_triangular(self.factor, np.asarray(keys, dtype=np.float64), lower=True)
 
     def condition(self) -> float:
-        """Condition number of ``C``: its largest eigenvalue over its smallest."""
-        values = scipy.linalg.eigvalsh(self.moment)
-        return float(values[-1] / max(values[0], np.finfo(float).tiny))
+        """Condition number of ``C``: its largest eigenvalue over its smallest, by Lanczos iteration."""
+        if self.d_m < 16:
+            return float(np.linalg.cond(self.moment))
+        start = np.random.default_rng(0).standard_normal(self.d_m)
+        inverse = LinearOperator((self.d_m, self.d_m), matvec=self.solve, dtype=np.float64)
+        largest = [
+            float(eigsh(operator, k=1, v0=start, tol=1e-6, return_eigenvectors=False)[0])
+            for operator in (self.moment, inverse)
+        ]
+        return largest[0] * largest[1]
 
 
 def estimate(
@@ -271,10 +281,10 @@ def _group_sums(
 def outer_sum(keys: Float[torch.Tensor, "tokens d_m"], block: int = 256) -> Float[torch.Tensor, "d_m d_m"]:
     """``Σ k kᵀ`` over the rows, computed for the lower triangle in blocks and mirrored.
 
-    Keys in bfloat16 or float16 are summed in float32; the others in their own precision.
+    Sums are one precision wider than the keys: float32 for bfloat16 and float16, float64 for float32. A condition
+    number of C near 10⁶, usual in the first layer, turns float32 sums into errors of 10⁻⁴ in P.
     """
-    if keys.dtype in (torch.bfloat16, torch.float16):
-        keys = keys.float()
+    keys = keys.float() if keys.dtype in (torch.bfloat16, torch.float16) else keys.double()
     width = keys.shape[1]
     result = keys.new_empty(width, width)
     for start in range(0, width, block):

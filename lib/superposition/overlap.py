@@ -96,12 +96,12 @@ def measure(keys: Float[np.ndarray, "d_m m"], moment: Any) -> Overlap:
     return Overlap(from_products(products), products, cosines(products), cosines(keys.T @ keys))
 
 
-def off_diagonal(matrix: Float[np.ndarray, "m m"]) -> Float[np.ndarray, "pairs"]:  # noqa: F821
+def off_diagonal(matrix: Float[np.ndarray, "m m"]) -> Float[np.ndarray, pairs]:  # noqa: F821
     """The m(m − 1) entries beside the diagonal, row by row."""
     return matrix[~np.eye(len(matrix), dtype=bool)]
 
 
-def quantile_kurtosis(values: Float[np.ndarray, "n"]) -> float:  # noqa: F821
+def quantile_kurtosis(values: Float[np.ndarray, n]) -> float:  # noqa: F821
     """Moors' kurtosis from octiles, less the 1.233 of a normal distribution: 0 if normal, robust to a few outliers.
 
     ``((E7 − E5) + (E3 − E1)) / (E6 − E2) − 1.233`` (Moors 1988).

@@ -80,7 +80,9 @@ def _read_jsonl(path: Path) -> Iterator[str]:
             try:
                 record = json.loads(raw.decode("utf-8-sig" if number == 1 else "utf-8"))
             except ValueError as error:
-                raise UserError(f"{path.name}, line {number}: not a JSON object in UTF-8; mend or remove the line.") from error
+                raise UserError(
+                    f"{path.name}, line {number}: not a JSON object in UTF-8; mend or remove the line."
+                ) from error
             if not isinstance(record, dict) or not isinstance(record.get("text"), str):
                 raise UserError(f'{path.name}, line {number}: no "text" string; each line is {{"text": "…"}}.')
             if record["text"].strip():

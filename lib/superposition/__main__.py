@@ -1,0 +1,5 @@
+"""``python -m superposition``: see :mod:`superposition.cli`."""
+
+from superposition.cli import main
+
+raise SystemExit(main())

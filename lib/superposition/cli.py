@@ -1,0 +1,158 @@
+"""The command line: ``python -m superposition measure | sample | doctor``."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+from superposition import console
+from superposition.errors import UserError
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
+    top = argparse.ArgumentParser(
+        prog="python -m superposition",
+        description="Measure how much the facts in a language model overlap.",
+    )
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    measure = commands.add_parser(
+        "measure",
+        help="superposition of a list of facts at every layer of a model",
+        description="One pass over the text gives C, one over the facts gives the keys; P, Q and the cosines of every "
+        "layer follow. Writes DIR/measurement.json and DIR/matrices.npz. Interrupted, it goes on where it stopped.",
+    )
+    _model_options(measure)
+    measure.add_argument("--facts", default="book", metavar="FACTS", help="book, or a .csv or CounterFact .json file")
+    measure.add_argument("--text", default="book", metavar="TEXT", help="book, a .jsonl or .txt file, or hub:wikitext")
+    measure.add_argument("--tokens", type=int, metavar="N", help="tokens of the text to count (default: all)")
+    measure.add_argument("--skip-first", type=int, default=0, metavar="S", help="positions of each text to leave out")
+    measure.add_argument("--context", type=int, default=512, metavar="T", help="token length of a text (default: 512)")
+    measure.add_argument("--layers", type=int, nargs="+", metavar="L", help="layers by index (default: all)")
+    measure.add_argument("--limit", type=int, metavar="M", help="only the first M facts")
+    measure.add_argument("--batch", type=int, metavar="B", help="texts and prompts a forward pass")
+    measure.add_argument("--shrinkage", type=float, default=0.0, metavar="X", help="of C toward the identity, 0 to 1")
+    measure.add_argument("--centred", action="store_true", help="subtract the mean key in C")
+    measure.add_argument("--resamples", type=int, default=1000, metavar="R", help="of the bootstrap (default: 1000)")
+    measure.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: 0)")
+    measure.add_argument("--compact", type=Path, metavar="FILE.json", help="also write the book's compact record here")
+    measure.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the result")
+
+    sample = commands.add_parser("sample", help="calibration text sampled from a model itself")
+    _model_options(sample)
+    sample.add_argument("--tokens", type=int, default=120_000, metavar="N")
+    sample.add_argument("--length", type=int, default=256, metavar="T", help="tokens of a text at most (default: 256)")
+    sample.add_argument("--temperature", type=float, default=0.8, metavar="X")
+    sample.add_argument("--batch", type=int, default=64, metavar="B", help="texts at once")
+    sample.add_argument("--seed", type=int, default=0)
+    sample.add_argument("--out", type=Path, required=True, metavar="FILE.jsonl")
+
+    doctor = commands.add_parser("doctor", help="what is installed, what is missing, and what to do about it")
+    doctor.add_argument("--quick", action="store_true", help="do not verify checksums")
+    return top
+
+
+def _model_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--model", default="smollm2", help="preset, folder, .gguf file or hub id (default: smollm2)")
+    command.add_argument(
+        "--device", help="cpu, cuda, cuda:1, …, or auto to spread a large model (default: a GPU if any)"
+    )
+    command.add_argument("--dtype", default="float32", help="float32, bfloat16, float16 or float64")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; return the exit status: 0, 2 for an error of the user's, 130 when interrupted."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    options = parser().parse_args(arguments)
+    command = "python -m superposition " + shlex.join(arguments)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", console.SuperpositionWarning)
+        warnings.showwarning = _show_warning
+        try:
+            return {"measure": _measure, "sample": _sample, "doctor": _doctor}[options.command](options, command)
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+        except MemoryError:
+            print("error: Memory does not suffice: give fewer --layers, or a smaller --dtype.", file=sys.stderr)
+            return 2
+        except KeyboardInterrupt:
+            print("\nInterrupted. Run the same command again: it goes on where it stopped.", file=sys.stderr)
+            return 130
+
+
+def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:
+    if issubclass(category, console.SuperpositionWarning):
+        print(f"note: {message}", file=sys.stderr)
+
+
+def _load(options: argparse.Namespace):
+    from superposition import models
+
+    if options.device == "auto":
+        return models.load(options.model, dtype=options.dtype, device_map="auto")
+    return models.load(options.model, device=options.device, dtype=options.dtype)
+
+
+def _measure(options: argparse.Namespace, command: str) -> int:
+    from superposition import measure
+
+    measurement = measure.run(
+        _load(options),
+        facts_source=options.facts,
+        text_source=options.text,
+        tokens=options.tokens,
+        skip_first=options.skip_first,
+        context=options.context,
+        layers=options.layers,
+        limit=options.limit,
+        batch=options.batch,
+        shrinkage=options.shrinkage,
+        centred=options.centred,
+        resamples=options.resamples,
+        seed=options.seed,
+        command=command,
+    )
+    measurement.write(options.out)
+    if options.compact:
+        measurement.write_compact(options.compact)
+    data = measurement.data
+    print(f"{data['model']['name']}: {data['facts']['count']} facts, C from {data['text']['tokens']:,} tokens")
+    print("layer    mean      sd    skew  excess kurtosis  share < 0   cond(C)")
+    for row in data["statistics"]:
+        p = row["P"]
+        print(
+            f"{row['layer']:>5} {p['mean']:>7.3f} {p['sd']:>7.3f} {p['skew']:>7.2f} {p['excess_kurtosis']:>16.2f} "
+            f"{p['share_below_0']:>10.1%} {row['condition']:>9.1e}"
+        )
+    print(f"Written: {options.out / 'measurement.json'} and {options.out / 'matrices.npz'}")
+    return 0
+
+
+def _sample(options: argparse.Namespace, command: str) -> int:
+    from superposition import text
+
+    total = text.sample(
+        _load(options),
+        options.out,
+        tokens=options.tokens,
+        seed=options.seed,
+        length=options.length,
+        temperature=options.temperature,
+        batch=options.batch,
+    )
+    print(f"Written: {options.out}, {total:,} tokens")
+    return 0
+
+
+def _doctor(options: argparse.Namespace, command: str) -> int:
+    from superposition import doctor
+
+    report = doctor.examine(verify=not options.quick)
+    print(doctor.describe(report))
+    return 0 if all(line.fine for line in report if line.needed) else 1

@@ -1,0 +1,164 @@
+"""The measurement of a model's superposition: text to moments, facts to keys, both to overlap, all to a record.
+
+Chapter ``11-superposition-in-llms`` draws from what this makes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from superposition import console, facts, moments, overlap, records, text
+from superposition import keys as key_reader
+from superposition.errors import UserError
+
+if TYPE_CHECKING:
+    from superposition.models import LanguageModel
+
+MATRICES = ("P", "Q", "cosine_whitened", "cosine_raw")
+
+
+@dataclass(frozen=True, eq=False)
+class Measurement:
+    """What :func:`run` returns: the record's content, and the matrices, each (layers, m, m) float64."""
+
+    data: dict[str, Any]
+    matrices: dict[str, np.ndarray]
+
+    def row(self, layer: int) -> dict[str, np.ndarray]:
+        """The four matrices of one layer."""
+        place = self.data["layers"].index(layer)
+        return {name: stack[place] for name, stack in self.matrices.items()}
+
+    def write(self, folder: Path) -> None:
+        """Write ``matrices.npz`` (float32) and then ``measurement.json`` to a folder."""
+        single = {name: stack.astype(np.float32) for name, stack in self.matrices.items()}
+        _write_beside(folder / "measurement.json", self.data, folder / "matrices.npz", single)
+
+    def write_compact(self, path: Path) -> None:
+        """Write the record ``path`` with the compact arrays of :func:`superposition.records.pack` beside it."""
+        records.write(path, self.data, records.pack(self.matrices))
+
+
+def _write_beside(path: Path, data: dict[str, Any], beside: Path, arrays: dict[str, np.ndarray]) -> None:
+    from superposition import files
+
+    def save(temporary: Path) -> None:
+        with temporary.open("wb") as stream:
+            np.savez_compressed(stream, **arrays)
+
+    files.write_whole(beside, save)
+    files.write_json(path, data | {"matrices": beside.name})
+
+
+def run(
+    model: LanguageModel,
+    *,
+    facts_source: str | Path = "book",
+    text_source: str | Path = "book",
+    tokens: int | None = None,
+    skip_first: int = 0,
+    context: int = 512,
+    layers: Sequence[int] | None = None,
+    limit: int | None = None,
+    batch: int | None = None,
+    shrinkage: float = 0.0,
+    centred: bool = False,
+    resamples: int = 1000,
+    seed: int = 0,
+    command: str = "superposition.measure.run",
+) -> Measurement:
+    """Measure the superposition of a list of facts at every layer chosen.
+
+    Parameters
+    ----------
+    model : LanguageModel
+    facts_source, text_source : str or Path
+        See :func:`superposition.facts.load` and :func:`superposition.text.read`.
+    tokens, skip_first, context
+        Of the calibration text, see :func:`superposition.text.windows`.
+    layers : sequence of int, optional
+        Default: all.
+    limit : int, optional
+        Only the first facts.
+    batch : int, optional
+        Texts and prompts a forward pass.
+    shrinkage, centred
+        See :meth:`superposition.moments.Moments.second_moment`.
+    resamples, seed
+        Of the bootstrap, see :func:`superposition.overlap.summary`.
+    command : str
+        Kept in the record.
+
+    Raises
+    ------
+    UserError
+        Whatever is wrong with model, facts, text or options, in one sentence.
+    """
+    listed = facts.load(facts_source, limit=limit)
+    if len(listed) < 3:
+        raise UserError(f"A measurement needs at least three facts, and {facts_source} gives {len(listed)}.")
+    for fact in listed:
+        key_reader.locate(model.tokenizer, fact)
+    chosen = model.select(layers)
+    widest = max(layer.d_m for layer in chosen)
+    if tokens is not None and 0 < tokens < widest and not shrinkage:
+        raise UserError(
+            f"C of width {widest} is singular when estimated from {tokens} tokens: ask for at least {widest} "
+            "(better ten times that), or give a --shrinkage above 0."
+        )
+    began = time.perf_counter()
+    summed = moments.estimate(
+        model, text_source, tokens=tokens, skip_first=skip_first, context=context, layers=layers, batch=batch
+    )
+    after_moments = time.perf_counter()
+    read = key_reader.extract(model, listed, layers=layers, batch=batch or 32)
+    after_keys = time.perf_counter()
+    stacks: dict[str, list[np.ndarray]] = {name: [] for name in MATRICES}
+    statistics = []
+    for layer in console.bar(chosen, what="overlap", unit="layer"):
+        whitening = moments.Whitening(summed.second_moment(layer.index, shrinkage=shrinkage, centred=centred))
+        found = overlap.measure(read[layer.index], whitening)
+        for name in MATRICES:
+            stacks[name].append(getattr(found, name))
+        statistics.append(
+            {"layer": layer.index, "d_m": layer.d_m, "condition": whitening.condition()}
+            | {
+                name: overlap.summary(getattr(found, name), resamples=resamples, seed=seed)
+                for name in ("P", "cosine_whitened", "cosine_raw")
+            }
+        )
+    finished = time.perf_counter()
+    data = {
+        "kind": "measurement",
+        "model": {"name": model.name, "sha256": model.sha256, "architecture": type(model.model).__name__},
+        "facts": {"source": str(facts_source), "sha256": facts.fingerprint(facts_source), "count": len(listed)},
+        "text": {
+            "source": str(text_source),
+            "sha256": text.fingerprint(text_source),
+            "tokens": summed.tokens,
+            "skip_first": skip_first,
+            "context": context,
+        },
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "shrinkage": shrinkage,
+        "centred": centred,
+        "layers": [layer.index for layer in chosen],
+        "subjects": [fact.subject for fact in listed],
+        "relations": [fact.relation for fact in listed],
+        "token_positions": [found.position for found in read.tokens],
+        "token_ids": [found.token_id for found in read.tokens],
+        "statistics": statistics,
+        "seconds": {
+            "moments": round(after_moments - began, 2),
+            "keys": round(after_keys - after_moments, 2),
+            "overlap": round(finished - after_keys, 2),
+        },
+        "provenance": records.provenance(command=command, seed=seed, device=model.device),
+    }
+    return Measurement(data, {name: np.stack(stack) for name, stack in stacks.items()})

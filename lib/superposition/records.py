@@ -1,0 +1,226 @@
+"""Measurement records: a JSON file with provenance, arrays beside it, and the check that a live value agrees.
+
+A long measurement writes a record once; a chapter draws from it and re-measures a small part (:func:`assert_agrees`).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import resource
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from superposition import files, overlap, paths
+from superposition.errors import UserError
+
+_PACKAGES = ("knowledge-in-superposition", "torch", "transformers", "accelerate", "numpy", "scipy", "safetensors")
+
+
+@dataclass(frozen=True, eq=False)
+class Record:
+    """A record that was read: its JSON as a mapping, and the arrays beside it.
+
+    Attributes
+    ----------
+    name : str
+    data : dict
+        The JSON file's content.
+    folder : Path
+        Where the arrays are.
+    """
+
+    name: str
+    data: dict[str, Any]
+    folder: Path
+
+    def __getitem__(self, key: str) -> Any:
+        return self.data[key]
+
+    @cached_property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The arrays beside the record, by name; empty if it has none."""
+        if "arrays" not in self.data:
+            return {}
+        path = self.folder / self.data["arrays"]
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                return {name: archive[name] for name in archive.files}
+        except (OSError, ValueError, KeyError) as error:
+            raise UserError(
+                f"The arrays {path.name} of the record {self.name} are absent or damaged: make it again."
+            ) from error
+
+    def overlaps(self, layer: int) -> overlap.Overlap:
+        """The four matrices of one recorded layer, from the compact form (:func:`pack`).
+
+        Raises
+        ------
+        UserError
+            The record holds no such layer.
+        """
+        layers = list(self.data["layers"])
+        if layer not in layers:
+            raise UserError(f"The record {self.name} holds the layers {layers}, not {layer}.")
+        row = layers.index(layer)
+        cosine = _unpack(self.arrays["cosine_whitened"][row])
+        norms = self.arrays["norm_whitened"][row].astype(np.float64)
+        products = cosine * np.outer(norms, norms)
+        return overlap.Overlap(
+            overlap.from_products(products), products, cosine, _unpack(self.arrays["cosine_raw"][row])
+        )
+
+
+def pack(matrices: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Compact form of a measurement's matrices: what :meth:`Record.overlaps` restores all four from.
+
+    The cosines, symmetric with ones on the diagonal, keep their upper triangle in 16-bit fixed point (steps of
+    1/32767, so errors up to 1.6e-5); the whitened norms stay float32.
+    """
+    upper = np.triu_indices(matrices["Q"].shape[1], 1)
+    packed = {
+        name: np.rint(matrices[name][:, *upper] * 32767).astype(np.int16) for name in ("cosine_whitened", "cosine_raw")
+    }
+    diagonal = np.diagonal(matrices["Q"], axis1=1, axis2=2)
+    return packed | {"norm_whitened": np.sqrt(diagonal).astype(np.float32)}
+
+
+def _unpack(upper: np.ndarray) -> np.ndarray:
+    size = (1 + math.isqrt(1 + 8 * len(upper))) // 2
+    half = np.zeros((size, size))
+    half[np.triu_indices(size, 1)] = upper.astype(np.float64) / 32767
+    return half + half.T + np.eye(size)
+
+
+def provenance(*, command: str, seed: int | None = None, device: Any = "cpu") -> dict[str, Any]:
+    """What a record says of the run that made it: command, commit, versions, machine, peak memory.
+
+    Peak memory is in MiB, of this process, and of the GPU if one was used.
+    """
+    import torch
+
+    versions = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    scale = 2**20 if sys.platform == "darwin" else 2**10
+    entry: dict[str, Any] = {
+        "command": command,
+        "commit": _commit(),
+        "seed": seed,
+        "versions": versions,
+        "device": _device_name(device),
+        "threads": torch.get_num_threads(),
+        "peak_memory_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / scale),
+    }
+    if torch.cuda.is_available():
+        entry["peak_gpu_memory_mib"] = round(torch.cuda.max_memory_allocated() / 2**20)
+        entry["cuda"] = torch.version.cuda
+    return entry
+
+
+def _device_name(device: Any) -> str:
+    import torch
+
+    if torch.device(device).type == "cuda":
+        return torch.cuda.get_device_name(torch.device(device))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{torch.device(device).type}, {platform.machine()}, {cores} cores"
+
+
+def _commit() -> str | None:
+    """The checkout's commit, with a plus sign if the library differs from it; None outside a checkout."""
+    here = Path(__file__).resolve().parent
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain", "--", ".") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def write(path: Path, data: Mapping[str, Any], arrays: Mapping[str, np.ndarray] | None = None) -> None:
+    """Write a record and the arrays beside it (``NAME.npz``), each whole or not at all; the JSON last.
+
+    Raises
+    ------
+    UserError
+        The disk is full, or the folder cannot be written.
+    """
+    data = dict(data)
+    if arrays:
+        beside = path.with_suffix(".npz")
+
+        def save(temporary: Path) -> None:
+            with temporary.open("wb") as stream:
+                np.savez_compressed(stream, **arrays)
+
+        files.write_whole(beside, save)
+        data["arrays"] = beside.name
+    files.write_json(path, data)
+
+
+def load(name: str | Path) -> Record:
+    """Read a record: a name in the book's records, or the path of a ``.json`` file or of a measurement's folder.
+
+    Raises
+    ------
+    UserError
+        It is absent or damaged; the message lists the records there are.
+    """
+    path = Path(name)
+    if path.is_dir():
+        path = path / "measurement.json"
+    elif path.suffix != ".json":
+        path = paths.records_dir() / f"{name}.json"
+    try:
+        return Record(path.stem, json.loads(path.read_text(encoding="utf-8")), path.parent)
+    except FileNotFoundError as error:
+        raise UserError(f"There is no record {name}; the book has: {', '.join(names()) or 'none'}.") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"The record {path.name} is damaged: make it again with the command it was made by.") from error
+
+
+def names(kind: str | None = None) -> list[str]:
+    """Names of the book's records, of one ``kind`` if given, in alphabetical order."""
+    found = sorted(path.stem for path in paths.records_dir().glob("*.json"))
+    return [name for name in found if kind is None or load(name).data.get("kind") == kind]
+
+
+def assert_agrees(live: Any, recorded: Any, *, within: float, what: str) -> float:
+    """Assert that a value measured here agrees with the recorded one; return the largest difference.
+
+    Parameters
+    ----------
+    live, recorded : array-like of one shape
+    within : float
+        Largest absolute difference allowed.
+    what : str
+        Named in the message.
+
+    Raises
+    ------
+    AssertionError
+        They differ by more, or in shape, or a value is not finite.
+    """
+    live, recorded = np.asarray(live, dtype=float), np.asarray(recorded, dtype=float)
+    if live.shape != recorded.shape:
+        raise AssertionError(f"{what}: the live shape {live.shape} is not the recorded {recorded.shape}.")
+    difference = float(np.abs(live - recorded).max())
+    if not difference <= within:
+        raise AssertionError(f"{what}: live and recorded differ by {difference:.2e}, and {within:.0e} is allowed.")
+    return difference
