@@ -175,9 +175,7 @@ def _read(**named: Any) -> tuple[Any, dict[str, Any], Any]:
 
 def _expect(name: str, a: Any, shape: tuple[int | str, ...], meaning: str) -> None:
     """Raise unless `a` has this shape; a string stands for a size that is free."""
-    if a.ndim != len(shape) or any(
-        isinstance(n, int) and n != m for n, m in zip(shape, a.shape, strict=True)
-    ):
+    if a.ndim != len(shape) or any(isinstance(n, int) and n != m for n, m in zip(shape, a.shape, strict=True)):
         wanted = "(" + ", ".join(map(str, shape)) + ("," if len(shape) == 1 else "") + ")"
         raise UserError(f"{name} has shape {tuple(a.shape)} where {wanted} is needed: {meaning}.")
 
@@ -189,9 +187,7 @@ def _check_keys(ops: Any, K: Any, name: str = "K") -> None:
     zero = ~(K != 0).any(0)
     if bool(zero.any()):
         at = int(ops.cast(zero, ops.float32).argmax())
-        raise UserError(
-            f"Key {at} of {name} is zero and no value can be stored under it: drop it or pass another key."
-        )
+        raise UserError(f"Key {at} of {name} is zero and no value can be stored under it: drop it or pass another key.")
 
 
 # --- C, factorised once -------------------------------------------------------------------------------------
@@ -245,21 +241,17 @@ class Factorised:
         C = arrays["C"]
         _expect("C", C, ("d_m", "d_m"), "C is the keys' second moment K Kᵀ")
         if C.shape[0] != C.shape[1] or C.shape[0] == 0:
-            raise UserError(
-                f"C has shape {tuple(C.shape)} where a square matrix is needed: pass K Kᵀ, (d_m, d_m)."
-            )
+            raise UserError(f"C has shape {tuple(C.shape)} where a square matrix is needed: pass K Kᵀ, (d_m, d_m).")
         eps, size = _eps(ops, dtype), float(abs(C).max())
         if float(abs(C - C.T).max()) > eps**0.5 * size:
-            raise UserError(
-                "C is not symmetric: pass the second moment K Kᵀ, or its symmetric part (C + Cᵀ)/2."
-            )
+            raise UserError("C is not symmetric: pass the second moment K Kᵀ, or its symmetric part (C + Cᵀ)/2.")
         L = ops.cholesky(C)
         self.condition = float("inf") if L is None else _condition(ops, C, L)
         if not self.condition <= 0.01 / eps:
             lowest = float(ops.xp.linalg.eigvalsh(C)[0])
             about = f"{self.condition:.1e}"
             if L is None:
-                about = f"{size / max(abs(lowest), eps * size):.1e} or more"
+                about = f"{1 / max(abs(lowest) / size, eps):.1e} or more" if size else "infinite"
             indefinite = lowest < -10 * C.shape[0] * eps * size
             kind = "not positive definite" if indefinite else "singular or ill-conditioned"
             limit = f"{0.01 / eps:.1e} in {dtype}"
@@ -272,13 +264,16 @@ class Factorised:
     def solve(self, B: Float[Any, "d_m ..."]) -> Float[Any, "d_m ..."]:
         """``C⁻¹ B`` for a vector or for columns, in the wider dtype of ``C`` and ``B``."""
         if B.shape[0] != self.shape[0]:
-            raise UserError(
-                f"B has shape {tuple(B.shape)} and C {self.shape}: they must agree on d_m, the first size."
-            )
+            raise UserError(f"B has shape {tuple(B.shape)} and C {self.shape}: they must agree on d_m, the first size.")
         dtype = _working_dtype(self._ops, self.dtype, B.dtype)
         columns = B[:, None] if B.ndim == 1 else B
         X = self._ops.cholesky_solve(self._ops.cast(self._L, dtype), self._ops.cast(columns, dtype))
         return X[:, 0] if B.ndim == 1 else X
+
+
+def _size(solver: Any, default: int) -> int:
+    """d_m as the solver tells it, if it does."""
+    return solver.shape[0] if hasattr(solver, "shape") else getattr(solver, "d_m", default)
 
 
 def _solve(C: Any, K: Any) -> tuple[Any, Any, Any]:
@@ -290,25 +285,17 @@ def _solve(C: Any, K: Any) -> tuple[Any, Any, Any]:
         ops, arrays, dtype = _read(K=K)
         solver, K = C, arrays["K"]
         if isinstance(C, Factorised) and isinstance(C._ops, _TorchOps) != _is_tensor(K):
-            raise UserError(
-                "K and the factorised C are not of one kind: pass both from torch or both from NumPy."
-            )
+            raise UserError("K and the factorised C are not of one kind: pass both from torch or both from NumPy.")
         own = getattr(C, "dtype", dtype)
         K = ops.cast(K, _working_dtype(ops, dtype, own) if type(own) is type(dtype) else dtype)
     else:
-        raise UserError(
-            f"C is a {type(C).__name__}: pass the matrix K Kᵀ or an object with a solve(B) method."
-        )
-    size = solver.shape[0] if hasattr(solver, "shape") else getattr(solver, "d_m", K.shape[0])
+        raise UserError(f"C is a {type(C).__name__}: pass the matrix K Kᵀ or an object with a solve(B) method.")
+    size = _size(solver, K.shape[0])
     if size != K.shape[0]:
-        raise UserError(
-            f"K has shape {tuple(K.shape)} and C ({size}, {size}): they must agree on d_m, a key's length."
-        )
+        raise UserError(f"K has shape {tuple(K.shape)} and C ({size}, {size}): they must agree on d_m, a key's length.")
     X = solver.solve(K)
     if _is_tensor(X) != _is_tensor(K):
-        raise UserError(
-            "K and the factorised C are not of one kind: pass both from torch or both from NumPy."
-        )
+        raise UserError("K and the factorised C are not of one kind: pass both from torch or both from NumPy.")
     if not bool(ops.xp.isfinite(X).all()):
         raise UserError("C⁻¹K overflows: rescale the keys (and C with them) to ordinary sizes.")
     dtype = _working_dtype(ops, K.dtype, X.dtype)
@@ -319,9 +306,7 @@ def _leverages(K: Any, X: Any) -> Any:
     """``h_e = k_eᵀC⁻¹k_e`` of each column."""
     h = (K * X).sum(0)
     if not bool((h > 0).all()):
-        raise UserError(
-            "kᵀC⁻¹k is not positive: C must be positive definite and the keys not vanishingly small."
-        )
+        raise UserError("kᵀC⁻¹k is not positive: C must be positive definite and the keys not vanishingly small.")
     return h
 
 
@@ -372,9 +357,7 @@ def memit_directions(
     G = U.T @ X
     L = ops.cholesky((G + G.T) / 2 + ops.eye(G.shape[0], G) / weight)
     if L is None:
-        raise UserError(
-            f"The keys are too dependent for weight {weight:.1e} in {G.dtype}: lower it, or drop repeats."
-        )
+        raise UserError(f"The keys are too dependent for weight {weight:.1e} in {G.dtype}: lower it, or drop repeats.")
     return ops.cholesky_solve(L, X.T).T[:, -K.shape[1] :]
 
 
@@ -401,9 +384,7 @@ def emmet_directions(
             what = f"Keys {i} and {j} of the {G.shape[0]} to be held are the same up to scale"
         else:
             what = f"The {G.shape[0]} keys to be held are linearly dependent (condition beyond {limit:.1e})"
-        raise UserError(
-            f"{what}, so their equalities contradict or repeat each other: drop one, or use memit (soft)."
-        )
+        raise UserError(f"{what}, so their equalities contradict or repeat each other: drop one, or use memit (soft).")
     return (ops.cholesky_solve(L, (X / root).T).T / root)[:, -K.shape[1] :]
 
 
@@ -420,20 +401,13 @@ def alphaedit_directions(
     K, P = arrays["K"], arrays["projector"]
     _check_keys(ops, K)
     _expect("projector", P, (K.shape[0], K.shape[0]), "it acts on keys")
-    if (
-        float(abs(P - P.T).max()) > _eps(ops, dtype) ** 0.5
-        or float(abs(P @ P - P).max()) > _eps(ops, dtype) ** 0.5
-    ):
-        raise UserError(
-            "projector is not symmetric with P P = P: build it with null_space_projector(C, threshold)."
-        )
+    if float(abs(P - P.T).max()) > _eps(ops, dtype) ** 0.5 or float(abs(P @ P - P).max()) > _eps(ops, dtype) ** 0.5:
+        raise UserError("projector is not symmetric with P P = P: build it with null_space_projector(C, threshold).")
     X = P @ _history(ops, K, arrays.get("K_previous"))
     G = X.T @ X
     L = ops.cholesky(G + ridge * ops.eye(G.shape[0], G))
     if L is None:
-        raise UserError(
-            f"ridge {ridge:.1e} is too small for repeated keys in {dtype}: raise it or drop one of them."
-        )
+        raise UserError(f"ridge {ridge:.1e} is too small for repeated keys in {dtype}: raise it or drop one of them.")
     return ops.cholesky_solve(L, X.T).T[:, -K.shape[1] :]
 
 
@@ -466,9 +440,9 @@ def rls_direction(
             floor = eps**0.5 * float(_leverages(K, X)[0])
         if not left > floor:
             raise UserError(
-                f"The hard recursion has no room for this key (kᵀSk = {left:.1e}): it lies in the "
-                f"span of the earlier edits' keys, as every key does after d_m = {k.shape[0]} edits; stop, or use the "
-                "soft recursion."
+                f"The hard recursion has no room for this key (kᵀSk = {left:.1e}): it lies in "
+                f"the span of the earlier edits' keys, as every key does after d_m = {k.shape[0]} edits; stop, or "
+                "use the soft recursion."
             )
     scale = left if hard else left + 1 / weight
     S_new = S - g[:, None] * (g / scale)[None, :]
@@ -661,9 +635,7 @@ def alphaedit(
     return _apply(W, K, V, alphaedit_directions(K, projector, K_previous, ridge))
 
 
-def null_space_projector(
-    C: Float[Any, "d_m d_m"], threshold: float, relative: bool = False
-) -> Float[Any, "d_m d_m"]:
+def null_space_projector(C: Float[Any, "d_m d_m"], threshold: float, relative: bool = False) -> Float[Any, "d_m d_m"]:
     """The projector ``P`` on the eigenvectors of ``C`` whose eigenvalues lie below ``threshold``.
 
     Parameters
@@ -693,9 +665,7 @@ def null_space_projector(
     ops, arrays, dtype = _read(C=C)
     C = arrays["C"]
     if C.ndim != 2 or C.shape[0] != C.shape[1]:
-        raise UserError(
-            f"C has shape {tuple(C.shape)} where a square matrix is needed: pass K Kᵀ, (d_m, d_m)."
-        )
+        raise UserError(f"C has shape {tuple(C.shape)} where a square matrix is needed: pass K Kᵀ, (d_m, d_m).")
     if float(abs(C - C.T).max()) > _eps(ops, dtype) ** 0.5 * float(abs(C).max()):
         raise UserError("C is not symmetric: pass the second moment K Kᵀ, or its symmetric part (C + Cᵀ)/2.")
     if not threshold > 0:
@@ -789,13 +759,18 @@ def least_squares(K: Float[Any, "d_m N"], V: Float[Any, "d N"], ridge: float = 0
     The normal equation of the linear associative memory; chapter ``book/01-memory.ipynb``. Error in float32:
     at most about ``10 eps cond(C)`` relative.
     """
+    return _fit(K, V, ridge)[0]
+
+
+def _fit(K: Any, V: Any, ridge: float) -> tuple[Any, Factorised]:
+    """The least-squares memory and its factorised C."""
     ops, arrays, dtype = _read(K=K, V=V)
-    K, W0 = arrays["K"], arrays["V"]
+    K, values = arrays["K"], arrays["V"]
     _expect("K", K, ("d_m", "N"), "keys are columns")
-    _expect("V", W0, ("d", K.shape[1]), "one value, a column, for each key")
+    _expect("V", values, ("d", K.shape[1]), "one value, a column, for each key")
     if not 0 <= ridge < float("inf"):
         raise UserError(f"ridge is {ridge}: pass zero or a positive number.")
     C = K @ K.T
-    X = Factorised(C + ridge * ops.eye(C.shape[0], C) if ridge else C).solve(K @ W0.T).T
+    factor = Factorised(C + ridge * ops.eye(C.shape[0], C))
     own = V.dtype if hasattr(V, "dtype") and ops.is_float(V.dtype) else dtype
-    return ops.cast(X, own)
+    return ops.cast(factor.solve(K @ values.T).T, own), factor
