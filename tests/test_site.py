@@ -1,0 +1,374 @@
+"""The built book, as a reader with no network meets it: built without a warning, then opened from disk.
+
+One cold build serves all tests of this file. The browser tests need Chromium; without it they are skipped,
+except where ``CI`` is set, where its absence is a failure.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+import yaml
+from bs4 import BeautifulSoup
+
+ROOT = Path(__file__).parents[1]
+BUILD_SECONDS = 30
+WIDTHS = (1280, 768, 360)
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+
+
+def pages_of_toc() -> list[str]:
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf8"))
+    found = [toc["root"]]
+
+    def walk(entry):
+        for key in ("parts", "chapters", "sections"):
+            for child in entry.get(key, []):
+                if "file" in child:
+                    found.append(child["file"])
+                walk(child)
+
+    walk(toc)
+    return found
+
+
+PAGES = pages_of_toc()
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory) -> Path:
+    """The folder of the HTML of a cold build, with warnings as errors."""
+    out = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(ROOT)]
+    command += ["-W", "-n", "--keep-going", "--path-output", str(out)]
+    start = time.perf_counter()
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    seconds = time.perf_counter() - start
+    said = done.stdout + done.stderr
+    assert done.returncode == 0, (
+        "\n".join(line for line in said.splitlines() if "WARNING" in line or "ERROR" in line) or said[-4000:]
+    )
+    (out / "seconds").write_text(str(seconds))
+    html = out / "_build" / "html"
+    assert (html / "index.html").exists(), said[-4000:]
+    return html
+
+
+def test_the_build_is_quick(site):
+    assert float((site.parents[1] / "seconds").read_text()) < BUILD_SECONDS
+
+
+def test_every_page_of_the_book_is_in_the_table_of_contents():
+    sources = {
+        p.relative_to(ROOT).with_suffix("").as_posix() for p in ROOT.glob("book/*") if p.suffix in (".md", ".ipynb")
+    }
+    assert sources == set(PAGES)
+
+
+def test_the_front_page_leads_to_the_book(site):
+    html = (site / "index.html").read_text(encoding="utf8")
+    assert "book/index.html" in html
+
+
+@pytest.fixture(scope="session")
+def soups(site) -> dict[Path, BeautifulSoup]:
+    return {
+        path: BeautifulSoup(path.read_text(encoding="utf8"), "html.parser")
+        for path in sorted(site.rglob("*.html"))
+        if "_static" not in path.parts
+    }
+
+
+def test_every_link_and_anchor_inside_the_book_resolves(site, soups):
+    anchors = {
+        path: {tag.get("id") for tag in soup.find_all(id=True)}
+        | {tag["name"] for tag in soup.find_all("a", attrs={"name": True})}
+        for path, soup in soups.items()
+    }
+    dead = []
+    for path, soup in soups.items():
+        for link in soup.find_all("a", href=True):
+            url = urlsplit(link["href"])
+            if url.scheme or url.netloc:
+                if url.scheme not in ("https", "http", "mailto"):
+                    dead.append((path.name, link["href"]))
+                continue
+            target = (path.parent / unquote(url.path)).resolve() if url.path else path
+            if target.is_dir() or not target.exists():
+                dead.append((path.name, link["href"]))
+            elif url.fragment and target.suffix == ".html" and unquote(url.fragment) not in anchors[target]:
+                dead.append((path.name, link["href"]))
+    assert dead == []
+
+
+def test_whatever_a_page_is_made_of_is_served_with_it(soups):
+    foreign = []
+    for path, soup in soups.items():
+        needed = [(tag, tag.get("src")) for tag in soup.find_all(["script", "img", "iframe", "source", "video"])]
+        needed += [
+            (tag, tag["href"])
+            for tag in soup.find_all("link", href=True)
+            if set(tag.get("rel", []))
+            & {"stylesheet", "preload", "icon", "modulepreload", "preconnect", "dns-prefetch"}
+        ]
+        for tag, address in needed:
+            if not address or address.startswith("data:"):
+                continue
+            url = urlsplit(address)
+            if url.netloc or not (path.parent / unquote(url.path)).exists():
+                foreign.append((path.name, tag.name, address))
+    assert foreign == []
+
+
+def test_every_figure_has_a_number_a_caption_and_alt_text(site, soups):
+    for path, soup in soups.items():
+        for image in soup.select("article img"):
+            assert image.get("alt", "").strip(), f"{path.name}: {image.get('src')} has no alt text"
+        for figure in soup.select("article figure"):
+            assert figure.select_one("figcaption .caption-text"), f"{path.name}: {figure.get('id')} has no caption"
+
+
+def test_equations_are_numbered_by_chapter(soups):
+    numbers = [
+        tag.get_text().strip(" #\N{PILCROW SIGN}")
+        for soup in soups.values()
+        for tag in soup.select("article span.eqno")
+    ]
+    assert numbers, "no equation is numbered"
+    assert all(len(number.strip("()").split(".")) == 2 for number in numbers), numbers
+    assert len(set(numbers)) == len(numbers)
+
+
+def test_a_chapter_can_be_downloaded_as_a_notebook(site):
+    for page in PAGES:
+        if (ROOT / f"{page}.ipynb").exists():
+            html = (site / f"{page}.html").read_text(encoding="utf8")
+            assert f"_sources/{page}.ipynb" in html
+            assert (site / "_sources" / f"{page}.ipynb").read_bytes() == (ROOT / f"{page}.ipynb").read_bytes()
+
+
+# In the browser
+
+
+def browser_path() -> str | None:
+    named = os.environ.get("SUPERPOSITION_BROWSER")
+    return named or next(filter(None, map(shutil.which, BROWSERS)), None)
+
+
+@pytest.fixture(scope="session")
+def browser():
+    path = browser_path()
+    if path is None:
+        message = f"none of {', '.join(BROWSERS)} is installed, nor named by SUPERPOSITION_BROWSER"
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
+    sync_api = pytest.importorskip("playwright.sync_api")
+    with sync_api.sync_playwright() as playwright:
+        launched = playwright.chromium.launch(
+            executable_path=path,
+            args=[
+                "--no-sandbox",
+                "--disable-gpu",
+                "--disable-quic",
+                "--no-first-run",
+                "--disable-background-networking",
+                "--disable-component-update",
+                "--disable-sync",
+            ],
+        )
+        yield launched
+        launched.close()
+
+
+class Reader:
+    """A tab with the network off that notes what goes wrong."""
+
+    def __init__(self, browser, scheme: str):
+        self.context = browser.new_context(
+            color_scheme=scheme, viewport={"width": WIDTHS[0], "height": 900}, offline=True, reduced_motion="reduce"
+        )
+        self.page = self.context.new_page()
+        self.errors: list[str] = []
+        self.outside: list[str] = []
+        self.page.on("console", lambda m: self.errors.append(m.text) if m.type == "error" else None)
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.on("requestfailed", lambda request: self.errors.append(f"failed: {request.url}"))
+        self.page.on("request", self._note)
+
+    def _note(self, request):
+        if not request.url.startswith(("file:", "data:", "blob:")):
+            self.outside.append(request.url)
+
+    def open(self, path: Path, query: str = "") -> None:
+        self.errors.clear()
+        self.outside.clear()
+        self.page.set_viewport_size({"width": WIDTHS[0], "height": 900})
+        self.page.goto(path.as_uri() + query, wait_until="load")
+        self.page.evaluate("window.MathJax?.startup?.promise")
+
+
+@pytest.fixture(scope="session", params=["light", "dark"])
+def reader(browser, request):
+    tab = Reader(browser, request.param)
+    tab.scheme = request.param
+    yield tab
+    tab.context.close()
+
+
+MATHEMATICS = """() => {
+  const tex = "\\\\\\\\[(\\\\[]|\\\\$\\\\$|\\\\\\\\begin\\\\{";
+  const roles = "\\\\{(glue|eq|ref|numref|cite|doc|term|prf:ref)[:\\\\w]*\\\\}";
+  const RAW = new RegExp(`${tex}|${roles}|unresolved`, "g");
+  const article = document.querySelector("article");
+  const bare = [...article.querySelectorAll(".math")].filter(e => !e.querySelector("mjx-container"));
+  const copy = article.cloneNode(true);
+  copy.querySelectorAll("pre, code, script, style, mjx-container").forEach(e => e.remove());
+  return {
+    bare: bare.map(e => e.textContent.slice(0, 80)),
+    errors: [...article.querySelectorAll("mjx-merror, [data-mjx-error]")].map(e => e.textContent.slice(0, 80)),
+    raw: copy.textContent.match(RAW) || [],
+  };
+}"""
+
+IMAGES = """() => Promise.all([...document.querySelectorAll("article img")].map(async image => {
+  image.loading = "eager";
+  await image.decode().catch(() => {});
+  const style = getComputedStyle(image);
+  return {src: image.src.slice(-60), width: image.naturalWidth, shown: image.getBoundingClientRect().width,
+          alt: image.alt.trim(), filter: style.filter, background: style.backgroundColor};
+}))"""
+
+TOO_WIDE = """() => {
+  const wide = [];
+  if (document.documentElement.scrollWidth > innerWidth) wide.push("the page: " + document.documentElement.scrollWidth);
+  const contained = e => {
+    for (let p = e.parentElement; p && p !== document.body; p = p.parentElement)
+      if (getComputedStyle(p).overflowX !== "visible") return p.closest("article") !== null;
+    return false;
+  };
+  for (const e of document.querySelectorAll("article *")) {
+    const box = e.getBoundingClientRect();
+    if (box.width && box.right > innerWidth + 1 && !contained(e) && getComputedStyle(e).visibility !== "hidden"
+        && !e.closest("mjx-assistive-mml, .visually-hidden, .sr-only"))
+      wide.push(e.tagName + "." + e.className + " ends at " + Math.round(box.right));
+  }
+  return wide.slice(0, 5);
+}"""
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_page(site, reader, name):
+    reader.open(site / f"{name}.html")
+    page = reader.page
+
+    mathematics = page.evaluate(MATHEMATICS)
+    assert mathematics == {"bare": [], "errors": [], "raw": []}
+
+    for image in page.evaluate(IMAGES):
+        assert image["width"] > 0, f"{image['src']} did not load"
+        assert image["alt"], f"{image['src']} has no alt text"
+        if reader.scheme == "dark":
+            assert "invert" in image["filter"], f"{image['src']} is a white card on a dark page"
+            assert image["background"] == "rgba(0, 0, 0, 0)"
+        else:
+            assert image["filter"] == "none"
+
+    for width in WIDTHS:
+        page.set_viewport_size({"width": width, "height": 900})
+        assert page.evaluate(TOO_WIDE) == [], f"at {width} px"
+
+    assert page.evaluate("document.documentElement.dataset.theme") == reader.scheme
+    assert reader.outside == []
+    assert reader.errors == []
+
+
+def test_the_checks_of_a_page_bite(browser):
+    tab = Reader(browser, "light")
+    tab.page.set_viewport_size({"width": 360, "height": 900})
+    tab.page.set_content(
+        """<article><p class="math">\\(x\\)</p><p>see {eq}`eq-x` and <code>\\(fine\\)</code></p>
+        <mjx-merror>no</mjx-merror><p><img src="data:image/png;base64,xx" style="width: 900px; height: 2px"></p>
+        <div style="overflow-x: auto"><p style="width: 900px">scrolls</p></div></article>"""
+    )
+    assert tab.page.evaluate(MATHEMATICS) == {"bare": ["\\(x\\)"], "errors": ["no"], "raw": ["\\(", "{eq}"]}
+    [image] = tab.page.evaluate(IMAGES)
+    assert image["width"] == 0
+    assert image["alt"] == ""
+    wide = tab.page.evaluate(TOO_WIDE)
+    assert wide[0].startswith("the page: 9")
+    assert wide[1].startswith("IMG")
+    assert len(wide) == 2
+    tab.page.set_content("<script src='https://example.org/x.js'></script><script>throw Error('broken')</script>")
+    assert tab.outside == ["https://example.org/x.js"]
+    assert any("broken" in error for error in tab.errors)
+    tab.context.close()
+
+
+def test_search_works_from_disk(site, browser):
+    tab = Reader(browser, "light")
+    tab.open(site / "search.html", "?q=superposition")
+    tab.page.wait_for_selector("#search-results li a", timeout=10_000)
+    assert tab.errors == []
+    assert tab.outside == []
+    tab.context.close()
+
+
+def test_a_cross_reference_previews_its_target(site, soups, browser):
+    """Hovering over a reference to an equation shows it, typeset."""
+    links = {path: soup.select_one('article a.reference.internal[href*="#equation-"]') for path, soup in soups.items()}
+    path, link = next(((path, link) for path, link in links.items() if link), (None, None))
+    assert link, "no page refers to an equation"
+    tab = Reader(browser, "light")
+    tab.open(path)
+    tab.page.locator(f'article a.reference.internal[href="{link["href"]}"]').first.hover()
+    tab.page.wait_for_selector(".tippy-box mjx-container", timeout=10_000)
+    assert tab.page.locator(".tippy-box").inner_text().strip()
+    assert tab.errors == []
+    assert tab.outside == []
+    tab.context.close()
+
+
+def test_who_asks_for_less_motion_gets_less(site, browser):
+    tab = Reader(browser, "light")
+    tab.open(site / f"{PAGES[0]}.html")
+    longest = tab.page.evaluate(
+        "Math.max(...[...document.querySelectorAll('a, button')]"
+        ".map(e => parseFloat(getComputedStyle(e).transitionDuration)))"
+    )
+    assert longest < 0.001
+    tab.context.close()
+
+
+def test_boxes_can_be_read_in_both_schemes(site, soups, reader):
+    """Titles of the boxes against their ground: at least 4.5 to 1 (WCAG AA)."""
+    page = next((path for path, soup in soups.items() if soup.select_one("div.admonition.before")), None)
+    assert page, "no page has a box 'Before you start'"
+    reader.open(page)
+    ratios = reader.page.evaluate(CONTRAST)
+    assert len(ratios) == 4
+    assert min(ratios.values()) >= 4.5, ratios
+
+
+CONTRAST = """() => {
+  const canvas = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
+  const rgb = colour => {
+    canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1);
+    return [...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3).map(v => v / 255)
+      .map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+  };
+  const luminance = colour => { const [r, g, b] = rgb(colour); return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
+  const box = document.querySelector("div.admonition.before"), found = {};
+  for (const kind of ["before", "verdict reproduced", "verdict qualified", "verdict refuted"]) {
+    box.className = "admonition " + kind;
+    const style = getComputedStyle(box.querySelector(".admonition-title"));
+    const [a, b] = [luminance(style.color), luminance(style.backgroundColor)];
+    found[kind] = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+  }
+  return found;
+}"""
