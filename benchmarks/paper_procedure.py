@@ -1,8 +1,8 @@
 """The paper's own procedure for P, written plainly, to be compared with the library's.
 
-For every layer and every ordered pair of facts it runs the model on both prompts to read their two keys, and it
-multiplies with an explicit inverse of C (Hu et al., arXiv 2408.07413: released code and described cost). The
-forward passes are repeated for each pair: that is what makes it slow, and what the library does not do.
+As released with Hu et al. (arXiv 2408.07413): for every layer, an explicit inverse of C; for every fact i, its key;
+and for every pair (i, j), a forward pass that reads the key of fact j again. The repeated passes are what makes it
+slow, and what the library does not do.
 """
 
 from __future__ import annotations
@@ -39,12 +39,13 @@ def key(model: LanguageModel, layer: int, fact: Fact) -> np.ndarray:
 def superposition_of_pairs(
     model: LanguageModel, layer: int, facts: Sequence[Fact], moment: np.ndarray
 ) -> tuple[np.ndarray, float]:
-    """P of a few facts at one layer, pair by pair, and the seconds a pair took (without the inverse)."""
+    """P of a few facts at one layer, pair by pair, and the seconds a pass took (without the inverse)."""
     inverse = np.linalg.inv(moment)
     found = np.empty((len(facts), len(facts)))
     began = time.perf_counter()
     for i, first in enumerate(facts):
+        k_i = key(model, layer, first)
+        C_k_i = inverse @ k_i
         for j, second in enumerate(facts):
-            k_i, k_j = key(model, layer, first), key(model, layer, second)
-            found[i, j] = (k_i @ inverse @ k_j) / (k_i @ inverse @ k_i)
-    return found, (time.perf_counter() - began) / len(facts) ** 2
+            found[i, j] = (C_k_i @ key(model, layer, second)) / (C_k_i @ k_i)
+    return found, (time.perf_counter() - began) / (len(facts) ** 2 + len(facts))

@@ -20,12 +20,15 @@ from superposition.errors import UserError
 if TYPE_CHECKING:
     from superposition.models import LanguageModel
 
-MATRICES = ("P", "Q", "cosine_whitened", "cosine_raw")
+MATRICES = ("P", "Q", "cosine_whitened", "cosine_raw", "norm_whitened")
 
 
 @dataclass(frozen=True, eq=False)
 class Measurement:
-    """What :func:`run` returns: the record's content, and the matrices, each (layers, m, m) float64."""
+    """What :func:`run` returns: the record's content, and the matrices in float64.
+
+    ``P``, ``Q``, ``cosine_whitened`` and ``cosine_raw`` are (layers, m, m), ``norm_whitened`` is (layers, m).
+    """
 
     data: dict[str, Any]
     matrices: dict[str, np.ndarray]

@@ -29,18 +29,20 @@ class Overlap:
     Attributes
     ----------
     P : ``P[i, j] = p(k_i, k_j)``, the projection coefficient of key j on key i in whitened space; not symmetric.
-    Q : ``Q[i, j] = k_iᵀ C⁻¹ k_j``, the raw products in whitened space.
+    Q : ``Q[i, j] = k_iᵀ k_j``, the raw products.
     cosine_whitened, cosine_raw : cosines of the keys after and before whitening.
+    norm_whitened : (m,), ``√(k_iᵀ C⁻¹ k_i)``, the keys' lengths after whitening.
     """
 
     P: Float[np.ndarray, "m m"]
     Q: Float[np.ndarray, "m m"]
     cosine_whitened: Float[np.ndarray, "m m"]
     cosine_raw: Float[np.ndarray, "m m"]
+    norm_whitened: Float[np.ndarray, " m"]
 
 
 def whitened_products(keys: Float[np.ndarray, "d_m m"], moment: Any) -> Float[np.ndarray, "m m"]:
-    """``Q = Kᵀ C⁻¹ K``, symmetric.
+    """``Kᵀ C⁻¹ K``: the products of the keys in whitened space, symmetric.
 
     Parameters
     ----------
@@ -74,12 +76,12 @@ def whitened_products(keys: Float[np.ndarray, "d_m m"], moment: Any) -> Float[np
 
 
 def from_products(products: Float[np.ndarray, "m m"]) -> Float[np.ndarray, "m m"]:
-    """``P`` from ``Q``: each row divided by its diagonal entry."""
+    """``P`` from the whitened products: each row divided by its diagonal entry."""
     return products / np.diag(products)[:, None]
 
 
 def cosines(products: Float[np.ndarray, "m m"]) -> Float[np.ndarray, "m m"]:
-    """Cosines from inner products: ``Q[i, j] / √(Q[i, i] Q[j, j])``."""
+    """Cosines from inner products: each entry divided by the lengths of its two keys."""
     norms = np.sqrt(np.diag(products))
     return products / np.outer(norms, norms)
 
@@ -93,15 +95,17 @@ def measure(keys: Float[np.ndarray, "d_m m"], moment: Any) -> Overlap:
     """All four matrices of one layer. Parameters and errors as in :func:`whitened_products`."""
     products = whitened_products(keys, moment)
     keys = np.asarray(keys, dtype=np.float64)
-    return Overlap(from_products(products), products, cosines(products), cosines(keys.T @ keys))
+    raw = keys.T @ keys
+    norms = np.sqrt(np.diag(products))
+    return Overlap(from_products(products), raw, cosines(products), cosines(raw), norms)
 
 
-def off_diagonal(matrix: Float[np.ndarray, "m m"]) -> Float[np.ndarray, pairs]:  # noqa: F821
+def off_diagonal(matrix: Float[np.ndarray, "m m"]) -> Float[np.ndarray, " pairs"]:
     """The m(m − 1) entries beside the diagonal, row by row."""
     return matrix[~np.eye(len(matrix), dtype=bool)]
 
 
-def quantile_kurtosis(values: Float[np.ndarray, n]) -> float:  # noqa: F821
+def quantile_kurtosis(values: Float[np.ndarray, " n"]) -> float:
     """Moors' kurtosis from octiles, less the 1.233 of a normal distribution: 0 if normal, robust to a few outliers.
 
     ``((E7 − E5) + (E3 − E1)) / (E6 − E2) − 1.233`` (Moors 1988).

@@ -73,26 +73,27 @@ class Record:
         if layer not in layers:
             raise UserError(f"The record {self.name} holds the layers {layers}, not {layer}.")
         row = layers.index(layer)
-        cosine = _unpack(self.arrays["cosine_whitened"][row])
-        norms = self.arrays["norm_whitened"][row].astype(np.float64)
-        products = cosine * np.outer(norms, norms)
-        return overlap.Overlap(
-            overlap.from_products(products), products, cosine, _unpack(self.arrays["cosine_raw"][row])
-        )
+        cosine, cosine_raw = (_unpack(self.arrays[name][row]) for name in ("cosine_whitened", "cosine_raw"))
+        norms, norms_raw = (self.arrays[name][row].astype(np.float64) for name in ("norm_whitened", "norm_raw"))
+        P = overlap.from_products(cosine * np.outer(norms, norms))
+        return overlap.Overlap(P, cosine_raw * np.outer(norms_raw, norms_raw), cosine, cosine_raw, norms)
 
 
 def pack(matrices: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Compact form of a measurement's matrices: what :meth:`Record.overlaps` restores all four from.
 
     The cosines, symmetric with ones on the diagonal, keep their upper triangle in 16-bit fixed point (steps of
-    1/32767, so errors up to 1.6e-5); the whitened norms stay float32.
+    1/32767, so errors up to 1.6e-5); the keys' norms before and after whitening stay float32.
     """
     upper = np.triu_indices(matrices["Q"].shape[1], 1)
     packed = {
         name: np.rint(matrices[name][:, *upper] * 32767).astype(np.int16) for name in ("cosine_whitened", "cosine_raw")
     }
-    diagonal = np.diagonal(matrices["Q"], axis1=1, axis2=2)
-    return packed | {"norm_whitened": np.sqrt(diagonal).astype(np.float32)}
+    norms_raw = np.sqrt(np.diagonal(matrices["Q"], axis1=1, axis2=2))
+    return packed | {
+        "norm_whitened": matrices["norm_whitened"].astype(np.float32),
+        "norm_raw": norms_raw.astype(np.float32),
+    }
 
 
 def _unpack(upper: np.ndarray) -> np.ndarray:
