@@ -6,6 +6,8 @@ values a diverging map centred at 0, so that nothing rests on telling red from g
 
 from __future__ import annotations
 
+import io
+
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
@@ -48,9 +50,18 @@ STYLE = {
 }
 
 
+class Plot(Figure):
+    """A figure that a notebook shows as it is, without pyplot and the state that it keeps."""
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png", metadata={"Software": None})
+        return buffer.getvalue()
+
+
 def canvas(rows: int = 1, columns: int = 1, *, height: float = 3.2, **options) -> tuple[Figure, np.ndarray]:
     """A figure of the book's width in the book's style, outside pyplot, and its axes as a (rows, columns) array."""
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH, height), layout="constrained")
+        figure = Plot(figsize=(WIDTH, height), layout="constrained")
         axes = figure.subplots(rows, columns, squeeze=False, **options)
     return figure, axes
