@@ -262,6 +262,11 @@ TOO_WIDE = """() => {
 }"""
 
 
+UNREACHED = """() => new Promise(done => requestAnimationFrame(() => done(
+  [...document.querySelectorAll("article mjx-container")].filter(e => e.scrollWidth > e.clientWidth + 1
+    && getComputedStyle(e).overflowX === "auto" && e.tabIndex < 0).map(e => e.textContent.slice(0, 80)))))"""
+
+
 @pytest.mark.parametrize("name", PAGES)
 def test_page(site, reader, name):
     reader.open(site / f"{name}.html")
@@ -282,6 +287,7 @@ def test_page(site, reader, name):
     for width in WIDTHS:
         page.set_viewport_size({"width": width, "height": 900})
         assert page.evaluate(TOO_WIDE) == [], f"at {width} px"
+        assert page.evaluate(UNREACHED) == [], f"at {width} px the keyboard does not reach what scrolls"
 
     assert page.evaluate("document.documentElement.dataset.theme") == reader.scheme
     assert reader.outside == []
@@ -342,6 +348,18 @@ def test_who_asks_for_less_motion_gets_less(site, browser):
         ".map(e => parseFloat(getComputedStyle(e).transitionDuration)))"
     )
     assert longest < 0.001
+    tab.context.close()
+
+
+def test_a_dark_page_is_printed_light(site, browser):
+    tab = Reader(browser, "dark")
+    tab.open(site / f"{PAGES[0]}.html")
+    theme = "document.documentElement.dataset.theme"
+    assert tab.page.evaluate(theme) == "dark"
+    tab.page.emulate_media(media="print")
+    tab.page.wait_for_function(f"{theme} === 'light'")
+    tab.page.emulate_media(media="screen")
+    tab.page.wait_for_function(f"{theme} === 'dark'")
     tab.context.close()
 
 
