@@ -76,7 +76,9 @@ def densities(record: Record, layers: Sequence[int]) -> Figure:
     return figure
 
 
-def by_depth(record: Record, published: Mapping[str, Sequence[float]] | None = None) -> Figure:
+def by_depth(
+    record: Record, published: Mapping[str, Sequence[float]] | None = None, *, inside: Sequence[int] | None = None
+) -> Figure:
     """Mean, spread, excess kurtosis and quantile kurtosis of p against depth, with bootstrap intervals.
 
     Parameters
@@ -85,8 +87,15 @@ def by_depth(record: Record, published: Mapping[str, Sequence[float]] | None = N
         Of a measurement.
     published : mapping of str to sequence of float, optional
         Excess kurtosis by layer of other models; drawn against relative depth.
+    inside : sequence of int, optional
+        Facts whose own curve is drawn beside that of all.
     """
     rows = record["statistics"]
+    subset = []
+    if inside is not None:
+        subset = [
+            overlap.summary(record.overlaps(layer).P[np.ix_(inside, inside)], resamples=0) for layer in record["layers"]
+        ]
     depth = np.array([row["layer"] for row in rows], dtype=float)
     depth /= max(depth.max(), 1)
     root = np.sqrt([row["d_m"] for row in rows])
@@ -102,6 +111,9 @@ def by_depth(record: Record, published: Mapping[str, Sequence[float]] | None = N
             low, high = np.array([row["P"][f"{name}_interval"] for row in rows]).T * scale
             axis.fill_between(depth, low, high, color=BLUE, alpha=0.2, linewidth=0)
             axis.plot(depth, value, marker="o", markersize=3, label=record["model"]["name"])
+            if subset:
+                trimmed = np.array([row[name] for row in subset]) * scale
+                axis.plot(depth, trimmed, color=ORANGE, linewidth=1.2, linestyle="-.", label="without position 0")
             axis.set_title(title, fontweight="normal")
         axes[0, 0].axhline(0, color="#666666", linestyle="--", linewidth=1)
         axes[0, 1].axhline(1, color="#666666", linestyle="--", linewidth=1)
@@ -113,6 +125,9 @@ def by_depth(record: Record, published: Mapping[str, Sequence[float]] | None = N
         axes[1, 0].set_yticks([0, 5, 10, 30, 100], labels=["0", "5", "10", "30", "100"])
         axes[1, 0].legend()
         axes[1, 1].plot(depth, [row["P"]["quantile_kurtosis"] for row in rows], marker="o", markersize=3)
+        if subset:
+            robust = [row["quantile_kurtosis"] for row in subset]
+            axes[1, 1].plot(depth, robust, color=ORANGE, linewidth=1.2, linestyle="-.")
         axes[1, 1].axhline(0, color="#666666", linestyle="--", linewidth=1)
         axes[1, 1].set_title("quantile kurtosis (0 if normal)", fontweight="normal")
         for axis in axes[1]:

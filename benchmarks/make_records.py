@@ -1,0 +1,34 @@
+"""Make the book's records again, each by the command that it names.
+
+    python benchmarks/make_records.py [NAME ...]
+"""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+
+COMMANDS = {
+    "smollm2-128": (
+        "python -m superposition measure --model smollm2 --facts book --limit 128 --text book --tokens 24576 "
+        "--out _build/measurements/smollm2-128 --compact book/records/smollm2-128.json"
+    ),
+    "benchmark-measuring": "python benchmarks/measuring.py --out book/records/benchmark-measuring.json",
+}
+
+
+def main() -> int:
+    wanted = sys.argv[1:] or list(COMMANDS)
+    unknown = [name for name in wanted if name not in COMMANDS]
+    if unknown:
+        print(f"No record {', '.join(unknown)}; there are {', '.join(COMMANDS)}.", file=sys.stderr)
+        return 2
+    for name in wanted:
+        print(f"{name}: {COMMANDS[name]}", flush=True)
+        subprocess.run([sys.executable, *shlex.split(COMMANDS[name])[1:]], check=True)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
