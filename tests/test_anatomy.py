@@ -263,6 +263,8 @@ def bare_numbers(text: str) -> list[str]:
         bare = re.sub(r"`+[^`]*`+", "", bare)
         bare = re.sub(r"\$[^$]*\$", "", bare)
         bare = re.sub(r"\]\([^)]*\)|<[^>]*>|https?://\S+", "", bare)
+        # The level of an interval is a convention, not a result.
+        bare = re.sub(r"\b(?:90|95|99)\s?%\s+(?:\w+\s+){0,2}intervals?\b", "", bare)
         found += re.findall(r"(?<![\w.])\d*\.\d+(?![\w.])|(?<![\w.])\d+(?:\.\d+)?\s?(?:%|per cent\b)", bare)
     return found
 
@@ -633,6 +635,7 @@ BREAKS = {
     "decimal typed": (appended(2, "\nIt is 0.37 wide.\n"), "numbers", "'0.37'"),
     "decimal without a zero": (appended(2, "\nIt is .37 wide.\n"), "numbers", "'.37'"),
     "percentage typed": (appended(2, "\nSome 12 % of pairs.\n"), "numbers", "'12 %'"),
+    "percentage before an interval": (appended(2, "\nIn 96 % of intervals.\n"), "numbers", "'96 %'"),
     "per cent typed": (appended(2, "\nSome 12 per cent of pairs.\n"), "numbers", "'12 per cent'"),
     "number in an exercise": (replaced(5, "Why?", "Why 0.37?"), "numbers", "'0.37'"),
     "number in a caption": (set_caption("Below 0.37 at every size."), "numbers", "'0.37'"),
@@ -681,6 +684,7 @@ def test_every_check_is_broken_at_least_once():
         "Excess kurtosis 72.7 in print {cite}`hu2024superposition`.",
         "[link](https://arxiv.org/abs/2408.07413)",
         "SmolLM2-135M in GPT-2.",
+        "The bands are 95 %\nbootstrap intervals; the 95 % interval lies above zero.",
     ],
 )
 def test_numbers_with_a_source_or_in_code_are_let_be(text):
