@@ -1,5 +1,25 @@
 """Every plot of the book, by part: functions of records and arrays that return a Matplotlib figure."""
 
+from superposition.figures.geometry import (
+    capacity,
+    damage_around,
+    interval,
+    keys_that_fit,
+    null_spread,
+    whitened_plane,
+)
 from superposition.figures.measuring import angles, by_depth, densities, heatmaps, needed_and_found
 
-__all__ = ["angles", "by_depth", "densities", "heatmaps", "needed_and_found"]
+__all__ = [
+    "angles",
+    "by_depth",
+    "capacity",
+    "damage_around",
+    "densities",
+    "heatmaps",
+    "interval",
+    "keys_that_fit",
+    "needed_and_found",
+    "null_spread",
+    "whitened_plane",
+]

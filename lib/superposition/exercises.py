@@ -1,0 +1,209 @@
+"""Exercises that check themselves: each function takes the reader's function and tries it on random problems.
+
+``check_NN_name(function)`` draws shapes and inputs from a seeded generator, compares with an oracle that solves
+the problem another way, and returns a short sentence if all is well. Where it is not, it raises an
+``AssertionError`` that says what is wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+ROUNDS = 30
+
+
+class _Problem:
+    """A random memory with skewed keys, and n facts to be written into it."""
+
+    def __init__(self, rng: np.random.Generator, facts: int = 1, widest: int = 9) -> None:
+        self.d, self.d_m = int(rng.integers(1, 6)), int(rng.integers(max(2, facts), widest))
+        self.N = self.d_m + int(rng.integers(1, 20))
+        stretch = np.exp(rng.normal(size=self.d_m))[:, None]
+        self.K = rng.normal(size=(self.d_m, self.d_m)) @ (stretch * rng.normal(size=(self.d_m, self.N)))
+        self.C = self.K @ self.K.T
+        self.W = rng.normal(size=(self.d, self.d_m))
+        self.K_e = rng.normal(size=(self.d_m, facts))
+        self.V_e = rng.normal(size=(self.d, facts))
+
+    def __str__(self) -> str:
+        return f"d = {self.d}, d_m = {self.d_m}, N = {self.N}"
+
+    def solve(self) -> Float[np.ndarray, "d d_m"]:
+        """The memory after the edit, from the stationarity and the constraints solved as one linear system."""
+        n = self.K_e.shape[1]
+        system = np.block([[self.C, self.K_e], [self.K_e.T, np.zeros((n, n))]])
+        right = np.vstack([np.zeros((self.d_m, self.d)), (self.V_e - self.W @ self.K_e).T])
+        return self.W + np.linalg.solve(system, right)[: self.d_m].T
+
+    def damage(self, W_hat: np.ndarray) -> float:
+        return float(np.linalg.norm((W_hat - self.W) @ self.K) ** 2)
+
+
+def _problems(chapter: int, facts: Callable[[np.random.Generator], int] = lambda rng: 1) -> Iterator[_Problem]:
+    rng = np.random.default_rng(chapter)
+    for _ in range(ROUNDS):
+        yield _Problem(rng, facts(rng))
+
+
+def _array(answer: Any, shape: tuple[int, ...], name: str, where: Any) -> np.ndarray:
+    assert answer is not None, f"The function returned None: end it with `return {name}`."
+    answer = np.asarray(answer)
+    assert answer.shape == shape, f"{name} has shape {answer.shape} where {shape} is needed ({where})."
+    assert np.isfinite(answer).all(), f"{name} holds NaN or infinity ({where})."
+    return answer
+
+
+def _untouched(before: dict[str, np.ndarray], now: dict[str, np.ndarray]) -> None:
+    for name, array in before.items():
+        assert np.array_equal(array, now[name]), f"The function changed its argument {name} in place: work on a copy."
+
+
+def _far(a: np.ndarray, b: np.ndarray, tolerance: float = 1e-6) -> bool:
+    return bool(np.linalg.norm(a - b) > tolerance * (1 + np.linalg.norm(b)))
+
+
+def _check_write(function: Callable[..., Any], problem: _Problem, single: bool) -> None:
+    key, value = ("k_e", "v_e") if single else ("K_e", "V_e")
+    arguments = {"W": problem.W.copy(), "C": problem.C.copy()}
+    arguments[key] = problem.K_e[:, 0].copy() if single else problem.K_e.copy()
+    arguments[value] = problem.V_e[:, 0].copy() if single else problem.V_e.copy()
+    before = {name: array.copy() for name, array in arguments.items()}
+    W_hat = _array(function(*arguments.values()), problem.W.shape, "W_hat", problem)
+    _untouched(before, arguments)
+    oracle = problem.solve()
+    assert _far(W_hat, problem.W) or not _far(oracle, problem.W), f"Nothing was written: W came back ({problem})."
+    assert not _far(W_hat @ problem.K_e, problem.V_e), (
+        f"W_hat {key} misses {value} by {np.linalg.norm(W_hat @ problem.K_e - problem.V_e):.1e} ({problem}): "
+        "the constraint is not met."
+    )
+    excess = problem.damage(W_hat) / problem.damage(oracle)
+    assert not _far(W_hat, oracle), (
+        f"The fact is stored, but the damage is {excess:.2f} times the least possible ({problem}): "
+        "is the change written along C⁻¹k rather than along k?"
+    )
+
+
+def check_02_edit(function: Callable[..., Any]) -> str:
+    """``function(W, C, k_e, v_e) -> W_hat``: the least change in the metric of C that stores one fact.
+
+    Oracle: stationarity and constraint, solved as one linear system. Chapter ``book/02-single-edit.ipynb``.
+
+    Raises
+    ------
+    AssertionError
+        Says what is wrong: a shape, an argument changed, a constraint missed, more damage than needed.
+    """
+    for problem in _problems(2):
+        _check_write(function, problem, single=True)
+    return f"Right: {ROUNDS} random edits, each exact and with the least damage."
+
+
+def check_02_batch(function: Callable[..., Any]) -> str:
+    """``function(W, C, K_e, V_e) -> W_hat``: the least change that stores n facts at once, 1 ≤ n ≤ 3.
+
+    Oracle and errors as :func:`check_02_edit`. Chapter ``book/02-single-edit.ipynb``.
+    """
+    for problem in _problems(22, lambda rng: int(rng.integers(1, 4))):
+        _check_write(function, problem, single=False)
+    return f"Right: {ROUNDS} random batches, every fact exact and the damage least."
+
+
+def _moment(rng: np.random.Generator, d_m: int) -> np.ndarray:
+    """A random well-conditioned second moment (d_m, d_m)."""
+    K = rng.normal(size=(d_m, 4 * d_m + 2)) * np.exp(rng.uniform(-1, 1, size=(d_m, 1)))
+    return K @ K.T
+
+
+# --- 04 -------------------------------------------------------------------------------------------------------
+
+
+def check_04_whitening(function: Callable[..., Any], *, problems: int = 20, seed: int = 4) -> str:
+    """Check ``function(C)``: a matrix B (d_m, d_m) with ``B C Bᵀ = I``, so that ``B k`` is a whitened key.
+
+    Any such B is right: two of them differ by a rotation, which no inner product sees.
+    """
+    rng = np.random.default_rng(seed)
+    for number in range(problems):
+        d_m = int(rng.integers(1, 9))
+        C, problem = _moment(rng, d_m), f"problem {number}, d_m = {d_m}"
+        B = _array(function(C.copy()), (d_m, d_m), "B", problem)
+        off = np.abs(B @ C @ B.T - np.eye(d_m)).max()
+        assert off < 1e-8, f"B C Bᵀ differs from the identity by {off:.1e} ({problem})."
+    return f"Right on all {problems} problems: your keys are white."
+
+
+def check_04_undo(function: Callable[..., Any], *, problems: int = 20, seed: int = 44) -> str:
+    """Check ``function(W, k_1, v_1, k_2, k_j, C)``: a value v_2 (d,) for which the damage at k_j cancels.
+
+    Two edits by ROME with the same C, first (k_1, v_1), then (k_2, v_2); afterwards W k_j must be what it was.
+    """
+    rng = np.random.default_rng(seed)
+    for number in range(problems):
+        d, d_m = int(rng.integers(1, 6)), int(rng.integers(2, 9))
+        W, C, problem = rng.normal(size=(d, d_m)), _moment(rng, d_m), f"problem {number}, d = {d}, d_m = {d_m}"
+        k_1, k_2, k_j = rng.normal(size=(3, d_m))
+        v_1 = rng.normal(size=d)
+        given = [a.copy() for a in (W, k_1, v_1, k_2, k_j, C)]
+        v_2 = _array(function(*given), (d,), "v_2", problem)
+        after = W
+        for k, v in ((k_1, v_1), (k_2, v_2)):
+            m = np.linalg.solve(C, k)
+            after = after + np.outer(v - after @ k, m) / (m @ k)
+        size = np.abs(W @ k_j).max() + np.abs(v_1).max() + np.abs(v_2).max()
+        off = np.abs(after @ k_j - W @ k_j).max()
+        assert off < 1e-8 * size, f"After both edits W k_j has moved by {off:.1e}; it should be back ({problem})."
+    return f"Right on all {problems} problems: two damages cancelled, with both p's different from zero."
+
+
+# --- 05 -------------------------------------------------------------------------------------------------------
+
+
+def check_05_leverages(function: Callable[..., Any], *, problems: int = 20, seed: int = 5) -> str:
+    """Check ``function(K)``: the leverages (N,) of N stored keys (columns of K, of full row rank) by ``C = K Kᵀ``."""
+    rng = np.random.default_rng(seed)
+    for number in range(problems):
+        d_m = int(rng.integers(1, 9))
+        N = d_m + int(rng.integers(0, 20))
+        K = rng.normal(size=(d_m, N)) * np.exp(rng.uniform(-1, 1, size=(d_m, 1)))
+        problem = f"problem {number}, d_m = {d_m}, N = {N}"
+        h = _array(function(K.copy()), (N,), "h", problem)
+        assert abs(h.sum() - d_m) < 1e-6, f"The leverages sum to {h.sum():.4f}; the sum must be d_m ({problem})."
+        inverse = np.linalg.inv(K @ K.T)
+        wanted = np.array([k @ inverse @ k for k in K.T])
+        e = int(np.abs(h - wanted).argmax())
+        assert abs(h[e] - wanted[e]) < 1e-8, f"Key {e} gets {h[e]:.4f}, not {wanted[e]:.4f} ({problem})."
+    return f"Right on all {problems} problems: each sum of leverages is d_m."
+
+
+def check_05_simplex(function: Callable[..., Any], *, most: int = 12) -> str:
+    """Check ``function(d_m)``: d_m + 1 unit vectors (columns) whose pairwise ``|cos|`` meets Welch's bound, 1/d_m."""
+    for d_m in range(2, most + 1):
+        U = _array(function(d_m), (d_m, d_m + 1), "U", f"d_m = {d_m}")
+        G = U.T @ U
+        assert np.abs(np.diag(G) - 1).max() < 1e-8, f"Not every column has length 1 (d_m = {d_m})."
+        worst = np.abs(G - np.diag(np.diag(G))).max()
+        assert abs(worst - 1 / d_m) < 1e-8, f"The largest |cos| is {worst:.4f}, Welch's bound {1 / d_m:.4f} (d_m = {d_m})."
+    return f"Right for d_m from 2 to {most}: no {most + 1} keys could do better."
+
+
+# --- 11 -------------------------------------------------------------------------------------------------------
+
+
+def check_11_back(function: Callable[..., Any], *, problems: int = 20, seed: int = 11) -> str:
+    """Check ``function(p, length_i, length_j)``: p(k_j, k_i) from p(k_i, k_j) and the keys' whitened lengths."""
+    rng = np.random.default_rng(seed)
+    for number in range(problems):
+        d_m = int(rng.integers(2, 9))
+        C = _moment(rng, d_m)
+        k_i, k_j = rng.normal(size=(2, d_m)) * np.exp(rng.uniform(-2, 2, size=(2, 1)))
+        m_i, m_j = np.linalg.solve(C, k_i), np.linalg.solve(C, k_j)
+        answer = float(function(m_i @ k_j / (m_i @ k_i), np.sqrt(m_i @ k_i), np.sqrt(m_j @ k_j)))
+        right = m_j @ k_i / (m_j @ k_j)
+        assert abs(answer - right) < 1e-8 * (1 + abs(right)), (
+            f"Problem {number} (d_m = {d_m}): p(k_j, k_i) is {right:.4f}, and the answer is {answer:.4f}."
+        )
+    return f"Right on all {problems} problems: the numerator is shared, the lengths are not."
