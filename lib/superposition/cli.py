@@ -78,7 +78,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
             return 2
-        except MemoryError:
+        except (MemoryError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and not any(
+                said in str(error) for said in ("out of memory", "can't allocate memory")
+            ):
+                raise
             print("error: Memory does not suffice: give fewer --layers, or a smaller --dtype.", file=sys.stderr)
             return 2
         except KeyboardInterrupt:
@@ -102,6 +106,8 @@ def _load(options: argparse.Namespace):
 def _measure(options: argparse.Namespace, command: str) -> int:
     from superposition import measure
 
+    if options.out.exists() and not options.out.is_dir():
+        raise UserError(f"{options.out} is not a folder: name one for --out.")
     measurement = measure.run(
         _load(options),
         facts_source=options.facts,

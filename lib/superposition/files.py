@@ -7,8 +7,10 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+
+import numpy as np
 
 from superposition.errors import UserError
 
@@ -21,7 +23,7 @@ def sha256_of(paths: Path | Iterable[Path]) -> str:
     return hashlib.sha256("".join(sha256_of(path) for path in paths).encode()).hexdigest()
 
 
-def write_whole(path: Path, write: Callable[[Path], None]) -> None:
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """Let ``write`` fill a temporary file beside ``path``, then rename it: ``path`` is old or new, never half.
 
     Raises
@@ -29,32 +31,61 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
     UserError
         The disk is full or the folder cannot be written; the temporary file is removed.
     """
-    temporary = None
+    write_together({path: write})
+
+
+def write_together(writers: Mapping[Path, Callable[[Path], object]]) -> None:
+    """:func:`write_whole` for files that belong together: none is renamed before all are written."""
+    written: dict[Path, Path] = {}
+    path = Path()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-        os.close(handle)
-        temporary = Path(name)
-        write(temporary)
-        temporary.chmod(0o644)
-        os.replace(temporary, path)
+        for path, write in writers.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+            os.close(handle)
+            written[path] = Path(name)
+            write(written[path])
+            written[path].chmod(0o644)
+        for path, temporary in written.items():
+            os.replace(temporary, path)
     except Exception as error:
-        system = error if isinstance(error, OSError) else error.__cause__ or error.__context__
-        full = "No space left" in str(error) or getattr(system, "errno", None) == errno.ENOSPC
-        if full:
-            raise UserError(
-                f"The disk that holds {path.parent} is full, so {path.name} was not written: "
-                "free some space or choose another folder, then run the same command again."
-            ) from error
-        if isinstance(error, PermissionError | NotADirectoryError | FileExistsError):
-            raise UserError(f"{path} cannot be written ({error.strerror}): choose another folder.") from error
+        if (said := disk_error(error, path)) is not None:
+            raise said from error
         raise
     finally:
-        if temporary is not None:
+        for temporary in written.values():
             temporary.unlink(missing_ok=True)
+
+
+def disk_error(error: Exception, path: Path) -> UserError | None:
+    """The sentence for an error of the disk or the file system on writing ``path``; None for any other error."""
+    system = error if isinstance(error, OSError) else error.__cause__ or error.__context__
+    if "No space left" in str(error) or getattr(system, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+        return UserError(
+            f"The disk that holds {path.parent} is full, so {path.name} was not written: "
+            "free some space or choose another folder, then run the same command again."
+        )
+    if isinstance(error, OSError):
+        return UserError(f"{path} cannot be written ({error.strerror or error}): choose another folder.")
+    return None
+
+
+def json_writer(value: object) -> Callable[[Path], object]:
+    """What writes ``value`` as indented UTF-8 JSON. Refuses NaN and infinities, and at once."""
+    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return lambda temporary: temporary.write_text(text, encoding="utf-8")
+
+
+def npz_writer(arrays: Mapping[str, np.ndarray]) -> Callable[[Path], object]:
+    """What writes arrays as a compressed ``.npz`` file."""
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as stream:
+            np.savez_compressed(stream, **arrays)
+
+    return write
 
 
 def write_json(path: Path, value: object) -> None:
     """Write ``value`` as indented UTF-8 JSON, whole or not at all. Refuses NaN and infinities."""
-    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    write_whole(path, json_writer(value))

@@ -55,6 +55,8 @@ class Keys:
 def locate(tokenizer, fact: Fact) -> SubjectToken:
     """Tokenise a fact's prompt with the tokenizer's defaults and find the token of its subject's last character.
 
+    Where a byte-level tokenizer spreads that character over several tokens, it is the last of them.
+
     Raises
     ------
     UserError
@@ -62,13 +64,33 @@ def locate(tokenizer, fact: Fact) -> SubjectToken:
     """
     encoded = tokenizer(fact.text, return_offsets_mapping=True)
     last = fact.subject_span[1] - 1
-    for position, (start, stop) in enumerate(encoded["offset_mapping"]):
-        if start <= last < stop:
-            return SubjectToken(tuple(encoded["input_ids"]), position)
+    holders = [place for place, (start, stop) in enumerate(encoded["offset_mapping"]) if start <= last < stop]
+    if holders:
+        return SubjectToken(tuple(encoded["input_ids"]), holders[-1])
     raise UserError(
         f"The subject {fact.subject!r} was not found in the tokens of {fact.text!r}: "
         "check the subject's last character, or the tokenizer."
     )
+
+
+def locate_all(model: LanguageModel, facts: Sequence[Fact]) -> tuple[SubjectToken, ...]:
+    """:func:`locate` for each fact.
+
+    Raises
+    ------
+    UserError
+        No facts; a subject not found in its tokens; a prompt longer than the model's context.
+    """
+    if not facts:
+        raise UserError("There are no facts to read keys from: give at least one.")
+    located = tuple(locate(model.tokenizer, fact) for fact in facts)
+    for fact, found in zip(facts, located, strict=True):
+        if model.context_length and len(found.token_ids) > model.context_length:
+            raise UserError(
+                f"The prompt of {fact.subject!r} has {len(found.token_ids)} tokens and the model "
+                f"takes {model.context_length}: shorten it."
+            )
+    return located
 
 
 def extract(
@@ -88,7 +110,7 @@ def extract(
     layers : sequence of int, optional
         Default: all.
     batch : int
-        Prompts a forward pass; halved by itself while memory does not suffice.
+        Prompts a forward pass; made smaller by itself while memory does not suffice.
     padding_side : {"right", "left"}
 
     Raises
@@ -99,18 +121,10 @@ def extract(
     """
     from accelerate.utils import find_executable_batch_size
 
-    if not facts:
-        raise UserError("There are no facts to read keys from: give at least one.")
     if batch < 1:
         raise UserError(f"A batch of {batch} makes no sense: give 1 or more.")
     chosen = model.select(layers)
-    located = tuple(locate(model.tokenizer, fact) for fact in facts)
-    longest = max(range(len(located)), key=lambda i: len(located[i].token_ids))
-    if model.context_length and len(located[longest].token_ids) > model.context_length:
-        raise UserError(
-            f"The prompt of {facts[longest].subject!r} has {len(located[longest].token_ids)} tokens and the model "
-            f"takes {model.context_length}: shorten it."
-        )
+    located = locate_all(model, facts)
     by_length = sorted(range(len(located)), key=lambda i: len(located[i].token_ids))
     columns: dict[int, dict[int, torch.Tensor]] = {layer.index: {} for layer in chosen}
 

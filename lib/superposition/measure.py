@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from superposition import console, facts, moments, overlap, records, text
+from superposition import console, facts, files, moments, overlap, records, text
 from superposition import keys as key_reader
 from superposition.errors import UserError
 
@@ -39,24 +39,15 @@ class Measurement:
         return {name: stack[place] for name, stack in self.matrices.items()}
 
     def write(self, folder: Path) -> None:
-        """Write ``matrices.npz`` (float32) and then ``measurement.json`` to a folder."""
+        """Write ``matrices.npz`` (float32) and ``measurement.json`` to a folder, both or neither."""
         single = {name: stack.astype(np.float32) for name, stack in self.matrices.items()}
-        _write_beside(folder / "measurement.json", self.data, folder / "matrices.npz", single)
+        beside = folder / "matrices.npz"
+        data = self.data | {"matrices": beside.name}
+        files.write_together({beside: files.npz_writer(single), folder / "measurement.json": files.json_writer(data)})
 
     def write_compact(self, path: Path) -> None:
         """Write the record ``path`` with the compact arrays of :func:`superposition.records.pack` beside it."""
         records.write(path, self.data, records.pack(self.matrices))
-
-
-def _write_beside(path: Path, data: dict[str, Any], beside: Path, arrays: dict[str, np.ndarray]) -> None:
-    from superposition import files
-
-    def save(temporary: Path) -> None:
-        with temporary.open("wb") as stream:
-            np.savez_compressed(stream, **arrays)
-
-    files.write_whole(beside, save)
-    files.write_json(path, data | {"matrices": beside.name})
 
 
 def run(
@@ -106,8 +97,10 @@ def run(
     listed = facts.load(facts_source, limit=limit)
     if len(listed) < 3:
         raise UserError(f"A measurement needs at least three facts, and {facts_source} gives {len(listed)}.")
-    for fact in listed:
-        key_reader.locate(model.tokenizer, fact)
+    overlap.check_resamples(resamples)
+    moments.check_shrinkage(shrinkage)
+    key_reader.locate_all(model, listed)
+    context = min(context, model.context_length or context)
     chosen = model.select(layers)
     widest = max(layer.d_m for layer in chosen)
     if tokens is not None and 0 < tokens < widest and not shrinkage:

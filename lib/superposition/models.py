@@ -355,26 +355,30 @@ def _preset_file(name: str, preset: Preset) -> Path:
 def _converted(find: Callable[[], Path], sha256: str) -> Path:
     """The safetensors folder made once from a GGUF file with this digest, kept in the cache."""
     folder = paths.cache_dir() / "models" / sha256[:16]
-    manifest = folder / "manifest.json"
-    if manifest.is_file():
-        try:
-            expected = json.loads(manifest.read_text())
-            if expected["gguf_sha256"] == sha256 and expected["sha256"] == files.sha256_of(
-                folder / "model.safetensors"
-            ):
-                return folder
-        except (OSError, ValueError, KeyError):
-            pass
+    if folder.is_dir():
+        if _intact(folder, sha256):
+            return folder
         console.warn(f"The converted weights in the cache ({folder.name}) are damaged: converting them afresh.")
         shutil.rmtree(folder)
     file = find()
     found = files.sha256_of(file)
     if found != sha256:
         raise UserError(
-            f"{file.name} is damaged or another version (sha256 {found[:12]}…, expected {sha256[:12]}…): install it again."
+            f"{file.name} is damaged or another version (sha256 {found[:12]}…, expected {sha256[:12]}…): "
+            "install it again."
         )
     _convert(file, folder, sha256)
     return folder
+
+
+def _intact(folder: Path, sha256: str) -> bool:
+    """Whether a converted folder holds what its manifest says."""
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text())
+        whole = all(files.sha256_of(folder / name) == digest for name, digest in manifest["files"].items())
+        return whole and manifest["gguf_sha256"] == sha256
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
 
 
 def _convert(file: Path, folder: Path, sha256: str) -> None:
@@ -395,20 +399,25 @@ def _convert(file: Path, folder: Path, sha256: str) -> None:
         plain = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
         plain.load_state_dict(read.state_dict())
         plain.generation_config = read.generation_config
-
-        def save(_temporary: Path) -> None:
+        try:
             plain.save_pretrained(scratch)
             tokenizer.save_pretrained(scratch)
-            entry = {"gguf_sha256": sha256, "sha256": files.sha256_of(scratch / "model.safetensors")}
+            entry = {"gguf_sha256": sha256, "files": {p.name: files.sha256_of(p) for p in sorted(scratch.iterdir())}}
             (scratch / "manifest.json").write_text(json.dumps(entry))
-
-        files.write_whole(scratch.parent / "saved", save)
-        scratch.rename(folder)
+        except Exception as error:
+            if (said := files.disk_error(error, folder)) is not None:
+                raise said from error
+            raise
+        try:
+            scratch.rename(folder)
+        except OSError:
+            if not _intact(folder, sha256):  # another process was faster
+                raise
 
 
 def _from_hub(source: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HFValidationError
 
     wanted = ["*.safetensors", "*.json", "tokenizer*", "*.model", "*.txt"]
     try:
@@ -417,7 +426,7 @@ def _from_hub(source: str, revision: str | None) -> Path:
         raise UserError(
             f"{source} is neither a preset ({', '.join(PRESETS)}), a folder, a file, nor a hub id."
         ) from error
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+    except Exception as error:  # the hub's, the network's, the proxy's: many kinds
         raise UserError(
             f"{source} is not a preset ({', '.join(PRESETS)}) or a folder here, and the hub did not give it "
             f"({type(error).__name__}): check the name and the network, or download it to a folder and name that."

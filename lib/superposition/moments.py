@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,8 +68,7 @@ class Moments:
         UserError
             The shrinkage is outside [0, 1].
         """
-        if not 0 <= shrinkage <= 1:
-            raise UserError(f"A shrinkage of {shrinkage} makes no sense: give a number from 0 to 1.")
+        check_shrinkage(shrinkage)
         moment = self.outer[layer].numpy() / self.tokens
         if centred:
             mean = self.total[layer].numpy() / self.tokens
@@ -79,6 +77,12 @@ class Moments:
             size = moment.shape[0]
             moment = (1 - shrinkage) * moment + shrinkage * np.trace(moment) / size * np.eye(size)
         return moment
+
+
+def check_shrinkage(shrinkage: float) -> None:
+    """Raise a :class:`UserError` unless the shrinkage is from 0 to 1."""
+    if not 0 <= shrinkage <= 1:
+        raise UserError(f"A shrinkage of {shrinkage} makes no sense: give a number from 0 to 1.")
 
 
 class Whitening:
@@ -102,15 +106,21 @@ class Whitening:
         if not np.isfinite(moment).all():
             raise UserError("C holds NaN or infinity: check the keys that it was made from.")
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("error", scipy.linalg.LinAlgWarning)
-                self.factor = scipy.linalg.cholesky(moment, lower=True)
-        except (scipy.linalg.LinAlgError, scipy.linalg.LinAlgWarning) as error:
+            self.factor = scipy.linalg.cholesky(moment, lower=True)
+            if self._reciprocal_condition(moment) < len(moment) * np.finfo(float).eps:
+                raise scipy.linalg.LinAlgError("singular to working precision")
+        except scipy.linalg.LinAlgError as error:
             raise UserError(
                 f"C of width {len(moment)} is singular: estimate it from more tokens "
                 f"(at least {len(moment)}, better ten times that), or give a shrinkage above 0."
             ) from error
         self.moment = moment
+
+    def _reciprocal_condition(self, moment: Float[np.ndarray, "d_m d_m"]) -> float:
+        """Of ``C`` scaled to a unit diagonal, which is what the error of a Cholesky solve depends on (1-norm)."""
+        scale = np.sqrt(np.diag(moment))
+        norm = np.abs(moment / np.outer(scale, scale)).sum(0).max()
+        return float(scipy.linalg.lapack.dpocon(self.factor / scale[:, None], norm, uplo="L")[0])
 
     @property
     def d_m(self) -> int:

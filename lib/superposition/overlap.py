@@ -114,6 +114,15 @@ def quantile_kurtosis(values: Float[np.ndarray, " n"]) -> float:
     return float((octiles[6] - octiles[4] + octiles[2] - octiles[0]) / (octiles[5] - octiles[1]) - MOORS_NORMAL)
 
 
+def strongest(P: Float[np.ndarray, "m m"], count: int) -> list[tuple[int, int]]:
+    """The ``count`` pairs (i, j) of largest ``P[i, j]``, in descending order, each pair in its stronger direction."""
+    stronger = np.where(P >= P.T, P, -np.inf)
+    np.fill_diagonal(stronger, -np.inf)
+    stronger[np.triu(P == P.T)] = -np.inf
+    order = np.argsort(stronger, axis=None, kind="stable")[::-1][:count]
+    return [(int(i), int(j)) for i, j in zip(*np.unravel_index(order, P.shape), strict=True)]
+
+
 #: Moors' kurtosis of a normal distribution.
 MOORS_NORMAL = 1.2330876085
 
@@ -124,7 +133,8 @@ def summary(
     """Statistics of the entries beside the diagonal, with bootstrap intervals.
 
     The bootstrap draws facts, not pairs: two pairs that share a fact are not independent. A fact drawn twice would
-    meet itself; such pairs are left out.
+    meet itself; such pairs are left out. A resample of fewer than three facts, or of facts that all overlap alike,
+    is drawn again.
 
     Parameters
     ----------
@@ -145,15 +155,18 @@ def summary(
     Raises
     ------
     UserError
-        Fewer than three keys, or negative resamples.
+        Fewer than three keys, overlaps that are all the same or not finite, or negative resamples.
     """
     matrix = np.asarray(matrix, dtype=np.float64)
     m = len(matrix)
     if m < 3:
         raise UserError(f"Statistics need at least three facts, and there are {m}.")
-    if resamples < 0:
-        raise UserError(f"{resamples} resamples make no sense: give 0 or more.")
+    check_resamples(resamples)
     values = off_diagonal(matrix)
+    if not np.isfinite(values).all():
+        raise UserError("The overlaps hold NaN or infinity: check the keys and C.")
+    if values.std() <= 1e-12 * np.abs(values).max():
+        raise UserError("All facts overlap alike, so the overlap has no statistics: give facts with different keys.")
     centre = values.mean()
     shifted = np.where(np.eye(m, dtype=bool), 0.0, matrix - centre)
     powers = np.stack([1.0 - np.eye(m), *(shifted**r for r in (1, 2, 3, 4))])
@@ -167,12 +180,29 @@ def summary(
         "max": float(values.max()),
     }
     if resamples:
-        counts = np.random.default_rng(seed).multinomial(m, np.full(m, 1 / m), size=resamples).astype(float)
-        drawn = _moments(powers, counts, centre)
+        drawn = _moments(powers, _draw(powers, resamples, seed), centre)
         tails = [(1 - level) / 2, (1 + level) / 2]
         for name, column in drawn.items():
             result[f"{name}_interval"] = [float(x) for x in np.quantile(column, tails)]
     return result
+
+
+def check_resamples(resamples: int) -> None:
+    """Raise a :class:`UserError` if the number of resamples is negative."""
+    if resamples < 0:
+        raise UserError(f"{resamples} resamples make no sense: give 0 or more.")
+
+
+def _draw(powers: np.ndarray, resamples: int, seed: int) -> np.ndarray:
+    """How often each fact is drawn, (resamples, m), for resamples whose statistics are defined."""
+    m, rng = powers.shape[1], np.random.default_rng(seed)
+    counts = np.zeros((0, m))
+    while len(counts) < resamples:
+        drawn = rng.multinomial(m, np.full(m, 1 / m), size=resamples).astype(float)
+        drawn = drawn[(drawn > 0).sum(1) >= 3]
+        total, m1, m2 = np.einsum("bi,rij,bj->rb", drawn, powers[:3], drawn, optimize=True)
+        counts = np.concatenate([counts, drawn[m2 * total - m1**2 > 1e-12 * m2 * total]])
+    return counts[:resamples]
 
 
 def _moments(powers: np.ndarray, weights: np.ndarray, centre: float) -> dict[str, np.ndarray]:

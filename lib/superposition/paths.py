@@ -7,7 +7,14 @@ from pathlib import Path
 
 import platformdirs
 
+from superposition.errors import UserError
+
 _PACKAGE = Path(__file__).resolve().parent
+
+
+def package_dir() -> Path:
+    """The folder of the library itself."""
+    return _PACKAGE
 
 
 def _shipped(name: str) -> Path:
@@ -26,7 +33,18 @@ def records_dir() -> Path:
 
 
 def cache_dir() -> Path:
-    """The user's cache folder, or the folder that the variable ``SUPERPOSITION_CACHE`` names. Made if absent."""
+    """The user's cache folder, or the folder that the variable ``SUPERPOSITION_CACHE`` names. Made if absent.
+
+    Raises
+    ------
+    UserError
+        It cannot be made.
+    """
     folder = Path(os.environ.get("SUPERPOSITION_CACHE") or platformdirs.user_cache_dir("superposition"))
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"The cache folder {folder} cannot be made ({error.strerror}): set SUPERPOSITION_CACHE to another."
+        ) from error
     return folder

@@ -12,8 +12,10 @@ import platform
 import resource
 import subprocess
 import sys
+import zipfile
+import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -50,19 +52,20 @@ class Record:
     @cached_property
     def arrays(self) -> dict[str, np.ndarray]:
         """The arrays beside the record, by name; empty if it has none."""
-        if "arrays" not in self.data:
+        beside = self.data.get("arrays") or self.data.get("matrices")
+        if beside is None:
             return {}
-        path = self.folder / self.data["arrays"]
+        path = self.folder / beside
         try:
             with np.load(path, allow_pickle=False) as archive:
                 return {name: archive[name] for name in archive.files}
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, zipfile.BadZipFile, zlib.error) as error:
             raise UserError(
                 f"The arrays {path.name} of the record {self.name} are absent or damaged: make it again."
             ) from error
 
     def overlaps(self, layer: int) -> overlap.Overlap:
-        """The four matrices of one recorded layer, from the compact form (:func:`pack`).
+        """The four matrices of one recorded layer, as they were written or from the compact form (:func:`pack`).
 
         Raises
         ------
@@ -73,6 +76,8 @@ class Record:
         if layer not in layers:
             raise UserError(f"The record {self.name} holds the layers {layers}, not {layer}.")
         row = layers.index(layer)
+        if "P" in self.arrays:
+            return overlap.Overlap(*(self.arrays[field.name][row].astype(float) for field in fields(overlap.Overlap)))
         cosine, cosine_raw = (_unpack(self.arrays[name][row]) for name in ("cosine_whitened", "cosine_raw"))
         norms, norms_raw = (self.arrays[name][row].astype(np.float64) for name in ("norm_whitened", "norm_raw"))
         P = overlap.from_products(cosine * np.outer(norms, norms))
@@ -143,19 +148,20 @@ def _device_name(device: Any) -> str:
 
 def _commit() -> str | None:
     """The checkout's commit, with a plus sign if the library differs from it; None outside a checkout."""
-    here = Path(__file__).resolve().parent
+    here = paths.package_dir()
 
     def git(*words: str) -> str:
         return subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
+        git("ls-files", "--error-unmatch", "records.py")
         return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain", "--", ".") else "")
     except (OSError, subprocess.CalledProcessError):
         return None
 
 
 def write(path: Path, data: Mapping[str, Any], arrays: Mapping[str, np.ndarray] | None = None) -> None:
-    """Write a record and the arrays beside it (``NAME.npz``), each whole or not at all; the JSON last.
+    """Write a record and the arrays beside it (``NAME.npz``), both whole or neither written.
 
     Raises
     ------
@@ -163,16 +169,12 @@ def write(path: Path, data: Mapping[str, Any], arrays: Mapping[str, np.ndarray] 
         The disk is full, or the folder cannot be written.
     """
     data = dict(data)
+    writers = {}
     if arrays:
         beside = path.with_suffix(".npz")
-
-        def save(temporary: Path) -> None:
-            with temporary.open("wb") as stream:
-                np.savez_compressed(stream, **arrays)
-
-        files.write_whole(beside, save)
         data["arrays"] = beside.name
-    files.write_json(path, data)
+        writers[beside] = files.npz_writer(arrays)
+    files.write_together(writers | {path: files.json_writer(data)})
 
 
 def load(name: str | Path) -> Record:
@@ -189,7 +191,10 @@ def load(name: str | Path) -> Record:
     elif path.suffix != ".json":
         path = paths.records_dir() / f"{name}.json"
     try:
-        return Record(path.stem, json.loads(path.read_text(encoding="utf-8")), path.parent)
+        data = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(data, dict):
+            raise ValueError("not an object")
+        return Record(path.stem, data, path.parent)
     except FileNotFoundError as error:
         raise UserError(f"There is no record {name}; the book has: {', '.join(names()) or 'none'}.") from error
     except (OSError, ValueError) as error:

@@ -79,6 +79,7 @@ def _read_jsonl(path: Path) -> Iterator[str]:
                 continue
             try:
                 record = json.loads(raw.decode("utf-8-sig" if number == 1 else "utf-8"))
+                json.dumps(record, ensure_ascii=False).encode("utf-8")  # refuses half a surrogate pair
             except ValueError as error:
                 raise UserError(
                     f"{path.name}, line {number}: not a JSON object in UTF-8; mend or remove the line."
@@ -100,7 +101,7 @@ def _read_hub(source: str) -> Iterator[str]:
         for row in rows:
             if row["text"].strip():
                 yield row["text"]
-    except (OSError, ConnectionError, ValueError) as error:
+    except Exception as error:  # the library's, the hub's, the network's: many kinds
         raise UserError(
             f"{source} cannot be had from the hub ({type(error).__name__}): check the network, or give a local file."
         ) from error
@@ -168,6 +169,10 @@ def windows(
     return found
 
 
+#: Sampled texts with fewer tokens are left out, and after so many batches in a row without any other, sampling ends.
+SHORTEST, FRUITLESS = 16, 5
+
+
 def sample(
     model: LanguageModel,
     path: Path,
@@ -187,26 +192,27 @@ def sample(
     Raises
     ------
     UserError
-        ``tokens``, ``length``, ``batch`` or ``temperature`` is not positive.
+        ``tokens``, ``length``, ``batch`` or ``temperature`` is not positive; the model gives no text long enough.
     """
     import torch
 
-    if min(tokens, length, batch) < 1 or temperature <= 0:
-        raise UserError("Tokens, length, batch and temperature must be positive.")
+    if min(tokens, batch) < 1 or temperature <= 0:
+        raise UserError("Tokens, batch and temperature must be positive.")
+    if length < SHORTEST:
+        raise UserError(f"Texts of {length} tokens are too short: give a length of {SHORTEST} or more.")
     tokenizer = model.tokenizer
     ends = [tokenizer.convert_tokens_to_ids("<|endoftext|>"), tokenizer.bos_token_id, tokenizer.eos_token_id]
     start = next((i for i in ends if i is not None and i != tokenizer.unk_token_id), 0)
-    stops = sorted({i for i in ends if i is not None})
+    stops = sorted({i for i in ends if i is not None}) or None
     recipe = [model.sha256, seed, length, temperature, batch, str(model.dtype), "v1"]
     key = hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:16]
     kept = paths.cache_dir() / "samples" / key
-    total, texts, number = 0, [], 0
+    total, texts, number, fruitless = 0, [], 0, 0
     with console.bar(total=tokens, what="sampling", unit="tok") as bar:
         while total < tokens:
             part = kept / f"{number:05d}.json"
-            if part.is_file():
-                rows = json.loads(part.read_text(encoding="utf-8"))
-            else:
+            rows = _kept(part)
+            if rows is None:
                 torch.manual_seed(seed * 1_000_003 + number)
                 prompt = torch.full((batch, 1), start, device=model.device)
                 with torch.inference_mode():
@@ -219,17 +225,33 @@ def sample(
                         top_p=1.0,
                         max_new_tokens=length,
                         eos_token_id=stops,
-                        pad_token_id=stops[0],
+                        pad_token_id=stops[0] if stops else None,
                     )
                 rows = [tokenizer.decode(row[1:], skip_special_tokens=True).strip() for row in drawn.tolist()]
                 files.write_json(part, rows)
+            before = total
             for text in rows:
                 count = len(tokenizer(text)["input_ids"])
-                if count >= 16 and total < tokens:
+                if count >= SHORTEST and total < tokens:
                     texts.append(text)
                     total += count
                     bar.update(count)
             number += 1
+            fruitless = fruitless + 1 if total == before else 0
+            if fruitless == FRUITLESS:
+                raise UserError(
+                    f"{model.name} ends its texts at once: no text of {SHORTEST} tokens in {FRUITLESS} batches; "
+                    "give a text of your own."
+                )
     lines = "".join(json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in texts)
     files.write_whole(Path(path), lambda temporary: temporary.write_text(lines, encoding="utf-8"))
     return total
+
+
+def _kept(part: Path) -> list[str] | None:
+    """The texts of a batch that an earlier run kept, if it did and they are whole."""
+    try:
+        rows = json.loads(part.read_text(encoding="utf-8"))
+        return rows if isinstance(rows, list) and all(isinstance(row, str) for row in rows) else None
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,168 @@
+"""What the tests share: tiny models of every architecture with a tiny tokenizer, a private cache, the real model."""
+
+import json
+import os
+from functools import cache as memo
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, pre_tokenizers, processors, trainers
+from tokenizers.models import BPE
+
+from superposition import models
+
+SENTENCES = [
+    "The capital of France is Paris, and the capital of Spain is Madrid.",
+    "Mount Everest lies in Asia; the Danube flows through Vienna and Budapest.",
+    "Tokyo is a city in Japan, and people there speak Japanese.",
+    "A violin is an instrument, football is a sport, and Windows was developed by Microsoft.",
+    "In the year 1984 the author of the book moved from London to Rome and worked as a painter.",
+    "Keys overlap where the model has few directions and many facts to keep in them.",
+    "She sells sea shells on the sea shore; he wonders why the wind blows over the northern hills.",
+]
+
+USERS = os.environ.get("SUPERPOSITION_CACHE")
+VOCABULARY = 384
+CONTEXT = 96
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "real_model: reads SmolLM2's weights (a few seconds a test)")
+
+
+@memo
+def _trained(bos: bool):
+    from transformers import PreTrainedTokenizerFast
+
+    bpe = Tokenizer(BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    specials = ["<|endoftext|>", "<s>"]
+    bpe.train_from_iterator(
+        SENTENCES * 3,
+        trainers.BpeTrainer(
+            vocab_size=VOCABULARY,
+            special_tokens=specials,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        ),
+    )
+    bpe.post_processor = processors.ByteLevel(trim_offsets=True)
+    if bos:
+        template = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", bpe.token_to_id("<s>"))])
+        bpe.post_processor = processors.Sequence([processors.ByteLevel(trim_offsets=True), template])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=bpe, bos_token="<s>" if bos else None, eos_token="<|endoftext|>", pad_token="<|endoftext|>"
+    )
+
+
+def tokenizer(bos: bool = False):
+    """A byte-level BPE tokenizer; with ``bos``, one that puts ``<s>`` before every text."""
+    return _trained(bos)
+
+
+COMMON = {
+    "hidden_size": 24,
+    "intermediate_size": 40,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "max_position_embeddings": CONTEXT,
+}
+GPT = {"n_embd": 24, "n_inner": 40, "n_layer": 3, "n_head": 2, "n_positions": CONTEXT}
+#: Settings of a tiny model by transformers' name of the architecture.
+ARCHITECTURES = {
+    "gpt2": GPT,
+    "gptj": GPT | {"rotary_dim": 4},
+    "gpt_neox": COMMON,
+    "opt": COMMON | {"ffn_dim": 40, "word_embed_proj_dim": 24},
+    "llama": COMMON | {"num_key_value_heads": 1},
+    "mistral": COMMON | {"num_key_value_heads": 1, "sliding_window": 8},
+    "qwen2": COMMON | {"num_key_value_heads": 1},
+    "qwen3": COMMON | {"num_key_value_heads": 1, "head_dim": 12},
+    "gemma3_text": COMMON | {"num_key_value_heads": 1, "head_dim": 12, "sliding_window": 8},
+    "phi": COMMON,
+}
+
+
+def build(architecture: str, seed: int = 0, **changes):
+    """A tiny random causal model, its weights large enough that keys differ, its biases not zero."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    settings = {"vocab_size": VOCABULARY, "bos_token_id": 1, "eos_token_id": 0, "pad_token_id": 0}
+    settings |= ARCHITECTURES.get(architecture, COMMON) | changes
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(architecture, **settings), dtype=torch.float32)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in sorted(model.named_parameters()):
+            noise = torch.randn(parameter.shape, generator=generator)
+            if parameter.ndim == 1:
+                parameter.copy_(0.1 * noise + (1.0 if name.endswith("weight") and architecture != "gemma3_text" else 0))
+            else:
+                parameter.copy_(noise * (1.0 if parameter.shape[0] in (VOCABULARY, CONTEXT, CONTEXT + 2) else 0.25))
+    return model.eval().requires_grad_(False)
+
+
+def tiny(architecture: str = "llama", *, bos: bool = False, seed: int = 0, **changes) -> models.LanguageModel:
+    """A tiny random :class:`superposition.models.LanguageModel`."""
+    model = build(architecture, seed, **changes)
+    return models.LanguageModel(model, tokenizer(bos), models.find_layers(model), architecture)
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """An empty cache folder of this test's own."""
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("SUPERPOSITION_CACHE", str(folder))
+    return folder
+
+
+@pytest.fixture
+def user_cache(cache, monkeypatch):
+    """The user's own cache again, for a test that must not convert the real model once more."""
+    if USERS is None:
+        monkeypatch.delenv("SUPERPOSITION_CACHE")
+    else:
+        monkeypatch.setenv("SUPERPOSITION_CACHE", USERS)
+
+
+@pytest.fixture(scope="session")
+def smollm2():
+    """The default model, from the user's own cache, so that its conversion is not repeated."""
+    return models.load("smollm2", device="cpu")
+
+
+@pytest.fixture(scope="session")
+def english(tmp_path_factory):
+    """A text file of plain English, some 12,000 tokens long: Python's own help texts."""
+    from pydoc_data.topics import topics
+
+    text = "\n\n".join(topics[name] for name in sorted(topics))[:60_000]
+    path = tmp_path_factory.mktemp("english") / "english.txt"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    """A JSONL file of ten different texts that the tiny tokenizer cuts into some 900 tokens."""
+    rng = np.random.default_rng(5)
+    words = " ".join(SENTENCES).split()
+    path = tmp_path / "corpus.jsonl"
+    texts = [" ".join(rng.choice(words, size=int(size))) for size in rng.integers(10, 60, size=10)]
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory):
+    """A tiny Llama as ``save_pretrained`` writes it."""
+    folder = tmp_path_factory.mktemp("models") / "tiny-llama"
+    build("llama").save_pretrained(folder)
+    tokenizer().save_pretrained(folder)
+    return folder
+
+
+def environment(**changes: str) -> dict[str, str]:
+    """This process's environment for a subprocess, with changes."""
+    return {**os.environ, "OMP_NUM_THREADS": "1", **changes}

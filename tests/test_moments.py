@@ -1,0 +1,412 @@
+"""C against a naive sum over tokens; the cache, the interruption, and what a singular or spoilt C is told."""
+
+import inspect
+import json
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from conftest import ARCHITECTURES, tiny
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from superposition import console, files, models, moments, text
+from superposition.errors import UserError
+
+pytestmark = pytest.mark.usefixtures("cache")
+
+SEEDS = st.integers(0, 2**32 - 1)
+
+
+@pytest.fixture(params=["gpt2", "gemma3_text"])
+def model(request):
+    return tiny(request.param)
+
+
+def naive(model, path, *, tokens=None, skip_first=0, context=512):
+    """Σ k kᵀ and Σ k token by token in float64, one window a forward pass, keys caught by hooks of its own."""
+    context = min(context, model.context_length)
+    caught = {}
+    hooks = [
+        layer.module.register_forward_hook(lambda _m, x, _y, i=layer.index: caught.__setitem__(i, x[0]))
+        for layer in model.layers
+    ]
+    outer = {layer.index: np.zeros((layer.d_m, layer.d_m)) for layer in model.layers}
+    total = {layer.index: np.zeros(layer.d_m) for layer in model.layers}
+    counted = 0
+    for line in path.read_text().splitlines():
+        ids = model.tokenizer(json.loads(line)["text"])["input_ids"]
+        for start in range(0, len(ids), context):
+            with torch.no_grad():
+                model.model(torch.tensor([ids[start : start + context]]))
+            for place in range(len(ids[start : start + context])):
+                if place < skip_first or (tokens is not None and counted == tokens):
+                    continue
+                counted += 1
+                for index, keys in caught.items():
+                    key = keys.reshape(-1, keys.shape[-1])[place].double().numpy()
+                    outer[index] += np.outer(key, key)
+                    total[index] += key
+    for hook in hooks:
+        hook.remove()
+    return outer, total, counted
+
+
+def close(a, b):
+    """Within 1e-5 of the largest entry."""
+    a, b = np.asarray(a), np.asarray(b)
+    np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * np.abs(b).max())
+
+
+def agrees(found, expected):
+    outer, total, counted = expected
+    assert found.tokens == counted
+    assert found.outer.keys() == found.total.keys()
+    for index in found.outer:
+        assert found.outer[index].dtype == found.total[index].dtype == torch.float64
+        close(found.outer[index], outer[index])
+        close(found.total[index], total[index])
+
+
+@pytest.mark.parametrize("architecture", list(ARCHITECTURES))
+def test_sums_are_those_of_a_naive_loop(architecture, corpus):
+    model = tiny(architecture)
+    agrees(moments.estimate(model, corpus), naive(model, corpus))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"tokens": 333}, {"skip_first": 2}, {"context": 17}, {"tokens": 200, "skip_first": 3, "context": 31}],
+    ids=str,
+)
+@pytest.mark.parametrize("batch", [1, 3, None])
+def test_options_count_the_tokens_that_a_naive_loop_counts(corpus, options, batch):
+    model = tiny("llama", bos=True)
+    agrees(moments.estimate(model, corpus, batch=batch, **options), naive(model, corpus, **options))
+
+
+def test_only_the_layers_asked_for_and_the_passes_stop_after_the_last(model, corpus):
+    everything = moments.estimate(model, corpus, cache=False)
+    ran = []
+    hooks = [layer.module.register_forward_hook(lambda *_, i=layer.index: ran.append(i)) for layer in model.layers]
+    some = moments.estimate(model, corpus, layers=[1], cache=False)
+    for hook in hooks:
+        hook.remove()
+    assert list(some.outer) == [1] and set(ran) == {0}
+    close(some.outer[1], everything.outer[1])
+    assert list(moments.estimate(model, corpus, layers=[-1, 0]).outer) == [0, 2]
+
+
+def test_the_model_is_the_same_bits_after_as_before(model, corpus):
+    before = models.digest(model.model)
+    moments.estimate(model, corpus)
+    assert models.digest(model.model) == before
+
+
+@given(SEEDS, st.integers(1, 40), st.integers(1, 30), st.integers(1, 50))
+@settings(max_examples=60, deadline=None)
+def test_outer_sum_is_the_product_whatever_the_blocks(seed, tokens, width, block):
+    keys = np.random.default_rng(seed).standard_normal((tokens, width)).astype(np.float32)
+    found = moments.outer_sum(torch.from_numpy(keys), block=block)
+    assert found.dtype == torch.float64
+    np.testing.assert_allclose(found, keys.T.astype(np.float64) @ keys, rtol=1e-12, atol=1e-12)
+    assert torch.equal(found, found.T)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "sums"),
+    [(torch.bfloat16, torch.float32), (torch.float16, torch.float32), (torch.float64, torch.float64)],
+)
+def test_sums_are_wider_than_narrow_keys(dtype, sums):
+    keys = torch.randn(2000, 3, generator=torch.Generator().manual_seed(0)).abs().to(dtype)
+    found = moments.outer_sum(keys)
+    assert found.dtype == sums
+    np.testing.assert_allclose(found, keys.double().T @ keys.double(), rtol=1e-5)
+
+
+# C
+
+
+def test_c_is_the_mean_outer_product_and_centred_the_covariance():
+    keys = np.random.default_rng(0).standard_normal((7, 50)) + 2
+    sums = moments.Moments({4: torch.from_numpy(keys @ keys.T)}, {4: torch.from_numpy(keys.sum(1))}, 50)
+    np.testing.assert_allclose(sums.second_moment(4), sum(np.outer(k, k) for k in keys.T) / 50, rtol=1e-12)
+    np.testing.assert_allclose(sums.second_moment(4, centred=True), np.cov(keys, bias=True), rtol=1e-9)
+
+
+def test_shrinkage_goes_from_the_estimate_to_the_identity_and_keeps_the_trace():
+    keys = np.random.default_rng(1).standard_normal((5, 40))
+    sums = moments.Moments({0: torch.from_numpy(keys @ keys.T)}, {0: torch.from_numpy(keys.sum(1))}, 40)
+    C = keys @ keys.T / 40
+    np.testing.assert_allclose(sums.second_moment(0, shrinkage=0), C)
+    np.testing.assert_allclose(sums.second_moment(0, shrinkage=1), np.trace(C) / 5 * np.eye(5), atol=1e-15)
+    quarter = sums.second_moment(0, shrinkage=0.25)
+    np.testing.assert_allclose(quarter, 0.75 * C + 0.25 * np.trace(C) / 5 * np.eye(5))
+    covariance = sums.second_moment(0, shrinkage=0.25, centred=True)
+    assert np.trace(covariance) == pytest.approx(np.trace(np.cov(keys, bias=True)))
+
+
+@pytest.mark.parametrize("shrinkage", [-0.01, 1.01, float("nan")])
+def test_a_shrinkage_outside_its_range_gets_a_sentence(shrinkage):
+    sums = moments.Moments({0: torch.eye(2)}, {0: torch.zeros(2)}, 3)
+    with pytest.raises(UserError, match="makes no sense: give a number from 0 to 1"):
+        sums.second_moment(0, shrinkage=shrinkage)
+
+
+def well_conditioned(seed, width):
+    mixing = np.random.default_rng(seed).standard_normal((width, 3 * width))
+    return mixing @ mixing.T / width
+
+
+@given(SEEDS, st.integers(1, 40))
+@settings(max_examples=40, deadline=None)
+def test_whitening_solves_whitens_and_conditions_as_numpy_does(seed, width):
+    C = well_conditioned(seed, width)
+    keys = np.random.default_rng(seed).standard_normal((width, 4))
+    whitening = moments.Whitening(C)
+    assert whitening.d_m == width
+    np.testing.assert_allclose(whitening.solve(keys), np.linalg.inv(C) @ keys, rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(whitening.solve(keys[:, 0]), np.linalg.inv(C) @ keys[:, 0], rtol=1e-6, atol=1e-9)
+    white = whitening.whiten(keys)
+    np.testing.assert_allclose(white.T @ white, keys.T @ np.linalg.inv(C) @ keys, rtol=1e-6, atol=1e-9)
+    assert whitening.condition() == pytest.approx(np.linalg.cond(C), rel=1e-3)
+
+
+@given(SEEDS, st.integers(2, 80), st.integers(1, 3))
+@settings(max_examples=150, deadline=None)
+def test_c_from_fewer_tokens_than_its_width_is_refused(seed, width, missing):
+    rng = np.random.default_rng(seed)
+    keys = rng.standard_normal((width, max(width - missing, 1))) * rng.lognormal(0, 1, (width, 1))
+    with pytest.raises(UserError, match=f"C of width {width} is singular: .*\\(at least {width},"):
+        moments.Whitening(keys @ keys.T / keys.shape[1])
+
+
+def test_neurons_of_very_different_size_are_no_reason_to_refuse():
+    C = well_conditioned(3, 20)
+    scale = np.logspace(-6, 6, 20)
+    keys = np.random.default_rng(0).standard_normal((20, 3)) * scale[:, None]
+    solved = moments.Whitening(C * np.outer(scale, scale)).solve(keys)
+    np.testing.assert_allclose(solved * scale[:, None], np.linalg.inv(C) @ (keys / scale[:, None]), rtol=1e-8)
+
+
+def test_a_dead_neuron_makes_c_singular_and_shrinkage_mends_it():
+    C = well_conditioned(4, 6)
+    C[2] = C[:, 2] = 0
+    with pytest.raises(UserError, match="give a shrinkage above 0"):
+        moments.Whitening(C)
+    sums = moments.Moments({0: torch.from_numpy(C)}, {0: torch.zeros(6)}, 1)
+    moments.Whitening(sums.second_moment(0, shrinkage=0.01))
+
+
+# Too little, too much, not a number
+
+
+def test_fewer_tokens_than_asked_for_gets_a_sentence(corpus):
+    with pytest.raises(UserError, match=r"The text holds \d+ tokens and 99999 were asked for"):
+        moments.estimate(tiny(), corpus, tokens=99_999)
+
+
+@pytest.mark.parametrize(("options", "sentence"), [({"batch": 0}, "batch of 0"), ({"layers": [3]}, "layers 0 to 2")])
+def test_options_that_make_no_sense_get_a_sentence(corpus, options, sentence):
+    with pytest.raises(UserError, match=sentence):
+        moments.estimate(tiny(), corpus, **options)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_nan_activations_get_a_sentence_and_nothing_is_cached(corpus, cache, value):
+    model = tiny()
+    model.model.model.layers[1].mlp.up_proj.weight[0, 0] = value
+    with pytest.raises(UserError, match="Layer 1 gives NaN or infinity on the text"):
+        moments.estimate(model, corpus)
+    assert not [path for path in cache.rglob("*") if path.is_file()]
+    assert not any(layer.module._forward_pre_hooks for layer in model.layers)
+
+
+def out_of_memory(model, monkeypatch, above):
+    """The body runs out of memory for every batch above a size; the sizes tried are returned."""
+    forward, tried = model.model.base_model.forward, []
+
+    def limited(ids, *args, **kwargs):
+        tried.append(len(ids))
+        if len(ids) > above:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return forward(ids, *args, **kwargs)
+
+    limited.__signature__ = inspect.signature(forward)
+    monkeypatch.setattr(model.model.base_model, "forward", limited)
+    return tried
+
+
+def test_out_of_memory_makes_batches_smaller_and_counts_nothing_twice(model, corpus, monkeypatch):
+    expected = naive(model, corpus)
+    tried = out_of_memory(model, monkeypatch, above=2)
+    agrees(moments.estimate(model, corpus, batch=4), expected)
+    assert tried[0] == 4 and tried[-1] <= 2
+
+
+def test_memory_that_does_not_suffice_for_one_text_gets_a_sentence(model, corpus, monkeypatch):
+    out_of_memory(model, monkeypatch, above=0)
+    with pytest.raises(UserError, match="Memory does not suffice for one text at a time: give a shorter --context"):
+        moments.estimate(model, corpus, batch=2)
+
+
+# The cache
+
+
+def count_passes(model, monkeypatch):
+    read, calls = models.LanguageModel.read_keys, []
+
+    def counting(self, ids, *args):
+        calls.append(len(ids))
+        return read(self, ids, *args)
+
+    monkeypatch.setattr(models.LanguageModel, "read_keys", counting)
+    return calls
+
+
+def same_bits(one, two):
+    assert one.tokens == two.tokens and one.outer.keys() == two.outer.keys()
+    for index in one.outer:
+        assert torch.equal(one.outer[index], two.outer[index]) and torch.equal(one.total[index], two.total[index])
+
+
+def test_the_second_time_there_is_no_forward_pass(model, corpus, monkeypatch):
+    calls = count_passes(model, monkeypatch)
+    first = moments.estimate(model, corpus, tokens=300)
+    made = len(calls)
+    assert made
+    same_bits(moments.estimate(model, corpus, tokens=300), first)
+    same_bits(moments.estimate(model, corpus, tokens=300, batch=1, layers=[0, 1, 2]), first)
+    assert list(moments.estimate(model, corpus, tokens=300, layers=[1]).outer) == [1]
+    assert len(calls) == made
+    moments.estimate(model, corpus, tokens=300, cache=False)
+    assert len(calls) > made
+
+
+@pytest.mark.parametrize("what", ["tokens", "skip_first", "context", "text", "weights", "dtype"])
+def test_anything_that_changes_c_is_computed_afresh(model, corpus, monkeypatch, what, tmp_path):
+    options = {"tokens": 200, "skip_first": 0, "context": 40}
+    moments.estimate(model, corpus, **options)
+    source = corpus
+    if what in options:
+        options[what] += 1
+    elif what == "text":
+        source = tmp_path / "other.jsonl"
+        source.write_text("\n".join(reversed(corpus.read_text().splitlines())))
+    else:
+        other = tiny(model.name, seed=0 if what == "dtype" else 9)
+        if what == "dtype":
+            other.model.double()
+            other.known_sha256 = model.sha256
+        model = other
+    calls = count_passes(model, monkeypatch)
+    fresh = moments.estimate(model, source, **options)
+    assert calls
+    outer, total, counted = naive(model, source, **options)
+    agrees(fresh, (outer, total, counted))
+
+
+def test_an_interrupted_pass_goes_on_with_the_same_sums(model, corpus, monkeypatch, cache):
+    whole = moments.estimate(model, corpus, batch=1, cache=False)
+    passes = count_passes(model, monkeypatch)
+
+    def interrupt(*_):
+        if len(passes) == 5:
+            raise KeyboardInterrupt
+
+    hook = model.layers[1].module.register_forward_pre_hook(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        moments.estimate(model, corpus, batch=1)
+    hook.remove()
+    assert len(list(cache.rglob("unfinished.safetensors"))) == 1
+    assert not any(layer.module._forward_pre_hooks for layer in model.layers)
+    before = len(passes)
+    same_bits(moments.estimate(model, corpus, batch=1), whole)
+    windows = text.windows(text.read(corpus), model.tokenizer, context=model.context_length)
+    assert before == 5 and len(passes) - before == len(windows) - 4
+    assert not list(cache.rglob("unfinished.*"))
+    same_bits(moments.estimate(model, corpus), whole)
+    assert len(passes) - before == len(windows) - 4
+
+
+def test_a_run_that_is_killed_goes_on_from_its_last_checkpoint(model, corpus, monkeypatch, cache):
+    whole = moments.estimate(model, corpus, batch=1, cache=False)
+    monkeypatch.setattr(moments, "CHECKPOINT_EVERY", 0.0)
+    passes = count_passes(model, monkeypatch)
+
+    class Killed(BaseException):
+        pass
+
+    def kill(*_):
+        if len(passes) == 4:
+            raise Killed
+
+    hook = model.layers[0].module.register_forward_pre_hook(kill)
+    with pytest.raises(Killed):
+        moments.estimate(model, corpus, batch=1)
+    hook.remove()
+    same_bits(moments.estimate(model, corpus, batch=1), whole)
+    windows = text.windows(text.read(corpus), model.tokenizer, context=model.context_length)
+    assert len(passes) == len(windows) + 1
+
+
+def test_a_resumed_pass_of_other_layers_starts_anew(model, corpus, monkeypatch):
+    passes = count_passes(model, monkeypatch)
+
+    def interrupt(*_):
+        if len(passes) == 3:
+            raise KeyboardInterrupt
+
+    hook = model.layers[0].module.register_forward_pre_hook(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        moments.estimate(model, corpus, batch=1, layers=[0])
+    hook.remove()
+    agrees(moments.estimate(model, corpus, batch=1), naive(model, corpus))
+
+
+@pytest.mark.parametrize("name", ["layer-001.safetensors", "layer-001.sha256", "unfinished.safetensors"])
+@pytest.mark.parametrize("damage", [b"", b"half"])
+def test_a_corrupt_cache_is_noted_and_computed_again(model, corpus, cache, monkeypatch, name, damage):
+    if name.startswith("unfinished"):
+        passes = count_passes(model, monkeypatch)
+
+        def interrupt(*_):
+            if len(passes) == 3:
+                raise KeyboardInterrupt
+
+        hook = model.layers[0].module.register_forward_pre_hook(interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            moments.estimate(model, corpus, batch=1)
+        hook.remove()
+    else:
+        moments.estimate(model, corpus)
+    (path,) = cache.rglob(name)
+    path.write_bytes(damage)
+    with pytest.warns(console.SuperpositionWarning, match="damaged: they are removed and computed again"):
+        again = moments.estimate(model, corpus)
+    agrees(again, naive(model, corpus))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        same_bits(moments.estimate(model, corpus), again)
+
+
+def test_a_swapped_layer_in_the_cache_is_noticed(model, corpus, cache):
+    moments.estimate(model, corpus)
+    (one,), (two,) = cache.rglob("layer-000.safetensors"), cache.rglob("layer-002.safetensors")
+    one.write_bytes(two.read_bytes())
+    with pytest.warns(console.SuperpositionWarning):
+        agrees(moments.estimate(model, corpus), naive(model, corpus))
+
+
+def test_a_full_disk_while_caching_is_noted_and_the_result_stands(model, corpus, cache, monkeypatch):
+    def full(path, *_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files.os, "replace", full)
+    monkeypatch.setattr(moments, "CHECKPOINT_EVERY", 0.0)
+    with pytest.warns(console.SuperpositionWarning, match="disk .* is full") as notes:
+        found = moments.estimate(model, corpus)
+    assert any("not kept in the cache" in str(note.message) for note in notes)
+    agrees(found, naive(model, corpus))
+    assert not [path for path in cache.rglob("*") if path.is_file()]
