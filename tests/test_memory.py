@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+
 from superposition import rules
 from superposition.errors import UserError
 from superposition.memory import RULES, LinearMemory

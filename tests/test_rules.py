@@ -9,6 +9,7 @@ import scipy.optimize
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+
 from superposition import rules
 from superposition.errors import UserError
 
