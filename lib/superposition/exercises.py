@@ -186,8 +186,57 @@ def check_05_simplex(function: Callable[..., Any], *, most: int = 12) -> str:
         G = U.T @ U
         assert np.abs(np.diag(G) - 1).max() < 1e-8, f"Not every column has length 1 (d_m = {d_m})."
         worst = np.abs(G - np.diag(np.diag(G))).max()
-        assert abs(worst - 1 / d_m) < 1e-8, f"The largest |cos| is {worst:.4f}, Welch's bound {1 / d_m:.4f} (d_m = {d_m})."
+        off = f"The largest |cos| is {worst:.4f}, Welch's bound {1 / d_m:.4f} (d_m = {d_m})."
+        assert abs(worst - 1 / d_m) < 1e-8, off
     return f"Right for d_m from 2 to {most}: no {most + 1} keys could do better."
+
+
+# --- 06 -------------------------------------------------------------------------------------------------------
+
+
+def check_06_family(function: Callable[..., Any], *, problems: int = 20, seed: int = 6) -> str:
+    """Check ``function(A_inverse, U, R, weight)``: the change D (d, d_m) of the family, for any weight up to infinity.
+
+    For a finite weight the least ``tr(D A Dᵀ) + w |R - D U|²``; for an infinite one the least ``tr(D A Dᵀ)`` with
+    ``D U = R``. Oracle: the stationarity conditions, solved as one linear system.
+    """
+    rng = np.random.default_rng(seed)
+    for number in range(problems):
+        d, d_m = int(rng.integers(1, 5)), int(rng.integers(2, 8))
+        n = int(rng.integers(1, d_m + 1))
+        A, U, R = _moment(rng, d_m), rng.normal(size=(d_m, n)), rng.normal(size=(d, n))
+        weight = float(np.inf if number % 3 == 0 else 10 ** rng.uniform(-1, 3))
+        problem = f"problem {number}, d = {d}, d_m = {d_m}, n = {n}, weight {weight:.3g}"
+        D = _array(function(np.linalg.inv(A), U.copy(), R.copy(), weight), (d, d_m), "D", problem)
+        system = np.block([[A, -U], [U.T, np.eye(n) / weight]])  # D A = Λ Uᵀ and D U + Λ/w = R
+        wanted = np.linalg.solve(system, np.vstack([np.zeros((d_m, d)), R.T]))[:d_m].T
+        assert not _far(D, wanted), (
+            f"D is off by {np.linalg.norm(D - wanted):.1e} ({problem}); it leaves |R - D U| = "
+            f"{np.linalg.norm(R - D @ U):.1e}, and {np.linalg.norm(R - wanted @ U):.1e} is right."
+        )
+    return f"Right on all {problems} problems, soft and hard."
+
+
+def check_06_gram_schmidt(function: Callable[..., Any], *, problems: int = 20, seed: int = 66) -> str:
+    """Check ``function(K, C)``: the directions M (d_m, n) of the hard recursion, one a column.
+
+    Edit i changes W by ``δ_i M_iᵀ``. Oracle: a column is the one combination of ``C⁻¹k_1 … C⁻¹k_i`` with
+    ``M_iᵀk_i = 1`` and ``M_iᵀk_l = 0`` for l < i.
+    """
+    rng = np.random.default_rng(seed)
+    for number in range(problems):
+        d_m = int(rng.integers(2, 9))
+        n = int(rng.integers(1, d_m + 1))
+        K, C, problem = rng.normal(size=(d_m, n)), _moment(rng, d_m), f"problem {number}, d_m = {d_m}, n = {n}"
+        M = _array(function(K.copy(), C.copy()), (d_m, n), "M", problem)
+        for i in range(n):
+            held = K[:, : i + 1]
+            X = np.linalg.solve(C, held)
+            wanted = X @ np.linalg.solve(held.T @ X, np.eye(i + 1)[i])
+            assert abs(M[:, i] @ K[:, i] - 1) < 1e-6, f"Edit {i} does not write what it should: M·k is not 1 ({problem})."
+            assert not (i and _far(M[:, i] @ K[:, :i], np.zeros(i))), f"Edit {i} touches an earlier one ({problem})."
+            assert not _far(M[:, i], wanted), f"Edit {i} holds the earlier ones, but costs more than it must ({problem})."
+    return f"Right on all {problems} problems: whitened, the directions are Gram and Schmidt's."
 
 
 # --- 11 -------------------------------------------------------------------------------------------------------

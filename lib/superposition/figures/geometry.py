@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy import stats
 
-from superposition.figures.style import BLUE, CYCLE, GREEN, STYLE, VERMILION, canvas
+from superposition.figures.style import BLUE, CYCLE, GREEN, SIGNED, STYLE, VERMILION, canvas
 
 GREY = "#666666"
 
@@ -131,7 +131,7 @@ def capacity(N: np.ndarray, runs: np.ndarray, d_m: int) -> Figure:
         axis.text(d_m + 0.8, 0.97, "$N = d_m$", transform=axis.get_xaxis_transform(), va="top", color=GREY)
         axis.set_xlabel(f"stored keys N ($d_m$ = {d_m})")
         axis.set_ylabel("Σ p² over the other keys")
-        axis.legend(loc="center left", bbox_to_anchor=(0.02, 0.62))
+        axis.legend(loc="lower right")
     return figure
 
 
@@ -182,4 +182,71 @@ def keys_that_fit(overlap: np.ndarray, fit: Mapping[int, np.ndarray], ceiling: M
         axis.set_xlabel("largest overlap allowed (cosine)")
         axis.set_ylabel("number of keys (logarithmic)")
         axis.legend(title="solid: fit for certain\ndashed: at most", loc="upper right")
+    return figure
+
+
+# --- 06: the family of editors --------------------------------------------------------------------------------
+
+
+def transfers(matrices: Mapping[str, np.ndarray], limit: float = 1.0) -> Figure:
+    """What edit i (row) adds to the recall of edited key j (column), as a share of δ_i, one panel a rule.
+
+    Above the diagonal an edit meets keys not yet written, which costs nothing; below it, earlier edits.
+    """
+    with mpl.rc_context(STYLE):
+        figure, axes = canvas(1, len(matrices), height=2.6, sharey=True)
+        for axis, (name, matrix) in zip(axes[0], matrices.items(), strict=True):
+            image = axis.imshow(matrix, cmap=SIGNED, vmin=-limit, vmax=limit, interpolation="nearest")
+            axis.plot([-0.5, len(matrix) - 0.5], [-0.5, len(matrix) - 0.5], color=GREY, linewidth=0.7)
+            axis.spines[:].set_visible(True)
+            axis.set_title(name, fontsize=10)
+            axis.set_xlabel("key j read")
+            axis.set_xticks([])
+            axis.set_yticks([])
+        axes[0, 0].set_ylabel("edit i written")
+        bar = figure.colorbar(image, ax=axes, shrink=0.8, extend="both")
+        bar.set_label("share of $\\delta_i$ that arrives")
+    return figure
+
+
+def lifetimes(
+    n: np.ndarray, errors: Mapping[str, np.ndarray], damage: Mapping[str, np.ndarray], d_m: int, full: int | None = None
+) -> Figure:
+    """Error of the edits so far (left) and damage to the stored keys (right, logarithmic) against their number.
+
+    Parameters
+    ----------
+    n : array
+        Numbers of edits.
+    errors, damage : mapping of str to (seeds, len(n)) array
+        By rule; NaN where a rule has stopped or not yet written. Lines are means (geometric for the damage), bands
+        95 % intervals over seeds.
+    d_m : int
+        Where the space is full.
+    full : int, optional
+        Draw a second line, where AlphaEdit's space is full.
+    """
+    dashes = ("-", "--", "-.", ":", (0, (5, 1)), "-")
+    with mpl.rc_context(STYLE):
+        figure, axes = canvas(1, 2, height=4.2)
+        for name, colour, dash in zip(errors, CYCLE, dashes, strict=False):
+            there = np.isfinite(errors[name]).all(axis=0)
+            _band(axes[0, 0], n[there], errors[name][:, there], colour, name, linestyle=dash)
+            mean, low, high = interval(np.log(damage[name][:, there]))
+            axes[0, 1].fill_between(n[there], np.exp(low), np.exp(high), color=colour, alpha=0.2, linewidth=0)
+            axes[0, 1].plot(n[there], np.exp(mean), color=colour, linestyle=dash)
+        axes[0, 0].set_title("Error of the edits so far")
+        axes[0, 0].set_ylabel("relative to what each had to change")
+        axes[0, 1].set_title("Damage to the stored keys")
+        axes[0, 1].set_ylabel("relative to their recall (logarithmic)")
+        axes[0, 1].set_yscale("log")
+        axes[0, 1].set_yticks([0.1, 0.3, 1, 3, 10], labels=["0.1", "0.3", "1", "3", "10"])
+        axes[0, 1].minorticks_off()
+        for axis in axes[0]:
+            axis.axvline(d_m, color=GREY, linewidth=0.8)
+            axis.text(d_m - 0.5, 0.98, "$d_m$", transform=axis.get_xaxis_transform(), va="top", ha="right", color=GREY)
+            if full is not None:
+                axis.axvline(full, color=GREY, linewidth=0.8, linestyle=":")
+            axis.set_xlabel("edits n")
+        figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
