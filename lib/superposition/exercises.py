@@ -233,9 +233,13 @@ def check_06_gram_schmidt(function: Callable[..., Any], *, problems: int = 20, s
             held = K[:, : i + 1]
             X = np.linalg.solve(C, held)
             wanted = X @ np.linalg.solve(held.T @ X, np.eye(i + 1)[i])
-            assert abs(M[:, i] @ K[:, i] - 1) < 1e-6, f"Edit {i} does not write what it should: M·k is not 1 ({problem})."
+            assert abs(M[:, i] @ K[:, i] - 1) < 1e-6, (
+                f"Edit {i} does not write what it should: M·k is not 1 ({problem})."
+            )
             assert not (i and _far(M[:, i] @ K[:, :i], np.zeros(i))), f"Edit {i} touches an earlier one ({problem})."
-            assert not _far(M[:, i], wanted), f"Edit {i} holds the earlier ones, but costs more than it must ({problem})."
+            assert not _far(M[:, i], wanted), (
+                f"Edit {i} holds the earlier ones, but costs more than it must ({problem})."
+            )
     return f"Right on all {problems} problems: whitened, the directions are Gram and Schmidt's."
 
 
