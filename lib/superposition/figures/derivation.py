@@ -1,0 +1,74 @@
+"""Figures of part I: the plane of a single edit, what other keys feel, and what a lifetime of edits leaves behind.
+
+Every function takes arrays and returns a Matplotlib figure; the numbers come from the chapter.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib.figure import Figure
+
+from superposition.figures.style import BLUE, SKY, VERMILION, canvas
+
+INK, FAINT = "#222222", "#888888"
+
+
+def _arrow(axis, tip, colour, label=None, **options) -> None:
+    axis.annotate(
+        "", xy=tip, xytext=(0, 0), arrowprops={"arrowstyle": "-|>", "color": colour, "lw": 2, "shrinkA": 0, "shrinkB": 0}
+    )
+    axis.plot([], [], color=colour, label=label, lw=2, **options)
+
+
+def touching_ellipse(
+    keys: Float[np.ndarray, "2 N"], k: Float[np.ndarray, "2"], r: float, exact: np.ndarray, naive: np.ndarray
+) -> Figure:
+    """Two dimensions, one row of W: the cloud of keys (left) and the changes D with ``D k = r`` (right).
+
+    `exact` and `naive` are the two changes, each (2,). The ellipses are level sets of the damage ``D K Kᵀ Dᵀ``.
+    """
+    figure, ((cloud, weights),) = canvas(1, 2, height=3.5)
+    cloud.scatter(*keys, s=9, color=SKY, alpha=0.7, linewidths=0, label="stored keys")
+    _arrow(cloud, k, VERMILION, "edited key $k_e$")
+    _arrow(cloud, exact * np.linalg.norm(k) / np.linalg.norm(exact), BLUE, "direction $C^{-1}k_e$")
+    reach = 1.05 * np.abs(keys).max()
+    cloud.set(xlim=(-reach, reach), ylim=(-reach, reach), xlabel="first entry of a key", ylabel="second entry of a key")
+    cloud.set_title("Where the keys lie", loc="left")
+
+    extent = 1.35 * max(np.abs(exact).max(), np.abs(naive).max())
+    x, y = np.meshgrid(np.linspace(-extent, extent, 301), np.linspace(-extent, extent, 301))
+    C = keys @ keys.T
+    damage = C[0, 0] * x**2 + 2 * C[0, 1] * x * y + C[1, 1] * y**2
+    least, other = exact @ C @ exact, naive @ C @ naive
+    weights.contour(x, y, damage, levels=[least], colors=[BLUE], linewidths=1.6)
+    weights.contour(x, y, damage, levels=[other], colors=[VERMILION], linewidths=1.6)
+    weights.contour(x, y, damage, levels=[least / 4, 4 * least], colors=[FAINT], linewidths=0.7)
+    foot, along = r * k / (k @ k), np.array([-k[1], k[0]]) / np.linalg.norm(k)
+    line = foot[:, None] + along[:, None] * np.array([-4 * extent, 4 * extent])
+    weights.plot(*line, color=INK, lw=1.4, label="changes that store the fact")
+    weights.plot(*naive, "s", color=VERMILION, ms=7, label="write along $k_e$")
+    weights.plot(*exact, "o", color=BLUE, ms=8, label="write along $C^{-1}k_e$")
+    weights.plot(0, 0, "+", color=INK, ms=8)
+    weights.set(xlim=(-extent, extent), ylim=(-extent, extent), xlabel="$D_1$, change of the first weight")
+    weights.set_ylabel("$D_2$, change of the second weight")
+    weights.set_title("Ellipses of equal damage", loc="left")
+    for axis in (cloud, weights):
+        axis.set_aspect("equal")
+        axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), handlelength=1.4, labelspacing=0.3)
+    return figure
+
+
+def shares_of_others(naive: Float[np.ndarray, " m"], exact: Float[np.ndarray, " m"]) -> Figure:
+    """Histograms of the share of one edit that arrives at each of m other keys, for two directions of writing."""
+    figure, ((axis,),) = canvas(height=2.9)
+    edge = 1.02 * max(np.abs(naive).max(), np.abs(exact).max())
+    bins = np.linspace(-edge, edge, 41)
+    for shares, colour, label in ((naive, VERMILION, "write along $k_e$"), (exact, BLUE, "write along $C^{-1}k_e$")):
+        rms = np.sqrt(np.mean(shares**2))
+        axis.hist(shares, bins=bins, color=colour, alpha=0.55, label=f"{label}: root mean square {rms:.2f}")
+        axis.hist(shares, bins=bins, color=colour, histtype="step", lw=1.4)
+    axis.axvline(0, color=INK, lw=0.8)
+    axis.set(xlabel="share of the edit's residual that arrives at another key", ylabel="number of keys")
+    axis.legend(loc="upper left")
+    return figure
