@@ -118,6 +118,17 @@ def test_bad_input_gets_its_sentence(spoil, sentence):
         overlap.superposition_matrix(*spoil(*problem(5)[:2]))
 
 
+@given(seeds, st.integers(1, 40))
+@settings(max_examples=40, deadline=None)
+def test_the_strongest_pairs_are_those_of_a_sorted_list(seed, count):
+    P = np.round(np.random.default_rng(seed).standard_normal((6, 6)), 2)
+    P[4, 1] = P[1, 4]  # both directions alike
+    pairs = sorted((max(P[i, j], P[j, i]) for i in range(6) for j in range(i)), reverse=True)
+    found = overlap.strongest(P, count)
+    assert [P[i, j] for i, j in found] == pairs[:count]
+    assert len({frozenset(pair) for pair in found}) == len(found) == min(count, 15)
+
+
 # Statistics
 
 

@@ -97,7 +97,7 @@ def run(
     listed = facts.load(facts_source, limit=limit)
     if len(listed) < 3:
         raise UserError(f"A measurement needs at least three facts, and {facts_source} gives {len(listed)}.")
-    overlap.check_resamples(resamples)
+    overlap.check_resamples(resamples, seed)
     moments.check_shrinkage(shrinkage)
     key_reader.locate_all(model, listed)
     context = min(context, model.context_length or context)

@@ -120,7 +120,8 @@ def strongest(P: Float[np.ndarray, "m m"], count: int) -> list[tuple[int, int]]:
     np.fill_diagonal(stronger, -np.inf)
     stronger[np.triu(P == P.T)] = -np.inf
     order = np.argsort(stronger, axis=None, kind="stable")[::-1][:count]
-    return [(int(i), int(j)) for i, j in zip(*np.unravel_index(order, P.shape), strict=True)]
+    pairs = zip(*np.unravel_index(order, P.shape), strict=True)
+    return [(int(i), int(j)) for i, j in pairs if np.isfinite(stronger[i, j])]
 
 
 #: Moors' kurtosis of a normal distribution.
@@ -155,13 +156,13 @@ def summary(
     Raises
     ------
     UserError
-        Fewer than three keys, overlaps that are all the same or not finite, or negative resamples.
+        Fewer than three keys, overlaps that are all the same or not finite, or negative resamples or seed.
     """
     matrix = np.asarray(matrix, dtype=np.float64)
     m = len(matrix)
     if m < 3:
         raise UserError(f"Statistics need at least three facts, and there are {m}.")
-    check_resamples(resamples)
+    check_resamples(resamples, seed)
     values = off_diagonal(matrix)
     if not np.isfinite(values).all():
         raise UserError("The overlaps hold NaN or infinity: check the keys and C.")
@@ -187,8 +188,10 @@ def summary(
     return result
 
 
-def check_resamples(resamples: int) -> None:
-    """Raise a :class:`UserError` if the number of resamples is negative."""
+def check_resamples(resamples: int, seed: int = 0) -> None:
+    """Raise a :class:`UserError` if the number of resamples or the seed is negative."""
+    if seed < 0:
+        raise UserError(f"A seed of {seed} makes no sense: give 0 or more.")
     if resamples < 0:
         raise UserError(f"{resamples} resamples make no sense: give 0 or more.")
 

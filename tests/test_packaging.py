@@ -1,0 +1,82 @@
+"""The wheel carries the book's data and records, and finds them where it is unpacked."""
+
+import json
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from conftest import environment
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """Built from a copy, so that the checkout keeps no build folder."""
+    place = tmp_path_factory.mktemp("wheel")
+    source = place / "source"
+    source.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE", "LICENSE-text"):
+        shutil.copy(ROOT / name, source)
+    ignore = shutil.ignore_patterns("__pycache__", "*.egg-info", "*.part", ".*")
+    shutil.copytree(ROOT / "lib", source / "lib", ignore=ignore)
+    for name in ("data", "records"):
+        shutil.copytree(ROOT / "book" / name, source / "book" / name, ignore=ignore)
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
+    subprocess.run([*command, "--wheel-dir", str(place), str(source)], check=True, timeout=120)
+    (built,) = place.glob("*.whl")
+    return built
+
+
+def shipped(name):
+    return {path.name: path for path in (ROOT / "book" / name).iterdir() if path.is_file() and path.name[0] != "."}
+
+
+def test_the_wheel_holds_every_module_and_no_tests(wheel):
+    names = set(zipfile.ZipFile(wheel).namelist())
+    library = ROOT / "lib" / "superposition"
+    modules = {f"superposition/{path.relative_to(library).as_posix()}" for path in library.rglob("*.py")}
+    assert modules <= names
+    assert not [name for name in names if "test" in name or name.endswith(".ipynb")]
+
+
+@pytest.mark.parametrize("name", ["data", "records"])
+def test_the_wheel_holds_the_books_files_as_they_are(wheel, name):
+    archive, files = zipfile.ZipFile(wheel), shipped(name)
+    assert files
+    for file, path in files.items():
+        assert archive.read(f"superposition/_book/{name}/{file}") == path.read_bytes()
+
+
+def test_an_unpacked_wheel_finds_its_data(wheel, tmp_path):
+    zipfile.ZipFile(wheel).extractall(tmp_path / "site")
+    script = (
+        "import json\n"
+        "from superposition import facts, files, paths, records\n"
+        "seen = {'home': files.__file__, 'facts': len(facts.load('book')), 'records': records.names()}\n"
+        "seen |= {name: sorted(p.name for p in getattr(paths, name + '_dir')().iterdir()) for name in "
+        "('data', 'records')} | {'names': records.names()}\n"
+        "print(json.dumps(seen))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=120,
+        env=environment(PYTHONPATH=str(tmp_path / "site"), SUPERPOSITION_CACHE=str(tmp_path / "cache")),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    seen = json.loads(done.stdout)
+    assert Path(seen["home"]).is_relative_to(tmp_path)
+    from superposition import facts, records
+
+    assert seen["facts"] == len(facts.load("book")) and seen["names"] == records.names()
+    assert {"data": set(seen["data"]), "records": set(seen["records"])} == {
+        name: set(shipped(name)) for name in ("data", "records")
+    }
+
+
+def test_pytest_runs_against_the_checkout():
+    import superposition
+
+    assert Path(superposition.__file__).is_relative_to(ROOT)

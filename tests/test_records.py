@@ -1,0 +1,204 @@
+"""Records: what goes in comes out, damaged ones are refused, and a live value is held against the recorded one."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from superposition import files, overlap, paths, records
+from superposition.errors import UserError
+from superposition.measure import MATRICES, Measurement
+
+
+def measured(seed=0, layers=(3, 5), m=7, width=20):
+    """Overlaps of random keys of very different lengths, and their stacked matrices."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for _ in layers:
+        mixing = rng.standard_normal((width, 3 * width))
+        keys = rng.standard_normal((width, m)) * rng.lognormal(0, 1, m)
+        found.append(overlap.measure(keys, mixing @ mixing.T / width))
+    return found, {name: np.stack([getattr(one, name) for one in found]) for name in MATRICES}
+
+
+@pytest.fixture
+def shelf(tmp_path, monkeypatch):
+    """An empty folder in the place of the book's records."""
+    folder = tmp_path / "records"
+    folder.mkdir()
+    monkeypatch.setattr(paths, "records_dir", lambda: folder)
+    return folder
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(2, 12))
+@settings(max_examples=25, deadline=None)
+def test_compact_form_restores_all_matrices_within_its_step(tmp_path_factory, seed, m):
+    found, stacks = measured(seed, m=m)
+    path = tmp_path_factory.mktemp("records") / "one.json"
+    records.write(path, {"layers": [3, 5]}, records.pack(stacks))
+    record = records.load(path)
+    for layer, exact in zip((3, 5), found, strict=True):
+        restored = record.overlaps(layer)
+        for name in ("cosine_whitened", "cosine_raw"):
+            np.testing.assert_allclose(getattr(restored, name), getattr(exact, name), atol=1.6e-5)
+            assert np.array_equal(np.diag(getattr(restored, name)), np.ones(m))
+        np.testing.assert_allclose(restored.norm_whitened, exact.norm_whitened, rtol=1e-6)
+        # An error of a cosine is scaled by the lengths: their ratio in P, their product in Q.
+        lengths, raw = exact.norm_whitened, np.sqrt(np.diag(exact.Q))
+        assert (np.abs(restored.P - exact.P) <= 1.7e-5 * np.outer(1 / lengths, lengths)).all()
+        assert (np.abs(restored.Q - exact.Q) <= 1.7e-5 * np.outer(raw, raw)).all()
+
+
+def test_compact_form_is_small():
+    _, stacks = measured(m=60)
+    packed = records.pack(stacks)
+    assert sum(array.nbytes for array in packed.values()) < sum(array.nbytes for array in stacks.values()) / 12
+
+
+def test_a_plain_measurement_reads_back_too(tmp_path):
+    found, stacks = measured()
+    Measurement({"layers": [3, 5]}, stacks).write(tmp_path / "out")
+    record = records.load(tmp_path / "out")
+    for layer, exact in zip((3, 5), found, strict=True):
+        for name in MATRICES:
+            np.testing.assert_allclose(getattr(record.overlaps(layer), name), getattr(exact, name), rtol=1e-6)
+
+
+def test_a_layer_that_was_not_recorded_gets_a_sentence(tmp_path):
+    records.write(tmp_path / "one.json", {"layers": [3, 5]}, records.pack(measured()[1]))
+    with pytest.raises(UserError, match=r"The record one holds the layers \[3, 5\], not 4"):
+        records.load(tmp_path / "one.json").overlaps(4)
+
+
+def test_records_are_found_by_name_and_by_kind(shelf):
+    records.write(shelf / "b.json", {"kind": "measurement", "x": 1})
+    records.write(shelf / "a.json", {"kind": "other"}, {"values": np.arange(3)})
+    assert records.names() == ["a", "b"] and records.names("measurement") == ["b"]
+    assert records.load("b")["x"] == 1 and records.load("b").arrays == {}
+    assert records.load("a").arrays["values"].tolist() == [0, 1, 2]
+    assert records.load("a").name == "a"
+
+
+def test_an_absent_record_gets_a_sentence_with_those_there_are(shelf, tmp_path):
+    with pytest.raises(UserError, match="There is no record absent; the book has: none"):
+        records.load("absent")
+    records.write(shelf / "one.json", {})
+    records.write(shelf / "two.json", {})
+    for name in ("absent", tmp_path / "absent.json", tmp_path):
+        with pytest.raises(UserError, match=r"There is no record .*; the book has: one, two"):
+            records.load(name)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[1, 2]", b'{"a": "\xff"}'])
+def test_a_damaged_record_gets_a_sentence(shelf, content):
+    (shelf / "one.json").write_bytes(content)
+    with pytest.raises(UserError, match=r"The record one\.json is damaged: make it again"):
+        records.load("one")
+
+
+@pytest.mark.parametrize("damage", ["absent", "empty", "cut", "flipped", "other"])
+def test_damaged_arrays_get_a_sentence(shelf, damage):
+    records.write(shelf / "one.json", {"layers": [0]}, {"values": np.random.default_rng(0).standard_normal(1000)})
+    beside = shelf / "one.npz"
+    content = bytearray(beside.read_bytes())
+    if damage == "absent":
+        beside.unlink()
+    elif damage == "flipped":
+        content[len(content) // 2] ^= 255
+        beside.write_bytes(content)
+    else:
+        beside.write_bytes({"empty": b"", "cut": content[: len(content) // 2], "other": b"not an archive"}[damage])
+    with pytest.raises(UserError, match=r"The arrays one\.npz of the record one are absent or damaged: make it again"):
+        _ = records.load("one").arrays
+
+
+def test_arrays_of_objects_are_never_unpickled(shelf):
+    records.write(shelf / "one.json", {}, {"values": np.array([{}, []], dtype=object)})
+    with pytest.raises(UserError, match="absent or damaged"):
+        _ = records.load("one").arrays
+
+
+@pytest.mark.parametrize("fails", ["savez_compressed", "dumps", "replace"])
+def test_a_record_is_written_whole_or_not_at_all(shelf, monkeypatch, fails):
+    def full(*_args, **_kwargs):
+        raise OSError(28, "No space left on device")
+
+    records.write(shelf / "one.json", {"old": True}, {"a": np.zeros(3)})
+    before = {path.name: path.read_bytes() for path in shelf.iterdir()}
+    assert sorted(before) == ["one.json", "one.npz"]
+    if fails == "dumps":
+        with pytest.raises(ValueError, match="JSON"):
+            records.write(shelf / "one.json", {"value": float("nan")}, {"a": np.ones(3)})
+    else:
+        monkeypatch.setattr(np if fails == "savez_compressed" else files.os, fails, full)
+        with pytest.raises(UserError, match="is full"):
+            records.write(shelf / "one.json", {"old": False}, {"a": np.ones(3)})
+    assert {path.name: path.read_bytes() for path in shelf.iterdir()} == before
+
+
+def test_agreement_is_measured_by_the_largest_difference():
+    assert records.assert_agrees([1.0, 2.0], [1.0, 2.5], within=0.5, what="x") == 0.5
+    with pytest.raises(AssertionError, match=r"kurtosis: live and recorded differ by 5\.00e-01, and 1e-01 is allowed"):
+        records.assert_agrees([1.0, 2.0], [1.0, 2.5], within=0.1, what="kurtosis")
+    with pytest.raises(AssertionError, match="differ"):
+        records.assert_agrees([1.0, -2.0], [1.0, 2.0], within=0.1, what="x")
+
+
+@pytest.mark.parametrize("live", [[1.0, np.nan], [np.inf, 2.0], [np.nan, np.nan]])
+@pytest.mark.filterwarnings("ignore:invalid value")
+def test_what_is_not_a_number_never_agrees(live):
+    for pair in ((live, [1.0, 2.0]), ([1.0, 2.0], live), (live, live)):
+        with pytest.raises(AssertionError):
+            records.assert_agrees(*pair, within=1e9, what="x")
+
+
+def test_another_shape_does_not_agree():
+    with pytest.raises(AssertionError, match=r"the live shape \(2,\) is not the recorded \(1, 2\)"):
+        records.assert_agrees([1, 2], [[1, 2]], within=1, what="x")
+    with pytest.raises(AssertionError):
+        records.assert_agrees(1.0, [1.0, 1.0], within=1, what="x")
+
+
+# Provenance
+
+
+def test_provenance_says_what_made_the_record():
+    found = records.provenance(command="python -m superposition measure", seed=3)
+    assert found["command"] == "python -m superposition measure" and found["seed"] == 3
+    assert found["versions"]["torch"] == __import__("torch").__version__
+    assert found["versions"]["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert found["device"].startswith("cpu, ") and found["threads"] >= 1
+    assert 50 < found["peak_memory_mib"] < 100_000
+    json.dumps(found, allow_nan=False)
+
+
+def test_the_commit_is_the_checkouts_and_is_marked_when_the_library_differs(tmp_path, monkeypatch):
+    def git(*words):
+        done = subprocess.run(
+            ["git", "-c", "user.name=x", "-c", "user.email=x@example.org", *words],
+            cwd=tmp_path, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        return done.stdout.strip()
+
+    package = tmp_path / "lib" / "superposition"
+    shutil.copytree(paths.package_dir(), package, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(paths, "package_dir", lambda: package)
+    assert records.provenance(command="x")["commit"] is None
+    git("init", "-q")
+    (tmp_path / "unrelated").write_text("x")
+    git("add", "unrelated")
+    git("commit", "-qm", "another project, in which the library is only installed")
+    assert records.provenance(command="x")["commit"] is None
+    git("add", ".")
+    git("commit", "-qm", "x")
+    head = git("rev-parse", "--short=12", "HEAD")
+    assert records.provenance(command="x")["commit"] == head
+    (tmp_path / "unrelated").write_text("y")
+    assert records.provenance(command="x")["commit"] == head
+    (package / "records.py").write_text("")
+    assert records.provenance(command="x")["commit"] == head + "+"
