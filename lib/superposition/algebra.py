@@ -24,6 +24,7 @@ from typing import Any
 
 import sympy as sp
 from sympy.matrices.expressions.matexpr import MatrixExpr
+from sympy.printing.latex import LatexPrinter
 
 from superposition.errors import UserError
 
@@ -237,6 +238,34 @@ def evaluate(expr: Any, values: Mapping[Any, Any]) -> Any:
     if isinstance(expr, sp.Expr) and expr.has(sp.Trace):
         return expr.func(*(evaluate(part, values) for part in expr.args))
     return sp.sympify(expr).subs({s: x for s, x in values.items() if isinstance(s, sp.Symbol)})
+
+
+class _Reader(LatexPrinter):
+    """LaTeX with the terms of a matrix sum in reading order, and without the transpose of the symmetric C."""
+
+    def _print_MatAdd(self, expr: sp.MatAdd) -> str:
+        def place(term: Any) -> tuple[bool, bool, int, str]:
+            factors = term.args if isinstance(term, sp.MatMul) else (term,)
+            number = [factor for factor in factors if not isinstance(factor, MatrixExpr)]
+            return any(x.could_extract_minus_sign() for x in number), bool(number), len(factors), str(term)
+
+        return " + ".join(self._print(term) for term in sorted(expr.args, key=place)).replace("+ -", "-")
+
+    def _print_Transpose(self, expr: sp.Transpose) -> str:
+        symmetric = expr.arg == C
+        return self._print(C) if symmetric else super()._print_Transpose(expr).replace("^{T}", r"^{\top}")
+
+    def _print_Inverse(self, expr: sp.Inverse) -> str:
+        return super()._print_MatPow(C.I if expr.arg == C.T else expr)
+
+
+def tex(expr: Any, **options: Any) -> str:
+    """LaTeX as one reads it: ``W + …`` and ``v_e - W k_e``, where SymPy writes ``… + W`` and ``-W k_e + v_e``.
+
+    In a sum of matrices those without a coefficient come first, short before long, and those with a minus last.
+    `options` as for :func:`sympy.latex`; unless told otherwise, ``h`` is shown as ``h_e``.
+    """
+    return _Reader({"order": "rev-lex", "symbol_names": {h: "h_e"}} | options).doprint(expr)
 
 
 @dataclass(frozen=True)
