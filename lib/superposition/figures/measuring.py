@@ -31,10 +31,10 @@ def needed_and_found(record: Record, layer: int, *, order: Sequence[int] | None 
         axes[0, 0].set_title("What lossless editing needs")
         axes[0, 1].set_title(f"What the model holds (layer {layer})")
         for axis in axes[0]:
-            axis.set_xlabel("fact j, which should stay")
-        axes[0, 0].set_ylabel("fact i, which is edited")
+            axis.set_xlabel("fact $j$, which should stay")
+        axes[0, 0].set_ylabel("fact $i$, which is edited")
         bar = figure.colorbar(image, ax=axes, shrink=0.85, extend="both")
-        bar.set_label("superposition p(k_i, k_j)")
+        bar.set_label("superposition $p(k_i, k_j)$")
     return figure
 
 
@@ -46,10 +46,10 @@ def heatmaps(record: Record, layers: Sequence[int], *, order: Sequence[int], lim
             matrix = record.overlaps(layer).P[np.ix_(order, order)]
             image = _heatmap(axis, matrix, limit=limit)
             axis.set_title(f"layer {layer}")
-            axis.set_xlabel("fact j")
-        axes[0, 0].set_ylabel("fact i")
+            axis.set_xlabel("fact $j$")
+        axes[0, 0].set_ylabel("fact $i$")
         bar = figure.colorbar(image, ax=axes, shrink=0.85, extend="both")
-        bar.set_label("p(k_i, k_j)")
+        bar.set_label("$p(k_i, k_j)$")
     return figure
 
 
@@ -70,7 +70,7 @@ def densities(record: Record, layers: Sequence[int]) -> Figure:
         axis.plot(middles, normal, color="#666666", linestyle="--", label="normal")
         axis.set_yscale("log")
         axis.set_ylim(1e-4, 2)
-        axis.set_xlabel("p, in standard deviations from its mean")
+        axis.set_xlabel("$p$, in standard deviations from its mean")
         axis.set_ylabel("density (logarithmic)")
         axis.legend()
     return figure
@@ -100,8 +100,8 @@ def by_depth(
     depth /= max(depth.max(), 1)
     root = np.sqrt([row["d_m"] for row in rows])
     panels = (
-        ("mean of p", "mean", np.ones_like(root)),
-        ("spread: sd · √d_m (1 for random keys)", "sd", root),
+        ("mean of $p$", "mean", np.ones_like(root)),
+        (r"spread: sd · $\sqrt{d_m}$ (1 for random keys)", "sd", root),
         ("excess kurtosis", "excess_kurtosis", np.ones_like(root)),
     )
     with mpl.rc_context(STYLE):

@@ -1,0 +1,75 @@
+"""The benchmarks measure what they say: the same P as the paper's procedure, floating-point operations as counted."""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import tiny
+from torch.utils.flop_counter import FlopCounterMode
+
+from superposition import cli, facts, keys, overlap, paths, text
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def benchmark():
+    sys.path.insert(0, str(BENCHMARKS))
+    yield importlib.import_module
+    sys.path.remove(str(BENCHMARKS))
+
+
+def some_facts():
+    return [facts.Fact(subject, "The home of {} is") for subject in ("Rome", "New York", "Vienna", "Tokyo")]
+
+
+def test_the_papers_procedure_gives_the_librarys_P(benchmark):
+    model, listed = tiny("llama"), some_facts()
+    draws = np.random.default_rng(0).standard_normal((model.layers[1].d_m, 200))
+    moment = draws @ draws.T / 200
+    slow, seconds = benchmark("paper_procedure").superposition_of_pairs(model, 1, listed, moment)
+    fast = overlap.superposition_matrix(keys.extract(model, listed)[1], moment)
+    assert np.abs(slow - fast).max() < 1e-5
+    assert seconds > 0
+
+
+def test_the_papers_procedure_runs_the_model_once_a_pair(benchmark):
+    model, listed = tiny("gpt2"), some_facts()
+    passes = []
+    model.model.register_forward_hook(lambda *_: passes.append(1))
+    benchmark("paper_procedure").superposition_of_pairs(model, 0, listed, np.eye(model.layers[0].d_m))
+    assert len(passes) == len(listed) ** 2 + len(listed)
+
+
+@pytest.mark.parametrize("length", [5, 40])
+def test_the_floor_counts_the_operations_of_the_forward_pass(benchmark, length):
+    """Against torch's own counter. It counts full attention, so the causal half is added back before comparing."""
+    model = tiny("llama")
+    window = text.Window(tuple(range(length)), 0, length)
+    counter = FlopCounterMode(display=False)
+    model.model.set_attn_implementation("eager")
+    ids = torch.arange(length)[None]
+    with counter:
+        model.read_keys(ids, torch.ones_like(ids), model.layers, lambda *_: None)
+    attention = 2 * 2 * length * length * model.layers[0].d * len(model.layers)
+    causal = 2 * 2 * length * (length + 1) / 2 * model.layers[0].d * len(model.layers)
+    counted = counter.get_total_flops() - attention + causal
+    assert benchmark("measuring").forward_flops(model, window) == pytest.approx(counted, rel=0.03)
+
+
+def test_every_record_names_a_command_that_is_known_and_parses(benchmark):
+    known = benchmark("make_records").COMMANDS
+    for path in sorted(paths.records_dir().glob("*.json")):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        assert known.get(path.stem) == record["provenance"]["command"], path.name
+    for command in known.values():
+        words = command.split()
+        assert words[0] == "python"
+        if words[1:3] == ["-m", "superposition"]:
+            cli.parser().parse_args(words[3:])
+        elif words[1] != "-m":
+            assert (BENCHMARKS.parent / words[1]).is_file()

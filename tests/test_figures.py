@@ -1,0 +1,86 @@
+"""Figures show the record: what is drawn is compared with the numbers it is drawn from."""
+
+import io
+import warnings
+
+import numpy as np
+import pytest
+from matplotlib import image
+from matplotlib.colors import to_hex
+
+from superposition import figures, overlap, records
+from superposition.figures import __main__ as pictures
+from superposition.figures import style
+
+
+@pytest.fixture(scope="module")
+def record():
+    return records.load("smollm2-128")
+
+
+def drawn(figure):
+    """The figure rendered, as an array; a warning of the layout or of a missing glyph fails the test."""
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figure.savefig(buffer, format="png", dpi=60)
+    buffer.seek(0)
+    return image.imread(buffer)
+
+
+def test_heatmaps_show_P_in_the_order_given(record):
+    order = np.argsort(record["relations"], kind="stable")
+    figure = figures.heatmaps(record, [0, 15], order=order)
+    shown = figure.axes[1].images[0]
+    assert np.allclose(shown.get_array(), record.overlaps(15).P[np.ix_(order, order)])
+    assert shown.norm.vmin == -shown.norm.vmax
+    drawn(figure)
+
+
+def test_by_depth_draws_the_records_statistics(record):
+    inside = np.flatnonzero(np.array(record["token_positions"]) > 0)
+    figure = figures.by_depth(record, {"other": [3.0, 2.0, 1.0]}, inside=inside)
+    mean, spread, kurtosis, robust = figure.axes
+    rows = record["statistics"]
+    assert np.allclose(mean.lines[0].get_ydata(), [row["P"]["mean"] for row in rows])
+    assert np.allclose(spread.lines[0].get_ydata(), [row["P"]["sd"] * np.sqrt(row["d_m"]) for row in rows])
+    assert np.allclose(robust.lines[0].get_ydata(), [row["P"]["quantile_kurtosis"] for row in rows])
+    subset = [overlap.summary(record.overlaps(n).P[np.ix_(inside, inside)], resamples=0) for n in record["layers"]]
+    assert np.allclose(kurtosis.lines[1].get_ydata(), [row["excess_kurtosis"] for row in subset])
+    assert any(np.array_equal(line.get_ydata(), [3.0, 2.0, 1.0]) for line in kurtosis.lines)
+    drawn(figure)
+
+
+def test_densities_integrate_to_one(record):
+    figure = figures.densities(record, [0, 29])
+    for line in figure.axes[0].lines:
+        x, y = line.get_data()
+        assert np.nansum(y) * (x[1] - x[0]) == pytest.approx(1, abs=0.01)
+    drawn(figure)
+
+
+def test_angles_are_those_of_the_cosines(record):
+    figure = figures.angles(record, [15])
+    tallest = max(patch.get_xy()[:, 1].max() for patch in figure.axes[0].patches)
+    degrees = np.degrees(np.arccos(np.clip(overlap.off_diagonal(record.overlaps(15).cosine_whitened), -1, 1)))
+    assert tallest == pytest.approx(np.histogram(degrees, np.linspace(0, 180, 73), density=True)[0].max(), rel=1e-6)
+    drawn(figure)
+
+
+def test_the_front_pages_picture_is_drawn_from_the_record(tmp_path):
+    (fresh,) = pictures.draw(tmp_path)
+    shipped = records.paths.records_dir().parent / "images" / fresh.name
+    one, other = image.imread(fresh), image.imread(shipped)
+    assert one.shape == other.shape
+    assert np.abs(one - other).mean() < 0.01
+
+
+def test_line_colours_differ_and_stand_out_from_white():
+    assert len(set(map(to_hex, style.CYCLE))) == len(style.CYCLE)
+
+    def luminance(colour):
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in style.mpl.colors.to_rgb(colour)]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    for colour in style.CYCLE[:3]:
+        assert 1.05 / (luminance(colour) + 0.05) > 3, colour
