@@ -5,11 +5,12 @@ Every function takes arrays and returns a Matplotlib figure; the numbers come fr
 
 from __future__ import annotations
 
+import matplotlib as mpl
 import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
 
-from superposition.figures.style import BLUE, SKY, VERMILION, canvas
+from superposition.figures.style import BLUE, SKY, STYLE, VERMILION, canvas
 
 INK, FAINT = "#222222", "#888888"
 
@@ -21,6 +22,7 @@ def _arrow(axis, tip, colour, label=None, **options) -> None:
     axis.plot([], [], color=colour, label=label, lw=2, **options)
 
 
+@mpl.rc_context(STYLE)
 def touching_ellipse(
     keys: Float[np.ndarray, "2 N"], k: Float[np.ndarray, "2"], r: float, exact: np.ndarray, naive: np.ndarray
 ) -> Figure:
@@ -28,11 +30,11 @@ def touching_ellipse(
 
     `exact` and `naive` are the two changes, each (2,). The ellipses are level sets of the damage ``D K Kᵀ Dᵀ``.
     """
-    figure, ((cloud, weights),) = canvas(1, 2, height=3.5)
+    figure, ((cloud, weights),) = canvas(1, 2, height=4.1)
     cloud.scatter(*keys, s=9, color=SKY, alpha=0.7, linewidths=0, label="stored keys")
     _arrow(cloud, k, VERMILION, "edited key $k_e$")
     _arrow(cloud, exact * np.linalg.norm(k) / np.linalg.norm(exact), BLUE, "direction $C^{-1}k_e$")
-    reach = 1.05 * np.abs(keys).max()
+    reach = np.ceil(np.abs(keys).max())
     cloud.set(xlim=(-reach, reach), ylim=(-reach, reach), xlabel="first entry of a key", ylabel="second entry of a key")
     cloud.set_title("Where the keys lie", loc="left")
 
@@ -55,10 +57,11 @@ def touching_ellipse(
     weights.set_title("Ellipses of equal damage", loc="left")
     for axis in (cloud, weights):
         axis.set_aspect("equal")
-        axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), handlelength=1.4, labelspacing=0.3)
+        axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17), handlelength=1.4, labelspacing=0.3)
     return figure
 
 
+@mpl.rc_context(STYLE)
 def shares_of_others(naive: Float[np.ndarray, " m"], exact: Float[np.ndarray, " m"]) -> Figure:
     """Histograms of the share of one edit that arrives at each of m other keys, for two directions of writing."""
     figure, ((axis,),) = canvas(height=2.9)
