@@ -10,6 +10,7 @@ from collections import Counter, defaultdict
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from superposition import facts, paths
 from superposition.errors import UserError
 from superposition.facts import Fact, load

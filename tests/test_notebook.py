@@ -12,6 +12,7 @@ import sympy
 import torch
 from myst_nb.core.variables import format_plain_text
 from myst_nb.ext.glue import GLUE_PREFIX
+
 from superposition import notebook
 from superposition.errors import UserError
 

@@ -426,8 +426,10 @@ def test_arguments_are_not_changed_and_solvers_are_taken():
     for name, value in before.items():
         np.testing.assert_array_equal(getattr(q, name), value)
     for C in (Plain(), rules.Factorised(q.C)):
-        close(rules.rome(*q.single[:3], C), rules.rome(*q.single))
-        close(rules.memit(q.W, q.K, q.V, C, q.K_previous), rules.memit(q.W, q.K, q.V, q.C, q.K_previous))
+        close(rules.rome(*q.single[:3], C), rules.rome(*q.single), 1e-12)
+        close(rules.memit(q.W, q.K, q.V, C, q.K_previous), rules.memit(q.W, q.K, q.V, q.C, q.K_previous), 1e-12)
+    K = q.K.astype(np.float32)
+    close(rules.emmet(q.W, K, q.V, rules.Factorised(q.C)), rules.emmet(q.W, K.astype(np.float64), q.V, q.C), 1e-12)
 
 
 def test_torch_gradients_pass_through():
@@ -447,11 +449,11 @@ def test_numpy_users_do_not_import_torch():
 
 
 @EXAMPLES
-@given(st.integers(0, 2**32 - 1), st.integers(1, 12), st.floats(0, 8))
+@given(st.integers(0, 2**32 - 1), st.integers(1, 40), st.floats(0, 8))
 def test_condition_estimate(seed, d_m, power):
     C = with_condition(np.random.default_rng(seed), d_m, 10**power)
     exact = np.linalg.cond(C, 1)
-    assert exact / 5 <= rules.Factorised(C).condition <= exact * 1.01
+    assert exact / 3 <= rules.Factorised(C).condition <= exact * 1.01
 
 
 def test_projector_is_the_near_null_space():
@@ -519,7 +521,7 @@ rank_two = np.diag([1.0, 1.0, 0.0])
         (lambda: rules.rome(W, k, v, torch.eye(3)), "C came as torch tensors and K did not"),
         (lambda: rules.rome(W, k, v, rules.Factorised(torch.eye(3))), "not of one kind"),
         (lambda: rules.Factorised(C).solve(np.ones(4)), r"B has shape \(4,\) and C \(3, 3\)"),
-        (lambda: rules.rome(W, k, v, torch.eye(3).to("meta")), "torch"),
+        (lambda: rules.rome(*torch.ones(3, 3), torch.eye(3).to("meta")), "The arrays lie on cpu, meta: move them"),
         (
             lambda: rules.rome(*(torch.ones(s) for s in ((2, 3), 3, 2)), torch.diag(torch.tensor([1, 1, 1e-6]))),
             "ill-conditioned .*limit 8.4e.04 in torch.float32.*float64",

@@ -37,6 +37,7 @@ def quiet() -> None:
         defaults["TQDM_DISABLE"] = "1"
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
+    warnings.filterwarnings("ignore", message="IProgress not found")
     if "transformers" in sys.modules and os.environ["TRANSFORMERS_VERBOSITY"] == "error":
         from transformers.utils import logging
 

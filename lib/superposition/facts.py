@@ -160,9 +160,7 @@ def fingerprint(source: str | Path = "book") -> str:
 def _find(source: str | Path) -> Path:
     path = paths.data_dir() / "facts.csv" if str(source) == "book" else Path(source).expanduser()
     if not path.is_file():
-        raise UserError(
-            f"There is no facts file {source}: give a .csv file, a .json file as of CounterFact, or book."
-        )
+        raise UserError(f"There is no facts file {source}: give a .csv file, a .json file as of CounterFact, or book.")
     if path.suffix.lower() not in {".csv", ".json"}:
         raise UserError(
             f"{path.name} is neither .csv nor .json: give a table as .csv, or CounterFact records as .json."
@@ -330,9 +328,7 @@ def _read_json(path: Path) -> list[Fact]:
         line = error.lineno
         raise UserError(f"{path.name}, line {line}: not JSON ({error.msg}); mend the line.") from error
     except (ValueError, RecursionError) as error:
-        raise UserError(
-            f"{path.name} cannot be read as JSON ({error}): write it as CounterFact does."
-        ) from error
+        raise UserError(f"{path.name} cannot be read as JSON ({error}): write it as CounterFact does.") from error
     if not isinstance(records, list):
         raise UserError(f"{path.name} is not a list of records: write it as CounterFact does.")
     return [_from_record(record, f"{path.name}, record {number}") for number, record in enumerate(records, 1)]

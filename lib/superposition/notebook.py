@@ -1,7 +1,7 @@
 """What a chapter needs from its notebook: quiet libraries, glued values, and a reproducible file.
 
-Importing this module makes the libraries a chapter uses keep silent (:func:`quiet`), since whatever they
-write to standard error would become part of the page. :func:`glue` and :func:`glue_math` carry values and
+Importing this module makes the libraries a chapter uses keep silent (:func:`superposition.console.quiet`), since
+whatever they write to standard error would become part of the page. :func:`glue` and :func:`glue_math` carry values and
 expressions from cells into the prose. ``python -m superposition.notebook`` runs chapters in place::
 
     python -m superposition.notebook execute book/02-single-edit.ipynb     # re-run a chapter where it is
@@ -17,6 +17,7 @@ import os
 import sys
 from pathlib import Path
 
+from superposition.console import quiet
 from superposition.errors import UserError
 from superposition.files import write_whole
 
@@ -25,28 +26,28 @@ CELL_TIMEOUT = 600
 TRANSIENT = ("execution", "ExecuteTime", "collapsed", "lines_to_next_cell", "papermill", "cell_marker")
 
 
-def quiet() -> None:
-    """Silence progress bars and chatter, before or after the libraries are imported.
+def model_name() -> str:
+    """The model that a chapter's live cells measure: ``SUPERPOSITION_MODEL``, or the book's default ``smollm2``."""
+    return os.environ.get("SUPERPOSITION_MODEL") or "smollm2"
 
-    Progress bars stay on only where somebody can see them move: on a terminal, outside CI. Variables that are
-    already set in the environment win.
+
+def table(header, rows):
+    """A table below a cell, as Markdown: numbers with two decimals unless they are integers or strings already.
+
+    Parameters
+    ----------
+    header : sequence of str
+    rows : iterable of sequences
+        As long as the header.
     """
-    defaults = {
-        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-        "TRANSFORMERS_VERBOSITY": "error",
-        "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
-    }
-    if os.environ.get("CI") or not sys.stderr.isatty():
-        defaults["TQDM_DISABLE"] = "1"
-    for name, value in defaults.items():
-        os.environ.setdefault(name, value)
-    if "transformers" in sys.modules and os.environ["TRANSFORMERS_VERBOSITY"] == "error":
-        from transformers.utils import logging
+    from IPython.display import Markdown
 
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
+    def cell(value) -> str:
+        value = plain(value)
+        return f"{value:.2f}" if isinstance(value, float) else str(value).replace("|", "\\|")
+
+    lines = [list(map(str, header)), ["---"] * len(list(header)), *([cell(value) for value in row] for row in rows)]
+    return Markdown("\n".join("| " + " | ".join(line) + " |" for line in lines))
 
 
 def plain(value, digits: int = 6):

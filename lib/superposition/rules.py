@@ -286,8 +286,8 @@ def _solve(C: Any, K: Any) -> tuple[Any, Any, Any]:
         solver, K = C, arrays["K"]
         if isinstance(C, Factorised) and isinstance(C._ops, _TorchOps) != _is_tensor(K):
             raise UserError("K and the factorised C are not of one kind: pass both from torch or both from NumPy.")
-        own = getattr(C, "dtype", dtype)
-        K = ops.cast(K, _working_dtype(ops, dtype, own) if type(own) is type(dtype) else dtype)
+        if isinstance(C, Factorised):
+            K = ops.cast(K, _working_dtype(ops, dtype, C.dtype))
     else:
         raise UserError(f"C is a {type(C).__name__}: pass the matrix K Kᵀ or an object with a solve(B) method.")
     size = _size(solver, K.shape[0])
