@@ -17,14 +17,17 @@ INK, FAINT = "#222222", "#888888"
 
 def _arrow(axis, tip, colour, label=None, **options) -> None:
     axis.annotate(
-        "", xy=tip, xytext=(0, 0), arrowprops={"arrowstyle": "-|>", "color": colour, "lw": 2, "shrinkA": 0, "shrinkB": 0}
+        "",
+        xy=tip,
+        xytext=(0, 0),
+        arrowprops={"arrowstyle": "-|>", "color": colour, "lw": 2, "shrinkA": 0, "shrinkB": 0},
     )
     axis.plot([], [], color=colour, label=label, lw=2, **options)
 
 
 @mpl.rc_context(STYLE)
 def touching_ellipse(
-    keys: Float[np.ndarray, "2 N"], k: Float[np.ndarray, "2"], r: float, exact: np.ndarray, naive: np.ndarray
+    keys: Float[np.ndarray, "2 N"], k: np.ndarray, r: float, exact: np.ndarray, naive: np.ndarray
 ) -> Figure:
     """Two dimensions, one row of W: the cloud of keys (left) and the changes D with ``D k = r`` (right).
 

@@ -1,0 +1,281 @@
+"""What chapters 01 to 03 state, held against loops, generic solvers and exact fractions.
+
+`tests/test_equations.py` maps every labelled result to the test here (or elsewhere) that would fail if it were wrong.
+Problems are drawn over shapes, ranks and scales by hypothesis.
+"""
+
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+import scipy.linalg
+import sympy as sp
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from superposition import algebra, rules
+from superposition.memory import LinearMemory  # noqa: F401
+
+BOOK = Path(__file__).parents[1] / "book"
+seeds = st.integers(0, 2**32 - 1)
+
+
+class Problem:
+    """A memory, the keys it stores, and facts to be written; any size, rank and scale."""
+
+    def __init__(self, seed: int, d: int, d_m: int, extra: int, scale: float, facts: int = 1) -> None:
+        rng = self.rng = np.random.default_rng(seed)
+        self.K = scale * rng.normal(size=(d_m, d_m)) @ rng.normal(size=(d_m, d_m + extra))
+        self.C = self.K @ self.K.T
+        assume(np.linalg.cond(self.C) < 1e7)
+        self.W = rng.normal(size=(d, d_m))
+        self.keys, self.values = scale * rng.normal(size=(d_m, facts)), rng.normal(size=(d, facts))
+        self.k, self.v = self.keys[:, 0], self.values[:, 0]
+        self.r = self.v - self.W @ self.k
+
+    def damage(self, D: np.ndarray) -> float:
+        """Summed over the stored keys, one by one."""
+        return sum(float(np.sum((D @ self.K[:, j]) ** 2)) for j in range(self.K.shape[1]))
+
+    def solve(self) -> tuple[np.ndarray, np.ndarray]:
+        """``(Ŵ - W, Λ)`` from stationarity and constraint as one linear system, nothing eliminated by hand."""
+        d, d_m = self.W.shape
+        system = np.zeros((d * d_m + d, d * d_m + d))
+        right = np.zeros(d * d_m + d)
+        for a in range(d):
+            row = slice(a * d_m, (a + 1) * d_m)
+            system[row, row], system[row, d * d_m + a] = self.C, -self.k
+            system[d * d_m + a, row], right[d * d_m + a] = self.k, self.r[a]
+        x = np.linalg.solve(system, right)
+        return x[: d * d_m].reshape(d, d_m), x[d * d_m :]
+
+
+@st.composite
+def problems(draw, facts=1):
+    return Problem(
+        draw(seeds),
+        draw(st.integers(1, 4)),
+        draw(st.integers(2, 7)),
+        draw(st.integers(0, 12)),
+        draw(st.sampled_from([1e-3, 1.0, 1e3])),
+        facts if isinstance(facts, int) else draw(facts),
+    )
+
+
+def close(a, b, rtol=1e-7):
+    a, b = np.asarray(a), np.asarray(b)
+    assert a.shape == b.shape
+    assert np.linalg.norm(a - b) <= rtol * max(np.linalg.norm(a), np.linalg.norm(b), 1e-300), (a, b)
+
+
+def shown(chapter: str, name: str) -> str:
+    """The LaTeX that a chapter shows under a glued name."""
+    notebook = nbformat.read(next(BOOK.glob(f"{chapter}-*.ipynb")), as_version=4)
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            if output.metadata.get("scrapbook", {}).get("name") == name:
+                (latex,) = (text for kind, text in output.data.items() if kind.endswith("text/latex"))
+                return latex.strip("$").removeprefix(r"\displaystyle ")
+    raise AssertionError(f"{name} is not shown in chapter {chapter}")
+
+
+# --- 02 the single edit -------------------------------------------------------------------------------------
+
+
+@settings(max_examples=40, deadline=None)
+@given(problems())
+def test_damage_needs_only_the_second_moment(q):
+    D = q.rng.normal(size=q.W.shape)
+    close(np.trace(D @ q.C @ D.T), q.damage(D))
+
+
+@settings(max_examples=40, deadline=None)
+@given(problems())
+def test_stored_values_add_a_constant_for_the_least_squares_memory(q):
+    V = q.rng.normal(size=(q.W.shape[0], q.K.shape[1]))
+    W = np.linalg.lstsq(q.K.T, V.T, rcond=None)[0].T
+    D = q.rng.normal(size=q.W.shape) * np.linalg.norm(W)
+    with_values = np.sum(((W + D) @ q.K - V) ** 2) - np.sum((W @ q.K - V) ** 2)
+    close(with_values, q.damage(D), 1e-6)
+
+
+def test_stored_values_do_not_add_a_constant_for_another_memory():
+    K, V, W, D = np.eye(2), np.array([[1.0, 2.0]]), np.zeros((1, 2)), np.array([[1.0, 0.0]])
+    assert np.sum(((W + D) @ K - V) ** 2) - np.sum((W @ K - V) ** 2) != np.sum((D @ K) ** 2)
+
+
+@settings(max_examples=30, deadline=None)
+@given(seeds)
+def test_explicit_solution_for_two_inputs(seed):
+    q = Problem(seed, 1, 2, 3, 1.0)
+    c_11, c_12, c_22, k_1, k_2, r = sp.symbols("c_11 c_12 c_22 k_1 k_2 r")
+    row = [c_22 * k_1 - c_12 * k_2, c_11 * k_2 - c_12 * k_1]
+    numbers = dict(zip((c_11, c_12, c_22, k_1, k_2, r), (*q.C[0], q.C[1, 1], *q.k, q.r[0]), strict=True))
+    stated = [float((r / (k_1 * row[0] + k_2 * row[1]) * x).subs(numbers)) for x in row]
+    close(stated, q.solve()[0][0])
+
+
+def test_explicit_solution_is_the_one_shown():
+    found = shown("02", "explicit").replace("{", "").replace("}", "").replace(" ", "")
+    assert found.startswith(r"D=\fracrc_11k_2^2-2c_12k_1k_2+c_22k_1^2\left[")
+    for term in ("-c_12k_2", "c_22k_1", "c_11k_2", "-c_12k_1"):
+        assert term in found.split(r"\left[", 1)[1]
+
+
+@settings(max_examples=30, deadline=None)
+@given(problems())
+def test_gradient_of_the_lagrangian(q):
+    """Against central differences, exact for a quadratic."""
+    W_hat, Lambda = q.rng.normal(size=q.W.shape), q.rng.normal(size=len(q.v))
+
+    def lagrangian(X):
+        return q.damage(X - q.W) / 2 - Lambda @ (X @ q.k - q.v)
+
+    gradient = np.zeros_like(q.W)
+    for at in np.ndindex(*q.W.shape):
+        step = np.zeros_like(q.W)
+        step[at] = 1.0
+        gradient[at] = (lagrangian(W_hat + step) - lagrangian(W_hat - step)) / 2
+    close(W_hat @ q.C - q.W @ q.C - np.outer(Lambda, q.k), gradient, 1e-6)
+
+
+def test_the_gradient_is_the_one_shown():
+    assert shown("02", "gradient") == r"\hat{W} C - \Lambda k_{e}^{\top} - W C = 0"
+
+
+@settings(max_examples=60, deadline=None)
+@given(problems())
+def test_closed_form_and_multiplier_solve_the_linear_system(q):
+    D, Lambda = q.solve()
+    inverse = np.linalg.inv(q.C)
+    close(q.r / (q.k @ inverse @ q.k), Lambda, 1e-6)
+    close(np.outer(Lambda, inverse @ q.k), D, 1e-6)
+    close(rules.rome(q.W, q.k, q.v, q.C), D, 1e-6)
+    close(rules.lam(q.W, q.k, q.v, q.C), Lambda, 1e-6)
+    assert np.allclose((q.W + rules.rome(q.W, q.k, q.v, q.C)) @ q.k, q.v, atol=1e-9 * np.linalg.norm(q.v))
+
+
+@settings(max_examples=60, deadline=None)
+@given(problems())
+def test_every_other_exact_change_does_more(q):
+    """Existence, exactness, uniqueness: Pythagoras, with a detour drawn at random and thrown off the key."""
+    D = rules.rome(q.W, q.k, q.v, q.C)
+    detour = q.rng.normal(size=q.W.shape) * np.linalg.norm(D)
+    detour -= np.outer(detour @ q.k, q.k) / (q.k @ q.k)
+    assert np.allclose((D + detour) @ q.k, q.r)
+    close(q.damage(D + detour), q.damage(D) + q.damage(detour), 1e-6)
+    assert q.damage(D + detour) > q.damage(D)
+
+
+@settings(max_examples=40, deadline=None)
+@given(problems(), st.floats(1e-3, 1e3))
+def test_the_scale_of_C_does_not_matter(q, scale):
+    close(rules.rome(q.W, q.k, q.v, scale * q.C), rules.rome(q.W, q.k, q.v, q.C), 1e-6)
+
+
+@settings(max_examples=40, deadline=None)
+@given(problems())
+def test_least_damage_is_residual_over_leverage(q):
+    leverage = q.k @ scipy.linalg.solve(q.C, q.k, assume_a="pos")
+    close(q.damage(rules.rome(q.W, q.k, q.v, q.C)), q.r @ q.r / leverage, 1e-6)
+
+
+@settings(max_examples=60, deadline=None)
+@given(problems())
+def test_writing_along_the_key_costs_a_known_factor(q):
+    least = q.damage(rules.rome(q.W, q.k, q.v, q.C))
+    along = q.damage(np.outer(q.r, q.k) / (q.k @ q.k))
+    factor = (q.k @ q.C @ q.k) * (q.k @ np.linalg.inv(q.C) @ q.k) / (q.k @ q.k) ** 2
+    close(along / least, factor, 1e-6)
+    assert factor >= 1 - 1e-9
+
+
+@settings(max_examples=30, deadline=None)
+@given(problems())
+def test_writing_along_the_key_is_best_only_for_eigenvectors(q):
+    values, vectors = np.linalg.eigh(q.C)
+    q.k = vectors[:, -1]
+    q.r = q.v - q.W @ q.k
+    close(q.damage(np.outer(q.r, q.k)), q.damage(rules.rome(q.W, q.k, q.v, q.C)), 1e-6)
+    assume(values[-1] > 1.5 * values[0])
+    q.k = vectors[:, -1] + vectors[:, 0]
+    q.r = q.v - q.W @ q.k
+    assert q.damage(np.outer(q.r, q.k) / 2) > 1.001 * q.damage(rules.rome(q.W, q.k, q.v, q.C))
+
+
+@settings(max_examples=40, deadline=None)
+@given(problems())
+def test_in_whitened_space_the_edit_is_a_write_along_the_key(q):
+    root = scipy.linalg.sqrtm(q.C).real
+    whitened = np.linalg.solve(root, q.k)
+    nearest = np.linalg.lstsq(whitened[None, :], q.r[None, :], rcond=None)[0].T  # least norm, by a generic solver
+    close(np.outer(q.r, whitened) / (whitened @ whitened), nearest)
+    close(nearest @ np.linalg.inv(root), q.solve()[0], 1e-5)
+    close(whitened @ whitened, q.k @ np.linalg.solve(q.C, q.k), 1e-5)
+
+
+@settings(max_examples=40, deadline=None)
+@given(problems(), st.floats(1e-2, 1e2))
+def test_sherman_morrison_and_the_weighted_refit(q, weight):
+    weight /= q.k @ np.linalg.solve(q.C, q.k)  # so that neither term is lost
+    h, inverse = q.k @ np.linalg.inv(q.C) @ q.k, np.linalg.inv(q.C)
+    stated = inverse - weight / (1 + weight * h) * np.outer(inverse @ q.k, q.k @ inverse)
+    close(stated, np.linalg.inv(q.C + weight * np.outer(q.k, q.k)), 1e-5)
+    keys = np.column_stack([q.K, np.sqrt(weight) * q.k])
+    answers = np.column_stack([q.W @ q.K, np.sqrt(weight) * q.v])
+    refit = np.linalg.lstsq(keys.T, answers.T, rcond=None)[0].T
+    close(weight / (1 + weight * h) * np.outer(q.r, q.k @ inverse), refit - q.W, 1e-5)
+    close(refit - q.W, weight * h / (1 + weight * h) * rules.rome(q.W, q.k, q.v, q.C), 1e-5)
+
+
+def test_sherman_morrison_and_the_refit_are_the_ones_shown():
+    assert shown("02", "sherman").endswith(r"^{-1} = C^{-1} - \frac{w}{1 + h_e w} C^{-1} k_{e} k_{e}^{\top} C^{-1}")
+    assert shown("02", "soft") == (
+        r"\hat{W} = W + \frac{w}{1 + h_e w} \left(v_{e} - W k_{e}\right) k_{e}^{\top} C^{-1}"
+    )
+
+
+@settings(max_examples=30, deadline=None)
+@given(problems())
+def test_an_infinite_weight_is_the_edit(q):
+    h = q.k @ np.linalg.solve(q.C, q.k)
+    edited = rules.rome(q.W, q.k, q.v, q.C)
+    errors = []
+    for weight in (1e2 / h, 1e4 / h):
+        errors.append(np.linalg.norm(rules.memit(q.W, q.k[:, None], q.v[:, None], q.C, weight=weight) - edited))
+    assert errors[1] < 2e-4 * np.linalg.norm(edited)
+    close(errors[0] / errors[1], (1 + 1e4) / (1 + 1e2), 1e-3)
+    factor = algebra.weight_limit()
+    assert factor.rhs == 1 / algebra.h and factor.lhs.doit() == factor.rhs
+
+
+@settings(max_examples=60, deadline=None)
+@given(problems())
+def test_interference_is_p_times_the_residual(q):
+    other = q.rng.normal(size=len(q.k))
+    inverse = np.linalg.inv(q.C)
+    p = sum(q.k[a] * inverse[a, b] * other[b] for a in range(len(q.k)) for b in range(len(q.k)))
+    p /= sum(q.k[a] * inverse[a, b] * q.k[b] for a in range(len(q.k)) for b in range(len(q.k)))
+    moved = (q.W + q.solve()[0]) @ other - q.W @ other
+    assert np.linalg.norm(moved - p * q.r) <= 1e-6 * (1 + abs(p)) * np.linalg.norm(q.r)
+
+
+@pytest.mark.parametrize("facts", [1, 2, 3])
+def test_an_edit_in_fractions_leaves_nothing_over(facts):
+    rng = np.random.default_rng(facts)
+    W, K = sp.Matrix(rng.integers(-5, 6, (2, 4))), sp.Matrix(rng.integers(-3, 4, (4, 7)))
+    for _ in range(facts):
+        k, v = sp.Matrix(rng.integers(-3, 4, 4)), sp.Matrix(rng.integers(-5, 6, 2))
+        W = W + algebra.rome_update(W, k, v, K * K.T)
+        assert W * k == v
+
+
+def test_matrix_expressions_are_printed_in_reading_order():
+    W, k, v, C = algebra.W, algebra.k, algebra.v, algebra.C
+    assert algebra.tex(v - W * k) == r"v_{e} - W k_{e}"
+    assert algebra.tex(W + (v - W * k) * k.T * C.I / algebra.h) == (
+        r"W + \frac{1}{h_e} \left(v_{e} - W k_{e}\right) k_{e}^{\top} C^{-1}"
+    )
+    assert algebra.tex(algebra.multiplier * (C.I * k).T) == r"\Lambda k_{e}^{\top} C^{-1}"
+    assert algebra.tex((C + k * k.T).I) == r"\left(C + k_{e} k_{e}^{\top}\right)^{-1}"
