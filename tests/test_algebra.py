@@ -155,7 +155,7 @@ def expressions(draw):
             return build(depth - 1) * build(depth - 1)
         if kind == "scale":
             return draw(st.sampled_from([al.h, sp.Rational(-2, 3), 1 / al.h])) * build(depth - 1)
-        return build(depth - 1).T
+        return sp.Transpose(build(depth - 1))
 
     return build(draw(st.integers(1, 4)))
 

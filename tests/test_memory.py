@@ -238,6 +238,16 @@ def test_nothing_given_is_changed_or_shared():
     assert relative(memory.measured_interference(K), predicted) < 1e-10
 
 
+def test_the_ledger_keeps_its_own_copies():
+    K, V, _, K_e, V_e = world(10)
+    memory = LinearMemory.from_pairs(K, V)
+    k, v = K_e[:, 0].copy(), V_e[:, 0].copy()
+    memory.edit(k, v)
+    k[:], v[:] = np.nan, np.nan
+    np.testing.assert_array_equal(memory.keys[:, 0], K_e[:, 0])
+    np.testing.assert_array_equal(memory.values[:, 0], V_e[:, 0])
+
+
 def test_a_function_is_a_rule():
     K, V, _, K_e, V_e = world(7)
     seen = []
