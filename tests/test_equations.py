@@ -17,6 +17,7 @@ LABEL = re.compile(r"^\s*(?:\$\$ \(|:label: *)((?:eq|thm)-[\w-]+)", re.MULTILINE
 DERIVATION, ALGEBRA, RULES, MEMORY = (
     f"tests/test_{name}.py::" for name in ("derivation", "algebra", "rules", "memory")
 )
+SUPERPOSITION, CAPACITY, EDITORS = (f"tests/test_{name}.py::" for name in ("superposition", "capacity", "editors"))
 
 LABELS = {
     # 02 the single edit
@@ -36,6 +37,61 @@ LABELS = {
     "eq-single-soft": DERIVATION + "test_sherman_morrison_and_the_weighted_refit",
     "eq-single-limit": DERIVATION + "test_an_infinite_weight_is_the_edit",
     "eq-single-interference": DERIVATION + "test_interference_is_p_times_the_residual",
+    # 04 superposition
+    "eq-superposition-products": SUPERPOSITION + "test_products_with_the_inverse_are_products_of_whitened_keys",
+    "eq-superposition-projection": SUPERPOSITION + "test_p_is_the_foot_of_the_perpendicular",
+    "eq-superposition-plane": SUPERPOSITION + "test_the_plane_in_whole_numbers",
+    "eq-superposition-pair": SUPERPOSITION + "test_the_plane_in_whole_numbers",
+    "eq-superposition-angle": SUPERPOSITION + "test_lengths_angle_asymmetry_and_cosine",
+    "eq-superposition-asymmetry": SUPERPOSITION + "test_lengths_angle_asymmetry_and_cosine",
+    "eq-superposition-cosine": SUPERPOSITION + "test_lengths_angle_asymmetry_and_cosine",
+    "thm-superposition-invariance": SUPERPOSITION + "test_what_overlap_does_not_see",
+    "thm-superposition-lossless": SUPERPOSITION + "test_values_without_loss_have_codimension_d",
+    "eq-superposition-sum": SUPERPOSITION + "test_some_choice_of_values_loses_if_one_p_is_not_zero",
+    "thm-superposition-room": SUPERPOSITION + "test_lists_without_loss_are_the_orthogonal_ones",
+    "eq-superposition-cancel": SUPERPOSITION + "test_two_damages_can_cancel",
+    # 05 capacity
+    "eq-capacity-conservation": CAPACITY + "test_squared_overlaps_sum_to_one_over_the_leverage",
+    "thm-capacity-conservation": CAPACITY + "test_squared_overlaps_sum_to_one_over_the_leverage",
+    "eq-capacity-others": CAPACITY + "test_squared_overlaps_sum_to_one_over_the_leverage",
+    "eq-capacity-leverage": CAPACITY + "test_leverage_is_a_squared_length_in_whitened_space",
+    "eq-capacity-mean": CAPACITY + "test_leverages_share_out_the_rank",
+    "eq-capacity-forced": CAPACITY + "test_interference_is_forced_beyond_d_m",
+    "thm-capacity-forced": CAPACITY + "test_up_to_d_m_independent_keys_nothing_is_disturbed",
+    "eq-capacity-gaussian": CAPACITY + "test_mean_interference_of_normal_keys",
+    "eq-capacity-floor": CAPACITY + "test_nothing_stores_edits_for_less",
+    "thm-capacity-floor": CAPACITY + "test_a_generic_solver_finds_the_floor",
+    "eq-capacity-lifetime": CAPACITY + "test_mean_price_of_n_kept_edits",
+    "eq-capacity-population": CAPACITY + "test_any_distribution_has_the_mean_square_of_its_second_moment",
+    "eq-capacity-sphere": CAPACITY + "test_spread_on_a_sphere",
+    "eq-capacity-normal": CAPACITY + "test_normal_keys_give_students_t",
+    "thm-capacity-null": CAPACITY + "test_normal_keys_give_students_t",
+    "eq-capacity-welch": CAPACITY + "test_sets_that_meet_welch",
+    "thm-capacity-welch": CAPACITY + "test_no_set_of_vectors_beats_welch",
+    "eq-capacity-cap": CAPACITY + "test_two_random_directions_are_seldom_close",
+    "thm-capacity-cap": CAPACITY + "test_two_random_directions_are_seldom_close",
+    "eq-capacity-fit": CAPACITY + "test_that_many_keys_do_fit",
+    "thm-capacity-fit": CAPACITY + "test_that_many_keys_do_fit",
+    # 06 the family of editors
+    "eq-editors-family": EDITORS + "test_the_soft_answer_has_the_least_objective",
+    "thm-editors-family": EDITORS + "test_the_hard_answer_solves_its_kkt_system",
+    "eq-editors-push": EDITORS + "test_push_through_with_numbers",
+    "eq-editors-emmet": EDITORS + "test_emmet_as_published",
+    "eq-editors-memit": EDITORS + "test_memit_as_published",
+    "eq-editors-alphaedit": EDITORS + "test_alphaedit_is_the_family_with_a_projector_and_a_limit_of_memit",
+    "thm-editors-alphaedit": EDITORS + "test_alphaedit_is_the_family_with_a_projector_and_a_limit_of_memit",
+    "eq-editors-transfer": EDITORS + "test_what_reaches_another_key",
+    "eq-editors-partial": EDITORS + "test_partial_overlap",
+    "thm-editors-partial": EDITORS + "test_partial_overlap",
+    "eq-editors-share": EDITORS + "test_the_share_that_gets_written",
+    "eq-editors-recursion": EDITORS + "test_one_step_of_the_recursion",
+    "eq-editors-soft": EDITORS + "test_the_soft_recursion_is_one_batch_in_any_order",
+    "thm-editors-soft": EDITORS + "test_the_soft_recursion_is_one_batch_in_any_order",
+    "thm-editors-hard": EDITORS + "test_the_hard_recursion_keeps_every_edit_in_any_order",
+    "eq-editors-hard-cost": EDITORS + "test_the_cost_of_the_hard_recursion_has_no_cross_terms",
+    "eq-editors-room": EDITORS + "test_each_hard_step_uses_up_one_dimension",
+    "eq-editors-limit": EDITORS + "test_a_large_weight_is_a_constraint",
+    "thm-editors-coincide": EDITORS + "test_orthogonal_whitened_keys_make_them_one_and_only_they",
 }
 
 

@@ -61,6 +61,79 @@ WRONG = [
 ]
 
 
+# --- 04 superposition, 05 capacity, 06 editors --------------------------------------------------------------
+
+
+def white(C):
+    return np.linalg.inv(np.linalg.cholesky(C))
+
+
+def undo(W, k_1, v_1, k_2, k_j, C, sign=1):
+    delta, after = v_1 - W @ k_1, W + rules.rome(W, k_1, v_1, C)
+    p_1, p_2 = (solve(C, k) @ k_j / (solve(C, k) @ k) for k in (k_1, k_2))
+    return after @ k_2 - sign * delta * p_1 / p_2
+
+
+def leverages(K):
+    return np.einsum("de,de->e", K, np.linalg.solve(K @ K.T, K))
+
+
+def simplex(d_m):
+    centred = np.eye(d_m + 1) - 1 / (d_m + 1)
+    values, vectors = np.linalg.eigh(centred)
+    U = vectors[:, values > 0.5].T
+    return U / np.linalg.norm(U, axis=0)
+
+
+def family(A_inverse, U, R, weight):
+    return R @ np.linalg.inv(U.T @ A_inverse @ U + np.eye(U.shape[1]) / weight) @ U.T @ A_inverse
+
+
+def directions(K, C):
+    S, M = np.linalg.inv(C), []
+    for k in K.T:
+        M.append(S @ k / (k @ S @ k))
+        S = S - np.outer(S @ k, S @ k) / (k @ S @ k)
+    return np.array(M).T
+
+
+def written_along_the_keys(K, C):
+    Q, R = np.linalg.qr(K)
+    return Q / np.diag(R)
+
+
+RIGHT += [
+    (exercises.check_04_whitening, white),
+    (exercises.check_04_undo, undo),
+    (exercises.check_05_leverages, leverages),
+    (exercises.check_05_simplex, simplex),
+    (exercises.check_06_family, family),
+    (exercises.check_06_gram_schmidt, directions),
+]
+WRONG += [
+    (exercises.check_04_whitening, lambda C: None, "returned None"),
+    (exercises.check_04_whitening, np.linalg.cholesky, "differs from the identity"),
+    (exercises.check_04_whitening, np.linalg.inv, "differs from the identity"),
+    (exercises.check_04_undo, lambda *given: undo(*given, sign=-1), "it should be back"),
+    (exercises.check_04_undo, lambda W, k_1, v_1, k_2, k_j, C: W @ k_2, "it should be back"),
+    (exercises.check_05_leverages, lambda K: np.full(K.shape[1], K.shape[0] / K.shape[1]), r"Key \d+ gets"),
+    (exercises.check_05_leverages, lambda K: (K**2).sum(0), "sum must be d_m"),
+    (exercises.check_05_leverages, lambda K: leverages(K)[:-1], "shape"),
+    (exercises.check_05_simplex, lambda d: simplex(d) * 2, "length 1"),
+    (
+        exercises.check_05_simplex,
+        lambda d: np.eye(d, d + 1) + np.eye(d)[:, [0] * (d + 1)] * (np.arange(d + 1) == d),
+        "Welch",
+    ),
+    (exercises.check_06_family, lambda A, U, R, w: R @ U.T @ A, "D is off"),
+    (exercises.check_06_family, lambda A, U, R, w: family(A, U, R, min(w, 1e4)), "D is off"),
+    (exercises.check_06_family, lambda A, U, R, w: family(A, U, R, w * 2), "D is off"),
+    (exercises.check_06_gram_schmidt, lambda K, C: solve(C, K) / (K * solve(C, K)).sum(0), "touches an earlier one"),
+    (exercises.check_06_gram_schmidt, lambda K, C: solve(C, K), "does not write"),
+    (exercises.check_06_gram_schmidt, written_along_the_keys, "costs more than it must"),
+]
+
+
 @pytest.mark.parametrize("check, answer", RIGHT, ids=lambda x: getattr(x, "__name__", ""))
 def test_a_right_answer_is_accepted_again_and_again(check, answer):
     said = check(answer)
