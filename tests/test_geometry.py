@@ -1,0 +1,111 @@
+"""Figures of chapters 04 to 06 draw what they are given, and draw without a warning."""
+
+import io
+import warnings
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from superposition import figures
+from superposition.figures.style import Plot
+
+
+def drawn(figure):
+    assert isinstance(figure, Plot)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figure.savefig(io.BytesIO(), format="png", dpi=60)
+
+
+def test_a_plot_shows_itself_the_same_way_each_time():
+    figure = figures.transfers({"one": np.eye(3)})
+    assert figure._repr_png_().startswith(b"\x89PNG")
+    assert figure._repr_png_() == figure._repr_png_()
+
+
+def test_interval_is_students():
+    runs = np.random.default_rng(0).normal(size=(7, 3))
+    mean, low, high = figures.interval(runs)
+    for column, ends in zip(runs.T, zip(mean, low, high, strict=True), strict=True):
+        wanted = scipy.stats.t.interval(0.95, 6, loc=column.mean(), scale=scipy.stats.sem(column))
+        assert ends == pytest.approx((column.mean(), *wanted))
+
+
+def test_the_shadow_falls_where_p_says():
+    rng = np.random.default_rng(0)
+    K = np.linalg.cholesky([[5, 2], [2, 1]]) @ rng.normal(size=(2, 200))
+    k_i, k_j = np.array([3.0, 1.0]), np.array([3.0, 2.0])
+    C = K @ K.T / 200
+    p = k_i @ np.linalg.solve(C, k_j) / (k_i @ np.linalg.solve(C, k_i))
+    figure = figures.whitened_plane(K, k_i, k_j)
+    raw, white = ([line.get_xydata() for line in axis.lines if line.get_marker() == "o"] for axis in figure.axes)
+    np.testing.assert_allclose(raw[0][0], p * k_i)
+    shadow = next(line.get_xydata() for line in figure.axes[1].lines if line.get_linestyle() == "--")
+    tip, foot = shadow
+    np.testing.assert_allclose(foot, white[0][0])
+    assert (tip - foot) @ foot == pytest.approx(0, abs=1e-10)
+    cloud = np.array(figure.axes[1].collections[0].get_offsets()).T
+    np.testing.assert_allclose(cloud @ cloud.T / 200, np.eye(2), atol=1e-10)
+    drawn(figure)
+
+
+def test_damage_is_drawn_against_every_angle():
+    damage = np.linspace(1, -1, 9)
+    angles = {"raw": np.linspace(0, 170, 9), "whitened": np.linspace(10, 160, 9)}
+    figure = figures.damage_around(angles, damage)
+    shown = {line.get_label(): line.get_data() for line in figure.axes[0].lines}
+    for name, values in angles.items():
+        np.testing.assert_allclose(shown[name], (values, damage))
+    degrees, cosine = shown["cosine"]
+    np.testing.assert_allclose(cosine, np.cos(np.radians(degrees)))
+    drawn(figure)
+
+
+def test_capacity_draws_the_mean_and_what_is_forced():
+    N, runs = np.array([8, 16, 32]), np.random.default_rng(0).uniform(size=(5, 3))
+    figure = figures.capacity(N, runs, 16)
+    measured, expected, forced = figure.axes[0].lines[:3]
+    np.testing.assert_allclose(measured.get_ydata(), runs.mean(0))
+    x, y = expected.get_data()
+    np.testing.assert_allclose(y, (x - 16) / 14)
+    np.testing.assert_allclose(forced.get_ydata(), x / 16 - 1)
+    drawn(figure)
+
+
+def test_null_spread_and_keys_that_fit_draw_what_they_get():
+    widths = [8, 16, 32]
+    runs = {"a": np.random.default_rng(0).uniform(size=(4, 3))}
+    figure = figures.null_spread(widths, runs, {"a": np.ones(3)})
+    lines = [line.get_ydata() for line in figure.axes[0].lines]
+    assert any(np.allclose(y, runs["a"].mean(0)) for y in lines if len(y) == 3)
+    drawn(figure)
+    grid = np.linspace(0.01, 0.4, 5)
+    fit, most = {4: np.full(5, 20.0)}, {4: np.array([20.0, 50.0, np.inf, np.inf, np.inf])}
+    figure = figures.keys_that_fit(grid, fit, most)
+    np.testing.assert_allclose(figure.axes[0].lines[0].get_data(), (grid, fit[4]))
+    np.testing.assert_allclose(figure.axes[0].lines[1].get_ydata(), most[4])
+    drawn(figure)
+
+
+def test_transfers_show_the_matrices_on_one_scale():
+    matrices = {"one": np.eye(3), "two": np.arange(9.0).reshape(3, 3)}
+    figure = figures.transfers(matrices)
+    for axis, (name, matrix) in zip(figure.axes, matrices.items(), strict=False):
+        assert axis.get_title() == name
+        np.testing.assert_allclose(axis.images[0].get_array(), matrix)
+        assert axis.images[0].get_clim() == (-1, 1)
+    drawn(figure)
+
+
+def test_lifetimes_leave_out_what_a_rule_did_not_do():
+    n, rng = np.arange(1, 6), np.random.default_rng(0)
+    errors = {name: rng.uniform(size=(4, 5)) for name in ("always", "stops")}
+    damage = {name: rng.uniform(1, 2, size=(4, 5)) for name in errors}
+    errors["stops"][:, 3:] = damage["stops"][:, 3:] = np.nan
+    figure = figures.lifetimes(n, errors, damage, 4)
+    left, right = ([line.get_data() for line in axis.lines[:2]] for axis in figure.axes)
+    np.testing.assert_allclose(left[0], (n, errors["always"].mean(0)))
+    np.testing.assert_allclose(left[1], (n[:3], errors["stops"][:, :3].mean(0)))
+    np.testing.assert_allclose(right[1], (n[:3], np.exp(np.log(damage["stops"][:, :3]).mean(0))))
+    drawn(figure)
