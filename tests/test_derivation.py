@@ -80,6 +80,135 @@ def shown(chapter: str, name: str) -> str:
     raise AssertionError(f"{name} is not shown in chapter {chapter}")
 
 
+# --- 01 the memory ------------------------------------------------------------------------------------------
+
+
+class Pairs:
+    """N random pairs; the keys of one scale, and of full row rank where N ≥ d_m."""
+
+    def __init__(self, seed: int, d: int, d_m: int, N: int, scale: float = 1.0) -> None:
+        rng = self.rng = np.random.default_rng(seed)
+        self.K, self.V = scale * rng.normal(size=(d_m, N)), rng.normal(size=(d, N))
+        self.C = self.K @ self.K.T
+        assume(np.linalg.cond(self.K) < 1e3)
+        self.W = np.linalg.lstsq(self.K.T, self.V.T, rcond=None)[0].T
+
+    def loss(self, W: np.ndarray) -> float:
+        return sum(float(np.sum((W @ k - v) ** 2)) for k, v in zip(self.K.T, self.V.T, strict=True))
+
+
+@st.composite
+def pairs(draw):
+    d_m = draw(st.integers(1, 7))
+    scale = draw(st.sampled_from([1e-2, 1.0, 1e2]))
+    return Pairs(draw(seeds), draw(st.integers(1, 4)), d_m, d_m + draw(st.integers(0, 12)), scale)
+
+
+@settings(max_examples=30, deadline=None)
+@given(pairs())
+def test_crosstalk_is_the_sum_over_the_other_facts(q):
+    for i, k in enumerate(q.K.T):
+        others = sum((q.V[:, j] * (q.K[:, j] @ k) for j in range(q.K.shape[1]) if j != i), np.zeros(len(q.V)))
+        close(q.V @ q.K.T @ k, q.V[:, i] * (k @ k) + others)
+
+
+@pytest.mark.parametrize("d_m, N", [(5, 2), (8, 30), (30, 31)])
+def test_noise_of_the_outer_product_memory(d_m, N):
+    rng = np.random.default_rng(d_m)
+    K, V = rng.normal(size=(4000, d_m, N)), rng.normal(size=(4000, 3, N))
+    K /= np.linalg.norm(K, axis=1, keepdims=True)
+    error = V @ (K.swapaxes(1, 2) @ K[:, :, :1]) - V[:, :, :1]
+    ratio = np.sum(error**2, axis=(1, 2)) / 3
+    assert abs(ratio.mean() - (N - 1) / d_m) < 4 * ratio.std() / 4000**0.5
+
+
+@settings(max_examples=30, deadline=None)
+@given(pairs())
+def test_gradient_of_the_loss(q):
+    W, gradient = q.rng.normal(size=q.W.shape), np.zeros_like(q.W)
+    for at in np.ndindex(*q.W.shape):
+        step = np.zeros_like(q.W)
+        step[at] = 1.0
+        gradient[at] = (q.loss(W + step) - q.loss(W - step)) / 2  # exact for a quadratic
+    close(2 * (W @ q.K - q.V) @ q.K.T, gradient)
+
+
+@settings(max_examples=40, deadline=None)
+@given(pairs())
+def test_normal_equation_and_its_solution(q):
+    close(q.W @ q.C, q.V @ q.K.T, 1e-6)
+    close(q.V @ q.K.T @ np.linalg.inv(q.C), q.W, 1e-6)
+    close(rules.least_squares(q.K, q.V), q.W, 1e-6)
+
+
+def test_what_sympy_derives_about_the_memory_is_shown():
+    assert shown("01", "gradient").endswith(r"= 2 \left(W K - V\right) K^{\top}")
+    assert shown("01", "normal") == r"W C = V K^{\top}"
+    assert shown("01", "solution") == r"W = V K^{\top} C^{-1}"
+
+
+@settings(max_examples=40, deadline=None)
+@given(pairs())
+def test_every_other_memory_does_worse_by_its_distance(q):
+    D = q.rng.normal(size=q.W.shape) * np.linalg.norm(q.W)
+    excess = q.loss(q.W + D) - q.loss(q.W)
+    close(excess, np.sum((D @ q.K) ** 2), 1e-6)
+    assert excess > 0
+
+
+@settings(max_examples=30, deadline=None)
+@given(pairs())
+def test_each_value_is_attached_to_the_corrected_key(q):
+    close(sum(np.outer(v, np.linalg.solve(q.C, k)) for k, v in zip(q.K.T, q.V.T, strict=True)), q.W, 1e-6)
+
+
+@settings(max_examples=40, deadline=None)
+@given(pairs())
+def test_answers_are_a_projection_of_the_values(q):
+    H = q.K.T @ np.linalg.inv(q.C) @ q.K
+    assert np.allclose(q.W @ q.K, q.V @ H, atol=1e-8)
+    assert np.allclose(H @ H, H, atol=1e-8) and np.allclose(H, H.T, atol=1e-8)
+    leverages = [k @ np.linalg.solve(q.C, k) for k in q.K.T]
+    assert np.allclose(np.diag(H), leverages) and np.isclose(sum(leverages), len(q.C))
+
+
+def test_the_fourth_fact_in_fractions():
+    K = sp.Matrix([[1, 1, 0, 1], [1, 0, 1, 1], [0, 1, 1, 1]])
+    answers = algebra.memory_matrix(K, sp.eye(4)) * K
+    assert 7 * answers == sp.Matrix([[6, -1, -1, 2], [-1, 6, -1, 2], [-1, -1, 6, 2], [2, 2, 2, 3]])
+
+
+@settings(max_examples=40, deadline=None)
+@given(seeds, st.integers(1, 3), st.integers(1, 7), st.integers(0, 6))
+def test_room_for_as_many_facts_as_dimensions(seed, d, d_m, drop):
+    N = max(1, d_m - drop)
+    q = Pairs(seed, d, d_m, N)
+    assert np.allclose(q.V @ np.linalg.inv(q.K.T @ q.K) @ q.K.T @ q.K, q.V)
+    K = np.column_stack([q.K, q.K @ q.rng.normal(size=N)])  # one key more, dependent on the others
+    V = q.rng.normal(size=(d, N + 1))
+    best = np.linalg.lstsq(K.T, V.T, rcond=None)[0].T
+    assert np.linalg.norm(best @ K - V) > 1e-6
+
+
+@settings(max_examples=20, deadline=None)
+@given(pairs())
+def test_random_values_miss_the_share_outside_the_projection(q):
+    N, d_m = q.K.shape[1], len(q.C)
+    H = q.K.T @ np.linalg.inv(q.C) @ q.K
+    assert np.isclose(np.trace(np.eye(N) - H) / N, 1 - d_m / N)
+    missed = []
+    for unit in np.eye(N)[:, None]:
+        q.V = unit
+        missed.append(q.loss(np.linalg.lstsq(q.K.T, unit.T, rcond=None)[0].T))
+    assert np.isclose(np.mean(missed), 1 - d_m / N)  # E|W K - V|²/E|V|² for white values is the mean over a basis
+
+
+def test_a_product_is_a_sum_over_hidden_units():
+    rng = np.random.default_rng(0)
+    W, k = rng.normal(size=(3, 5)), rng.normal(size=5)
+    close(sum(k[a] * W[:, a] for a in range(5)), W @ k)
+
+
 # --- 02 the single edit -------------------------------------------------------------------------------------
 
 

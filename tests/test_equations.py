@@ -20,6 +20,21 @@ DERIVATION, ALGEBRA, RULES, MEMORY = (
 SUPERPOSITION, CAPACITY, EDITORS = (f"tests/test_{name}.py::" for name in ("superposition", "capacity", "editors"))
 
 LABELS = {
+    # 01 the memory
+    "eq-memory-crosstalk": DERIVATION + "test_crosstalk_is_the_sum_over_the_other_facts",
+    "eq-memory-noise": DERIVATION + "test_noise_of_the_outer_product_memory",
+    "eq-memory-gradient": DERIVATION + "test_gradient_of_the_loss",
+    "eq-memory-normal": DERIVATION + "test_normal_equation_and_its_solution",
+    "eq-memory-solution": DERIVATION + "test_normal_equation_and_its_solution",
+    "thm-memory-best": DERIVATION + "test_every_other_memory_does_worse_by_its_distance",
+    "eq-memory-excess": DERIVATION + "test_every_other_memory_does_worse_by_its_distance",
+    "eq-memory-dual": DERIVATION + "test_each_value_is_attached_to_the_corrected_key",
+    "eq-memory-recall": DERIVATION + "test_answers_are_a_projection_of_the_values",
+    "eq-memory-trace": DERIVATION + "test_answers_are_a_projection_of_the_values",
+    "thm-memory-room": DERIVATION + "test_room_for_as_many_facts_as_dimensions",
+    "eq-memory-few": DERIVATION + "test_room_for_as_many_facts_as_dimensions",
+    "eq-memory-share": DERIVATION + "test_random_values_miss_the_share_outside_the_projection",
+    "eq-memory-units": DERIVATION + "test_a_product_is_a_sum_over_hidden_units",
     # 02 the single edit
     "eq-single-damage": DERIVATION + "test_damage_needs_only_the_second_moment",
     "eq-single-objectives": DERIVATION + "test_stored_values_add_a_constant_for_the_least_squares_memory",

@@ -12,6 +12,18 @@ def solve(C, k):
     return np.linalg.solve(C, k)
 
 
+# --- 01 the memory ------------------------------------------------------------------------------------------
+
+
+def observe(W, C, k, v):
+    C = C + np.outer(k, k)
+    return W + np.outer(v - W @ k, solve(C, k)), C
+
+
+def observe_as_an_edit(W, C, k, v):
+    return W + rules.rome(W, k, v, C), C + np.outer(k, k)
+
+
 # --- 02 the single edit -------------------------------------------------------------------------------------
 
 
@@ -44,9 +56,20 @@ def memit(W, C, K_e, V_e):
     return W + rules.memit(W, K_e, V_e, C)
 
 
-RIGHT = [(exercises.check_02_edit, edit), (exercises.check_02_batch, batch)]
+RIGHT = [
+    (exercises.check_01_memory, rules.least_squares),
+    (exercises.check_01_observe, observe),
+    (exercises.check_02_edit, edit),
+    (exercises.check_02_batch, batch),
+]
 
 WRONG = [
+    (exercises.check_01_memory, lambda K, V: V @ K.T, "times the least possible"),
+    (exercises.check_01_memory, lambda K, V: solve(K @ K.T, K @ V.T), "shape"),
+    (exercises.check_01_observe, lambda W, C, k, v: W, "Return a pair"),
+    (exercises.check_01_observe, lambda W, C, k, v: (observe(W, C, k, v)[0], C), "not the second moment"),
+    (exercises.check_01_observe, lambda W, C, k, v: (W, C + np.outer(k, k)), "unchanged"),
+    (exercises.check_01_observe, observe_as_an_edit, "not the best memory"),
     (exercises.check_02_edit, lambda W, C, k, v: None, "returned None"),
     (exercises.check_02_edit, lambda W, C, k, v: rules.rome(W, k, v, C).T, "shape"),
     (exercises.check_02_edit, lambda W, C, k, v: W * np.nan, "NaN"),

@@ -87,6 +87,52 @@ def _check_write(function: Callable[..., Any], problem: _Problem, single: bool) 
     )
 
 
+def check_01_memory(function: Callable[..., Any]) -> str:
+    """Check ``function(K, V)``: the least-squares memory W (d, d_m) of the pairs in the columns of K and V.
+
+    Oracle: a generic least-squares solver. Chapter ``book/01-memory.ipynb``.
+    """
+    for problem in _problems(1):
+        V = problem.W @ problem.K + np.random.default_rng(problem.N).normal(size=(problem.d, problem.N))
+        arguments = {"K": problem.K.copy(), "V": V.copy()}
+        W = _array(function(*arguments.values()), problem.W.shape, "W", problem)
+        _untouched({"K": problem.K, "V": V}, arguments)
+        oracle = np.linalg.lstsq(problem.K.T, V.T, rcond=None)[0].T
+        loss, least = np.sum((W @ problem.K - V) ** 2), np.sum((oracle @ problem.K - V) ** 2)
+        assert not _far(W, oracle), (
+            f"The answers miss the values by {loss / least:.2f} times the least possible ({problem}): "
+            "is C⁻¹ there, and on the side of the keys?"
+        )
+    return f"Right: {ROUNDS} random memories, none could answer better."
+
+
+def check_01_observe(function: Callable[..., Any]) -> str:
+    """Check ``function(W, C, k, v) -> (W_new, C_new)``: the least-squares memory with one more pair, and its moment.
+
+    Oracle: a generic least-squares solver on all pairs. Chapter ``book/01-memory.ipynb``.
+    """
+    for problem in _problems(11):
+        V = problem.W @ problem.K + np.random.default_rng(problem.N).normal(size=(problem.d, problem.N))
+        W = np.linalg.lstsq(problem.K.T, V.T, rcond=None)[0].T
+        before = {"W": W, "C": problem.C, "k": problem.K_e[:, 0], "v": problem.V_e[:, 0]}
+        arguments = {name: array.copy() for name, array in before.items()}
+        answer = function(*arguments.values())
+        assert isinstance(answer, tuple) and len(answer) == 2, "Return a pair: the new W and the new C."
+        W_new = _array(answer[0], W.shape, "W", problem)
+        C_new = _array(answer[1], problem.C.shape, "C", problem)
+        _untouched(before, arguments)
+        K_all, V_all = np.hstack([problem.K, problem.K_e]), np.hstack([V, problem.V_e])
+        assert not _far(C_new, K_all @ K_all.T), f"C is not the second moment of all keys, old and new ({problem})."
+        oracle = np.linalg.lstsq(K_all.T, V_all.T, rcond=None)[0].T
+        assert _far(W_new, W) or not _far(oracle, W), f"W came back unchanged ({problem})."
+        assert not _far(W_new, oracle), (
+            f"W is not the best memory of all pairs ({problem}): it answers the new key with an error of "
+            f"{np.linalg.norm(W_new @ before['k'] - before['v']):.2f}, and "
+            f"{np.linalg.norm(oracle @ before['k'] - before['v']):.2f} is right."
+        )
+    return f"Right: {ROUNDS} memories took one more fact each, as if they had seen all facts at once."
+
+
 def check_02_edit(function: Callable[..., Any]) -> str:
     """``function(W, C, k_e, v_e) -> W_hat``: the least change in the metric of C that stores one fact.
 

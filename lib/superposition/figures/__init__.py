@@ -1,6 +1,6 @@
 """Every plot of the book, by part: functions of records and arrays that return a Matplotlib figure."""
 
-from superposition.figures.derivation import shares_of_others, touching_ellipse
+from superposition.figures.derivation import recall_against_load, shares_of_others, touching_ellipse
 from superposition.figures.geometry import (
     capacity,
     damage_around,
@@ -25,6 +25,7 @@ __all__ = [
     "lifetimes",
     "needed_and_found",
     "null_spread",
+    "recall_against_load",
     "shares_of_others",
     "touching_ellipse",
     "transfers",

@@ -78,3 +78,34 @@ def shares_of_others(naive: Float[np.ndarray, " m"], exact: Float[np.ndarray, " 
     axis.set(xlabel="share of the edit's residual that arrives at another key", ylabel="number of keys")
     axis.legend(loc="upper left")
     return figure
+
+
+# --- 01: room in a memory -------------------------------------------------------------------------------------
+
+
+@mpl.rc_context(STYLE)
+def recall_against_load(
+    loads: Float[np.ndarray, " n"], outer: Float[np.ndarray, " n"], fitted: Float[np.ndarray, " n"]
+) -> Figure:
+    """Relative squared error of two memories against ``N/d_m``: measured (dots), expected for random facts (lines)."""
+    figure, ((axis,),) = canvas(height=3.1)
+    x = np.linspace(0.01, loads.max(), 400)
+    axis.plot(x, x, color=VERMILION, lw=1.4)
+    axis.plot(x, np.maximum(0, 1 - 1 / x), color=BLUE, lw=1.4)
+    axis.plot(loads, outer, "s", color=VERMILION, label="outer products, $V K^\\top$", clip_on=True)
+    axis.plot(loads, fitted, "o", color=BLUE, label="best memory, $V K^\\top C^{-1}$", clip_on=False, zorder=3)
+    axis.axvline(1, color=FAINT, lw=0.8, ls="--")
+    axis.annotate(
+        "one fact for\neach dimension",
+        (1, 1.5),
+        xytext=(-6, 0),
+        textcoords="offset points",
+        color="#555555",
+        ha="right",
+    )
+    axis.axhline(1, color=FAINT, lw=0.8, ls=":")
+    axis.set(xlim=(0, loads.max()), ylim=(0, 1.8))
+    axis.set_xlabel("facts stored per dimension, $N/d_m$")
+    axis.set_ylabel("squared error of the answers\n(1: the size of the values)")
+    axis.legend(loc="lower right")
+    return figure
