@@ -14,6 +14,8 @@ COMMANDS = {
         "python -m superposition measure --model smollm2 --facts book --limit 128 --text book --tokens 24576 "
         "--out _build/measurements/smollm2-128 --compact book/records/smollm2-128.json"
     ),
+    "toy-memory": "python benchmarks/make_toys.py memory --out book/records/toy-memory.json",
+    "toy-autoencoders": "python benchmarks/make_toys.py autoencoders --out book/records/toy-autoencoders.json",
     "benchmark-measuring": "python benchmarks/measuring.py --out book/records/benchmark-measuring.json",
 }
 

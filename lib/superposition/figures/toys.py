@@ -1,0 +1,355 @@
+"""Plots of the toy worlds: lives of a memory, and the features of small autoencoders (Part II)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from superposition import toys
+from superposition.figures.geometry import GREY, _band, interval
+from superposition.figures.style import BLUE, CYCLE, ORANGE, STYLE, VERMILION, canvas
+
+MARKS = "os^Dv*P"
+DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)))
+
+
+def _plain_ticks(axis: Axes, x: Sequence[float] = (), y: Sequence[float] = ()) -> None:
+    """Ticks in plain numbers on a logarithmic axis."""
+    if len(x):
+        axis.set_xticks(x, labels=[f"{value:g}" for value in x])
+    if len(y):
+        axis.set_yticks(y, labels=[f"{value:g}" for value in y])
+    axis.minorticks_off()
+
+
+# --- 07: a toy memory -----------------------------------------------------------------------------------------
+
+
+def forgetting_curves(n: np.ndarray, runs: Mapping[str, np.ndarray], d_m: int) -> Figure:
+    """Damage after n edits, relative to that of a memory that lost all, by load; dashed, the law for fresh keys.
+
+    Parameters
+    ----------
+    n : array
+        Numbers of edits.
+    runs : mapping of str to (seeds, len(n)) array
+        By load; NaN where no stored fact is left to edit.
+    d_m : int
+    """
+    with mpl.rc_context(STYLE):
+        figure, axes = canvas(height=3.6)
+        axis = axes[0, 0]
+        for (name, values), colour, mark in zip(runs.items(), (*CYCLE[:3], *CYCLE[3:]), MARKS, strict=False):
+            there = np.isfinite(values).all(axis=0)
+            _band(axis, n[there] / d_m, values[:, there], colour, name, marker=mark, markersize=4, linewidth=1.4)
+        fine = np.linspace(0, n.max(), 200)
+        axis.plot(fine / d_m, toys.forgetting(fine, d_m), color=GREY, linestyle="--", label="law for random keys")
+        axis.set_xlabel("edits per dimension, $n/d_m$")
+        axis.set_ylabel("damage (1: nothing is left)")
+        axis.legend(title="load $N/d_m$", ncols=2)
+    return figure
+
+
+def growth(n: np.ndarray, runs: Mapping[str, np.ndarray], d_m: int) -> Figure:
+    """Root-mean-square damage against the number of edits, both logarithmic, one band for each arm."""
+    with mpl.rc_context(STYLE):
+        figure, axes = canvas(height=4.3)
+        axis = axes[0, 0]
+        for (name, values), colour, mark, dash in zip(runs.items(), CYCLE, MARKS, DASHES, strict=False):
+            mean, low, high = interval(np.log(values))
+            axis.fill_between(n, np.exp(low), np.exp(high), color=colour, alpha=0.2, linewidth=0)
+            axis.plot(
+                n, np.exp(mean), color=colour, marker=mark, markersize=4, linestyle=dash, linewidth=1.4, label=name
+            )
+        end = np.array([d_m, n.max()])
+        top = np.exp(np.log(list(runs.values())[-1][:, -1]).mean()) * 1.5
+        for power, name in ((1, "∝ n"), (0.5, "∝ √n")):
+            height = top if power == 1 else top / 4.2
+            axis.plot(end, height * (end / end[1]) ** power, color=GREY, linewidth=0.9)
+            axis.annotate(name, (end[1], height), color=GREY, ha="right", va="bottom")
+        axis.axvline(d_m, color=GREY, linewidth=0.8, linestyle=":")
+        axis.annotate("$d_m$", (d_m, 0.02), xycoords=axis.get_xaxis_transform(), color=GREY, ha="right")
+        axis.set_xscale("log")
+        axis.set_yscale("log")
+        _plain_ticks(axis, [1, 3, 10, 30, 100, 300], [0.2, 0.5, 1, 2, 5, 10, 20])
+        axis.set_xlabel("edits n (logarithmic)")
+        axis.set_ylabel("damage, r.m.s. (logarithmic)")
+        figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return figure
+
+
+def earlier_edits(runs: np.ndarray, d_m: int) -> Figure:
+    """What later edits did to each edit, in the order they were made; dashed, the law for random keys."""
+    n = runs.shape[1]
+    j = np.arange(1, n + 1)
+    with mpl.rc_context(STYLE):
+        figure, axes = canvas(height=3.0)
+        axis = axes[0, 0]
+        _band(axis, j, runs, BLUE, "measured", linewidth=1.2)
+        axis.plot(j, 2 * toys.forgetting(n - j, d_m), color=VERMILION, linestyle="--", label="law for random keys")
+        axis.set_xlabel("edit j, from the first to the last")
+        axis.set_ylabel("squared damage to edit j")
+        axis.set_ylim(bottom=0)
+        axis.legend()
+    return figure
+
+
+def price_of_exactness(
+    n: np.ndarray, errors: Mapping[str, np.ndarray], damage: Mapping[str, np.ndarray], d_m: int
+) -> Figure:
+    """Error of the edits so far, and damage to the stored keys with the hard recursion's law, by editor.
+
+    Parameters
+    ----------
+    n : array
+    errors, damage : mapping of str to (seeds, len(n)) array
+        NaN where an editor has stopped; the damage is drawn as a geometric mean.
+    d_m : int
+        Where the space is full.
+    """
+    with mpl.rc_context(STYLE):
+        figure, axes = canvas(1, 2, height=4.2)
+        for name, colour, dash in zip(errors, CYCLE, DASHES, strict=False):
+            there = np.isfinite(errors[name]).all(axis=0)
+            _band(axes[0, 0], n[there], errors[name][:, there], colour, name, linestyle=dash)
+            mean, low, high = interval(np.log(damage[name][:, there]))
+            axes[0, 1].fill_between(n[there], np.exp(low), np.exp(high), color=colour, alpha=0.2, linewidth=0)
+            axes[0, 1].plot(n[there], np.exp(mean), color=colour, linestyle=dash)
+        fine = np.linspace(1, d_m - 1.5, 200)
+        axes[0, 1].plot(fine, toys.hard_price(fine, d_m), color=GREY, linewidth=1.2, label="$n/(d_m-n-1)$")
+        axes[0, 0].set_title("Error of the edits so far")
+        axes[0, 1].set_title("Damage to the stored keys")
+        axes[0, 1].set_yscale("log")
+        axes[0, 1].set_ylim(0.01, 300)
+        _plain_ticks(axes[0, 1], y=[0.01, 0.1, 1, 10, 100])
+        axes[0, 0].set_ylabel("squared, over what was asked")
+        for axis in axes[0]:
+            axis.axvline(d_m, color=GREY, linewidth=0.8)
+            axis.text(d_m + 1, 0.97, "$d_m$", transform=axis.get_xaxis_transform(), va="top", color=GREY)
+            axis.set_xlabel("edits n")
+        axes[0, 1].legend(loc="lower right")
+        figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    return figure
+
+
+# --- 08: features in superposition ----------------------------------------------------------------------------
+
+
+def feature_planes(panels: Mapping[str, np.ndarray]) -> Figure:
+    """Directions of features in the plane, a panel for each W (2, n); the later feature, the paler."""
+    with mpl.rc_context(STYLE):
+        figure, axes = canvas(1, len(panels), height=2.7, sharex=True, sharey=True)
+        for axis, (title, W) in zip(axes[0], panels.items(), strict=True):
+            n = W.shape[1]
+            for i, (x, y) in enumerate(W.T):
+                colour = mpl.colormaps["viridis"](0.85 * i / max(n - 1, 1))
+                axis.plot([0, x], [0, y], color=colour, linewidth=2)
+                axis.plot(x, y, "o", color=colour, markersize=6)
+                if np.hypot(x, y) > 0.3:
+                    axis.annotate(
+                        str(i + 1), (1.22 * x, 1.22 * y), ha="center", va="center", fontsize=9, color="#333333"
+                    )
+            axis.set_title(title, fontsize=10)
+            axis.set_aspect("equal")
+            axis.set_xlim(-1.6, 1.6)
+            axis.set_ylim(-1.6, 1.6)
+            axis.axhline(0, color="#dddddd", linewidth=0.8, zorder=0)
+            axis.axvline(0, color="#dddddd", linewidth=0.8, zorder=0)
+            axis.set_xticks([-1, 0, 1])
+            axis.set_yticks([-1, 0, 1])
+            axis.set_xlabel("$h_1$")
+        axes[0, 0].set_ylabel("$h_2$")
+    return figure
+
+
+def solids(panels: Mapping[str, tuple[np.ndarray, float]]) -> Figure:
+    """Small geometries: each W (m, n), m up to 3, with an edge between features whose cosine is its least or near it.
+
+    Parameters
+    ----------
+    panels : mapping of str to (W, dimensionality)
+    """
+    with mpl.rc_context(STYLE):
+        figure, holder = canvas(height=2.9)
+        holder[0, 0].remove()
+        for place, (title, (W, share)) in enumerate(panels.items(), start=1):
+            points = np.zeros((3, W.shape[1]))
+            points[: len(W)] = W
+            if len(W) == 3:  # turn the solid so that its first feature points up
+                rotation, _ = np.linalg.qr(np.column_stack([W[:, 0], W[:, 1], np.cross(W[:, 0], W[:, 1])]))
+                points = (rotation.T @ W)[[2, 1, 0]]
+                points *= np.sign(points[2, 0])
+            axis = figure.add_subplot(1, len(panels), place, projection="3d")
+            flat = len(W) < 3
+            axis.view_init(elev=90 if flat else 18, azim=-90 if flat else 35)
+            cosines = toys.feature_cosines(W, 0)
+            edge = cosines < np.sort(cosines, axis=1)[:, :1] + 0.12
+            for i in range(W.shape[1]):
+                axis.plot(*np.stack([points[:, i] * 0, points[:, i]]).T, color=BLUE, linewidth=1.8)
+                axis.plot(*points[:, i, None], "o", color=BLUE, markersize=6)
+                for j in np.flatnonzero(edge[i] | edge[:, i]):
+                    if W.shape[1] > 2:
+                        axis.plot(*points[:, [i, j]], color=ORANGE, linewidth=0.8)
+            axis.set_box_aspect((1, 1, 1), zoom=1.45)
+            for limits in (axis.set_xlim, axis.set_ylim, axis.set_zlim):
+                limits(-1.15, 1.15)
+            axis.set_axis_off()
+            axis.set_title(f"{title}\nD = {share:.3g}", fontsize=9.5, fontweight="normal", y=0.97)
+    return figure
+
+
+def phase_plane(
+    aspects: np.ndarray, densities: np.ndarray, outcomes: Mapping[str, np.ndarray], threshold: np.ndarray
+) -> Figure:
+    """Share of seeds with each outcome over importance and density, with the predicted boundary.
+
+    Parameters
+    ----------
+    aspects, densities : array
+        Relative importance of the second feature, and the probability that a feature is there.
+    outcomes : mapping of str to (len(aspects), len(densities)) array
+        Shares between 0 and 1.
+    threshold : array
+        The density below which an antipodal pair pays, for each aspect.
+    """
+    with mpl.rc_context(STYLE):
+        figure, axes = canvas(1, len(outcomes), height=3.1, sharey=True)
+        for axis, (name, share) in zip(axes[0], outcomes.items(), strict=True):
+            image = axis.pcolormesh(densities, aspects, share, cmap="cividis", vmin=0, vmax=1, shading="nearest")
+            axis.plot(threshold, aspects, color=VERMILION, linewidth=2.2)
+            axis.set_xscale("log")
+            axis.set_yscale("log")
+            _plain_ticks(axis, [0.05, 0.1, 0.2, 0.5, 1], [0.1, 0.3, 1, 3, 10])
+            axis.set_xlim(densities[0], densities[-1])
+            axis.set_title(name, fontsize=10)
+            axis.set_xlabel("density q")
+        axes[0, 0].set_ylabel("importance of feature 2")
+        bar = figure.colorbar(image, ax=axes, shrink=0.9)
+        bar.set_label("share of seeds")
+    return figure
+
+
+def dimensionality_steps(sparsity: np.ndarray, D: np.ndarray, norms: np.ndarray, m: int) -> Figure:
+    """Dimensions per feature of large autoencoders (top), and the dimensionality of each feature (bottom).
+
+    Parameters
+    ----------
+    sparsity : array
+        1/q, one for each condition.
+    D, norms : (seeds, conditions, n) arrays
+        Dimensionality and length of each feature; features shorter than 0.5 are left out.
+    m : int
+    """
+    with mpl.rc_context(STYLE):
+        figure, axes = canvas(2, 1, height=5.4, sharex=True)
+        ratio = m / (norms.astype(float) ** 2).sum(-1)
+        _band(axes[0, 0], sparsity, ratio, BLUE, "", marker="o", markersize=4)
+        rng = np.random.default_rng(0)
+        for seed in range(len(D)):
+            for x, values, lengths in zip(sparsity, D[seed], norms[seed], strict=True):
+                values = values[lengths > 0.5]
+                spread = x * np.exp(rng.normal(scale=0.02, size=len(values)))
+                axes[1, 0].plot(spread, values, ".", color=BLUE, markersize=2.5, alpha=0.35)
+        for axis in axes[:, 0]:
+            for name, fraction in toys.FRACTIONS.items():
+                axis.axhline(fraction, color=ORANGE, linewidth=0.9, zorder=0)
+                if axis is axes[1, 0]:
+                    axis.annotate(
+                        name,
+                        (1.005, fraction),
+                        xycoords=axis.get_yaxis_transform(),
+                        fontsize=9,
+                        va="top" if name == "square antiprism" else "center",
+                        color="#444444",
+                    )
+            axis.set_xscale("log")
+            axis.set_ylim(0, 1.08)
+        _plain_ticks(axes[1, 0], [1, 1.5, 2, 3, 5, 10, 20, 50])
+        axes[0, 0].minorticks_off()
+        axes[0, 0].set_ylabel("$m/\\|W\\|_F^2$")
+        axes[1, 0].set_ylabel("$D_i$ of each feature")
+        axes[1, 0].set_xlabel("sparsity, 1/q (logarithmic)")
+    return figure
+
+
+def overlap_and_loss(m: np.ndarray, overlaps: np.ndarray, losses: np.ndarray, n: int) -> Figure:
+    """Mean squared overlap and loss of autoencoders (one row of seeds for each width) against the width m."""
+    with mpl.rc_context(STYLE):
+        figure, axes = canvas(1, 2, height=3.1)
+        fine = np.geomspace(m[0], m[-1], 50)
+        for axis, runs, name in zip(axes[0], (overlaps, losses), ("mean squared overlap", "loss"), strict=True):
+            mean, low, high = interval(runs.T)
+            axis.errorbar(m, mean, [mean - low, high - mean], color=BLUE, fmt="o", markersize=5, capsize=3)
+            axis.set_xscale("log", base=2)
+            axis.set_yscale("log")
+            axis.set_xlabel("width m (logarithmic)")
+            axis.set_title(name, fontsize=10)
+            _plain_ticks(axis, list(m))
+        axes[0, 0].plot(fine, 1 / fine, color=GREY, linestyle="--", label="1/m")
+        axes[0, 0].plot(fine, (n - fine) / (fine * (n - 1)), color=VERMILION, label="Welch's bound")
+        scale = losses[0].mean() * m[0]
+        axes[0, 1].plot(fine, scale / fine, color=GREY, linestyle="--", label="∝ 1/m")
+        _plain_ticks(axes[0, 0], y=[0.01, 0.02, 0.05, 0.1])
+        top = losses.mean(1).max()
+        _plain_ticks(axes[0, 1], y=[float(f"{top * x:.1g}") for x in (1, 0.5, 0.2, 0.1, 0.05)])
+        for axis in axes[0]:
+            axis.legend()
+    return figure
+
+
+def features_by_sparsity(sparsity: np.ndarray, runs: Mapping[str, np.ndarray]) -> Figure:
+    """Statistics of P, features as keys, against sparsity: a panel each; (seeds, conditions) arrays, NaN left out."""
+    with mpl.rc_context(STYLE):
+        figure, axes = canvas(1, len(runs), height=2.9)
+        for axis, (name, values) in zip(axes[0], runs.items(), strict=True):
+            there = np.isfinite(values).all(axis=0)
+            _band(axis, sparsity[there], values[:, there], BLUE, "", marker="o", markersize=4)
+            axis.axhline(0, color=GREY, linewidth=0.8, linestyle="--")
+            axis.set_title(name, fontsize=10)
+            axis.set_xscale("log")
+            _plain_ticks(axis, [2, 5, 10, 20, 50])
+            axis.set_xlabel("sparsity, 1/q")
+    return figure
+
+
+def crowding(
+    m: np.ndarray, runs: Mapping[float, Mapping[str, np.ndarray]], n: int, panels: Mapping[str, str]
+) -> Figure:
+    """Tails of P and where damage falls, against the width m, by density; lines in the first panel are the forecast.
+
+    Parameters
+    ----------
+    m : array
+    runs : mapping of density to a mapping of statistic to (seeds, len(m)) array
+    n : int
+        Number of features.
+    panels : mapping of statistic to title
+        The first is the excess kurtosis that :func:`superposition.toys.forecast_kurtosis` speaks of.
+    """
+    with mpl.rc_context(STYLE):
+        figure, axes = canvas(1, len(panels), height=3.4)
+        fine = np.geomspace(m[0], m[-1], 60)
+        for (density, found), colour, mark in zip(runs.items(), CYCLE, MARKS, strict=False):
+            axes[0, 0].plot(fine, toys.forecast_kurtosis(density, n, fine), color=colour, linewidth=1.2)
+            for place, (axis, name) in enumerate(zip(axes[0], panels, strict=True)):
+                mean, low, high = interval(found[name])
+                line = "" if place == 0 else ":"
+                label = f"q = {density:g}"
+                error = [mean - low, high - mean]
+                axis.errorbar(m, mean, error, color=colour, fmt=mark + line, markersize=5, capsize=2, label=label)
+        for axis, title in zip(axes[0], panels.values(), strict=True):
+            axis.set_title(title, fontsize=10)
+            axis.set_xscale("log", base=2)
+            _plain_ticks(axis, list(m))
+            axis.set_xlabel("width m")
+            axis.set_ylim(bottom=0)
+        axes[0, 0].set_ylim(-0.3, None)
+        axes[0, 0].set_yscale("symlog", linthresh=1)
+        _plain_ticks(axes[0, 0], y=[0, 1, 3, 10, 30])
+        axes[0, 0].axhline(0, color=GREY, linewidth=0.8, linestyle="--")
+        figure.legend(*axes[0, 1].get_legend_handles_labels(), loc="outside lower center", ncols=len(runs))
+    return figure
