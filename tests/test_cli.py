@@ -286,7 +286,8 @@ def test_interrupted_it_says_so_and_goes_on_where_it_stopped(go, tmp_path, monke
 def test_interrupted_from_the_keyboard_a_process_ends_with_130(tmp_path, corpus, table, model_folder, cache):  # noqa: F811
     words = ["--model", model_folder, "--facts", table, "--text", corpus, "--out", tmp_path / "out", "--batch", 1]
     script = (
-        "import sys, time\n"
+        "import signal, sys, time\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background jobs ignore it
         "from superposition import cli, models\n"
         "read = models.LanguageModel.read_keys\n"
         "def slow(self, *a):\n"
@@ -350,7 +351,7 @@ def test_help_names_the_commands_and_needs_no_torch():
 
 @pytest.mark.parametrize(
     "words",
-    [[], ["mesure"], ["measure"], ["measure", "--out", "x", "--tokens", "many"], ["measure", "--oops"]],
+    [[], ["measuring"], ["measure"], ["measure", "--out", "x", "--tokens", "many"], ["measure", "--oops"]],
     ids=str,
 )
 def test_a_command_that_is_none_gives_the_usage_and_status_2(words, capsys):
@@ -417,6 +418,14 @@ def test_the_doctor_tells_what_is_needed_from_what_is_not(monkeypatch, cache):
     text = doctor.describe(list(report.values()))
     assert re.search(r"^MISSING +gguf +not installed\n +-> pip install -r requirements\.txt", text, re.M)
     assert re.search(r"^absent +datasets +not installed \(needed only for hub texts\)\n +-> pip install", text, re.M)
+
+
+def test_the_doctors_status_is_1_only_if_something_needed_is_missing(monkeypatch, capsys):
+    for fine, needed, status in ((True, True, 0), (False, False, 0), (False, True, 1)):
+        report = [doctor.Line("one", True, "here"), doctor.Line("two", fine, "so", "mend", needed)]
+        monkeypatch.setattr(doctor, "examine", lambda report=report, **_: report)
+        assert cli.main(["doctor"]) == status
+        assert capsys.readouterr().out == doctor.describe(report) + "\n"
 
 
 def test_the_doctor_notices_a_damaged_table_and_an_absent_text(monkeypatch, tmp_path, cache):

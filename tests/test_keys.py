@@ -211,6 +211,13 @@ def test_nan_weights_get_a_sentence(value):
     assert not any(module._forward_pre_hooks for module in model.model.modules())
 
 
+def test_a_key_that_is_infinite_gets_a_sentence():
+    model = tiny("gpt2")
+    model.model.transformer.h[1].mlp.c_fc.bias[0] = float("inf")
+    with pytest.raises(UserError, match="Layer 1 gives NaN or infinity at a subject"):
+        keys.extract(model, FACTS, layers=[0, 1])
+
+
 def out_of_memory(model, monkeypatch, above, error):
     forward, tried = model.model.base_model.forward, []
 

@@ -11,7 +11,7 @@ from conftest import CONTEXT, tiny
 from test_keys import naive_keys
 from test_moments import naive
 
-from superposition import facts, files, measure, moments, overlap
+from superposition import facts, files, measure, models, moments, overlap
 from superposition.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("cache")
@@ -146,6 +146,18 @@ def test_options_of_c_change_p_as_they_change_c(table, corpus, options):
         assert np.abs(found.matrices["P"][place] - expected).max() < 1e-4
     assert np.abs(found.matrices["P"] - plain.matrices["P"]).max() > 1e-3
     assert found.matrices["Q"] == pytest.approx(plain.matrices["Q"])
+
+
+def test_no_pass_takes_more_than_a_batch(table, corpus, monkeypatch):
+    read, sizes = models.LanguageModel.read_keys, []
+    monkeypatch.setattr(
+        models.LanguageModel, "read_keys", lambda self, i, *a: sizes.append(len(i)) or read(self, i, *a)
+    )
+    run(table, corpus, batch=2)
+    assert set(sizes[-3:]) == {2} and max(sizes) == 2
+    sizes.clear()
+    run(table, corpus, tokens=300)
+    assert sizes[-1] == 6 and max(sizes[:-1]) > 2
 
 
 def test_two_files_are_written_and_nothing_else(table, corpus, tmp_path):

@@ -176,6 +176,18 @@ def test_intervals_are_those_of_a_naive_bootstrap_over_facts():
         np.testing.assert_allclose(found[f"{name}_interval"], np.quantile(column, [0.05, 0.95]), rtol=1e-8)
 
 
+def test_resamples_of_fewer_than_three_facts_are_drawn_again():
+    matrix, m, means = heavy(8, m=4), 4, []
+    rng = np.random.default_rng(5)
+    while len(means) < 50:
+        for counts in rng.multinomial(m, np.full(m, 1 / m), size=50):
+            drawn = np.repeat(np.arange(m), counts)
+            if len(set(drawn)) >= 3:
+                means.append(np.mean([matrix[a, b] for a in drawn for b in drawn if a != b]))
+    found = overlap.summary(matrix, resamples=50, seed=5)
+    np.testing.assert_allclose(found["mean_interval"], np.quantile(means[:50], [0.025, 0.975]), rtol=1e-8)
+
+
 def test_intervals_are_the_same_for_a_seed_and_cover_the_point():
     matrix = heavy(4, m=40)
     one, two, other = (overlap.summary(matrix, resamples=200, seed=seed) for seed in (1, 1, 2))

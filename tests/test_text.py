@@ -227,6 +227,12 @@ def test_a_seed_gives_the_same_text_and_another_seed_another(talker, tmp_path, m
     assert results[0] == results[1] != results[2]
 
 
+def test_every_batch_draws_other_texts(talker, tmp_path):
+    text.sample(talker, tmp_path / "a.jsonl", tokens=500, length=40, batch=2)
+    texts = sampled(tmp_path / "a.jsonl")
+    assert len(texts) > 4 and len(set(texts)) == len(texts)
+
+
 def test_an_interrupted_run_goes_on_where_it_stopped_with_the_same_result(talker, tmp_path, monkeypatch):
     whole, path = tmp_path / "whole.jsonl", tmp_path / "a.jsonl"
     text.sample(talker, whole, tokens=1200, length=40, batch=4)
@@ -252,12 +258,13 @@ def test_an_interrupted_run_goes_on_where_it_stopped_with_the_same_result(talker
     assert len(calls) == batches
 
 
-def test_a_damaged_batch_in_the_cache_is_made_again(talker, tmp_path, cache):
+@pytest.mark.parametrize("damage", ['["half', "{}", "[1, 2]"])
+def test_a_damaged_batch_in_the_cache_is_made_again(talker, tmp_path, cache, damage):
     path = tmp_path / "a.jsonl"
     text.sample(talker, path, tokens=150, length=40, batch=4)
     before = path.read_bytes()
     for part in (cache / "samples").rglob("*.json"):
-        part.write_text('["half')
+        part.write_text(damage)
     text.sample(talker, path, tokens=150, length=40, batch=4)
     assert path.read_bytes() == before
 
@@ -271,9 +278,16 @@ def test_another_model_does_not_get_this_ones_batches(talker, tmp_path):
 def test_a_model_that_ends_at_once_gets_a_sentence_not_an_endless_run(tmp_path, monkeypatch):
     model = tiny("llama")
     end = model.tokenizer.eos_token_id
-    monkeypatch.setattr(model.model, "generate", lambda prompt, **_: torch.full((len(prompt), 2), end))
+    calls = []
+
+    def generate(prompt, **_):
+        calls.append(1)
+        return torch.full((len(prompt), 2), end)
+
+    monkeypatch.setattr(model.model, "generate", generate)
     with pytest.raises(UserError, match="ends its texts at once"):
         text.sample(model, tmp_path / "a.jsonl", tokens=100, length=40, batch=4)
+    assert len(calls) == text.FRUITLESS
     assert not (tmp_path / "a.jsonl").exists()
 
 
