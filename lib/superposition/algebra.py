@@ -554,7 +554,7 @@ def unrolled(edits: int) -> Unrolled:
         )
         total = total + update
         named = named + delta(a) * key(a).T * C.I / leverage(a)
-    shown = W_0 + sp.MatAdd(*(sp.MatrixSymbol(f"Lambda_{a}", d, 1) * (C.I * key(a)).T for a in indices))
+    shown = W_0 + sp.MatAdd(*(sp.MatrixSymbol(f"Lambda_{a}", d, 1) * key(a).T * C.I for a in indices))
     statement = equation(sp.MatrixSymbol(f"W_{edits}", d, d_m), shown)
     where = _names(indices, indices)
     proof = Result(equation(steps[-1], total), where, reduce_matrix(steps[-1] - total, products))
