@@ -7,6 +7,7 @@ the problem another way, and returns a short sentence if all is well. Where it i
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -287,6 +288,88 @@ def check_06_gram_schmidt(function: Callable[..., Any], *, problems: int = 20, s
                 f"Edit {i} holds the earlier ones, but costs more than it must ({problem})."
             )
     return f"Right on all {problems} problems: whitened, the directions are Gram and Schmidt's."
+
+
+# --- 07 -------------------------------------------------------------------------------------------------------
+
+
+def check_07_growth(function: Callable[..., Any], *, problems: int = 20, seed: int = 7) -> str:
+    """Check ``function(P, deltas)``: the mean of ``|Σ_{i≤n} p_i δ_i|²`` as a function of n, for 1 ≤ n ≤ 3.
+
+    Each p is one of the entries of P (a,), each δ one of the columns of ``deltas`` (d, b), all equally likely and
+    independent. Oracle: every outcome, counted.
+    """
+    rng = np.random.default_rng(seed)
+    for number in range(problems):
+        a, b, d = (int(x) for x in rng.integers(1, 4, size=3))
+        P, deltas = rng.normal(size=a) + rng.normal(), rng.normal(size=(d, b)) + rng.normal()
+        steps = [p * column for p in P for column in deltas.T]
+        for n in (1, 2, 3):
+            sums = [np.sum(outcome, axis=0) for outcome in itertools.product(steps, repeat=n)]
+            wanted = float(np.mean([np.sum(s**2) for s in sums]))
+            answer = float(function(P.copy(), deltas.copy())(n))
+            assert abs(answer - wanted) < 1e-8 * (1 + wanted), (
+                f"Problem {number}: with {a} overlaps and {b} residuals, f({n}) is {wanted:.4f}, not {answer:.4f}."
+            )
+    return f"Right on all {problems} problems, every outcome counted."
+
+
+def check_07_sweeps(function: Callable[..., Any], *, problems: int = 12, seed: int = 77) -> str:
+    """Check ``function(W, K, V, C)``: the memory after ROME has written the list again and again.
+
+    Oracle: the least change in the metric of C that stores all edits, from one linear system.
+    """
+    rng = np.random.default_rng(seed)
+    for _ in range(problems):
+        problem = _Problem(rng, int(rng.integers(1, 4)))
+        given = [a.copy() for a in (problem.W, problem.K_e, problem.V_e, problem.C)]
+        W = _array(function(*given), problem.W.shape, "W", problem)
+        _untouched(
+            dict(zip("WKVC", (problem.W, problem.K_e, problem.V_e, problem.C), strict=True)),
+            dict(zip("WKVC", given, strict=True)),
+        )
+        missed = np.abs(W @ problem.K_e - problem.V_e).max()
+        assert missed < 1e-6, f"An edit is still off by {missed:.1e}: go on sweeping ({problem})."
+        assert not _far(W, problem.solve(), 1e-5), f"All edits are held, but it is not where ROME ends ({problem})."
+    return f"Right on all {problems} lists: repeated, the soft-hearted rule becomes the hard one."
+
+
+# --- 08 -------------------------------------------------------------------------------------------------------
+
+
+def check_08_dimensionality(function: Callable[..., Any], *, problems: int = 20, seed: int = 8) -> str:
+    """Check ``function(W)``: the dimensionality (n,) of each feature, a column of W (m, n). Oracle: two loops."""
+    rng = np.random.default_rng(seed)
+    for number in range(problems):
+        m, n = int(rng.integers(1, 5)), int(rng.integers(2, 9))
+        W = rng.normal(size=(m, n)) * np.exp(rng.normal(size=n))
+        D = _array(function(W.copy()), (n,), "D", f"problem {number}, m = {m}, n = {n}")
+        for i in range(n):
+            unit = W[:, i] / np.sqrt(sum(x * x for x in W[:, i]))
+            crowd = sum(float(unit @ W[:, j]) ** 2 for j in range(n))
+            wanted = sum(x * x for x in W[:, i]) / crowd
+            assert abs(D[i] - wanted) < 1e-8, f"D of feature {i} is {wanted:.4f}, not {D[i]:.4f} (problem {number})."
+    return f"Right on all {problems} problems."
+
+
+def check_08_threshold(function: Callable[..., Any], *, problems: int = 20, seed: int = 88) -> str:
+    """Check ``function(r)``: the density at which an antipodal pair ties with dropping the lesser of two features.
+
+    The features have importance 1 and r and share one dimension. Oracle: both losses, integrated numerically.
+    """
+    rng = np.random.default_rng(seed)
+    t = (np.arange(2000) + 0.5) / 2000
+    both = np.minimum.outer(t, t) ** 2
+    for r in [1.0, *np.exp(rng.uniform(-2, 2, size=problems - 1))]:
+        low, high = 1e-6, 1.0
+        for _ in range(50):
+            q = (low + high) / 2
+            pair = (1 + r) * q**2 * both.mean()
+            dropped = min(1, r) * (q * (t**2).mean() - (q * t.mean()) ** 2)
+            low, high = (q, high) if pair < dropped else (low, q)
+        answer = float(function(float(r)))
+        assert abs(answer - q) < 1e-4, f"For r = {r:.3f} the losses tie at q = {q:.4f}, not {answer:.4f}."
+    return f"Right for {problems} importances."
 
 
 # --- 11 -------------------------------------------------------------------------------------------------------
