@@ -97,7 +97,8 @@ def draw_keys(kind: str, d_m: int, N: int, rng: np.random.Generator) -> Float[np
 def forgetting(n: Any, d_m: int) -> Any:
     """``1 - (1 - 1/d_m)ⁿ``: the share of its final damage that a memory has after n edits at random keys.
 
-    Fixed targets and a fixed C; the final damage is ``E|W_0 k|² + E|v|²`` (equation ``eq-toymemory-forgetting``).
+    Fixed targets and a fixed C; the final damage, for normal keys, is ``E|W_0 k|² + E|v|² d_m/(d_m - 2)`` (equation
+    ``eq-toymemory-forgetting``).
     """
     return 1 - (1 - 1 / d_m) ** np.asarray(n)
 
@@ -105,7 +106,7 @@ def forgetting(n: Any, d_m: int) -> Any:
 def hard_price(n: Any, d_m: int) -> Any:
     """``n / (d_m - n - 1)``: mean squared damage at a random key, over the edits' mean squared residual.
 
-    For n < d_m - 1 values held exactly under random normal keys (equation ``eq-toymemory-hard``).
+    For n < d_m - 1 values held exactly under random normal keys (equation ``eq-capacity-lifetime``).
     """
     n = np.asarray(n)
     if np.any(n >= d_m - 1) or np.any(n < 0):
@@ -165,7 +166,8 @@ def spread_of_damage(
 def forget(load: float, seed: int, stops: Sequence[int], *, d: int = 16, d_m: int = 48) -> Float[np.ndarray, " stops"]:
     """Damage at unedited stored keys after n ROME edits of others, for a memory of ``load · d_m`` random pairs.
 
-    Relative to ``E|W_0 k|² + E|v|²``, the damage of a memory that has lost everything. NaN beyond half of the facts.
+    Relative to ``E|W_0 k|² + E|v|² d_m/(d_m - 2)``, the damage of a memory that has lost everything. NaN beyond half of
+    the facts.
     """
     rng = np.random.default_rng(seed)
     N = round(load * d_m)
@@ -173,7 +175,7 @@ def forget(load: float, seed: int, stops: Sequence[int], *, d: int = 16, d_m: in
     memory = LinearMemory.from_pairs(K, V, ridge=0.0 if N > d_m else 1e-9 * N)
     most = min(N // 2, max(stops))
     memory.edit_batch(K[:, :most], rng.normal(size=(d, most)), "rome")
-    whole = (memory.W_0 @ K[:, most:]).var() * d + d
+    whole = (memory.W_0 @ K[:, most:]).var() * d + d * d_m / (d_m - 2)
     damage = damage_along(memory, K[:, most:], [n for n in stops if n <= most]) / whole
     return np.concatenate([damage, np.full(len(stops) - len(damage), np.nan)])
 
