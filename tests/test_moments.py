@@ -298,13 +298,26 @@ def test_anything_that_changes_c_is_computed_afresh(model, corpus, monkeypatch, 
         other = tiny(model.name, seed=0 if what == "dtype" else 9)
         if what == "dtype":
             other.model.double()
-            other.known_sha256 = model.sha256
         model = other
     calls = count_passes(model, monkeypatch)
     fresh = moments.estimate(model, source, **options)
     assert calls
     outer, total, counted = naive(model, source, **options)
     agrees(fresh, (outer, total, counted))
+
+
+def test_an_edit_in_place_is_noticed_and_undoing_it_finds_the_cache_again(model, corpus, monkeypatch):
+    first = moments.estimate(model, corpus, tokens=200)
+    weight = model.layers[0].weight
+    kept = weight.clone()
+    weight.mul_(2)
+    edited = moments.estimate(model, corpus, tokens=200)
+    assert not torch.equal(first.outer[2], edited.outer[2])
+    weight.copy_(kept)
+    calls = count_passes(model, monkeypatch)
+    again = moments.estimate(model, corpus, tokens=200)
+    assert not calls
+    assert torch.equal(first.outer[2], again.outer[2])
 
 
 def test_an_interrupted_pass_goes_on_with_the_same_sums(model, corpus, monkeypatch, cache):

@@ -134,6 +134,10 @@ class LanguageModel:
             return self.known_sha256
         return files.sha256_of(self.weight_files) if self.weight_files else digest(self.model)
 
+    def digest(self) -> str:
+        """Digest of the weights as they are now (:func:`digest`): an edit changes it, undoing the edit restores it."""
+        return digest(self.model)
+
     @property
     def device(self) -> torch.device:
         """Where token ids enter the model."""

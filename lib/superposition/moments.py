@@ -174,7 +174,8 @@ def estimate(
     batch : int, optional
         Windows a forward pass; by default as many as hold about 2,048 tokens.
     cache : bool
-        Keep the result in the user's cache under its content's key, and look there first.
+        Keep the result in the user's cache under the key of its content, the weights as they are now among it, and
+        look there first.
 
     Raises
     ------
@@ -186,13 +187,13 @@ def estimate(
         raise UserError(f"A batch of {batch} makes no sense: give 1 or more.")
     context = min(context, model.context_length or context)
     recipe = {
-        "model": model.sha256,
+        "weights": model.digest(),
         "dtype": str(model.dtype),
         "text": text.fingerprint(source),
         "tokens": tokens,
         "skip_first": skip_first,
         "context": context,
-        "version": 1,
+        "version": 2,
     }
     store = _Store(recipe)
     if cache and (kept := store.load([layer.index for layer in chosen])) is not None:

@@ -7,19 +7,13 @@ Equations of chapters ``04-superposition`` and ``11-superposition-in-llms``; ``p
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from superposition.errors import UserError
 from superposition.moments import Whitening
-
-
-class Solver(Protocol):
-    """Anything that solves with ``C``: :class:`superposition.moments.Whitening`, or a memory's own factor."""
-
-    def solve(self, keys: Any) -> Any: ...
 
 
 @dataclass(frozen=True)
