@@ -17,7 +17,8 @@ import torch
 
 from superposition import records, toys
 
-SEEDS = 10
+SEEDS = 20
+FEW = 5
 LOADS = (0.5, 1.0, 1.5, 2.0, 4.0, 16.0)
 LOAD_STOPS = (1, 2, 4, 8, 12, 16, 24, 32, 48, 72, 96, 144, 192)
 GROWTH_STOPS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 72, 96, 128, 192, 256, 384)
@@ -26,7 +27,7 @@ EDITOR_STOPS = (1, 2, 4, 8, 16, 24, 32, 40, 48, 52, 56, 58, 60, 61, 62, 63, 64, 
 SMALL = [1.0, 0.5, 0.2, 0.1, 0.05]
 ASPECTS = [round(float(x), 3) for x in np.geomspace(0.1, 10, 13)]
 DENSITIES = [round(float(x), 3) for x in np.geomspace(0.05, 1, 13)]
-GEOMETRIES = {"3 in 2": (3, 2, 0.55), "4 in 3": (4, 3, 0.75), "12 in 8": (12, 8, 0.5), "2 in 1": (2, 1, 0.05)}
+GEOMETRIES = {"4 in 3": (4, 3, 0.75), "12 in 8": (12, 8, 0.5), "2 in 1": (2, 1, 0.05)}
 GEOMETRIES |= {"5 in 2": (5, 2, 0.05), "6 in 3": (6, 3, 0.05), "8 in 3": (8, 3, 0.05)}
 SPARSITY = [1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0, 5.0, 7.0, 10.0, 15.0, 25.0, 50.0]
 WIDTHS = (8, 16, 32, 64)
@@ -68,27 +69,28 @@ def autoencoders() -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     pairs = [(r, q) for r in ASPECTS for q in DENSITIES]
     importance = np.array([(1.0, r) for r, _ in pairs])
     plane = toys.train_autoencoders(2, 1, [q for _, q in pairs], importance=importance, seeds=range(SEEDS), steps=1500)
+    arrays["plane_loss"] = plane.loss.reshape(SEEDS, len(ASPECTS), len(DENSITIES)).astype(np.float32)
     arrays["plane_W"] = plane.W.reshape(SEEDS, len(ASPECTS), len(DENSITIES), 2).astype(np.float16)
     say("plane")
     for name, (n, m, q) in GEOMETRIES.items():
-        found = toys.train_autoencoders(n, m, [q], seeds=range(2 * SEEDS))
+        found = toys.train_autoencoders(n, m, [q], seeds=range(SEEDS))
         arrays[f"geometry {name}"] = found.W[:, 0]
     say("geometries")
-    large = toys.train_autoencoders(200, 20, [1 / x for x in SPARSITY], seeds=range(5), steps=2500, rate=5e-3)
+    large = toys.train_autoencoders(200, 20, [1 / x for x in SPARSITY], seeds=range(FEW), steps=2500, rate=5e-3)
     W = large.W.astype(np.float64)
     arrays["large_D"] = toys.feature_dimensionality(W).astype(np.float16)
     arrays["large_norm"] = np.linalg.norm(W, axis=-2).astype(np.float16)
-    statistics = [[toys.features_as_keys(W[s, c], 1 / x) for c, x in enumerate(SPARSITY)] for s in range(5)]
+    statistics = [[toys.features_as_keys(W[s, c], 1 / x) for c, x in enumerate(SPARSITY)] for s in range(FEW)]
     say("large")
     overlaps, losses = [], []
     for m in WIDTHS:
-        wide = toys.train_autoencoders(256, m, [0.02], seeds=range(5), steps=2000)
+        wide = toys.train_autoencoders(256, m, [0.004], seeds=range(FEW), steps=2000, batch=512)
         overlaps.append([toys.mean_squared_overlap(w) for w in wide.W[:, 0]])
         losses.append(wide.loss[:, 0].tolist())
         say(f"width {m}")
     arrays["width_overlap"], arrays["width_loss"] = np.array(overlaps), np.array(losses)
-    bridge = [[toys.bridge(m, q, seed) for seed in range(SEEDS)] for m, q in BRIDGE]
-    shared = [[toys.bridge(128, 0.03, seed, relations=x) for seed in range(SEEDS)] for x in RELATIONS]
+    bridge = [[toys.bridge(m, q, seed) for seed in range(SEEDS // 2)] for m, q in BRIDGE]
+    shared = [[toys.bridge(128, 0.03, seed, relations=x) for seed in range(SEEDS // 2)] for x in RELATIONS]
     say("bridge")
     data = {"small": SMALL, "aspects": ASPECTS, "densities": DENSITIES, "geometries": GEOMETRIES, "sparsity": SPARSITY}
     data |= {"features_as_keys": statistics, "widths": WIDTHS, "bridge": BRIDGE, "bridge_runs": bridge}
