@@ -159,6 +159,62 @@ def check_02_batch(function: Callable[..., Any]) -> str:
     return f"Right: {ROUNDS} random batches, every fact exact and the damage least."
 
 
+def _one_at_a_time(problem: _Problem) -> tuple[np.ndarray, np.ndarray]:
+    """``(W_n, Δ_e)`` of the problem's edits made one after the other, each from its own linear system."""
+    W = problem.W
+    for j in range(problem.K_e.shape[1]):
+        step = object.__new__(_Problem)
+        step.__dict__.update(problem.__dict__ | {"W": W, "K_e": problem.K_e[:, [j]], "V_e": problem.V_e[:, [j]]})
+        W = step.solve()
+    return W, W @ problem.K_e - problem.V_e
+
+
+def check_03_lifelong(function: Callable[..., Any]) -> str:
+    """Check ``function(W, C, K_e, V_e)``: the memory after all edits, made in the order of the columns.
+
+    Oracle: one linear system after the other. Chapter ``book/03-lifelong.ipynb``.
+    """
+    for problem in _problems(3, lambda rng: int(rng.integers(1, 8))):
+        before = {"W": problem.W, "C": problem.C, "K_e": problem.K_e, "V_e": problem.V_e}
+        arguments = {name: array.copy() for name, array in before.items()}
+        W_n = _array(function(*arguments.values()), problem.W.shape, "W_n", problem)
+        _untouched(before, arguments)
+        oracle, _ = _one_at_a_time(problem)
+        n = problem.K_e.shape[1]
+        assert not _far(W_n @ problem.K_e[:, -1], problem.V_e[:, -1]), (
+            f"The last of {n} edits is not exact ({problem}): nothing comes after it that could have spoilt it."
+        )
+        assert not _far(W_n, oracle, 1e-5), (
+            f"After {n} edits W_n is off by {np.linalg.norm(W_n - oracle):.1e} ({problem}): does each residual take "
+            "account of the edits before it, and only of these?"
+        )
+    return f"Right: {ROUNDS} random lifetimes, the same memory as step by step."
+
+
+def check_03_forecast(function: Callable[..., Any]) -> str:
+    """Check ``function(P, epsilon)``: ``Δ_e`` (d, n) from the overlaps (n, n) and the first residuals (d, n).
+
+    Oracle: the edits made one after the other. Chapter ``book/03-lifelong.ipynb``.
+    """
+    for problem in _problems(33, lambda rng: int(rng.integers(1, 8))):
+        Q = problem.K_e.T @ np.linalg.solve(problem.C, problem.K_e)
+        before = {"P": Q / np.diag(Q)[:, None], "epsilon": problem.V_e - problem.W @ problem.K_e}
+        arguments = {name: array.copy() for name, array in before.items()}
+        damage = _array(function(*arguments.values()), problem.V_e.shape, "Δ_e", problem)
+        _untouched(before, arguments)
+        _, oracle = _one_at_a_time(problem)
+        n = problem.K_e.shape[1]
+        assert not _far(damage[:, -1], 0 * damage[:, -1]), (
+            f"Nothing can spoil the last of {n} edits; {np.linalg.norm(damage[:, -1]):.1e} is forecast ({problem})."
+        )
+        j = int(np.linalg.norm(damage - oracle, axis=0).argmax())
+        assert not _far(damage, oracle, 1e-5), (
+            f"Edit {j + 1} of {n} is said to suffer by {np.linalg.norm(damage[:, j]):.3f}, and it suffers by "
+            f"{np.linalg.norm(oracle[:, j]):.3f} ({problem}): which triangle of P is which?"
+        )
+    return f"Right: the damage of {ROUNDS} random lifetimes, foreseen."
+
+
 def _moment(rng: np.random.Generator, d_m: int) -> np.ndarray:
     """A random well-conditioned second moment (d_m, d_m)."""
     K = rng.normal(size=(d_m, 4 * d_m + 2)) * np.exp(rng.uniform(-1, 1, size=(d_m, 1)))
@@ -370,6 +426,61 @@ def check_08_threshold(function: Callable[..., Any], *, problems: int = 20, seed
         answer = float(function(float(r)))
         assert abs(answer - q) < 1e-4, f"For r = {r:.3f} the losses tie at q = {q:.4f}, not {answer:.4f}."
     return f"Right for {problems} importances."
+
+
+# --- 09 -------------------------------------------------------------------------------------------------------
+
+
+def check_09_first_order(function: Callable[..., Any], *, problems: int = 20, seed: int = 9) -> str:
+    """Check ``function(P, D, G)``: the first-order change (N,) of the log-probability of N facts after n edits.
+
+    ``P`` (n, N) holds ``p(k_{e_i}, k_j)``, ``D`` (d, n) the residuals, ``G`` (d, N) the gradient of each fact's
+    log-probability by the memory's answer. Oracle: ROME, edit by edit, on a memory that is read out linearly.
+    """
+    rng = np.random.default_rng(seed)
+    for number in range(problems):
+        d, d_m, n, N = (int(size) for size in rng.integers(2, 9, size=4))
+        W, C, problem = rng.normal(size=(d, d_m)), _moment(rng, d_m), f"problem {number}, d = {d}, n = {n}, N = {N}"
+        K_e, K, G = rng.normal(size=(d_m, n)), rng.normal(size=(d_m, N)), rng.normal(size=(d, N))
+        after, P, D = W, np.empty((n, N)), np.empty((d, n))
+        for i in range(n):
+            m = np.linalg.solve(C, K_e[:, i])
+            m = m / (m @ K_e[:, i])
+            P[i], D[:, i] = m @ K, rng.normal(size=d) - after @ K_e[:, i]
+            after = after + np.outer(D[:, i], m)
+        given = {"P": P.copy(), "D": D.copy(), "G": G.copy()}
+        change = _array(function(*given.values()), (N,), "change", problem)
+        _untouched({"P": P, "D": D, "G": G}, given)
+        wanted = np.einsum("dN,dN->N", G, after @ K - W @ K)
+        assert not _far(change, wanted), (
+            f"The forecast is off by {np.linalg.norm(change - wanted):.1e} ({problem}): fact j feels every edit i "
+            "through P[i, j], and only the part of it along its own gradient."
+        )
+    return f"Right on all {problems} problems: every edit counted once, along each fact's own gradient."
+
+
+def check_09_protect(function: Callable[..., Any], *, problems: int = 20, seed: int = 99) -> str:
+    """Check ``function(W, C, k_e, v_e, k_j)``: the W_hat (d, d_m) that stores v_e, leaves W k_j, and damages least.
+
+    Least means ``tr((W_hat - W) C (W_hat - W)ᵀ)``. Oracle: the stationarity conditions as one linear system.
+    """
+    rng = np.random.default_rng(seed)
+    for number in range(problems):
+        d, d_m = int(rng.integers(1, 6)), int(rng.integers(2, 9))
+        W, C, problem = rng.normal(size=(d, d_m)), _moment(rng, d_m), f"problem {number}, d = {d}, d_m = {d_m}"
+        k_e, k_j = rng.normal(size=(2, d_m))
+        v_e = rng.normal(size=d)
+        given = {"W": W.copy(), "C": C.copy(), "k_e": k_e.copy(), "v_e": v_e.copy(), "k_j": k_j.copy()}
+        before = {name: array.copy() for name, array in given.items()}
+        W_hat = _array(function(*given.values()), W.shape, "W_hat", problem)
+        _untouched(before, given)
+        held = np.stack([k_e, k_j], axis=1)
+        right = np.vstack([np.zeros((d_m, d)), (v_e - W @ k_e)[None], np.zeros((1, d))])
+        wanted = W + np.linalg.solve(np.block([[C, held], [held.T, np.zeros((2, 2))]]), right)[:d_m].T
+        assert not _far(W_hat @ k_e, v_e), f"W_hat k_e misses v_e ({problem})."
+        assert not _far(W_hat @ k_j, W @ k_j), f"W_hat k_j is not what W k_j was ({problem})."
+        assert not _far(W_hat, wanted), f"Both facts are right, but another W_hat damages less ({problem})."
+    return f"Right on all {problems} problems: written, and the neighbour has not felt it."
 
 
 # --- 11 -------------------------------------------------------------------------------------------------------
