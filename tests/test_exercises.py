@@ -56,7 +56,30 @@ def memit(W, C, K_e, V_e):
     return W + rules.memit(W, K_e, V_e, C)
 
 
+# --- 03 a lifetime of edits ---------------------------------------------------------------------------------
+
+
+def final_memory(W, C, K_e, V_e):
+    for k, v in zip(K_e.T, V_e.T, strict=True):
+        W = W + rules.rome(W, k, v, C)
+    return W
+
+
+def forecast(P, epsilon):
+    return np.linalg.solve(np.triu(P).T, epsilon.T).T @ np.tril(P, -1)
+
+
+def forecast_with_triangles_swapped(P, epsilon):
+    return np.linalg.solve(np.tril(P).T, epsilon.T).T @ np.triu(P, 1)
+
+
+def forecast_without_history(P, epsilon):
+    return epsilon @ np.tril(P, -1)
+
+
 RIGHT = [
+    (exercises.check_03_lifelong, final_memory),
+    (exercises.check_03_forecast, forecast),
     (exercises.check_01_memory, rules.least_squares),
     (exercises.check_01_observe, observe),
     (exercises.check_02_edit, edit),
@@ -64,6 +87,12 @@ RIGHT = [
 ]
 
 WRONG = [
+    (exercises.check_03_lifelong, lambda W, C, K, V: final_memory(W, C, K[:, ::-1], V[:, ::-1]), "The last of"),
+    (exercises.check_03_lifelong, batch, "does each residual take account"),
+    (exercises.check_03_lifelong, edits_added_up, "The last of"),
+    (exercises.check_03_forecast, forecast_with_triangles_swapped, "Nothing can spoil"),
+    (exercises.check_03_forecast, forecast_without_history, "which triangle"),
+    (exercises.check_03_forecast, lambda P, e: 0 * e, "it suffers by"),
     (exercises.check_01_memory, lambda K, V: V @ K.T, "times the least possible"),
     (exercises.check_01_memory, lambda K, V: solve(K @ K.T, K @ V.T), "shape"),
     (exercises.check_01_observe, lambda W, C, k, v: W, "Return a pair"),

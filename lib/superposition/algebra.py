@@ -258,6 +258,16 @@ class _Reader(LatexPrinter):
     def _print_Inverse(self, expr: sp.Inverse) -> str:
         return super()._print_MatPow(C.I if expr.arg == C.T else expr)
 
+    def _print_Indexed(self, expr: sp.Indexed) -> str:
+        base, indices = str(self._print(expr.base.label)), " ".join(map(self._print, expr.indices))
+        return (rf"\left({base}\right)" if "_" in base else base) + f"_{{{indices}}}"
+
+    def _print_Add(self, expr: sp.Add, order: str | None = None) -> str:
+        sums = [term for term in expr.args if isinstance(term, sp.Sum)]
+        if not sums:
+            return super()._print_Add(expr, order)
+        return " + ".join(map(self._print, [expr - sp.Add(*sums), *sums]))
+
 
 def tex(expr: Any, **options: Any) -> str:
     """LaTeX as one reads it: ``W + …`` and ``v_e - W k_e``, where SymPy writes ``… + W`` and ``-W k_e + v_e``.

@@ -1,6 +1,6 @@
 """Every plot of the book, by part: functions of records and arrays that return a Matplotlib figure."""
 
-from superposition.figures.derivation import recall_against_load, shares_of_others, touching_ellipse
+from superposition.figures.derivation import recall_against_load, shares_of_others, staircase, touching_ellipse
 from superposition.figures.geometry import (
     capacity,
     damage_around,
@@ -51,6 +51,7 @@ __all__ = [
     "recall_against_load",
     "shares_of_others",
     "solids",
+    "staircase",
     "touching_ellipse",
     "transfers",
     "whitened_plane",

@@ -109,3 +109,35 @@ def recall_against_load(
     axis.set_ylabel("squared error of the answers\n(1: the size of the values)")
     axis.legend(loc="lower right")
     return figure
+
+
+# --- 03: a lifetime of edits ----------------------------------------------------------------------------------
+
+
+@mpl.rc_context(STYLE)
+def staircase(
+    after: Float[np.ndarray, "n n"], final: Float[np.ndarray, "n lives"], expected: Float[np.ndarray, " n"]
+) -> Figure:
+    """Damage to edit j after edit i (left), and after the last one (right: every life, their mean, the expectation).
+
+    `after[i, j]` is a mean over lives, NaN for j > i; `final` holds single lives.
+    """
+    n, lives = final.shape
+    figure, ((triangle, last),) = canvas(1, 2, height=3.5, width_ratios=[1, 1.15])
+    figure.get_layout_engine().set(wspace=0.08)
+    image = triangle.imshow(after, cmap="viridis", origin="upper", extent=(0.5, n + 0.5, n + 0.5, 0.5), vmin=0)
+    triangle.set(xlabel="edit $j$, whose answer is checked", ylabel="after edit $i$")
+    triangle.set_title("Every step adds damage", loc="left")
+    bar = figure.colorbar(image, ax=triangle, shrink=0.8)
+    bar.set_label("mean squared damage, in $\\sigma^2$")
+    bar.outline.set_visible(False)
+    edits = np.arange(1, n + 1)
+    few = final[:, :: max(1, lives // 15)]
+    last.plot(edits, few, color=FAINT, lw=0.5, alpha=0.45)
+    last.plot([], [], color=FAINT, lw=0.8, label="single lifetimes")
+    last.plot(edits[::3], final.mean(axis=1)[::3], "o", ms=4, color=VERMILION, label="their mean", zorder=3)
+    last.plot(edits, expected, color=BLUE, label="expected", zorder=4)
+    last.set(xlim=(0, n + 1), ylim=(0, 4.5), xlabel="edit $j$", ylabel="squared damage at the end, in $\\sigma^2$")
+    last.set_title("The first suffer most", loc="left")
+    last.legend(loc="upper right")
+    return figure
