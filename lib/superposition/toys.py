@@ -38,6 +38,7 @@ __all__ = [
     "error_along",
     "feature_cosines",
     "feature_dimensionality",
+    "feature_groups",
     "feature_moment",
     "features_as_keys",
     "forecast_kurtosis",
@@ -408,6 +409,34 @@ def feature_cosines(W: Float[np.ndarray, "m n"], least: float = 0.5) -> Float[np
     kept = W[:, np.linalg.norm(W, axis=0) > least]
     unit = kept / np.linalg.norm(kept, axis=0)
     return unit.T @ unit
+
+
+def feature_groups(
+    W: Float[np.ndarray, "m n"], *, least: float = 0.5, touch: float = 0.2
+) -> list[tuple[list[int], Float[np.ndarray, "dims k"]]]:
+    """The represented features taken apart into groups that do not overlap, and each group in its own dimensions.
+
+    Two features with ``|cos| > touch`` are in one group, and so are those linked through others.
+
+    Returns
+    -------
+    list of (features, shape)
+        ``shape`` (dims, k): the group's columns in an orthonormal basis of their span, singular values below a fifth
+        of the largest left out. Three features in two dimensions are a triangle, five a pentagon.
+    """
+    W = np.asarray(W, dtype=np.float64)
+    rest = [int(i) for i in np.flatnonzero(np.linalg.norm(W, axis=0) > least)]
+    unit = W / np.maximum(np.linalg.norm(W, axis=0), 1e-12)
+    groups = []
+    while rest:
+        group, front = [], [rest[0]]
+        while front:
+            group += front
+            rest = [i for i in rest if i not in front]
+            front = [i for i in rest if np.abs(unit[:, i] @ unit[:, group]).max() > touch]
+        U, size, _ = np.linalg.svd(W[:, sorted(group)], full_matrices=False)
+        groups.append((sorted(group), U[:, size > size[0] / 5].T @ W[:, sorted(group)]))
+    return groups
 
 
 def mean_squared_overlap(W: Float[np.ndarray, "m n"], least: float = 0.5) -> float:
