@@ -12,6 +12,13 @@ from superposition.figures.geometry import (
     whitened_plane,
 )
 from superposition.figures.measuring import angles, by_depth, densities, heatmaps, needed_and_found
+from superposition.figures.toy_transformer import (
+    edited_lives,
+    forecasts_and_falls,
+    reach_of_an_edit,
+    tails_by_history,
+    tails_by_width,
+)
 from superposition.figures.toys import (
     crowding,
     dimensionality_steps,
@@ -35,8 +42,10 @@ __all__ = [
     "densities",
     "dimensionality_steps",
     "earlier_edits",
+    "edited_lives",
     "feature_planes",
     "features_by_sparsity",
+    "forecasts_and_falls",
     "forgetting_curves",
     "growth",
     "heatmaps",
@@ -48,10 +57,13 @@ __all__ = [
     "overlap_and_loss",
     "phase_plane",
     "price_of_exactness",
+    "reach_of_an_edit",
     "recall_against_load",
     "shares_of_others",
     "solids",
     "staircase",
+    "tails_by_history",
+    "tails_by_width",
     "touching_ellipse",
     "transfers",
     "whitened_plane",

@@ -1,0 +1,211 @@
+"""Plots of the small transformer: forgetting, forecasts, the reach of an edit, tails over the grid (chapter 09)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
+
+from superposition.figures.style import BLUE, CYCLE, GREEN, ORANGE, PURPLE, SKY, STYLE, VERMILION, canvas
+from superposition.records import Record
+from superposition.toy_transformer import LISTS, over_seeds, select
+
+_MARKERS = "osD^v"
+_LISTS = {
+    "distinct": ("last tokens all different", BLUE),
+    "shared": ("last tokens shared in pairs", ORANGE),
+    "twin": ("one key twice", VERMILION),
+}
+#: How a forecast is called in a figure.
+FORECAST_NAMES = {
+    "overlap": r"$\sum_i p^2$: keys alone",
+    "norm": r"$\|\Delta_o\|$ at the subject",
+    "first_order_subject": "slope at the subject",
+    "first_order": "slope at every position",
+    "drift_subject": r"$\Delta_o$ put in at the subject",
+}
+
+
+def _band(axis: Axes, x: Sequence[float], values: np.ndarray, **style: Any) -> None:
+    """Mean over seeds, (seeds, points), with its 95 % interval."""
+    middle, low, high = np.array([over_seeds(column) for column in values.T]).T
+    (line,) = axis.plot(x, middle, markersize=4, **style)
+    axis.fill_between(x, low, high, color=line.get_color(), alpha=0.18, linewidth=0)
+
+
+def _ticks(axis: Axes, places: Sequence[float]) -> None:
+    axis.set_xticks(places, labels=[f"{place:g}" for place in places])
+    axis.xaxis.set_minor_locator(NullLocator())
+
+
+def edited_lives(record: Record) -> Figure:
+    """Facts of other subjects still known, and edits that still hold, against the number of edits, a line a width."""
+    widths = sorted({row["width"] for row in select(record, steps=record["base"]["steps"]) if "life" in row})
+    panels = (("kept", "facts of other subjects still right"), ("held", "edits that still hold"))
+    with mpl.rc_context(STYLE):
+        figure, axes = canvas(1, 2, height=3.2, sharey=True)
+        for axis, (name, title) in zip(axes[0], panels, strict=True):
+            for width, colour, marker in zip(widths, CYCLE, _MARKERS, strict=False):
+                lives = [row["life"]["looks"] for row in select(record, width=width, life=True)]
+                values = np.array([[look[name] for look in life] for life in lives])
+                edits = np.mean([[look["edits"] for look in life] for life in lives], axis=0)
+                _band(axis, edits, values, color=colour, marker=marker, label=f"$d_m$ = {4 * width}")
+            axis.set_xscale("log", base=2)
+            _ticks(axis, [1, 4, 16, 64, 192])
+            axis.set_title(title, fontweight="normal")
+            axis.set_xlabel("edits so far (logarithmic)")
+        axes[0, 0].set_ylabel("share (0 to 1)")
+        axes[0, 0].set_ylim(0, 1.02)
+        axes[0, 0].legend()
+    return figure
+
+
+def forecasts_and_falls(record: Record, edits: int, seed: int = 0) -> Figure:
+    """What untouched facts lost against two forecasts (one seed), and the rank correlation of all forecasts."""
+    names = record["forecasts"]
+    found = record.arrays[f"seed_{seed}_edits_{edits}"]
+    fall, made = found[0], dict(zip(names, found[1:], strict=True))
+    with mpl.rc_context(STYLE):
+        figure, axes = canvas(1, 3, height=3.1, width_ratios=[1, 1, 1.25])
+        for axis, name in zip(axes[0], ("norm", "first_order"), strict=False):
+            axis.scatter(made[name], fall, s=10, color=BLUE, alpha=0.5, linewidths=0)
+            axis.axhline(0, color="#666666", linestyle="--", linewidth=1)
+            axis.set_xlabel(FORECAST_NAMES[name].replace("slope", "slope forecast (nats)\n"))
+        axes[0, 0].set_ylabel(r"fall of $\log p$ (nats)")
+        looks = sorted({at for at in record["forecast_at"]})
+        for step, (at, marker, colour) in enumerate(zip(looks, _MARKERS, (SKY, BLUE, PURPLE), strict=False)):
+            for row, name in enumerate(names):
+                middle, low, high = over_seeds(ranks(record, name, at))
+                place = len(names) - row + 0.22 * (1 - step)
+                axes[0, 2].plot([low, high], [place, place], color=colour, linewidth=1.5)
+                label = f"{at} edits" if not row else None
+                axes[0, 2].plot(middle, place, marker=marker, color=colour, linestyle="", markersize=5, label=label)
+        axes[0, 2].axvline(0, color="#666666", linestyle="--", linewidth=1)
+        axes[0, 2].set_yticks(range(len(names), 0, -1), labels=[FORECAST_NAMES[name] for name in names])
+        axes[0, 2].yaxis.tick_right()
+        axes[0, 2].set_xlim(-0.2, 1)
+        axes[0, 2].set_xlabel("rank correlation with the fall")
+        axes[0, 2].legend(loc="upper center", bbox_to_anchor=(0.5, 1.2), ncols=3, columnspacing=0.8, handletextpad=0.1)
+    return figure
+
+
+def ranks(record: Record, forecast: str, edits: int, **where: Any) -> list[float]:
+    """Spearman correlation of a forecast with what happened, seed by seed, at the cells of the base unless told."""
+    at = record["forecast_at"].index(edits)
+    cells = select(record, life=True, **({"width": record["base"]["width"]} | where))
+    return [row["life"]["forecasts"][at][forecast] for row in cells]
+
+
+def reach_of_an_edit(record: Record, widths: Sequence[int]) -> Figure:
+    """What one edit does to facts of other subjects, by the size of p between the two keys."""
+    edges = [*record["edges"], None]
+    labels = [f"{a:g}–{b:g}" if b else f"> {a:g}" for a, b in pairwise(edges)]
+    with mpl.rc_context(STYLE):
+        figure, axes = canvas(1, 2, height=3.2)
+        for width, colour, marker in zip(widths, CYCLE, _MARKERS, strict=False):
+            rows = [row["partners"] for row in select(record, width=width, life=True)]
+            counts, flips = np.array([row["pairs"] for row in rows]), np.array([row["flips"] for row in rows])
+            change = np.array([[np.nan if c is None else c for c in row["change"]] for row in rows])
+            full = (counts >= 20).all(0)
+            place = np.flatnonzero(full)
+            style = {"color": colour, "marker": marker, "label": f"$d_m$ = {4 * width}"}
+            _band(axes[0, 0], place, change[:, full], **style)
+            _band(axes[0, 1], place, flips[:, full] / counts[:, full], **style)
+        axes[0, 0].set_yscale("log")
+        axes[0, 0].set_ylabel(r"mean change of $\log p$, size (nats)")
+        axes[0, 1].set_ylabel("share of right answers that flip")
+        axes[0, 1].set_ylim(bottom=0)
+        for axis in axes[0]:
+            axis.set_xticks(range(len(labels)), labels=labels)
+            axis.set_xlabel("$|p|$ between the edit's key and the fact's")
+        axes[0, 0].legend()
+    return figure
+
+
+def twin_of_random_keys(d_m: np.ndarray, m: int) -> np.ndarray:
+    """Excess kurtosis of P for m random keys of width d_m of which two are equal."""
+    share = 2 / (m * (m - 1))
+    return (3 / d_m**2 + share) / (1 / d_m + share) ** 2 - 3
+
+
+def tails_by_width(record: Record) -> Figure:
+    """Excess kurtosis, quantile kurtosis and spread of p against d_m, a row a layer, a line a list of facts."""
+    widths = sorted({row["width"] for row in select(record, life=True)})
+    d_m = 4.0 * np.array(widths)
+    panels = (
+        ("excess_kurtosis", "excess kurtosis"),
+        ("quantile_kurtosis", "quantile kurtosis"),
+        ("spread", r"spread: sd · $\sqrt{d_m}$"),
+    )
+    with mpl.rc_context(STYLE):
+        figure, axes = canvas(2, 3, height=5.0, sharex=True)
+        for layer in (0, 1):
+            for axis, (name, title) in zip(axes[layer], panels, strict=True):
+                for (kind, (label, colour)), marker in zip(_LISTS.items(), _MARKERS, strict=False):
+                    values = np.array([series(record, layer, kind, name, width=w, life=True) for w in widths]).T
+                    _band(axis, d_m, values, color=colour, marker=marker, label=label)
+                axis.set_xscale("log", base=2)
+                _ticks(axis, d_m)
+                axis.set_title(title, fontweight="normal")
+                axis.axhline(1 if name == "spread" else 0, color="#666666", linestyle="--", linewidth=1)
+            fine = np.geomspace(d_m[0], d_m[-1], 50)
+            curve = twin_of_random_keys(fine, record["compared"])
+            axes[layer, 0].plot(fine, curve, color="#666666", linewidth=1.2, linestyle=":", label="random, one twice")
+            axes[layer, 0].set_yscale("symlog", linthresh=10)
+            axes[layer, 0].set_yticks([0, 5, 10, 30, 100], labels=["0", "5", "10", "30", "100"])
+            axes[layer, 0].set_ylabel(f"layer {layer}")
+            axes[layer, 2].set_ylim(bottom=0)
+        for axis in axes[1]:
+            axis.set_xlabel("width of the memory, $d_m$")
+        handles, labels = axes[0, 0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper center", ncols=4, columnspacing=1.2)
+    return figure
+
+
+def series(record: Record, layer: int, kind: str, name: str, **where: Any) -> list[float]:
+    """One statistic of P, seed by seed: of a layer, a list of facts, and the cells that :func:`select` gives."""
+    return [row["overlaps"][layer][kind][name] for row in select(record, **where)]
+
+
+def tails_by_history(record: Record) -> Figure:
+    """Excess kurtosis of p against training steps and against the number of facts, a line a layer and list."""
+    base = record["base"]
+    axis_of: tuple[tuple[str, str, Callable[[dict], float], dict], ...] = (
+        ("training steps", "steps", lambda row: row["steps"], {"width": base["width"], "families": base["families"]}),
+        ("facts in the world", "families", lambda row: row["facts"], {"width": base["width"]}),
+    )
+    with mpl.rc_context(STYLE):
+        figure, axes = canvas(1, 2, height=3.2, sharey=True)
+        for panel, (label, name, place, where) in zip(axes[0], axis_of, strict=True):
+            cells = select(record, **where)
+            if name == "families":
+                cells = [row for row in cells if row["steps"] * base["families"] == base["steps"] * row["families"]]
+            values = sorted({row[name] for row in cells})
+            at = [place(next(row for row in cells if row[name] == value)) for value in values]
+            for layer, colour in ((0, GREEN), (1, PURPLE)):
+                for kind, line, marker in zip(LISTS[:2], ("-", "--"), "os", strict=True):
+                    found = np.array(
+                        [
+                            [r["overlaps"][layer][kind]["excess_kurtosis"] for r in cells if r[name] == value]
+                            for value in values
+                        ]
+                    ).T
+                    shown = range(len(at)) if name == "steps" else at
+                    text = f"layer {layer}, {_LISTS[kind][0].removeprefix('last tokens ')}"
+                    _band(panel, shown, found, color=colour, linestyle=line, marker=marker, label=text)
+            if name == "steps":
+                panel.set_xticks(range(len(at)), labels=[f"{step:,}" for step in at])
+            else:
+                panel.set_xscale("log", base=2)
+                _ticks(panel, at)
+            panel.set_xlabel(label)
+            panel.axhline(0, color="#666666", linestyle="--", linewidth=1)
+        axes[0, 0].set_ylabel("excess kurtosis")
+        axes[0, 1].legend(fontsize=8)
+    return figure
