@@ -63,7 +63,7 @@ def autoencoders() -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 
     start = time.perf_counter()
     arrays: dict[str, np.ndarray] = {}
-    small = toys.train_autoencoders(5, 2, SMALL, importance=0.9 ** np.arange(5), seeds=range(SEEDS))
+    small = toys.train_autoencoders(5, 2, SMALL, importance=0.9 ** np.arange(5), seeds=range(SEEDS), rate=2e-2)
     arrays["small_W"], arrays["small_loss"] = small.W, small.loss
     say("small")
     pairs = [(r, q) for r in ASPECTS for q in DENSITIES]
