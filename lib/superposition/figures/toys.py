@@ -167,38 +167,39 @@ def feature_planes(panels: Mapping[str, np.ndarray]) -> Figure:
 
 
 def solids(panels: Mapping[str, tuple[np.ndarray, float]]) -> Figure:
-    """Small geometries: each W (m, n), m up to 3, with an edge between features whose cosine is its least or near it.
+    """Small geometries in two or three dimensions: features (blue) and edges between nearest neighbours (orange).
 
     Parameters
     ----------
     panels : mapping of str to (W, dimensionality)
+        W (m, n), m up to 3.
     """
     with mpl.rc_context(STYLE):
-        figure, holder = canvas(height=2.9)
+        figure, holder = canvas(height=2.1)
         holder[0, 0].remove()
         for place, (title, (W, share)) in enumerate(panels.items(), start=1):
             points = np.zeros((3, W.shape[1]))
             points[: len(W)] = W
-            if len(W) == 3:  # turn the solid so that its first feature points up
-                rotation, _ = np.linalg.qr(np.column_stack([W[:, 0], W[:, 1], np.cross(W[:, 0], W[:, 1])]))
-                points = (rotation.T @ W)[[2, 1, 0]]
-                points *= np.sign(points[2, 0])
-            axis = figure.add_subplot(1, len(panels), place, projection="3d")
             flat = len(W) < 3
-            axis.view_init(elev=90 if flat else 18, azim=-90 if flat else 35)
-            cosines = toys.feature_cosines(W, 0)
-            edge = cosines < np.sort(cosines, axis=1)[:, :1] + 0.12
+            if not flat:  # the shape's first feature up, its second to the right
+                frame, _ = np.linalg.qr(np.column_stack([W[:, 0], W[:, 1], np.cross(W[:, 0], W[:, 1])]))
+                points = (frame * np.sign(frame[:, 0] @ W[:, 0])).T[[1, 2, 0]] @ W
+            axis = figure.add_subplot(1, len(panels), place, projection="3d")
+            axis.view_init(elev=90 if flat else 20, azim=-90 if flat else -35)
+            size = 1.08 * np.linalg.norm(W, axis=0).max()
+            cosines = toys.feature_cosines(W, 0) - 2 * np.eye(W.shape[1])
+            edge = cosines > cosines.max(axis=1, keepdims=True) - 0.25
             for i in range(W.shape[1]):
-                axis.plot(*np.stack([points[:, i] * 0, points[:, i]]).T, color=BLUE, linewidth=1.8)
+                axis.plot(*np.stack([0 * points[:, i], points[:, i]]).T, color=BLUE, linewidth=1.8)
                 axis.plot(*points[:, i, None], "o", color=BLUE, markersize=6)
                 for j in np.flatnonzero(edge[i] | edge[:, i]):
                     if W.shape[1] > 2:
-                        axis.plot(*points[:, [i, j]], color=ORANGE, linewidth=0.8)
-            axis.set_box_aspect((1, 1, 1), zoom=1.45)
+                        axis.plot(*points[:, [i, j]], color=ORANGE, linewidth=1)
+            axis.set_box_aspect((1, 1, 1), zoom=1.5)
             for limits in (axis.set_xlim, axis.set_ylim, axis.set_zlim):
-                limits(-1.15, 1.15)
+                limits(-size, size)
             axis.set_axis_off()
-            axis.set_title(f"{title}\nD = {share:.3g}", fontsize=9.5, fontweight="normal", y=0.97)
+            axis.set_title(f"{title}\nD = {share:.3g}", fontsize=9.5, fontweight="normal")
     return figure
 
 
