@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 #: Seconds between two checkpoints of a pass.
 CHECKPOINT_EVERY = 120.0
 
+#: Bytes of keys that a pass holds back before it sums them. Summing after the forward pass and not between its layers
+#: spares the two libraries' thread pools from waiting for each other.
+HELD = 2**30
+
 
 @dataclass
 class Moments:
@@ -193,7 +197,7 @@ def estimate(
         "tokens": tokens,
         "skip_first": skip_first,
         "context": context,
-        "version": 2,
+        "version": 3,
     }
     store = _Store(recipe)
     if cache and (kept := store.load([layer.index for layer in chosen])) is not None:
@@ -257,6 +261,8 @@ def _one_pass(
         if store and progress["done"] and progress["whole"]:
             store.checkpoint(moments, progress["done"])
         raise
+    for lower in moments.outer.values():
+        lower += lower.tril(-1).T
     return moments
 
 
@@ -271,38 +277,56 @@ def _group_sums(
         ids[row, : len(window.token_ids)] = torch.tensor(window.token_ids)
         mask[row, : len(window.token_ids)] = 1
         counts[row, window.first : window.stop] = True
-    sums = {}
+    counted = counts.flatten()
+    sums: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+    held: dict[Layer, torch.Tensor] = {}
+
+    def sum_held() -> None:
+        for layer, keys in held.items():
+            total = keys.sum(0, dtype=torch.float64)
+            if not torch.isfinite(total).all():
+                raise UserError(
+                    f"Layer {layer.index} gives NaN or infinity on the text: the weights are damaged, or {model.dtype} "
+                    "is too narrow (try --dtype float32)."
+                )
+            sums[layer.index] = (_lower_sum(keys).cpu(), total.cpu())
+        held.clear()
 
     def receive(layer: Layer, keys: torch.Tensor) -> None:
-        wanted = keys.flatten(0, 1)
-        if not counts.all():
-            wanted = wanted[counts.flatten().to(keys.device)]
-        total = wanted.sum(0, dtype=torch.float64)
-        if not torch.isfinite(total).all():
-            raise UserError(
-                f"Layer {layer.index} gives NaN or infinity on the text: the weights are damaged, or {model.dtype} "
-                "is too narrow (try --dtype float32)."
-            )
-        sums[layer.index] = (outer_sum(wanted).cpu().double(), total.cpu())
+        keys = keys.flatten(0, 1)
+        held[layer] = keys if counts.all() else keys[counted.to(keys.device)]
+        if sum(kept.nbytes for kept in held.values()) > HELD:
+            sum_held()
 
     model.read_keys(ids, mask, chosen, receive)
+    sum_held()
     return sums
 
 
-def outer_sum(keys: Float[torch.Tensor, "tokens d_m"], block: int = 256) -> Float[torch.Tensor, "d_m d_m"]:
-    """``Σ k kᵀ`` over the rows, computed for the lower triangle in blocks and mirrored.
+def outer_sum(keys: Float[torch.Tensor, "tokens d_m"], *, block: int | None = None) -> Float[torch.Tensor, "d_m d_m"]:
+    """``Σ k kᵀ`` over the rows.
 
     Sums are one precision wider than the keys: float32 for bfloat16 and float16, float64 for float32. A condition
-    number of C near 10⁶, usual in the first layer, turns float32 sums into errors of 10⁻⁴ in P.
+    number of C near 10⁶, usual in some layers, turns float32 sums into errors of 10⁻⁴ in P. Only one triangle is
+    computed: on the CPU by a symmetric rank-k update of BLAS, elsewhere (or with ``block``) in products of blocks.
     """
+    lower = _lower_sum(keys, block)
+    return lower + lower.tril(-1).T
+
+
+def _lower_sum(keys: torch.Tensor, block: int | None = None) -> torch.Tensor:
+    """The lower triangle of ``Σ k kᵀ`` with zeros above, where the keys are."""
     keys = keys.float() if keys.dtype in (torch.bfloat16, torch.float16) else keys.double()
-    width = keys.shape[1]
-    result = keys.new_empty(width, width)
+    if keys.device.type == "cpu" and block is None:
+        update = scipy.linalg.blas.dsyrk if keys.dtype == torch.float64 else scipy.linalg.blas.ssyrk
+        upper_by_columns = update(1.0, keys.contiguous().numpy().T, lower=False)
+        return torch.from_numpy(upper_by_columns.T)
+    width, block = keys.shape[1], block or 512
+    result = keys.new_zeros(width, width)
     for start in range(0, width, block):
         stop = min(start + block, width)
         torch.mm(keys[:, start:].T, keys[:, start:stop], out=result[start:, start:stop])
-    lower = result.tril()
-    return lower + lower.tril(-1).T
+    return result.tril()
 
 
 class _Store:
