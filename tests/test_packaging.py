@@ -32,7 +32,9 @@ def wheel(tmp_path_factory):
 
 
 def shipped(name):
-    return {path.name: path for path in (ROOT / "book" / name).iterdir() if path.is_file() and path.name[0] != "."}
+    folder = ROOT / "book" / name
+    found = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    return {file: path for file, path in found.items() if path.name[0] != "."}
 
 
 def test_the_wheel_holds_every_module_and_no_tests(wheel):
@@ -57,8 +59,8 @@ def test_an_unpacked_wheel_finds_its_data(wheel, tmp_path):
         "import json\n"
         "from superposition import facts, files, paths, records\n"
         "seen = {'home': files.__file__, 'facts': len(facts.load('book')), 'records': records.names()}\n"
-        "seen |= {name: sorted(p.name for p in getattr(paths, name + '_dir')().iterdir()) for name in "
-        "('data', 'records')} | {'names': records.names()}\n"
+        "seen |= {name: sorted(p.relative_to(home).as_posix() for p in home.rglob('*') if p.is_file()) "
+        "for name in ('data', 'records') for home in [getattr(paths, name + '_dir')()]} | {'names': records.names()}\n"
         "print(json.dumps(seen))\n"
     )
     done = subprocess.run(

@@ -652,8 +652,8 @@ def life(
                     "fall": float(fall.mean()),
                 }
             )
-            measured = _answers(lm, untouched, layer)
-        measured -= _answers(lm, untouched, layer)
+            measured = recalled(lm, untouched, layer)
+        measured -= recalled(lm, untouched, layer)
         exactness = max(exactness, float(np.abs(predicted - measured).max() / np.abs(measured).max()))
         if number in {min(at, len(edits)) for at in FORECAST_AT}:
             made = forecasts(lm, untouched, memory, layer)
@@ -674,7 +674,7 @@ def _share(right: torch.Tensor) -> float:
     return float(right.double().mean())
 
 
-def _answers(lm: models.LanguageModel, asked: Questions, layer: int) -> Float[np.ndarray, "d m"]:
+def recalled(lm: models.LanguageModel, asked: Questions, layer: int = 0) -> Float[np.ndarray, "d m"]:
     """What the memory of a layer answers at the subjects, in the model's own forward pass."""
     seen: list[torch.Tensor] = []
     with torch.no_grad(), added(lm.layers[layer], seen=seen):
@@ -820,6 +820,18 @@ def select(record: records.Record, *, life: bool = False, **where: Any) -> list[
     if not rows:
         raise UserError(f"The record {record.name} holds no cell with {where}.")
     return sorted(rows, key=lambda row: row["seed"])
+
+
+def ranks(record: records.Record, forecast: str, edits: int, **where: Any) -> list[float]:
+    """Spearman correlation of a forecast with what happened, seed by seed, at the cells of the base unless told."""
+    at = record["forecast_at"].index(edits)
+    cells = select(record, life=True, **({"width": record["base"]["width"]} | where))
+    return [row["life"]["forecasts"][at][forecast] for row in cells]
+
+
+def series(record: records.Record, layer: int, kind: str, name: str, **where: Any) -> list[float]:
+    """One statistic of P, seed by seed: of a layer, a list of facts, and the cells that :func:`select` gives."""
+    return [row["overlaps"][layer][kind][name] for row in select(record, **where)]
 
 
 def over_seeds(values: Sequence[float], level: float = 0.95) -> tuple[float, float, float]:

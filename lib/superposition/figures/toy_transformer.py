@@ -14,7 +14,7 @@ from matplotlib.ticker import NullLocator
 
 from superposition.figures.style import BLUE, CYCLE, GREEN, ORANGE, PURPLE, SKY, STYLE, VERMILION, canvas
 from superposition.records import Record
-from superposition.toy_transformer import LISTS, over_seeds, select
+from superposition.toy_transformer import LIFE, LISTS, LOOKS, over_seeds, ranks, select, series
 
 _MARKERS = "osD^v"
 _LISTS = {
@@ -45,17 +45,22 @@ def _ticks(axis: Axes, places: Sequence[float]) -> None:
 
 
 def edited_lives(record: Record) -> Figure:
-    """Facts of other subjects still known, and edits that still hold, against the number of edits, a line a width."""
+    """Facts of other subjects still known, and edits that still hold, against the number of edits, a line a width.
+
+    A line ends where the first seed has no more edits.
+    """
     widths = sorted({row["width"] for row in select(record, steps=record["base"]["steps"]) if "life" in row})
     panels = (("kept", "facts of other subjects still right"), ("held", "edits that still hold"))
     with mpl.rc_context(STYLE):
         figure, axes = canvas(1, 2, height=3.2, sharey=True)
         for axis, (name, title) in zip(axes[0], panels, strict=True):
             for width, colour, marker in zip(widths, CYCLE, _MARKERS, strict=False):
-                lives = [row["life"]["looks"] for row in select(record, width=width, life=True)]
-                values = np.array([[look[name] for look in life] for life in lives])
-                edits = np.mean([[look["edits"] for look in life] for life in lives], axis=0)
-                _band(axis, edits, values, color=colour, marker=marker, label=f"$d_m$ = {4 * width}")
+                looks = [look for row in select(record, width=width, life=True) for look in row["life"]["looks"]]
+                values = {edits: [look[name] for look in looks if look["edits"] == edits] for edits in LOOKS}
+                seeds = len(values[1])
+                at = [edits for edits, found in values.items() if len(found) == seeds]
+                style = {"color": colour, "marker": marker, "label": f"$d_m$ = {4 * width}"}
+                _band(axis, at, np.array([values[edits] for edits in at]).T, **style)
             axis.set_xscale("log", base=2)
             _ticks(axis, [1, 4, 16, 64, 192])
             axis.set_title(title, fontweight="normal")
@@ -84,7 +89,7 @@ def forecasts_and_falls(record: Record, edits: int, seed: int = 0) -> Figure:
                 middle, low, high = over_seeds(ranks(record, name, at))
                 place = len(names) - row + 0.22 * (1 - step)
                 axes[0, 2].plot([low, high], [place, place], color=colour, linewidth=1.5)
-                label = f"{at} edits" if not row else None
+                label = (f"{at} edits" if at < LIFE else "all edits") if not row else None
                 axes[0, 2].plot(middle, place, marker=marker, color=colour, linestyle="", markersize=5, label=label)
         axes[0, 2].axvline(0, color="#666666", linestyle="--", linewidth=1)
         axes[0, 2].set_yticks(range(len(names), 0, -1), labels=[FORECAST_NAMES[name] for name in names])
@@ -95,17 +100,11 @@ def forecasts_and_falls(record: Record, edits: int, seed: int = 0) -> Figure:
     return figure
 
 
-def ranks(record: Record, forecast: str, edits: int, **where: Any) -> list[float]:
-    """Spearman correlation of a forecast with what happened, seed by seed, at the cells of the base unless told."""
-    at = record["forecast_at"].index(edits)
-    cells = select(record, life=True, **({"width": record["base"]["width"]} | where))
-    return [row["life"]["forecasts"][at][forecast] for row in cells]
-
-
 def reach_of_an_edit(record: Record, widths: Sequence[int]) -> Figure:
     """What one edit does to facts of other subjects, by the size of p between the two keys."""
     edges = [*record["edges"], None]
-    labels = [f"{a:g}–{b:g}" if b else f"> {a:g}" for a, b in pairwise(edges)]
+    short = ["" if edge is None else f"{edge:g}".removeprefix("0") or "0" for edge in edges]
+    labels = [f"{a}–{b}" if b else f"> {a}" for a, b in pairwise(short)]
     with mpl.rc_context(STYLE):
         figure, axes = canvas(1, 2, height=3.2)
         for width, colour, marker in zip(widths, CYCLE, _MARKERS, strict=False):
@@ -166,11 +165,6 @@ def tails_by_width(record: Record) -> Figure:
         handles, labels = axes[0, 0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper center", ncols=4, columnspacing=1.2)
     return figure
-
-
-def series(record: Record, layer: int, kind: str, name: str, **where: Any) -> list[float]:
-    """One statistic of P, seed by seed: of a layer, a list of facts, and the cells that :func:`select` gives."""
-    return [row["overlaps"][layer][kind][name] for row in select(record, **where)]
 
 
 def tails_by_history(record: Record) -> Figure:
