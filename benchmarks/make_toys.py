@@ -27,8 +27,12 @@ EDITOR_STOPS = (1, 2, 4, 8, 16, 24, 32, 40, 48, 52, 56, 58, 60, 61, 62, 63, 64, 
 SMALL = [1.0, 0.5, 0.2, 0.1, 0.05]
 ASPECTS = [round(float(x), 3) for x in np.geomspace(0.1, 10, 13)]
 DENSITIES = [round(float(x), 3) for x in np.geomspace(0.05, 1, 13)]
-GEOMETRIES = {"4 in 3": (4, 3, 0.75), "12 in 8": (12, 8, 0.5), "2 in 1": (2, 1, 0.05)}
-GEOMETRIES |= {"5 in 2": (5, 2, 0.05), "6 in 3": (6, 3, 0.05), "8 in 3": (8, 3, 0.05)}
+GEOMETRIES = {  # features, dimensions, density, spread of the initial weights
+    "6 in 3": (6, 3, 0.05, 0.1),
+    "5 in 2": (5, 2, 0.05, 0.1),
+    "24 in 16": (24, 16, 0.55, 1.0),
+    "8 in 3": (8, 3, 0.05, 0.1),
+}
 SPARSITY = [1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0, 5.0, 7.0, 10.0, 15.0, 25.0, 50.0]
 WIDTHS = (8, 16, 32, 64)
 BRIDGE = [(m, q) for q in (0.02, 0.05, 0.1, 0.3) for m in (32, 64, 128, 256)]
@@ -72,8 +76,8 @@ def autoencoders() -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     arrays["plane_loss"] = plane.loss.reshape(SEEDS, len(ASPECTS), len(DENSITIES)).astype(np.float32)
     arrays["plane_W"] = plane.W.reshape(SEEDS, len(ASPECTS), len(DENSITIES), 2).astype(np.float16)
     say("plane")
-    for name, (n, m, q) in GEOMETRIES.items():
-        found = toys.train_autoencoders(n, m, [q], seeds=range(SEEDS))
+    for name, (n, m, q, init) in GEOMETRIES.items():
+        found = toys.train_autoencoders(n, m, [q], seeds=range(SEEDS), init=init, steps=1500, rate=2e-2)
         arrays[f"geometry {name}"] = found.W[:, 0]
     say("geometries")
     large = toys.train_autoencoders(200, 20, [1 / x for x in SPARSITY], seeds=range(FEW), steps=2500, rate=5e-3)

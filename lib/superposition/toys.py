@@ -28,6 +28,7 @@ __all__ = [
     "EDITORS",
     "FRACTIONS",
     "KINDS",
+    "SHAPES",
     "Autoencoders",
     "autoencode",
     "bridge",
@@ -41,6 +42,7 @@ __all__ = [
     "feature_groups",
     "feature_moment",
     "features_as_keys",
+    "find_shape",
     "forecast_kurtosis",
     "forget",
     "forgetting",
@@ -278,6 +280,16 @@ FRACTIONS = {
 }
 
 
+#: The shapes behind the fractions: features, dimensions, and the largest cosine between two of its features.
+SHAPES = {
+    "antipodal pair": (2, 1, -1.0),
+    "triangle": (3, 2, -1 / 2),
+    "pentagon": (5, 2, math.cos(2 * math.pi / 5)),
+    "tetrahedron": (4, 3, -1 / 3),
+    "square antiprism": (8, 3, 0.26),
+}
+
+
 @dataclass(frozen=True)
 class Autoencoders:
     """Trained autoencoders, one for each seed and condition.
@@ -437,6 +449,18 @@ def feature_groups(
         U, size, _ = np.linalg.svd(W[:, sorted(group)], full_matrices=False)
         groups.append((sorted(group), U[:, size > size[0] / 5].T @ W[:, sorted(group)]))
     return groups
+
+
+def find_shape(W: Float[np.ndarray, "m n"], name: str, within: float = 0.1) -> list[Float[np.ndarray, "dims k"]]:
+    """The groups of features (:func:`feature_groups`) that make one of the :data:`SHAPES`, each in its own dimensions.
+
+    A group counts if it has the shape's features and dimensions, and its largest cosine is the shape's ``within`` this
+    much. The cosine matters: dimensionality is blind to signs, and a tetrahedron with arrows reversed has 3/4 as well.
+    """
+    features, dims, cosine = SHAPES[name]
+    found = [shape for _, shape in feature_groups(W) if shape.shape == (dims, features)]
+    largest = [(feature_cosines(x, 0) - 2 * np.eye(features)).max() for x in found]
+    return [x for x, c in zip(found, largest, strict=True) if abs(c - cosine) < within]
 
 
 def mean_squared_overlap(W: Float[np.ndarray, "m n"], least: float = 0.5) -> float:

@@ -1,0 +1,433 @@
+"""Toy worlds: the landmarks of the literature from many seeds, gradients against autograd, laws against simulation."""
+
+import numpy as np
+import pytest
+import torch
+
+from superposition import exercises, overlap, rules, toys
+from superposition.errors import UserError
+from superposition.figures import interval
+from superposition.memory import LinearMemory
+
+# --- keys ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", toys.KINDS)
+@pytest.mark.parametrize(("d_m", "N"), [(8, 5), (8, 17), (2, 1), (5, 40)])
+def test_keys_have_the_shape_asked_for_and_depend_on_the_seed_alone(kind, d_m, N):
+    K = toys.draw_keys(kind, d_m, N, np.random.default_rng(3))
+    assert K.shape == (d_m, N) and np.isfinite(K).all() and (np.linalg.norm(K, axis=0) > 0).all()
+    assert np.array_equal(K, toys.draw_keys(kind, d_m, N, np.random.default_rng(3)))
+    assert not np.array_equal(K, toys.draw_keys(kind, d_m, N, np.random.default_rng(4)))
+
+
+def test_each_kind_is_what_it_says():
+    d_m, N = 64, 512
+    K = {kind: toys.draw_keys(kind, d_m, N, np.random.default_rng(0)) for kind in toys.KINDS}
+    cosine = {kind: overlap.cosines(k.T @ k) for kind, k in K.items()}
+    blocks = [cosine["orthogonal"][i : i + d_m, i : i + d_m] for i in range(0, N, d_m)]
+    assert all(np.allclose(block, np.eye(d_m), atol=1e-10) for block in blocks)
+    same = cosine["duplicated"][np.arange(0, N, 8), np.arange(1, N, 8)]
+    assert np.allclose(same, 1) and (cosine["duplicated"] > 1 - 1e-9).sum() == N + 2 * len(same)
+    within = np.kron(np.eye(N // 8, dtype=bool), np.ones((8, 8), dtype=bool)) & ~np.eye(N, dtype=bool)
+    assert cosine["clustered"][within].mean() == pytest.approx(0.5, abs=0.05)
+    assert abs(cosine["clustered"][~within & ~np.eye(N, dtype=bool)].mean()) < 0.02
+    logs = np.log(np.linalg.norm(K["heavy-tailed"], axis=0))
+    assert logs.std() == pytest.approx(1, abs=0.1) and np.log(np.linalg.norm(K["random"], axis=0)).std() < 0.15
+    assert np.linalg.cond(K["stretched"] @ K["stretched"].T) > 100 * np.linalg.cond(K["random"] @ K["random"].T)
+
+
+def test_an_unknown_kind_and_no_keys_are_refused():
+    with pytest.raises(UserError, match="choose from random"):
+        toys.draw_keys("round", 4, 4, np.random.default_rng(0))
+    with pytest.raises(UserError, match="1 or more"):
+        toys.draw_keys("random", 4, 0, np.random.default_rng(0))
+
+
+# --- lives of a memory --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", toys.KINDS)
+@pytest.mark.parametrize("rule", ["rome", "memit", "memit-history", "emmet", "alphaedit", "rls-soft", "rls-hard"])
+def test_predicted_interference_is_measured_interference(kind, rule):
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        K = toys.draw_keys(kind, 24, 96, rng)
+        memory = LinearMemory.from_pairs(K, rng.normal(size=(6, 96)))
+        options = {}
+        if rule == "alphaedit":
+            options["projector"] = rules.null_space_projector(K @ K.T, float(np.median(np.linalg.eigvalsh(K @ K.T))))
+        for start in range(0, 15, 5):
+            memory.edit_batch(K[:, ::5][:, start : start + 5], rng.normal(size=(6, 5)), rule, **options)
+        for said, seen in (
+            (memory.predicted_interference(K), memory.measured_interference(K)),
+            (memory.predicted_interference_on_edits(), memory.measured_interference_on_edits()),
+        ):
+            scale = max(np.linalg.norm(seen), 1e-3)
+            assert np.linalg.norm(said - seen) < 1e-10 * scale
+
+
+def test_damage_and_error_along_a_life_are_those_of_shorter_lives():
+    rng = np.random.default_rng(0)
+    K, V = rng.normal(size=(6, 20)), rng.normal(size=(3, 20))
+    K_e, V_e, watch = rng.normal(size=(6, 5)), rng.normal(size=(3, 5)), rng.normal(size=(6, 4))
+    whole = LinearMemory.from_pairs(K, V)
+    whole.edit_batch(K_e, V_e, "rome")
+    damage, error = toys.damage_along(whole, watch, [1, 3, 5]), toys.error_along(whole, [1, 3, 5])
+    for at, n in enumerate((1, 3, 5)):
+        short = LinearMemory.from_pairs(K, V)
+        for k, v in zip(K_e.T[:n], V_e.T[:n], strict=True):
+            short.edit(k, v)
+        moved = (short.W - short.W_0) @ watch
+        assert damage[at] == pytest.approx(np.mean([m @ m for m in moved.T]))
+        missed = short.W @ K_e[:, :n] - V_e[:, :n]
+        assert error[at] == pytest.approx(np.mean([m @ m for m in missed.T]))
+
+
+def test_the_forgetting_law_against_projections_in_whitened_space():
+    """A naive simulation: directions uniform, targets fixed, no library code in the loop."""
+    rng = np.random.default_rng(1)
+    d, d_m, n, lives = 4, 12, 40, 1500
+    W = W_0 = rng.normal(size=(lives, d, d_m)) * 0.7
+    curve = []
+    for _ in range(n):
+        k = rng.normal(size=(lives, d_m))
+        missing = rng.normal(size=(lives, d)) - np.einsum("ldm,lm->ld", W, k)
+        W = W + np.einsum("ld,lm->ldm", missing, k) / (k * k).sum(1)[:, None, None]
+        curve.append(((W - W_0) ** 2).sum((1, 2)))
+    whole = 0.49 * d * d_m + d * d_m / (d_m - 2)
+    mean, low, high = interval(np.array(curve).T)
+    law = whole * toys.forgetting(np.arange(1, n + 1), d_m)
+    assert (np.abs(mean - law) < 2 * (high - low)).all()
+    assert toys.forgetting(0, 9) == 0 and toys.forgetting(1, 4) == pytest.approx(0.25)
+
+
+def test_the_hard_price_against_random_constraints():
+    rng = np.random.default_rng(2)
+    d_m = 30
+    for n in (1, 10, 20):
+        costs = []
+        for _ in range(600):
+            U, R = rng.normal(size=(d_m, n)), rng.normal(size=(1, n))
+            costs.append((R @ np.linalg.pinv(U)).ravel() @ (R @ np.linalg.pinv(U)).ravel())
+        mean, low, high = interval(np.array(costs))
+        assert abs(mean - toys.hard_price(n, d_m)) < 2 * (high - low)
+    with pytest.raises(UserError, match="infinite"):
+        toys.hard_price(d_m - 1, d_m)
+
+
+def test_a_slope_is_the_power():
+    n = np.array([1, 3, 10, 40])
+    powers = np.array([0.5, 1.0, -2.0])
+    assert np.allclose(toys.log_slope(n, 3 * n[None] ** powers[:, None]), powers)
+
+
+def test_damage_grows_linearly_only_where_everything_leans():
+    n = np.array([96, 128, 192, 256, 384])
+    slopes = {arm: [toys.log_slope(n, toys.grow(arm, seed, n)[None])[0] for seed in range(5)] for arm in toys.ARMS}
+    low, high = (np.array([interval(np.array(x))[side] for x in slopes.values()]) for side in (1, 2))
+    assert (high[:2] < 0.2).all(), "fixed targets level off"
+    assert low[2] < 0.5 < high[2] + 0.05, "random residuals wander"
+    assert high[3] < 0.9, "alignment alone is not linear"
+    assert 0.85 < low[4] and high[4] < 1.1, "aligned and leaning is linear"
+
+
+def test_a_memory_below_its_capacity_forgets_nothing_and_a_full_one_follows_the_law():
+    stops = [1, 12, 48, 96]
+    assert np.nanmax([toys.forget(0.5, seed, stops) for seed in range(5)]) < 1e-6
+    assert np.isnan(toys.forget(0.5, 0, stops)[2:]).all()
+    runs = np.array([toys.forget(16, seed, stops) for seed in range(8)])
+    assert np.abs(runs.mean(0) - toys.forgetting(stops, 48)).max() < 0.06
+
+
+def test_kinds_share_the_budget_but_not_the_tails():
+    found = {kind: [toys.spread_of_damage(kind, seed) for seed in range(5)] for kind in toys.KINDS}
+    of = {kind: {name: np.mean([run[name] for run in runs]) for name in runs[0]} for kind, runs in found.items()}
+    assert of["stretched"]["kurtosis"] == pytest.approx(of["random"]["kurtosis"], abs=1e-6)
+    for kind in ("stretched", "orthogonal", "clustered", "duplicated"):
+        assert of[kind]["damage"] == pytest.approx(of["random"]["damage"], rel=0.15)
+    assert of["duplicated"]["kurtosis"] > of["clustered"]["kurtosis"] > of["random"]["kurtosis"] + 0.5
+    assert of["heavy-tailed"]["damage"] > 4 * of["random"]["damage"]
+    assert of["heavy-tailed"]["kurtosis"] > 20 > 1 > of["heavy-tailed"]["kurtosis_cosine"]
+
+
+def test_the_hard_recursion_keeps_all_until_the_space_is_full():
+    stops = [16, 48, 60, 64, 72]
+    for seed in range(5):
+        error, damage = toys.compare_editors("recursion, hard", seed, stops)
+        assert error[:3].max() < 1e-14 and error[3] < 1e-6 and np.isnan([error[4], damage[4]]).all()
+        rome_error, rome_damage = toys.compare_editors("ROME", seed, stops)
+        assert damage[2] > 5 * rome_damage[2] and rome_error[2] > 0.3
+        assert not np.isnan(rome_error).any()
+
+
+def test_later_edits_suffer_less_and_the_last_not_at_all():
+    runs = np.array([toys.suffer(seed) for seed in range(5)])
+    thirds = runs.reshape(5, 3, -1).mean((0, 2))
+    assert thirds[0] > thirds[1] > thirds[2] and runs[:, -1].max() < 1e-20
+
+
+# --- autoencoders -------------------------------------------------------------------------------------------
+
+
+def test_gradients_are_those_of_autograd():
+    torch.manual_seed(0)
+    W, b = torch.randn(2, 3, 2, 5, dtype=torch.float64), torch.randn(2, 3, 5, dtype=torch.float64)
+    x, weight = torch.rand(2, 3, 5, 7, dtype=torch.float64), torch.rand(3, 5, 1, dtype=torch.float64)
+    W.requires_grad_(), b.requires_grad_()
+    h = torch.einsum("srmn,srnc->srmc", W, x)
+    x_hat = torch.relu(torch.einsum("srmn,srmc->srnc", W, h) + b[..., None])
+    (weight * (x_hat - x) ** 2).sum().backward()
+    with torch.no_grad():
+        dW, db = toys._gradients(W.detach(), b.detach(), x, weight)
+        assert torch.allclose(dW, W.grad) and torch.allclose(db, b.grad)
+        assert torch.allclose(toys.autoencode(W, b, x), x_hat)
+
+
+def test_a_model_does_not_feel_the_others():
+    options = {"steps": 30, "batch": 64}
+    crowd = toys.train_autoencoders(4, 2, [1.0, 0.2], importance=[1, 0.5, 0.3, 0.2], seeds=[5, 9], **options)
+    alone = toys.train_autoencoders(4, 2, [0.2], importance=[1, 0.5, 0.3, 0.2], seeds=[9], **options)
+    assert np.allclose(crowd.W[1, 1], alone.W[0, 0], atol=1e-5)
+    assert np.allclose(crowd.b[1, 1], alone.b[0, 0], atol=1e-5)
+    assert crowd.loss[1, 1] == pytest.approx(alone.loss[0, 0], rel=1e-4)
+    assert not np.allclose(crowd.W[0, 1], crowd.W[1, 1], atol=1e-2)
+
+
+def test_features_are_there_with_their_probability_and_uniform():
+    u = np.random.default_rng(0).random(200_000)
+    for q in (1.0, 0.3, 0.05):
+        x = toys.sample_features(u, q)
+        there = x[x > 0]
+        assert len(there) / len(x) == pytest.approx(q, abs=0.005)
+        assert np.allclose(np.quantile(there, [0.1, 0.5, 0.9]), [0.1, 0.5, 0.9], atol=0.02)
+    moment = toys.feature_moment(3, 0.3)
+    x = toys.sample_features(np.random.default_rng(1).random((3, 400_000)), 0.3)
+    assert np.allclose(x @ x.T / x.shape[1], moment, atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"density": [0.0]},
+        {"density": [1.5]},
+        {"density": []},
+        {"n": 0},
+        {"seeds": []},
+        {"importance": [1.0]},
+        {"importance": [-1.0, 1, 1]},
+    ],
+    ids=str,
+)
+def test_training_refuses_what_makes_no_sense(wrong):
+    with pytest.raises(UserError):
+        toys.train_autoencoders(**({"n": 3, "m": 2, "density": [0.5], "steps": 1} | wrong))
+
+
+# Landmarks of Elhage et al. (2022), each from several seeds.
+
+
+@pytest.fixture(scope="module")
+def five_in_two():
+    importance = 0.9 ** np.arange(5)
+    return toys.train_autoencoders(5, 2, [1.0, 0.05], importance=importance, seeds=range(8), steps=1500, rate=2e-2)
+
+
+def test_dense_features_get_two_orthogonal_directions(five_in_two):
+    for W in five_in_two.W[:, 0]:
+        length = np.linalg.norm(W, axis=0)
+        assert set(np.flatnonzero(length > 0.5)) == {0, 1}
+        assert abs(W[:, 0] @ W[:, 1]) / (length[0] * length[1]) < 0.15
+
+
+def test_sparse_features_make_a_pentagon(five_in_two):
+    pentagons = 0
+    for W in five_in_two.W[:, 1]:
+        angles = np.sort(np.degrees(np.arctan2(W[1], W[0])))
+        gaps = np.diff(np.append(angles, angles[0] + 360))
+        pentagons += bool(np.abs(gaps - 72).max() < 6 and np.linalg.norm(W, axis=0).min() > 0.8)
+    assert pentagons >= 5
+
+
+@pytest.mark.parametrize(
+    ("n", "m", "q", "shape"),
+    [(6, 3, 0.05, "antipodal pair"), (5, 2, 0.05, "pentagon"), (8, 3, 0.05, "square antiprism")],
+)
+def test_dimensionality_sticks_where_all_features_are_alike(n, m, q, shape):
+    W = toys.train_autoencoders(n, m, [q], seeds=range(8), steps=1500, rate=2e-2).W[:, 0]
+    hits = np.abs(toys.feature_dimensionality(W) - toys.FRACTIONS[shape]).max(-1) < 0.025
+    assert hits.sum() >= 5
+    assert sum(bool(toys.find_shape(model, shape)) for model in W) >= 5
+
+
+def test_one_model_holds_pairs_triangles_and_tetrahedra():
+    W = toys.train_autoencoders(24, 16, [0.55], seeds=range(8), steps=1500, rate=2e-2, init=1.0).W[:, 0]
+    for name in ("antipodal pair", "triangle", "tetrahedron"):
+        D = [[toys.feature_dimensionality(x) for x in toys.find_shape(model, name)] for model in W]
+        assert sum(any(np.abs(d - toys.FRACTIONS[name]).max() < 0.025 for d in found) for found in D) >= 5, name
+
+
+def test_some_features_get_a_dimension_of_their_own():
+    W = toys.train_autoencoders(12, 8, [0.5], seeds=range(8), steps=1500, rate=2e-2).W[:, 0]
+    assert (np.abs(toys.feature_dimensionality(W) - 1) < 0.025).any(-1).sum() >= 5
+
+
+def test_a_shape_with_arrows_reversed_is_not_that_shape():
+    tetrahedron = np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1.0]]).T
+    flipped = tetrahedron * [1, 1, 1, -1]
+    assert np.allclose(toys.feature_dimensionality(flipped), 3 / 4)
+    assert len(toys.find_shape(tetrahedron, "tetrahedron")) == 1 and toys.find_shape(flipped, "tetrahedron") == []
+    assert toys.find_shape(tetrahedron, "pentagon") == []
+
+
+def test_pairs_pay_below_the_predicted_density_and_not_above():
+    """q* = 4/7 for two equal features in one dimension."""
+    W = toys.train_autoencoders(2, 1, [0.3, 0.8], seeds=range(20), steps=1000, rate=2e-2).W[:, :, 0]
+    both = (np.abs(W) > 0.8).all(-1) & (W.prod(-1) < 0)
+    assert both[:, 0].sum() >= 5 and both[:, 1].sum() == 0
+
+
+def test_crowded_features_meet_welch():
+    W = toys.train_autoencoders(48, 8, [0.02], seeds=range(5), steps=800).W[:, 0]
+    for model in W:
+        kept = int((np.linalg.norm(model, axis=0) > 0.5).sum())
+        assert kept > 24
+        assert toys.mean_squared_overlap(model) == pytest.approx((kept - 8) / (8 * (kept - 1)), rel=0.1)
+
+
+# Measures of features.
+
+
+def test_dimensionality_of_known_shapes():
+    turn = 2 * np.pi * np.arange(5) / 5
+    shapes = {
+        "dedicated": np.eye(3),
+        "antipodal pair": np.array([[1.0, -1.0]]),
+        "triangle": np.array([np.cos(turn[:3] * 5 / 3), np.sin(turn[:3] * 5 / 3)]),
+        "pentagon": np.array([np.cos(turn), np.sin(turn)]),
+        "tetrahedron": np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1.0]]).T,
+    }
+    for name, W in shapes.items():
+        assert np.allclose(toys.feature_dimensionality(2.5 * W), toys.FRACTIONS[name])
+    assert np.array_equal(toys.feature_dimensionality(np.array([[1.0, 0], [0, 0]])), [1, 0])
+
+
+def test_groups_come_apart_as_they_were_put_together():
+    rng = np.random.default_rng(0)
+    triangle = np.array([np.cos(2 * np.pi * np.arange(3) / 3), np.sin(2 * np.pi * np.arange(3) / 3)])
+    W = np.zeros((5, 7))
+    W[:2, [0, 3, 5]], W[2, [1, 4]], W[3, 2], W[4, 6] = triangle, [1, -1], 1, 0.1
+    rotation, _ = np.linalg.qr(rng.normal(size=(5, 5)))
+    groups = toys.feature_groups(rotation @ W)
+    assert [(who, shape.shape) for who, shape in groups] == [([0, 3, 5], (2, 3)), ([1, 4], (1, 2)), ([2], (1, 1))]
+    shape = groups[0][1]
+    assert np.allclose(shape.T @ shape, triangle.T @ triangle)
+
+
+def test_mean_squared_overlap_of_random_directions():
+    W = np.random.default_rng(0).normal(size=(20, 400))
+    assert toys.mean_squared_overlap(W) == pytest.approx(1 / 20, rel=0.03)
+    assert toys.mean_squared_overlap(np.eye(4)) == 0
+    assert np.isnan(toys.mean_squared_overlap(np.array([[1.0, 0.1]])))
+
+
+# The bridge to p.
+
+
+def test_features_as_keys():
+    turn = 2 * np.pi * np.arange(5) / 5
+    W = np.array([np.cos(turn), np.sin(turn)])
+    found = toys.features_as_keys(W, 0.1)
+    assert found["count"] == 5 and found["max"] == pytest.approx(np.cos(turn[1]))
+    assert found["min"] == pytest.approx(np.cos(turn[2])) and found["mean"] == pytest.approx(-1 / 4)
+    assert found["squared"] == pytest.approx(2 * np.mean(np.cos(turn[1:]) ** 2))
+    assert toys.features_as_keys(np.eye(3)[:, :2], 0.1) is None
+    assert toys.features_as_keys(np.eye(3), 1e-9) is None
+
+
+def test_facts_have_features_and_relations():
+    x = toys.draw_facts(50, 300, 0.02, np.random.default_rng(0))
+    assert x.shape == (50, 300) and ((x > 0).sum(0) >= 2).all()
+    y = toys.draw_facts(50, 300, 0.02, np.random.default_rng(0), relations=4)
+    assert (y[np.arange(300) % 4, np.arange(300)] == 1).all()
+    assert np.array_equal(y[4:], x[4:])
+    with pytest.raises(UserError, match="hardly ever"):
+        toys.draw_facts(10, 5, 1e-4, np.random.default_rng(0))
+
+
+def test_the_forecast_of_the_kurtosis():
+    """Against simulation, from crowded to roomy and from dense to sparse."""
+    for m, q in ((32, 0.3), (128, 0.05), (256, 0.05), (128, 0.02)):
+        runs = [toys.bridge(m, q, seed) for seed in range(5)]
+        mean, low, high = interval(np.array([run["kurtosis_cosine"] for run in runs]))
+        forecast = toys.forecast_kurtosis(q, 256, m)
+        assert abs(mean - forecast) < max(2 * (high - low), 0.15 * forecast)
+
+
+def test_sparsity_moves_damage_and_relations_lift_the_mean():
+    runs = {q: [toys.bridge(256, q, seed) for seed in range(5)] for q in (0.02, 0.3)}
+    mean = {q: {name: np.mean([run[name] for run in found]) for name in found[0]} for q, found in runs.items()}
+    assert mean[0.02]["damage_equal"] == pytest.approx(mean[0.3]["damage_equal"], rel=0.2)
+    assert mean[0.02]["worst_equal"] > 1.8 * mean[0.3]["worst_equal"]
+    assert mean[0.02]["squared"] == pytest.approx(1, abs=0.08) and mean[0.3]["squared"] == pytest.approx(1, abs=0.05)
+    related = [toys.bridge(128, 0.03, seed, relations=8) for seed in range(5)]
+    plain = [toys.bridge(128, 0.03, seed) for seed in range(5)]
+    assert min(run["mean"] for run in related) > 3 * max(run["mean"] for run in plain)
+
+
+# --- the exercises ------------------------------------------------------------------------------------------
+
+
+def growth(P, deltas):
+    square, length = np.mean(P**2), np.mean(np.sum(deltas**2, axis=0))
+    both = np.mean(P) ** 2 * np.sum(deltas.mean(1) ** 2)
+    return lambda n: n * square * length + n * (n - 1) * both
+
+
+def sweeps(W, K, V, C):
+    W = W.copy()
+    while np.abs(W @ K - V).max() > 1e-10:
+        for k, v in zip(K.T, V.T, strict=True):
+            W += rules.rome(W, k, v, C)
+    return W
+
+
+def one_sweep(W, K, V, C):
+    for k, v in zip(K.T, V.T, strict=True):
+        W = W + rules.rome(W, k, v, C)
+    return W
+
+
+def other_memory(W, K, V, C):
+    return W + (V - W @ K) @ np.linalg.pinv(K)
+
+
+def tie(r):
+    return 4 * min(1, r) / (2 * (1 + r) + 3 * min(1, r))
+
+
+RIGHT = [
+    (exercises.check_07_growth, growth),
+    (exercises.check_07_sweeps, sweeps),
+    (exercises.check_08_dimensionality, toys.feature_dimensionality),
+    (exercises.check_08_threshold, tie),
+]
+WRONG = [
+    (exercises.check_07_growth, lambda P, deltas: lambda n: n * growth(P, deltas)(1), "overlaps and"),
+    (exercises.check_07_sweeps, one_sweep, "go on sweeping"),
+    (exercises.check_07_sweeps, other_memory, "not where ROME ends"),
+    (exercises.check_08_dimensionality, lambda W: (W**2).sum(0), "D of feature"),
+    (exercises.check_08_dimensionality, lambda W: None, "returned None"),
+    (exercises.check_08_threshold, lambda r: 4 * r / (2 + 5 * r), "the losses tie"),
+]
+
+
+@pytest.mark.parametrize(("check", "function"), RIGHT, ids=lambda x: x.__name__)
+def test_the_right_answer_is_accepted(check, function):
+    assert check(function).startswith("Right")
+
+
+@pytest.mark.parametrize(("check", "function", "words"), WRONG, ids=lambda x: getattr(x, "__name__", None))
+def test_a_wrong_answer_hears_what_is_wrong(check, function, words):
+    with pytest.raises(AssertionError, match=words):
+        check(function)
