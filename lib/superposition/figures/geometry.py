@@ -161,7 +161,7 @@ def null_spread(d_m: Sequence[int], runs: Mapping[str, np.ndarray], expected: Ma
 
 
 def keys_that_fit(overlap: np.ndarray, fit: Mapping[int, np.ndarray], ceiling: Mapping[int, np.ndarray]) -> Figure:
-    """How many keys fit below an overlap: guaranteed (solid) and possible at most (dashed), by d_m.
+    """How many keys fit below an overlap: bounds from below (solid) and from above (dashed), by d_m.
 
     Parameters
     ----------
@@ -181,7 +181,7 @@ def keys_that_fit(overlap: np.ndarray, fit: Mapping[int, np.ndarray], ceiling: M
         axis.set_xlim(0, overlap[-1])
         axis.set_xlabel("largest overlap allowed (cosine)")
         axis.set_ylabel("number of keys (logarithmic)")
-        axis.legend(title="solid: fit for certain\ndashed: at most", loc="upper right")
+        axis.legend(title="solid: at least so many fit\ndashed: at most so many", loc="center right")
     return figure
 
 
