@@ -15,7 +15,7 @@ from superposition.errors import UserError
 from superposition.figures import toy_transformer as plots
 from superposition.memory import LinearMemory
 
-SMALL = toy.Setting(width=16, families=64, steps=40, seed=3)
+SMALL = toy.Setting(width=16, families=64, steps=120, seed=3)
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +125,7 @@ def test_padding_is_never_looked_at(trained, world):
 def test_training_learns_and_gives_the_same_bits_again(world, trained):
     again = toy.train(world, SMALL)
     known, guessed = toy.knows(again, world), toy.knows(toy.build(SMALL), world)
-    assert known["trained"] > 0.12 > 0.05 > guessed["trained"]
+    assert known["trained"] > 0.3 > 0.05 > guessed["trained"]
     again.model.double()
     assert models.digest(again.model) == models.digest(trained.model)
 
@@ -330,13 +330,13 @@ def test_a_model_that_does_not_come_back_is_an_error(trained, world, edits, mome
 
 
 def test_partners_are_counted_pair_by_pair(trained, world, edits, moment):
-    found = toy.partners(trained, world, edits, moment, count=2)
+    found = toy.partners(trained, world, edits, moment)
     layer, p, change, flips = trained.layers[0], [], [], []
     asked = toy.questions(trained, world.facts)
     with torch.no_grad():
         before = toy.logits(trained, asked.prompts)
     rows = torch.arange(len(asked))
-    for i in range(2):
+    for i in range(len(edits)):
         fact, k = edits.asked.facts[i], edits.asked.K[:, i]
         memory = LinearMemory(layer.weight.double().numpy(), moment)
         memory.edit(k, edits.values[:, i])

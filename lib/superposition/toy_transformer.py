@@ -718,7 +718,7 @@ def partners(
         with written(memory_layer, once.W), torch.no_grad():
             answers = logits(lm, everyone.prompts)
         after = _of(answers, everyone.true).numpy()
-        flipped = right & (answers.argmax(1) != everyone.true).numpy()
+        flipped = (answers.argmax(1) != everyone.true).numpy()
         own = subjects == fact.subject
         for n in np.flatnonzero(own & right & np.array([f is not fact for f in world.facts])):
             begins = front[n] and fact.prompt.startswith(SLOT)
