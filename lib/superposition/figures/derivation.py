@@ -93,7 +93,7 @@ def recall_against_load(
     axis.plot(x, x, color=VERMILION, lw=1.4)
     axis.plot(x, np.maximum(0, 1 - 1 / x), color=BLUE, lw=1.4)
     axis.plot(loads, outer, "s", color=VERMILION, label="outer products, $V K^\\top$", clip_on=True)
-    axis.plot(loads, fitted, "o", color=BLUE, label="best memory, $V K^\\top C^{-1}$", clip_on=False, zorder=3)
+    axis.plot(loads, fitted, "o", color=BLUE, label="best memory", clip_on=False, zorder=3)
     axis.axvline(1, color=FAINT, lw=0.8, ls="--")
     axis.annotate(
         "one fact for\neach dimension",
@@ -127,7 +127,7 @@ def staircase(
     figure.get_layout_engine().set(wspace=0.08)
     image = triangle.imshow(after, cmap="viridis", origin="upper", extent=(0.5, n + 0.5, n + 0.5, 0.5), vmin=0)
     triangle.set(xlabel="edit $j$, whose answer is checked", ylabel="after edit $i$")
-    triangle.set_title("Every step adds damage", loc="left")
+    triangle.set_title("Damage grows, on average", loc="left")
     bar = figure.colorbar(image, ax=triangle, shrink=0.8)
     bar.set_label("mean squared damage, in $\\sigma^2$")
     bar.outline.set_visible(False)
