@@ -106,12 +106,9 @@ def test_the_hard_price_against_random_constraints():
     rng = np.random.default_rng(2)
     d_m = 30
     for n in (1, 10, 20):
-        costs = []
-        for _ in range(600):
-            U, R = rng.normal(size=(d_m, n)), rng.normal(size=(1, n))
-            costs.append((R @ np.linalg.pinv(U)).ravel() @ (R @ np.linalg.pinv(U)).ravel())
-        mean, low, high = interval(np.array(costs))
-        assert abs(mean - toys.hard_price(n, d_m)) < 2 * (high - low)
+        U = rng.normal(size=(3000, d_m, n))
+        costs = np.linalg.inv(U.swapaxes(1, 2) @ U).trace(axis1=1, axis2=2)  # least change, residuals of size one
+        assert costs.mean() == pytest.approx(toys.hard_price(n, d_m), rel=0.03)
     with pytest.raises(UserError, match="infinite"):
         toys.hard_price(d_m - 1, d_m)
 
@@ -130,6 +127,9 @@ def test_damage_grows_linearly_only_where_everything_leans():
     assert low[2] < 0.5 < high[2] + 0.05, "random residuals wander"
     assert high[3] < 0.9, "alignment alone is not linear"
     assert 0.85 < low[4] and high[4] < 1.1, "aligned and leaning is linear"
+    lean = 0.05 / 0.95 * 48  # the squared length that all keys share; then the mean of mu_j² as in eq-toymemory-growth
+    level = 384 * np.sqrt(lean**2 + lean) / (48 + lean)
+    assert np.mean([toys.grow(list(toys.ARMS)[4], seed, n)[-1] for seed in range(5)]) == pytest.approx(level, rel=0.15)
 
 
 def test_a_memory_below_its_capacity_forgets_nothing_and_a_full_one_follows_the_law():
@@ -192,6 +192,15 @@ def test_a_model_does_not_feel_the_others():
     assert np.allclose(crowd.b[1, 1], alone.b[0, 0], atol=1e-5)
     assert crowd.loss[1, 1] == pytest.approx(alone.loss[0, 0], rel=1e-4)
     assert not np.allclose(crowd.W[0, 1], crowd.W[1, 1], atol=1e-2)
+
+
+def test_the_loss_is_that_of_fresh_features():
+    importance = np.array([1, 0.5, 0.3, 0.2])
+    models = toys.train_autoencoders(4, 2, [0.8, 0.2], importance=importance, seeds=[0], steps=50)
+    for c, q in enumerate((0.8, 0.2)):
+        x = toys.sample_features(np.random.default_rng(0).random((4, 50_000)), q)
+        missed = (toys.autoencode(models.W[0, c], models.b[0, c], x) - x) ** 2
+        assert models.loss[0, c] == pytest.approx((importance @ missed).mean(), rel=0.1)
 
 
 def test_features_are_there_with_their_probability_and_uniform():
@@ -341,6 +350,11 @@ def test_features_as_keys():
     assert found["count"] == 5 and found["max"] == pytest.approx(np.cos(turn[1]))
     assert found["min"] == pytest.approx(np.cos(turn[2])) and found["mean"] == pytest.approx(-1 / 4)
     assert found["squared"] == pytest.approx(2 * np.mean(np.cos(turn[1:]) ** 2))
+    W = np.random.default_rng(0).normal(size=(3, 6)) * [[3], [1], [0.5]]
+    h = W @ toys.sample_features(np.random.default_rng(1).random((6, 200_000)), 0.3)
+    P = overlap.off_diagonal(overlap.superposition_matrix(W, h @ h.T))
+    found = toys.features_as_keys(W, 0.3)
+    assert found["mean"] == pytest.approx(P.mean(), abs=0.01) and found["max"] == pytest.approx(P.max(), rel=0.03)
     assert toys.features_as_keys(np.eye(3)[:, :2], 0.1) is None
     assert toys.features_as_keys(np.eye(3), 1e-9) is None
 
