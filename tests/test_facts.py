@@ -169,26 +169,18 @@ def test_duplicates_and_order_are_kept(tmp_path):
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
 def test_a_byte_order_mark_changes_nothing(tmp_path, encoding):
     (tmp_path / "a.csv").write_text("subject,prompt\nÉvora,{} is in\n", encoding=encoding)
-    (tmp_path / "a.json").write_text(
-        json.dumps([record(subject="Évora")], ensure_ascii=False), encoding=encoding
-    )
+    (tmp_path / "a.json").write_text(json.dumps([record(subject="Évora")], ensure_ascii=False), encoding=encoding)
     assert load(tmp_path / "a.csv")[0].subject == load(tmp_path / "a.json")[0].subject == "Évora"
 
 
-plain = (
-    st.text(st.characters(codec="utf-8", exclude_characters="\0\r"), min_size=1).map(str.strip).filter(bool)
-)
+plain = st.text(st.characters(codec="utf-8", exclude_characters="\0\r"), min_size=1).map(str.strip).filter(bool)
 slotless = plain.filter(lambda text: "{" not in text and "}" not in text)
 templates = st.tuples(slotless, slotless).map(lambda ends: f"{ends[0]} {{}} {ends[1]}")
-in_place = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+in_place = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @in_place
-@given(
-    st.lists(st.tuples(plain, templates, st.none() | plain, st.none() | plain, st.none() | plain), min_size=1)
-)
+@given(st.lists(st.tuples(plain, templates, st.none() | plain, st.none() | plain, st.none() | plain), min_size=1))
 def test_a_csv_gives_back_what_was_written(tmp_path, rows):
     stream = io.StringIO(newline="")
     writer = csv.writer(stream)

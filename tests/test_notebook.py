@@ -118,9 +118,7 @@ def write_text(folder, *cells):
 
 
 def test_a_chapter_is_made_from_text_and_back_the_same_on_every_run(tmp_path):
-    source = write_text(
-        tmp_path / "drafts", "import os\nprint(os.path.basename(os.getcwd()))", "1 + 1", "1 + 1"
-    )
+    source = write_text(tmp_path / "drafts", "import os\nprint(os.path.basename(os.getcwd()))", "1 + 1", "1 + 1")
     target = notebook.execute(source)
     assert target == tmp_path / "book" / "77-probe.ipynb"
     first = target.read_bytes()
