@@ -1,6 +1,6 @@
 """Make the book's records again, each by the command that it names.
 
-    python benchmarks/make_records.py [NAME ...]
+python benchmarks/make_records.py [NAME ...]
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ COMMANDS = {
     ),
     "toy-memory": "python benchmarks/make_toys.py memory --out book/records/toy-memory.json",
     "toy-autoencoders": "python benchmarks/make_toys.py autoencoders --out book/records/toy-autoencoders.json",
+    "toy-transformer": "python -m superposition.toy_transformer grid --out book/records/toy-transformer.json",
     "benchmark-measuring": "python benchmarks/measuring.py --out book/records/benchmark-measuring.json",
 }
 
