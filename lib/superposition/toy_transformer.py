@@ -682,7 +682,7 @@ def recalled(lm: models.LanguageModel, asked: Questions, layer: int = 0) -> Floa
     return seen[0][torch.arange(len(asked)), asked.places].double().numpy().T
 
 
-#: Edges of |p| between which :func:`partners` counts.
+#: Edges of ``|p|`` between which :func:`partners` counts.
 EDGES = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8, np.inf)
 
 
@@ -741,7 +741,9 @@ def partners(
 
 # --- the grid -----------------------------------------------------------------------------------------------
 
+#: What the grid turns, and its seeds.
 WIDTHS, FAMILIES, STEPS, SEEDS = (16, 32, 64, 128), (64, 128, 256), (0, 50, 200, 600), (0, 1, 2, 3, 4)
+#: The cell that every axis of the grid runs through; the trained model that ships is its seed 0.
 BASE = Setting()
 
 

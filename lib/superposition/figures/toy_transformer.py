@@ -120,8 +120,9 @@ def reach_of_an_edit(record: Record, widths: Sequence[int]) -> Figure:
         axes[0, 0].set_ylabel(r"mean change of $\log p$, size (nats)")
         axes[0, 1].set_ylabel("share of right answers that flip")
         axes[0, 1].set_ylim(bottom=0)
+        used = 1 + max(int(line.get_xdata()[-1]) for line in axes[0, 0].get_lines())
         for axis in axes[0]:
-            axis.set_xticks(range(len(labels)), labels=labels)
+            axis.set_xticks(range(used), labels=labels[:used])
             axis.set_xlabel("$|p|$ between the edit's key and the fact's")
         axes[0, 0].legend()
     return figure
@@ -201,5 +202,6 @@ def tails_by_history(record: Record) -> Figure:
             panel.set_xlabel(label)
             panel.axhline(0, color="#666666", linestyle="--", linewidth=1)
         axes[0, 0].set_ylabel("excess kurtosis")
-        axes[0, 1].legend(fontsize=8)
+        handles, labels = axes[0, 0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper center", ncols=4, columnspacing=1.2)
     return figure
