@@ -1,0 +1,397 @@
+"""Target values: what the down-projection should answer at a subject for the model to say the new object.
+
+An edit of a fact looks for a shift ``δ`` (d,) of the output that the down-projection of one layer has at the subject's
+last token. It minimises, by Adam and separately for each edit,
+
+    L(δ) = mean over contexts of −log P(object | context, prompt) / tokens
+           + kl_factor · KL(P₀(· | "{subject} is a") ‖ P(· | "{subject} is a"))
+           + weight_decay · ‖δ‖ / ‖W k‖,                     ‖δ‖ ≤ clamp_norm_factor · ‖W k‖,
+
+and the target value is ``v = W k + δ``, with k the key of the bare prompt. This is the objective of ROME (Meng et al.
+2022), whose code writes ``‖δ‖ / ‖W k‖²`` in the last term: it depends on the units of the residual stream, so the book
+divides once. Chapter ``15-editing-a-model``.
+
+**Why it is fast.** Nothing before the subject's last token depends on δ, so its attention keys and values are computed
+once; a step runs only the tokens from there on, asks the head only where a target or the KL term needs it, and has
+gradients only above the layer. Several edits share a forward pass; each stops by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import nn
+
+from superposition import keys
+from superposition.errors import UserError
+from superposition.evaluation import join, logits_of, padded, run_body
+
+if TYPE_CHECKING:
+    from superposition.facts import Fact
+    from superposition.models import LanguageModel
+
+__all__ = ["Settings", "Targets", "targets"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Every hyperparameter of the target optimisation.
+
+    Parameters
+    ----------
+    steps : int
+        Adam steps at most. ROME: 20, MEMIT and AlphaEdit: 25.
+    lr : float
+        Of Adam, with its usual β. ROME and MEMIT: 0.5 (0.1 in some of AlphaEdit's settings).
+    kl_factor : float
+        Weight of the KL term. ROME, MEMIT: 0.0625.
+    weight_decay : float
+        Weight of the norm term. ROME, MEMIT: 0.5.
+    clamp_norm_factor : float
+        Largest ``‖δ‖`` in units of ``‖W k‖``. ROME: 4; MEMIT 0.75, in units of the (larger) residual stream.
+    contexts : tuple of str
+        Texts before the prompt over which the object's log-probability is averaged; ``""`` is the bare prompt and comes
+        first. ROME samples some twenty from the model; here a few openings that never change.
+    kl_prompt : str
+        What the subject's essence is asked with. ROME: ``"{} is a"``.
+    stop_probability : float
+        An edit stops once the object's probability (geometric mean over contexts and tokens) is this high. ROME
+        stops at a loss of 0.05, which is 0.95 and more.
+    key : {"bare", "mean"}
+        Write at the key of the bare prompt, as the book's P has it, or at the mean of the keys over all contexts, as
+        the code of ROME and MEMIT does.
+    """
+
+    steps: int = 25
+    lr: float = 0.5
+    kl_factor: float = 0.0625
+    weight_decay: float = 0.5
+    clamp_norm_factor: float = 4.0
+    contexts: tuple[str, ...] = ("", "The other day I read this. ", "As everybody knows, ", "Q: What is it? A: ")
+    kl_prompt: str = "{} is a"
+    stop_probability: float = 0.95
+    key: str = "bare"
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or not self.lr > 0 or not self.clamp_norm_factor > 0:
+            raise UserError("Steps, lr and clamp_norm_factor must be positive.")
+        if self.kl_factor < 0 or self.weight_decay < 0:
+            raise UserError("kl_factor and weight_decay cannot be negative.")
+        if not 0 < self.stop_probability <= 1:
+            raise UserError(f"A stop_probability of {self.stop_probability} makes no sense: give one up to 1.")
+        if not self.contexts or self.contexts[0] != "":
+            raise UserError('The first context must be the bare prompt, "".')
+        if self.kl_prompt.count("{}") != 1:
+            raise UserError('The kl_prompt needs one {}, where the subject goes, as in "{} is a".')
+        if self.key not in ("bare", "mean"):
+            raise UserError(f"The key is {self.key!r}: choose bare or mean.")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain content for a record."""
+        return asdict(self) | {"contexts": list(self.contexts)}
+
+
+@dataclass(frozen=True, eq=False)
+class Targets:
+    """Keys and target values of n edits at one layer.
+
+    Attributes
+    ----------
+    keys : (d_m, n) float64
+    values : (d, n) float64
+        ``W k + δ``; W as it is in the model, k the bare prompt's key.
+    shifts : (d, n) float64
+        The optimised ``δ``.
+    recalled : (d, n) float64
+        ``W k`` of the bare prompt, before the edit.
+    loss : (n,) float64
+        The objective at the values returned.
+    first_loss : (n,) float64
+        The objective before the first step.
+    steps : (n,) int
+        Adam steps taken.
+    probability : (n,) float64
+        Of the new object with δ put in: geometric mean over contexts and tokens.
+    """
+
+    keys: Float[np.ndarray, "d_m n"]
+    values: Float[np.ndarray, "d n"]
+    shifts: Float[np.ndarray, "d n"]
+    recalled: Float[np.ndarray, "d n"]
+    loss: Float[np.ndarray, " n"]
+    first_loss: Float[np.ndarray, " n"]
+    steps: Float[np.ndarray, " n"]
+    probability: Float[np.ndarray, " n"]
+
+    def __len__(self) -> int:
+        return self.keys.shape[1]
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One text of one edit: its tokens, the place of the subject's last token, and where the head is asked for what."""
+
+    edit: int
+    token_ids: tuple[int, ...]
+    place: int
+    asked: tuple[int, ...]
+    wanted: tuple[int, ...]  # empty for the KL text
+
+    @property
+    def is_kl(self) -> bool:
+        return not self.wanted
+
+
+def _rows(model: LanguageModel, edit: int, fact: Fact, settings: Settings) -> list[_Row]:
+    rows = []
+    for context in settings.contexts:
+        told = replace(fact, prompt=context + fact.prompt) if context else fact
+        joined = join(model.tokenizer, told.text, str(fact.target_new))
+        last = told.subject_span[1] - 1
+        places = [at for at, (start, stop) in enumerate(joined.offsets) if start <= last < stop]
+        if not places or places[-1] >= joined.first:
+            raise UserError(f"The subject {fact.subject!r} was not found in the tokens of {told.text!r}.")
+        asked = tuple(range(joined.first - 1, len(joined.token_ids) - 1))
+        rows.append(_Row(edit, joined.token_ids[:-1], places[-1], asked, joined.target))
+    essence = keys.locate(model.tokenizer, replace(fact, prompt=settings.kl_prompt))
+    rows.append(_Row(edit, essence.token_ids, essence.position, (len(essence.token_ids) - 1,), ()))
+    return rows
+
+
+class _Prefix:
+    """Attention keys and values of everything before the subject's last token, aligned on the right, for all rows."""
+
+    def __init__(self, model: LanguageModel, rows: Sequence[_Row]):
+        self.model = model
+        self.length = max(row.place for row in rows)
+        self.mask = torch.zeros(len(rows), self.length, dtype=torch.long)
+        self.layers: list[tuple[torch.Tensor, torch.Tensor]] = []
+        if self.length == 0:
+            return
+        from transformers import DynamicCache
+
+        ids, mask = padded([row.token_ids[: row.place] or (0,) for row in rows])
+        for row, one in enumerate(rows):
+            self.mask[row, self.length - one.place :] = 1
+        with torch.no_grad():
+            out = run_body(model, ids, mask, past_key_values=DynamicCache(), use_cache=True)
+        keep = self.mask.bool()
+        source, target = torch.zeros_like(keep), keep
+        for row, one in enumerate(rows):
+            source[row, : one.place] = True
+        for layer in out.past_key_values.layers:
+            self.layers.append(tuple(_shifted(part, source, target) for part in (layer.keys, layer.values)))
+
+    def cache(self, rows: list[int]) -> Any:
+        """A fresh cache for some of the rows: a forward pass adds to it and leaves what is kept here alone."""
+        from transformers import DynamicCache
+
+        cache = DynamicCache()
+        for index, parts in enumerate(self.layers):
+            cache.update(*(part[rows] for part in parts), index)
+        return cache
+
+
+def _shifted(part: torch.Tensor, source: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """(rows, heads, tokens, width) with each row's tokens moved from the places of one mask to those of another."""
+    moved = torch.zeros_like(part)
+    moved.transpose(1, 2)[target.to(part.device)] = part.transpose(1, 2)[source.to(part.device)]
+    return moved.clone()
+
+
+class _Shift:
+    """A hook that adds each row's shift to the down-projection's output at the row's place, and notes the output."""
+
+    def __init__(self, rows: int, places: torch.Tensor, shifts: torch.Tensor):
+        self.rows, self.places, self.shifts = rows, places, shifts
+        self.recalled: torch.Tensor | None = None
+
+    def __call__(self, _module: nn.Module, _inputs: Any, output: torch.Tensor) -> torch.Tensor:
+        flat = output.reshape(self.rows, -1, output.shape[-1])
+        at = torch.arange(self.rows, device=flat.device)
+        places = self.places.to(flat.device)
+        self.recalled = flat[at, places].detach()
+        shift = torch.zeros_like(flat).index_put((at, places), self.shifts.to(flat))
+        return (flat + shift).reshape(output.shape)
+
+
+class _Objective:
+    """The loss of a group of edits as a function of their shifts.
+
+    With ``cached`` false every step runs the whole texts: the slow reference.
+    """
+
+    def __init__(
+        self, model: LanguageModel, edits: Sequence[Fact], layer: int, settings: Settings, cached: bool = True
+    ):
+        self.model, self.settings, self.edits = model, settings, edits
+        self.layer = model.layers[layer]
+        self.rows = [row for i, fact in enumerate(edits) for row in _rows(model, i, fact, settings)]
+        self.cached = cached
+        self.prefix = _Prefix(model, self.rows) if cached else None
+        self.reference: torch.Tensor | None = None
+
+    def run(self, shifts: torch.Tensor, active: list[int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Misfit (NLL), KL (both for the active edits), and the down-projection's own output at every row's place.
+
+        ``shifts`` (active, d) belongs to the active edits, in order.
+        """
+        turn = {edit: i for i, edit in enumerate(active)}
+        chosen = [at for at, row in enumerate(self.rows) if row.edit in turn]
+        rows = [self.rows[at] for at in chosen]
+        start = [row.place if self.cached else 0 for row in rows]
+        ids, mask = padded([row.token_ids[first:] for row, first in zip(rows, start, strict=True)])
+        extra: dict[str, Any] = {"use_cache": False}
+        if self.cached and self.prefix.length:
+            mask = torch.cat([self.prefix.mask[chosen], mask], dim=1)
+            extra = {"past_key_values": self.prefix.cache(chosen), "use_cache": True}
+        owner = torch.tensor([turn[row.edit] for row in rows], device=shifts.device)
+        places = torch.tensor([row.place - first for row, first in zip(rows, start, strict=True)])
+        hook = _Shift(len(rows), places, shifts[owner])
+        handle = self.layer.module.register_forward_hook(hook)
+        try:
+            hidden = run_body(self.model, ids, mask, **extra).last_hidden_state
+        finally:
+            handle.remove()
+        asked = [(i, at - start[i]) for i, row in enumerate(rows) for at in row.asked]
+        picked = hidden[[i for i, _ in asked], [at for _, at in asked]]
+        logs = logits_of(self.model, picked).log_softmax(-1)
+        misfit = self._misfit(logs, rows, owner, asked, len(active))
+        return misfit, self._divergence(logs, rows, asked, active), hook.recalled
+
+    def _misfit(
+        self, logs: torch.Tensor, rows: list[_Row], owner: torch.Tensor, asked: list[tuple[int, int]], active: int
+    ) -> torch.Tensor:
+        """−log P of the objects, mean over tokens, then over contexts (active,)."""
+        told = [(line, i) for line, (i, _) in enumerate(asked) if not rows[i].is_kl]
+        wanted = [token for row in rows for token in row.wanted]
+        lines = torch.tensor([line for line, _ in told], device=logs.device)
+        of = torch.tensor([i for _, i in told], device=logs.device)
+        found = logs[lines, torch.tensor(wanted, device=logs.device)]
+        share = torch.tensor(
+            [1.0 / len(rows[i].wanted) / len(self.settings.contexts) for _, i in told], device=logs.device
+        )
+        return logs.new_zeros(active).index_add(0, owner.to(logs.device)[of], -found * share.to(found))
+
+    def _divergence(
+        self, logs: torch.Tensor, rows: list[_Row], asked: list[tuple[int, int]], active: list[int]
+    ) -> torch.Tensor:
+        """``KL(P₀ ‖ P)`` at the essence prompt (active,); the first call, with all edits and no shift, sets P₀."""
+        lines = [line for line, (i, _) in enumerate(asked) if rows[i].is_kl]
+        now = logs[lines]
+        if self.reference is None:
+            self.reference = now.detach()
+        before = self.reference[active]
+        return (before.exp() * (before - now)).sum(-1)
+
+
+def targets(
+    model: LanguageModel,
+    edits: Sequence[Fact],
+    layer: int,
+    settings: Settings | None = None,
+    *,
+    batch: int = 8,
+    cached: bool = True,
+) -> Targets:
+    """Optimise the target value of each edit, alone but several in a forward pass.
+
+    Parameters
+    ----------
+    model : LanguageModel
+        As it is now; not changed.
+    edits : sequence of Fact
+        With ``target_new``.
+    layer : int
+        Where the values are to be stored.
+    settings : Settings, optional
+    batch : int
+        Edits a forward pass. The results do not depend on it, up to rounding.
+    cached : bool
+        Keep what comes before the subject's last token (see the module). False: the slow reference.
+
+    Raises
+    ------
+    UserError
+        No edits; no new object; a subject not found; a layer the model does not have; NaN or infinity on the way.
+    """
+    settings = settings or Settings()
+    if batch < 1:
+        raise UserError(f"A batch of {batch} makes no sense: give 1 or more.")
+    for fact in edits:
+        if fact.target_new is None:
+            raise UserError(f"The edit {fact.text!r} has no target_new: say what the model shall answer.")
+    (place,) = model.select([layer])
+    parts = [
+        _optimise(model, edits[at : at + batch], place.index, settings, cached) for at in range(0, len(edits), batch)
+    ]
+    if not parts:
+        raise UserError("There are no edits: give at least one.")
+    joined = {
+        name: np.concatenate([getattr(part, name) for part in parts], axis=-1) for name in Targets.__dataclass_fields__
+    }
+    return Targets(**joined)
+
+
+def _optimise(model: LanguageModel, edits: Sequence[Fact], layer: int, settings: Settings, cached: bool) -> Targets:
+    objective = _Objective(model, edits, layer, settings, cached)
+    n, d = len(edits), model.layers[layer].d
+    wide = torch.float64 if model.dtype == torch.float64 else torch.float32
+    shifts = torch.zeros(n, d, dtype=wide, device=model.layers[layer].weight.device)
+    first, second = torch.zeros_like(shifts), torch.zeros_like(shifts)
+    steps, loss, first_loss, misfit = np.zeros(n, dtype=int), np.zeros(n), np.zeros(n), np.zeros(n)
+    recalled = size = None
+    active = list(range(n))
+    for turn in range(settings.steps + 1):
+        here = shifts[active].requires_grad_(turn < settings.steps)
+        with torch.set_grad_enabled(turn < settings.steps):
+            found, divergence, output = objective.run(here, active)
+            if recalled is None:
+                bare = [at for at, row in enumerate(objective.rows) if at == 0 or objective.rows[at - 1].is_kl]
+                recalled = output[bare].to(wide)
+                size = recalled.norm(dim=1)
+            # the norm at 0 has no gradient: it is left out there
+            length = torch.sqrt((here**2).sum(1).clamp(min=1e-30)) / size[active]
+            total = found.to(wide) + settings.kl_factor * divergence.to(wide) + settings.weight_decay * length
+        if not torch.isfinite(total).all():
+            raise UserError(
+                f"The loss of an edit is not finite at layer {layer}: the weights are damaged, or {model.dtype} is too "
+                "narrow (try --dtype float32)."
+            )
+        misfit[active], loss[active] = found.detach().double().cpu(), total.detach().double().cpu()
+        if turn == 0:
+            first_loss = loss.copy()
+        going = [
+            i
+            for i, edit in enumerate(active)
+            if turn < settings.steps and np.exp(-misfit[edit]) < settings.stop_probability
+        ]
+        if not going:
+            break
+        (gradient,) = torch.autograd.grad(total.sum(), here)
+        active = [active[i] for i in going]
+        gradient = gradient[going].detach()
+        steps[active] += 1
+        first[active] = 0.9 * first[active] + 0.1 * gradient
+        second[active] = 0.999 * second[active] + 0.001 * gradient**2
+        step = (first[active] / (1 - 0.9 ** (turn + 1))) / (
+            torch.sqrt(second[active] / (1 - 0.999 ** (turn + 1))) + 1e-8
+        )
+        moved = shifts[active] - settings.lr * step
+        bound = settings.clamp_norm_factor * size[active]
+        shifts[active] = moved * (bound / moved.norm(dim=1)).clamp(max=1.0)[:, None]
+    k = _keys(model, edits, layer, settings)
+    shift, answer = (part.double().cpu().numpy().T for part in (shifts, recalled))
+    return Targets(k, answer + shift, shift, answer, loss, first_loss, steps, np.exp(-misfit))
+
+
+def _keys(model: LanguageModel, edits: Sequence[Fact], layer: int, settings: Settings) -> Float[np.ndarray, "d_m n"]:
+    contexts = settings.contexts if settings.key == "mean" else ("",)
+    told = [replace(fact, prompt=context + fact.prompt) for context in contexts for fact in edits]
+    found = keys.extract(model, told, layers=[layer], batch=max(32, len(told)))[layer]
+    return found.reshape(found.shape[0], len(contexts), len(edits)).mean(1)

@@ -1,0 +1,191 @@
+"""Target values against ROME's procedure written out naively: one edit, whole texts, no cache, torch's own Adam."""
+
+import warnings
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from conftest import tiny
+
+from superposition import keys, values
+from superposition.errors import UserError
+from superposition.facts import Fact
+
+ARCHITECTURES = ["llama", "gpt2", "gemma3_text", "gpt_neox", "opt", "mistral"]
+EDITS = [
+    Fact("France", "The capital of {} is", "Paris", "Madrid"),
+    Fact("Tokyo", "{} is a city in", "Japan", "the north of Spain"),
+    Fact("The Danube", "People say {} flows through", "Vienna", "London"),
+]
+SETTINGS = values.Settings(
+    steps=6, lr=0.2, contexts=("", "She sells sea shells. ", "In the year "), stop_probability=0.9
+)
+
+
+def naive(lm, fact, layer, settings):
+    """(shift, recalled, loss, steps, probability) of one edit, after the code of Meng et al."""
+    model, tokenizer, module = lm.model, lm.tokenizer, lm.layers[layer].module
+
+    def run(text, subject_end, delta):
+        encoded = tokenizer(text, return_offsets_mapping=True)
+        place = max(i for i, (a, b) in enumerate(encoded["offset_mapping"]) if a < subject_end <= b)
+        seen = {}
+
+        def hook(_module, _inputs, output):
+            shape = output.shape
+            output = output.reshape(1, -1, shape[-1]).clone()
+            seen["value"] = output[0, place].detach().clone()
+            output[0, place] = output[0, place] + delta
+            return output.reshape(shape)
+
+        handle = module.register_forward_hook(hook)
+        logits = model(torch.tensor([encoded["input_ids"]])).logits[0]
+        handle.remove()
+        return logits.log_softmax(-1), encoded["input_ids"], seen["value"]
+
+    delta = torch.zeros(lm.layers[layer].d, requires_grad=True)
+    adam = torch.optim.Adam([delta], lr=settings.lr)
+    essence = settings.kl_prompt.replace("{}", fact.subject)
+    essence_end = settings.kl_prompt.index("{}") + len(fact.subject)
+    reference = run(essence, essence_end, delta.detach())[0][-1]
+    for turn in range(settings.steps + 1):
+        misfit = 0.0
+        for number, context in enumerate(settings.contexts):
+            prompt = context + fact.text
+            logs, ids, value = run(f"{prompt} {fact.target_new}", len(context) + fact.subject_span[1], delta)
+            if number == 0:
+                recalled = value
+            first = len(tokenizer(prompt)["input_ids"])
+            misfit = misfit - torch.stack([logs[at - 1, ids[at]] for at in range(first, len(ids))]).mean()
+        misfit = misfit / len(settings.contexts)
+        now = run(essence, essence_end, delta)[0][-1]
+        divergence = torch.nn.functional.kl_div(now, reference, log_target=True, reduction="sum")
+        norm = delta.norm() / recalled.norm() if delta.detach().any() else 0.0
+        loss = misfit + settings.kl_factor * divergence + settings.weight_decay * norm
+        if float(torch.exp(-misfit.detach())) >= settings.stop_probability or turn == settings.steps:
+            break
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+        with torch.no_grad():
+            bound = settings.clamp_norm_factor * recalled.norm()
+            if delta.norm() > bound:
+                delta *= bound / delta.norm()
+    return delta.detach().numpy(), recalled.numpy(), float(loss.detach()), turn, float(torch.exp(-misfit.detach()))
+
+
+def check(lm, settings, layer=1, edits=EDITS, **options):
+    found = values.targets(lm, edits, layer, settings, **options)
+    for i, fact in enumerate(edits):
+        shift, recalled, loss, steps, probability = naive(lm, fact, layer, settings)
+        np.testing.assert_allclose(found.recalled[:, i], recalled, rtol=1e-4, atol=1e-5)
+        assert found.steps[i] == steps
+        np.testing.assert_allclose(found.shifts[:, i], shift, rtol=1e-3, atol=2e-3 * np.abs(shift).max())
+        np.testing.assert_allclose([found.loss[i], found.probability[i]], [loss, probability], rtol=2e-3)
+    return found
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_equals_the_naive_procedure(architecture):
+    found = check(tiny(architecture), SETTINGS)
+    assert found.steps.max() == SETTINGS.steps
+
+
+def test_equals_the_naive_procedure_with_a_token_before_every_text():
+    check(tiny("llama", bos=True), SETTINGS)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gemma3_text"])
+def test_the_cache_changes_nothing(architecture):
+    lm = tiny(architecture)
+    fast, slow = (values.targets(lm, EDITS, 2, SETTINGS, cached=cached) for cached in (True, False))
+    np.testing.assert_allclose(fast.values, slow.values, rtol=1e-3, atol=1e-3)
+    assert (fast.steps == slow.steps).all()
+
+
+def test_one_at_a_time_is_the_same():
+    lm = tiny("llama")
+    together = values.targets(lm, EDITS, 0, SETTINGS, batch=3)
+    for i, fact in enumerate(EDITS):
+        alone = values.targets(lm, [fact], 0, SETTINGS)
+        np.testing.assert_allclose(alone.values[:, 0], together.values[:, i], rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(
+        values.targets(lm, EDITS, 0, SETTINGS, batch=1).values, together.values, rtol=1e-3, atol=1e-3
+    )
+
+
+def test_the_norm_is_held():
+    lm = tiny("llama")
+    tight = replace(SETTINGS, clamp_norm_factor=0.1, stop_probability=1.0)
+    found = check(lm, tight)
+    length = np.linalg.norm(found.shifts, axis=0) / np.linalg.norm(found.recalled, axis=0)
+    assert length.max() == pytest.approx(0.1, rel=1e-4)
+    assert np.linalg.norm(values.targets(lm, EDITS, 1, SETTINGS).shifts, axis=0).max() > 0.5
+
+
+def test_an_edit_that_is_true_already_is_left_alone():
+    found = values.targets(tiny("llama"), EDITS[:1], 1, replace(SETTINGS, stop_probability=1e-30))
+    assert found.steps.tolist() == [0] and not found.shifts.any()
+    np.testing.assert_array_equal(found.values, found.recalled)
+
+
+def test_the_value_is_what_the_layer_answers_to_the_key_and_the_shift():
+    lm = tiny("gpt2")
+    found = values.targets(lm, EDITS, 1, SETTINGS)
+    W, bias = lm.layers[1].weight.double().numpy(), lm.layers[1].module.bias.double().numpy()
+    np.testing.assert_allclose(found.keys, keys.extract(lm, EDITS, layers=[1])[1])
+    np.testing.assert_allclose(found.recalled, W @ found.keys + bias[:, None], atol=1e-4)
+    np.testing.assert_allclose(found.values, found.recalled + found.shifts)
+
+
+def test_the_mean_key():
+    lm = tiny("llama")
+    found = values.targets(lm, EDITS[:2], 1, replace(SETTINGS, key="mean", steps=1))
+    for i, fact in enumerate(EDITS[:2]):
+        told = [replace(fact, prompt=context + fact.prompt) for context in SETTINGS.contexts]
+        np.testing.assert_allclose(found.keys[:, i], keys.extract(lm, told, layers=[1])[1].mean(1))
+
+
+def test_the_model_is_left_as_it_was():
+    lm = tiny("llama")
+    before = lm.digest()
+    values.targets(lm, EDITS, 1, SETTINGS)
+    assert lm.digest() == before
+    assert not lm.layers[1].module._forward_hooks and not any(p.requires_grad for p in lm.model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"steps": 0}, "positive"),
+        ({"lr": 0.0}, "positive"),
+        ({"clamp_norm_factor": -1.0}, "positive"),
+        ({"kl_factor": -1.0}, "negative"),
+        ({"stop_probability": 0.0}, "stop_probability"),
+        ({"contexts": ()}, "bare prompt"),
+        ({"contexts": ("Well, ",)}, "bare prompt"),
+        ({"kl_prompt": "it is"}, "kl_prompt"),
+        ({"key": "first"}, "bare or mean"),
+    ],
+)
+def test_settings_that_make_no_sense(changes, said):
+    with pytest.raises(UserError, match=said):
+        values.Settings(**changes)
+
+
+def test_edits_that_cannot_be():
+    lm = tiny("llama")
+    with pytest.raises(UserError, match="at least one"):
+        values.targets(lm, [], 1)
+    with pytest.raises(UserError, match="target_new"):
+        values.targets(lm, [replace(EDITS[0], target_new=None)], 1)
+    with pytest.raises(UserError, match="layers 0 to 2"):
+        values.targets(lm, EDITS, 7)
+    with pytest.raises(UserError, match="batch"):
+        values.targets(lm, EDITS, 1, batch=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        lm.layers[2].module.weight.data.fill_(float("nan"))
+        with pytest.raises(UserError, match="not finite"):
+            values.targets(lm, EDITS[:1], 1)
