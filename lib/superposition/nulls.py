@@ -22,6 +22,7 @@ from superposition.facts import SLOT, Fact
 
 if TYPE_CHECKING:
     from superposition.models import LanguageModel
+    from superposition.records import Record
 
 # Null models of whitened keys
 
@@ -383,3 +384,38 @@ def tail_factor(norms: Float[np.ndarray, " m"]) -> float:
         return float((np.sum(square**power) * np.sum(square**-power) - m) / (m * (m - 1)))
 
     return mean(2) / mean(1) ** 2
+
+
+# Reading a record of nulls (benchmarks/make_nulls.py)
+
+
+def curve(record: Record, statistic: str, of: str = "table", matrix: str = "P") -> Float[np.ndarray, " layers"]:
+    """A statistic by layer: of the ``table`` of facts, the ``low`` or ``high`` end of its 95 % interval, a null model
+    (the mean of its draws), or the facts without a confound.
+
+    Raises
+    ------
+    UserError
+        The record holds no such thing.
+    """
+    row, column = record["matrices"].index(matrix), record["statistics"].index(statistic)
+    if of in record["nulls"]:
+        return record.arrays["nulls"][:, record["nulls"].index(of), :, row, column].mean(1)
+    if of in record["without"]:
+        return record.arrays["without"][:, record["without"].index(of), row, column]
+    if of not in ("table", "low", "high"):
+        raise UserError(f"The record {record.name} holds no {of}: choose among {record['nulls'] + record['without']}.")
+    return record.arrays[of][:, row, column]
+
+
+def pairs(record: Record, reading: str, category: str, mean: str = "cosine") -> Float[np.ndarray, "3 layers"]:
+    """Mean over pairs of one category in one reading by layer, and the ends of its 95 % interval."""
+    where = record["readings"].index(reading), list(record["categories"]).index(category), record["means"].index(mean)
+    return record.arrays["pairs"][:, *where].T
+
+
+def scatter(record: Record, statistic: str, matrix: str = "P") -> Float[np.ndarray, "layers sizes"]:
+    """How far a statistic scatters over lists of a size: half the 95 % range over the whole table's value."""
+    row, column = record["matrices"].index(matrix), record["statistics"].index(statistic)
+    low, _, high = record.arrays["lists"][..., row, column]
+    return (high - low) / 2 / np.abs(record.arrays["table"][:, row, column])[:, None]

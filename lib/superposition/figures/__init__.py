@@ -12,6 +12,13 @@ from superposition.figures.geometry import (
     whitened_plane,
 )
 from superposition.figures.measuring import angles, by_depth, densities, heatmaps, needed_and_found
+from superposition.figures.nulls import (
+    confounds_by_depth,
+    lists_by_size,
+    nulls_by_depth,
+    tails_without_meaning,
+    words_or_relation,
+)
 from superposition.figures.toy_transformer import (
     edited_lives,
     forecasts_and_falls,
@@ -37,6 +44,7 @@ __all__ = [
     "angles",
     "by_depth",
     "capacity",
+    "confounds_by_depth",
     "crowding",
     "damage_around",
     "densities",
@@ -52,8 +60,10 @@ __all__ = [
     "interval",
     "keys_that_fit",
     "lifetimes",
+    "lists_by_size",
     "needed_and_found",
     "null_spread",
+    "nulls_by_depth",
     "overlap_and_loss",
     "phase_plane",
     "price_of_exactness",
@@ -64,7 +74,9 @@ __all__ = [
     "staircase",
     "tails_by_history",
     "tails_by_width",
+    "tails_without_meaning",
     "touching_ellipse",
     "transfers",
     "whitened_plane",
+    "words_or_relation",
 ]

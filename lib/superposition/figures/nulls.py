@@ -1,0 +1,183 @@
+"""Plots of null models, confounds and the number of facts (chapter ``12-nulls-and-confounds``)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from superposition import nulls
+from superposition.figures.style import BLACK, BLUE, CYCLE, GREEN, ORANGE, PURPLE, SKY, STYLE, VERMILION, canvas
+from superposition.records import Record
+
+#: Line colour and style of each null model, the same in every figure.
+LOOKS = {
+    "gaussian": (BLACK, ":"),
+    "same norms": (ORANGE, "-"),
+    "same spectrum": (GREEN, "--"),
+    "shuffled": (VERMILION, "--"),
+    "shuffled before": (PURPLE, "-."),
+    "turned before": (SKY, "-."),
+    "tokens of text": (GREEN, "-"),
+    "random subjects": (VERMILION, "-"),
+}
+TITLES = {
+    "mean": "mean",
+    "spread": r"spread: sd · $\sqrt{d_m}$",
+    "excess_kurtosis": "excess kurtosis",
+    "l_kurtosis": "L-kurtosis (0 if normal)",
+    "quantile_kurtosis": "quantile kurtosis (0 if normal)",
+    "hill": "Hill's tail index",
+}
+
+
+def depth(record: Record) -> np.ndarray:
+    """Relative depth of a record's layers: 0 the first, 1 the last."""
+    layers = np.array(record["layers"], dtype=float)
+    return layers / max(layers.max(), 1)
+
+
+def _kurtosis_scale(axis: Axes) -> None:
+    axis.set_yscale("symlog", linthresh=10)
+    axis.set_yticks([0, 5, 10, 30, 100, 300], labels=["0", "5", "10", "30", "100", "300"])
+
+
+def tails_without_meaning(
+    twins: Mapping[int, Sequence[tuple[int, float, float]]], lengths: Sequence[tuple[float, float, float, float]]
+) -> Figure:
+    """Two ways to a high kurtosis in random keys: equal pairs, and unequal lengths.
+
+    Parameters
+    ----------
+    twins : mapping of width to (pairs of twins, kurtosis found, kurtosis expected)
+    lengths : sequence of (σ of the log-lengths, kurtosis of p found, kurtosis of p expected, of the cosines found)
+    """
+    with mpl.rc_context(STYLE):
+        figure, axes = canvas(1, 2, height=3.2)
+        for (width, rows), colour, marker in zip(twins.items(), CYCLE, "osD^", strict=False):
+            pairs, found, expected = np.array(rows).T
+            axes[0, 0].plot(pairs, expected, color=colour, linewidth=1.2)
+            axes[0, 0].plot(pairs, found, color=colour, marker=marker, linestyle="none", label=f"$d_m$ = {width:,}")
+        axes[0, 0].set_xlabel("pairs of equal keys among 128")
+        axes[0, 0].set_ylabel("excess kurtosis of $p$")
+        axes[0, 0].set_ylim(bottom=0)
+        axes[0, 0].legend()
+        sigma, found, expected, cosine = np.array(lengths).T
+        axes[0, 1].plot(sigma, expected, color=BLUE, linewidth=1.2, label="$p$, expected")
+        axes[0, 1].plot(sigma, found, color=BLUE, marker="o", linestyle="none", label="$p$, found")
+        axes[0, 1].plot(sigma, cosine, color=VERMILION, marker="s", linestyle="none", label="cosine, found")
+        axes[0, 1].set_xlabel("spread σ of the keys' log-lengths")
+        axes[0, 1].legend()
+    return figure
+
+
+def nulls_by_depth(
+    record: Record, names: Sequence[str], statistics: Sequence[str] = ("mean", "spread", "excess_kurtosis", "hill")
+) -> Figure:
+    """Statistics of p by depth: the facts with their interval, and null models, each the mean of its draws."""
+    with mpl.rc_context(STYLE):
+        figure, axes = canvas(2, 2, height=5.6, sharex=True)
+        for axis, name in zip(axes.flat, statistics, strict=True):
+            low, high = (nulls.curve(record, name, end) for end in ("low", "high"))
+            axis.fill_between(depth(record), low, high, color=BLUE, alpha=0.2, linewidth=0)
+            axis.plot(depth(record), nulls.curve(record, name), color=BLUE, linewidth=2.4, label="the facts")
+            for null in names:
+                values = nulls.curve(record, name, null)
+                colour, line = LOOKS[null]
+                axis.plot(depth(record), values, color=colour, linestyle=line, linewidth=1.4, label=null)
+            if name == "excess_kurtosis":
+                _kurtosis_scale(axis)
+            if name == "spread":
+                axis.set_ylim(bottom=0)
+            axis.set_title(TITLES[name], fontweight="normal")
+        for axis in axes[1]:
+            axis.set_xlabel("relative depth (0 first layer, 1 last)")
+        figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    return figure
+
+
+def confounds_by_depth(records: Sequence[Record], names: Mapping[str, str], matrix: str = "P") -> Figure:
+    """Excess kurtosis and L-kurtosis of p by depth, of all facts and with confounds taken out; a column a model."""
+    looks = [(VERMILION, "-."), (GREEN, "--"), (PURPLE, ":"), (ORANGE, "-")]
+    with mpl.rc_context(STYLE):
+        figure, axes = canvas(2, len(records), height=5.2, sharex=True, sharey="row")
+        for column, record in enumerate(records):
+            for axis, name in zip(axes[:, column], ("excess_kurtosis", "l_kurtosis"), strict=True):
+                x = depth(record)
+                low, high = (nulls.curve(record, name, end, matrix) for end in ("low", "high"))
+                axis.fill_between(x, low, high, color=BLUE, alpha=0.2, linewidth=0)
+                axis.plot(x, nulls.curve(record, name, "table", matrix), color=BLUE, linewidth=2.2, label="all facts")
+                for (variant, label), (colour, line) in zip(names.items(), looks, strict=False):
+                    values = nulls.curve(record, name, variant, matrix)
+                    axis.plot(x, values, color=colour, linestyle=line, linewidth=1.5, label=label)
+                if name == "excess_kurtosis":
+                    _kurtosis_scale(axis)
+                axis.axhline(0, color="#666666", linewidth=0.8)
+            axes[0, column].set_title(record["model"]["name"])
+            axes[1, column].set_xlabel("relative depth (0 first layer, 1 last)")
+        axes[0, 0].set_ylabel("excess kurtosis of $p$")
+        axes[1, 0].set_ylabel("L-kurtosis of $p$")
+        figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    return figure
+
+
+def words_or_relation(records: Sequence[Record]) -> Figure:
+    """Mean whitened cosine of pairs by depth: asked as in the table, by the subject alone, with prompts swapped."""
+    curves = {
+        "same relation, asked in the same words": ("table", "same relation, words before", BLUE, "-"),
+        "the same pairs, subject alone": ("subject alone", "same relation, words before", SKY, "--"),
+        "nothing in common": ("table", "apart", BLACK, ":"),
+        "nothing in common but the words before": (
+            "prompts swapped",
+            "apart, swapped into one prompt",
+            VERMILION,
+            "-.",
+        ),
+    }
+    with mpl.rc_context(STYLE):
+        figure, axes = canvas(1, len(records), height=3.7, sharey=True)
+        for axis, record in zip(axes[0], records, strict=True):
+            for label, (reading, category, colour, line) in curves.items():
+                value, low, high = nulls.pairs(record, reading, category)
+                axis.fill_between(depth(record), low, high, color=colour, alpha=0.15, linewidth=0)
+                axis.plot(depth(record), value, color=colour, linestyle=line, label=label)
+            axis.set_title(record["model"]["name"])
+            axis.set_xlabel("relative depth (0 first layer, 1 last)")
+        axes[0, 0].set_ylabel("mean whitened cosine")
+        figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return figure
+
+
+def lists_by_size(record: Record, layer: int, statistics: Sequence[str]) -> Figure:
+    """Lists drawn from the table by their size: the range of the kurtosis, and how far each statistic scatters."""
+    place, sizes = list(record["layers"]).index(layer), np.array(record["sizes"])
+    column = record["statistics"].index("excess_kurtosis")
+    with mpl.rc_context(STYLE):
+        figure, axes = canvas(1, 2, height=3.5)
+        low, middle, high = record.arrays["lists"][:, place, :, 0, column]
+        axes[0, 0].fill_between(sizes, low, high, color=BLUE, alpha=0.2, linewidth=0)
+        axes[0, 0].plot(sizes, middle, marker="o", markersize=4, label="lists drawn from the table")
+        table = record.arrays["table"][place, 0, column]
+        axes[0, 0].plot(record["facts"]["count"], table, marker="D", color=BLACK, linestyle="none", label="the table")
+        axes[0, 0].set_ylabel("excess kurtosis of $p$")
+        axes[0, 0].set_ylim(bottom=0)
+        axes[0, 0].set_title(f"{record['model']['name']}, layer {layer}", fontweight="normal")
+        axes[0, 0].legend()
+        for name, colour, marker in zip(statistics, CYCLE, "osD^v*", strict=False):
+            scatter = np.median(nulls.scatter(record, name), axis=0)
+            label = TITLES[name].split(" (")[0].split(":")[0]
+            axes[0, 1].plot(sizes, scatter, color=colour, marker=marker, markersize=4, label=label)
+        axes[0, 1].set_yscale("log")
+        axes[0, 1].set_yticks([0.03, 0.1, 0.3, 1], labels=["3 %", "10 %", "30 %", "100 %"])
+        axes[0, 1].set_title("half a 95 % range, median of layers", fontweight="normal")
+        axes[0, 1].legend(loc="upper right")
+        for axis in axes[0]:
+            axis.set_xscale("log", base=2)
+            axis.set_xticks(sizes, labels=sizes)
+            axis.minorticks_off()
+            axis.axvline(128, color="#666666", linewidth=0.8, linestyle="--")
+            axis.set_xlabel("facts in the list")
+    return figure
