@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from superposition import exercises, rules
+from superposition import exercises, nulls, rules
 
 
 def solve(C, k):
@@ -183,6 +183,34 @@ WRONG += [
     (exercises.check_06_gram_schmidt, lambda K, C: solve(C, K) / (K * solve(C, K)).sum(0), "touches an earlier one"),
     (exercises.check_06_gram_schmidt, lambda K, C: solve(C, K), "does not write"),
     (exercises.check_06_gram_schmidt, written_along_the_keys, "costs more than it must"),
+]
+
+
+# --- 12 nulls and confounds, 13 scaling ---------------------------------------------------------------------
+
+
+def tail_factor(norms):
+    r = np.divide.outer(norms, norms)[~np.eye(len(norms), dtype=bool)]
+    return (r**4).mean() / (r**2).mean() ** 2
+
+
+def l_kurtosis(x):
+    return nulls.l_kurtosis(x) + nulls.L_NORMAL
+
+
+RIGHT += [
+    (exercises.check_12_tail_factor, tail_factor),
+    (exercises.check_12_l_kurtosis, l_kurtosis),
+    (exercises.check_13_twins, nulls.kurtosis_with_twins),
+]
+WRONG += [
+    (exercises.check_12_tail_factor, lambda n: np.mean(np.divide.outer(n, n) ** 4), "mean over ordered pairs"),
+    (exercises.check_12_tail_factor, lambda n: np.mean(n**4) / np.mean(n**2) ** 2, "mean over ordered pairs"),
+    (exercises.check_12_tail_factor, lambda n: tail_factor(np.divide(n, 2, out=n)), "changed its argument"),
+    (exercises.check_12_l_kurtosis, nulls.l_kurtosis, "The L-kurtosis is"),
+    (exercises.check_12_l_kurtosis, lambda x: np.mean((x - x.mean()) ** 4) / np.var(x) ** 2, "The L-kurtosis is"),
+    (exercises.check_13_twins, lambda m, d_m: 0.0, "it is"),
+    (exercises.check_13_twins, lambda m, d_m: nulls.kurtosis_with_twins(m, d_m, 2), "it is"),
 ]
 
 

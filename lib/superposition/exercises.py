@@ -500,3 +500,124 @@ def check_11_back(function: Callable[..., Any], *, problems: int = 20, seed: int
             f"Problem {number} (d_m = {d_m}): p(k_j, k_i) is {right:.4f}, and the answer is {answer:.4f}."
         )
     return f"Right on all {problems} problems: the numerator is shared, the lengths are not."
+
+
+# --- 17 -------------------------------------------------------------------------------------------------------
+
+
+def check_17_drift(function: Callable[..., Any], *, problems: int = 20, seed: int = 17) -> str:
+    """Check ``function(W, C, K_e, delta, keys)``: the drift (T, d) of one prompt, whose keys are (T, d_m).
+
+    Edit i adds ``delta_i`` to what the memory answers to ``k_{e_i}``, by ROME. Oracle: the edits made one by one.
+    """
+    rng = np.random.default_rng(seed)
+    for number in range(problems):
+        d, d_m, n, length = (int(size) for size in rng.integers(2, 8, size=4))
+        W, C, problem = rng.normal(size=(d, d_m)), _moment(rng, d_m), f"problem {number}, n = {n}, T = {length}"
+        given = {"W": W, "C": C, "K_e": rng.normal(size=(d_m, n)), "delta": rng.normal(size=(d, n))}
+        given |= {"keys": rng.normal(size=(length, d_m))}
+        copies = {name: array.copy() for name, array in given.items()}
+        answer = _array(function(*copies.values()), (length, d), "drift", problem)
+        _untouched(given, copies)
+        after = W
+        for k, step in zip(given["K_e"].T, given["delta"].T, strict=True):
+            u = np.linalg.solve(C, k)
+            after = after + np.outer(step, u / (u @ k))
+        wanted = given["keys"] @ (after - W).T
+        assert not _far(answer, wanted), (
+            f"The drift is off by {np.linalg.norm(answer - wanted):.1e} ({problem}): every position t gets "
+            "p(k_{e_i}, k_t) of each residual, not only the subject's."
+        )
+    return f"Right on all {problems} problems: every edit arrives at every position."
+
+
+def check_17_blame(function: Callable[..., Any], *, problems: int = 20, seed: int = 177) -> str:
+    """Check ``function(slope, shares, delta)``: the fall (n,) that each edit brings to one prompt, to first order.
+
+    ``slope`` (T, d) is the gradient of log p by the memory's answer at each position, ``shares`` (n, T) the
+    ``p(k_{e_i}, k_t)``, ``delta`` (d, n) the residuals. Oracle: a read-out that is linear, with and without each edit.
+    """
+    rng = np.random.default_rng(seed)
+    for number in range(problems):
+        d, n, length = (int(size) for size in rng.integers(2, 8, size=3))
+        given = {"slope": rng.normal(size=(length, d)), "shares": rng.normal(size=(n, length))}
+        given |= {"delta": rng.normal(size=(d, n))}
+        copies, problem = {name: array.copy() for name, array in given.items()}, f"problem {number}, n = {n}"
+        answer = _array(function(*copies.values()), (n,), "fall", problem)
+        _untouched(given, copies)
+        drift = given["shares"][:, :, None] * given["delta"].T[:, None, :]  # (n, T, d)
+        whole = np.sum(given["slope"] * drift.sum(0))
+        without = np.array([np.sum(given["slope"] * np.delete(drift, i, axis=0).sum(0)) for i in range(n)])
+        assert not _far(answer, without - whole), (
+            f"The shares of the edits are off by {np.linalg.norm(answer - without + whole):.1e} ({problem}): a fall is "
+            "minus the change, and every position counts."
+        )
+    return f"Right on all {problems} problems: each edit answers for its own part."
+
+
+# --- 12 -------------------------------------------------------------------------------------------------------
+
+
+def check_12_tail_factor(function: Callable[..., Any], *, problems: int = 20, seed: int = 12) -> str:
+    """Check ``function(norms)``: by how much unequal lengths multiply the kurtosis of p. Oracle: all ordered pairs."""
+    rng = np.random.default_rng(seed)
+    for number in range(problems):
+        norms = np.exp(rng.uniform(0.1, 0.8) * rng.normal(size=int(rng.integers(2, 12))))
+        given = norms.copy()
+        answer = float(function(given))
+        _untouched({"norms": norms}, {"norms": given})
+        r = np.array([b / a for i, a in enumerate(norms) for j, b in enumerate(norms) if i != j])
+        right = (r**4).mean() / (r**2).mean() ** 2
+        problem = f"problem {number}, {len(norms)} keys"
+        assert not abs(answer - (r**2).mean()) < 1e-9, f"That is the mean of r², not the factor ({problem})."
+        assert abs(answer - right) < 1e-8 * right, (
+            f"The factor is {right:.4f}, and the answer is {answer:.4f} ({problem}): mean over ordered pairs i ≠ j."
+        )
+    return f"Right on all {problems} problems: lengths alone can make tails."
+
+
+def check_12_l_kurtosis(function: Callable[..., Any], *, problems: int = 20, seed: int = 112) -> str:
+    """Check ``function(x)``: the L-kurtosis λ₄/λ₂ of a sample. Oracle: contrasts over all subsets of two and four."""
+    rng = np.random.default_rng(seed)
+    for number in range(problems):
+        x = rng.standard_t(2, size=int(rng.integers(4, 11)))
+        given = x.copy()
+        answer = float(function(given))
+        _untouched({"x": x}, {"x": given})
+        two, four = (np.sort(np.array(list(itertools.combinations(x, r))), axis=1) for r in (2, 4))
+        second, fourth = (two @ [-1, 1]).mean() / 2, (four @ [-1, 3, -3, 1]).mean() / 4
+        assert abs(answer - fourth / second) < 1e-8, (
+            f"The L-kurtosis is {fourth / second:.4f}, and the answer is {answer:.4f} (problem {number}, {len(x)} "
+            "values): sort each subset before its contrast."
+        )
+    return f"Right on all {problems} samples, with no fourth power anywhere."
+
+
+# --- 13 -------------------------------------------------------------------------------------------------------
+
+
+def check_13_twins(function: Callable[..., Any], *, problems: int = 20, seed: int = 13) -> str:
+    """Check ``function(m, d_m)``: expected excess kurtosis of m random unit keys, two of them equal.
+
+    Oracle: moments of a random cosine by integrating its density, and of the mixture about its mean.
+    """
+    from scipy import integrate
+
+    rng = np.random.default_rng(seed)
+    for number in range(problems):
+        m, d_m = int(rng.integers(4, 400)), int(rng.integers(3, 60))
+        answer = float(function(m, d_m))
+        share = 2 / (m * (m - 1))
+
+        def central(power: int, d_m: int = d_m, share: float = share) -> float:
+            def weighted(c: float) -> float:
+                return (c - share) ** power * (1 - c**2) ** ((d_m - 3) / 2)
+
+            whole = integrate.quad(lambda c: (1 - c**2) ** ((d_m - 3) / 2), -1, 1)[0]
+            return (1 - share) * integrate.quad(weighted, -1, 1)[0] / whole + share * (1 - share) ** power
+
+        right = central(4) / central(2) ** 2 - 3
+        assert abs(answer - right) < 0.01 * (1 + abs(right)), (
+            f"For m = {m} and d_m = {d_m} it is {right:.3f}, and the answer is {answer:.3f} (problem {number})."
+        )
+    return f"Right for {problems} widths and lists."
