@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from superposition import console
+from superposition import cli_forecast, console
 from superposition.errors import UserError
 
 
@@ -54,6 +54,7 @@ def parser() -> argparse.ArgumentParser:
 
     doctor = commands.add_parser("doctor", help="what is installed, what is missing, and what to do about it")
     doctor.add_argument("--quick", action="store_true", help="do not verify checksums")
+    cli_forecast.add(commands, _model_options)
     return top
 
 
@@ -74,7 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         warnings.simplefilter("always", console.SuperpositionWarning)
         warnings.showwarning = _show_warning
         try:
-            return {"measure": _measure, "sample": _sample, "doctor": _doctor}[options.command](options, command)
+            run = {"measure": _measure, "sample": _sample, "doctor": _doctor, "forecast": _forecast}
+            return run[options.command](options, command)
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
             return 2
@@ -154,6 +156,10 @@ def _sample(options: argparse.Namespace, command: str) -> int:
     )
     print(f"Written: {options.out}, {total:,} tokens")
     return 0
+
+
+def _forecast(options: argparse.Namespace, command: str) -> int:
+    return cli_forecast.main(options, command, _load)
 
 
 def _doctor(options: argparse.Namespace, command: str) -> int:

@@ -1,0 +1,118 @@
+"""The command ``forecast``: who is at risk from which edit, told before anything is changed."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from superposition.errors import UserError
+
+if TYPE_CHECKING:
+    from superposition.forecast import Forecast
+
+LEVELS = ("keys", "values", "passes")
+RULES = ("rome", "memit", "memit-history", "emmet", "alphaedit", "rls-soft", "rls-hard")
+
+
+def add(commands: argparse._SubParsersAction, model_options) -> None:
+    """Add the command to a parser's subcommands; ``model_options`` adds what every command on a model takes."""
+    command = commands.add_parser(
+        "forecast",
+        help="which facts a list of edits will damage, before anything is edited",
+        description="Reads the model and changes nothing. Level keys looks at overlaps only; values also finds each "
+        "edit's target value; passes also runs the protected prompts with the drift put in, and gives nats. Writes "
+        "DIR/forecast.json, DIR/forecast.csv (a row a fact) and DIR/by_edit.npz (edits by facts).",
+    )
+    model_options(command)
+    command.add_argument(
+        "--edits", required=True, metavar="E", help="facts to edit, with target_new: book, .csv or .json"
+    )
+    command.add_argument(
+        "--protect", default="book", metavar="F", help="facts to protect, with target_true (default: book)"
+    )
+    command.add_argument("--edit-limit", type=int, metavar="N", help="only the first N edits")
+    command.add_argument("--protect-limit", type=int, metavar="M", help="only the first M facts to protect")
+    command.add_argument("--layer", type=int, metavar="L", help="layer to edit (default: a fifth of the way up)")
+    command.add_argument(
+        "--level", choices=LEVELS, default="passes", help="what the forecast may know (default: passes)"
+    )
+    command.add_argument("--rule", choices=RULES, default="rome", help="how the edits are written (default: rome)")
+    command.add_argument(
+        "--text", default="book", metavar="TEXT", help="for C: book, a .jsonl or .txt file, or hub:wikitext"
+    )
+    command.add_argument("--tokens", type=int, default=24_576, metavar="N", help="tokens of it (default: 24576)")
+    command.add_argument("--shrinkage", type=float, default=0.0, metavar="X", help="of C toward the identity, 0 to 1")
+    command.add_argument("--all-facts", action="store_true", help="protect also facts that the model does not know")
+    command.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the result")
+
+
+def main(options: argparse.Namespace, command: str, load) -> int:
+    """Run the command; ``load`` gives the model for the options."""
+    from superposition import evaluation, facts, files, forecast, moments, records
+
+    if options.out.exists() and not options.out.is_dir():
+        raise UserError(f"{options.out} is not a folder: name one for --out.")
+    start = time.perf_counter()
+    edits = facts.load(options.edits, limit=options.edit_limit)
+    lacking = next((fact for fact in edits if not fact.target_new), None)
+    if lacking is not None:
+        raise UserError(f"The edit {lacking.text!r} has no target_new: say what the model shall answer.")
+    edited = {fact.text for fact in edits}
+    protect = [fact for fact in facts.load(options.protect, limit=options.protect_limit) if fact.text not in edited]
+    if not protect:
+        raise UserError("No fact is left to protect: --protect holds only what --edits does.")
+    model = load(options)
+    layer = len(model.layers) // 5 if options.layer is None else options.layer
+    before = model.digest()
+    if not options.all_facts:
+        protect = evaluation.known(model, protect)
+        if not protect:
+            raise UserError("The model knows none of the facts to protect: give others, or --all-facts.")
+    moment = moments.estimate(model, options.text, tokens=options.tokens, layers=[layer])
+    (layer,) = moment.outer
+    C = moments.Whitening(moment.second_moment(layer, shrinkage=options.shrinkage))
+    found = forecast.run(model, edits, protect, options.level, layer=layer, moment=C, rule=options.rule)
+    after = model.digest()
+    found.write(
+        options.out,
+        model={"name": model.name, "sha256": model.sha256, "digest_before": before, "digest_after": after},
+        text={"source": options.text, "tokens": moment.tokens, "shrinkage": options.shrinkage},
+        sources={
+            name: files.sha256_of(Path(value)) if Path(value).is_file() else value
+            for name, value in (("edits", options.edits), ("protect", options.protect))
+        },
+        seconds=round(time.perf_counter() - start, 1),
+        provenance=records.provenance(command=command, device=model.device),
+    )
+    print(describe(found, model.name))
+    print(f"Nothing was changed: the weights' digest is {before[:12]} before and {after[:12]} after.")
+    print(f"Written: {options.out / 'forecast.json'}, forecast.csv and by_edit.npz")
+    return 0
+
+
+def describe(found: Forecast, name: str, count: int = 10) -> str:
+    """The ten facts most at risk, each with the edit most to blame, as a table."""
+    from superposition.forecast import UNITS
+
+    head = (
+        f"{name}, layer {found.layer}, rule {found.rule}: {len(found.edits)} edits, "
+        f"{len(found.protect)} facts to protect\n"
+        f"Forecast from {found.level}, in {UNITS[found.level]}: "
+        f"mean {found.total.mean():.3f}, most {found.total.max():.3f}"
+    )
+    if found.lost is not None:
+        head += f"; forecast lost: {found.lost.sum()}"
+    lines = [head, f"{'risk':>8}  {'fact at risk':<48}  {'of it':>7}  edit most to blame"]
+    for j, i in found.endangered(count):
+        fact, edit = found.protect[j], found.edits[i]
+        lines.append(
+            f"{found.total[j]:>8.3f}  {_cut(f'{fact.text} {fact.target_true}'):<48}  {found.by_edit[i, j]:>7.3f}  "
+            f"{_cut(f'{edit.text} {edit.target_new}')}"
+        )
+    return "\n".join(lines)
+
+
+def _cut(text: str, width: int = 48) -> str:
+    return text if len(text) <= width else text[: width - 1] + "…"

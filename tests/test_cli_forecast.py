@@ -1,0 +1,143 @@
+"""The command ``forecast`` from end to end on a tiny model: what it writes, what it prints, what it refuses."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from conftest import SENTENCES, tiny
+
+from superposition import cli, facts, forecast, models, moments, values
+
+EDITS = "subject,prompt,target_true,target_new\nviolin,A {} is an,instrument,sport\nfootball,{} is a,sport,city\n"
+PROTECT = (
+    "subject,prompt,target_true\nFrance,The capital of {} is,Paris\nTokyo,{} is a city in,Japan\n"
+    "Spain,The capital of {} is,Madrid\nfootball,{} is a,sport\n"
+)
+
+
+@pytest.fixture
+def go(tmp_path, cache, model_folder, capsys):
+    """Run ``forecast`` with the tiny model; return the status, what was printed, and what was said as errors."""
+    text = tmp_path / "text.txt"
+    text.write_text("\n\n".join(SENTENCES * 3), encoding="utf-8")
+    for name, content in (("edits.csv", EDITS), ("protect.csv", PROTECT)):
+        (tmp_path / name).write_text(content, encoding="utf-8")
+
+    def go(*flags, **changes):
+        named = {"model": model_folder, "edits": tmp_path / "edits.csv", "protect": tmp_path / "protect.csv"}
+        named |= {"text": text, "tokens": 300, "layer": 1, "device": "cpu", "out": tmp_path / "out"} | changes
+        words = [word for name, value in named.items() for word in (f"--{name}", str(value))]
+        capsys.readouterr()
+        status = cli.main(["forecast", *words, *flags])
+        said = capsys.readouterr()
+        return status, said.out, said.err
+
+    return go
+
+
+def test_a_forecast_is_written_and_the_weights_are_let_be(go, tmp_path, model_folder):
+    status, out, _ = go("--all-facts")
+    assert status == 0
+    data = json.loads((tmp_path / "out" / "forecast.json").read_text(encoding="utf-8"))
+    with np.load(tmp_path / "out" / "by_edit.npz") as archive:
+        by_edit, total = archive["by_edit"], archive["total"]
+    model = models.load(model_folder, device="cpu")
+    assert data["model"]["digest_before"] == data["model"]["digest_after"] == model.digest()
+    assert data["provenance"]["command"].startswith("python -m superposition forecast --model")
+    # the same by hand: really edit a copy, and look
+    edits, protect = facts.load(tmp_path / "edits.csv"), facts.load(tmp_path / "protect.csv")[:3]
+    C = moments.estimate(model, tmp_path / "text.txt", tokens=300, layers=[1]).second_moment(1)
+    found = values.targets(model, edits, 1)
+    reading = forecast.read(model, protect, 1)
+    weight = model.layers[1].weight
+    for k, v in zip(found.keys.T, found.values.T, strict=True):
+        W, u = weight.double().numpy(), np.linalg.solve(C, k)
+        weight.copy_(weight.new_tensor(W + np.outer(v - W @ k, u / (u @ k))))
+    fall = reading.log_probability - forecast.ask(model, reading).log_probability
+    np.testing.assert_allclose(total, fall, atol=1e-3 * max(1, np.abs(fall).max()))
+    assert by_edit.shape == (2, 3)
+    # the tables say the same
+    order = [row["fact"] for row in data["facts"]]
+    assert order == np.argsort(-total).tolist()
+    for row in data["facts"]:
+        assert row["prompt"] == protect[row["fact"]].text
+        assert row["risk"] == pytest.approx(total[row["fact"]])
+        assert row["edit"] == by_edit[:, row["fact"]].argmax()
+        assert row["edit_share"] == pytest.approx(by_edit[:, row["fact"]].max())
+    with (tmp_path / "out" / "forecast.csv").open(encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["prompt"] for row in rows] == [row["prompt"] for row in data["facts"]]
+    assert protect[order[0]].text in out and "Nothing was changed" in out
+    assert "2 edits, 3 facts to protect" in out  # football is edited, so it is not to be protected
+
+
+@pytest.mark.parametrize("level", ["keys", "values"])
+def test_cheaper_levels(go, tmp_path, level):
+    status, out, _ = go("--all-facts", level=level)
+    data = json.loads((tmp_path / "out" / "forecast.json").read_text(encoding="utf-8"))
+    assert status == 0 and data["level"] == level and data["unit"] == forecast.UNITS[level]
+    assert all(row["risk"] > 0 and "lost" not in row for row in data["facts"])
+    assert forecast.UNITS[level] in out
+
+
+def test_the_layer_by_default_is_a_fifth_of_the_way_up(go, tmp_path):
+    assert go("--all-facts", level="keys", layer=-3)[0] == 0
+    assert json.loads((tmp_path / "out" / "forecast.json").read_text(encoding="utf-8"))["layer"] == 0
+
+
+def test_what_cannot_be_forecast_is_said(go, tmp_path):
+    def refused(sentence, *flags, **changes):
+        status, out, err = go(*flags, **changes)
+        assert status == 2 and out == "" and err.startswith("error: ") and sentence in err, err
+        assert not (tmp_path / "out").exists()
+
+    refused("has no target_new", edits=tmp_path / "protect.csv")
+    refused("holds only what --edits does", protect=tmp_path / "edits.csv")
+    refused("knows none of the facts")
+    refused("layers 0 to 2", "--all-facts", layer=9)
+    refused("is singular", "--all-facts", tokens=20)
+    (tmp_path / "file").write_text("")
+    status, _, err = go("--all-facts", out=tmp_path / "file")
+    assert status == 2 and "is not a folder" in err
+
+
+def test_run_is_what_its_parts_give():
+    lm = tiny()
+    edits, protect = [facts.Fact("violin", "A {} is an", "instrument", "sport")], facts_to_protect()
+    C = np.diag(np.linspace(0.5, 2, lm.layers[1].d_m))
+    found = values.targets(lm, edits, 1)
+    before = lm.digest()
+    by_level = {
+        level: forecast.run(lm, edits, protect, level, layer=1, moment=C, targets=found) for level in forecast.LEVELS
+    }
+    assert lm.digest() == before
+    reading = forecast.read(lm, protect, 1)
+    part = forecast.shares(forecast.directions(found.keys, C), reading.keys)
+    for level in ("keys", "values"):
+        np.testing.assert_allclose(by_level[level].by_edit[0], by_level[level].total, rtol=1e-9)
+    np.testing.assert_allclose(
+        by_level["values"].total / by_level["keys"].total, np.linalg.norm(found.shifts), rtol=1e-5
+    )
+    moved = forecast.drift(found.shifts, part)
+    said = forecast.ask(lm, reading, moved)
+    passes = by_level["passes"]
+    np.testing.assert_allclose(passes.total, reading.log_probability - said.log_probability, atol=1e-5)
+    np.testing.assert_array_equal(passes.lost, reading.exact & ~said.exact)
+    assert passes.endangered(1) == [(int(passes.total.argmax()), 0)]
+    with pytest.raises(forecast.UserError, match="to be edited and to be protected"):
+        forecast.run(lm, edits, [*protect, edits[0]], layer=1, moment=C)
+    with pytest.raises(forecast.UserError, match="There is no level 'all'"):
+        forecast.run(lm, edits, protect, "all", layer=1, moment=C)
+    with pytest.raises(forecast.UserError, match="There is no rule 'best'"):
+        forecast.run(lm, edits, protect, layer=1, moment=C, rule="best")
+    with pytest.raises(forecast.UserError, match="There are no edits"):
+        forecast.run(lm, [], protect, layer=1, moment=C)
+
+
+def facts_to_protect():
+    return [
+        facts.Fact("France", "The capital of {} is", "Paris"),
+        facts.Fact("Tokyo", "{} is a city in", "Japan"),
+        facts.Fact("Danube", "The {} flows through", "Vienna"),
+    ]

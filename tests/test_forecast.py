@@ -1,0 +1,263 @@
+"""A forecast against what an edit does: weights really changed, gradients by finite differences, naive loops."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import tiny
+
+from superposition import exercises, forecast, keys, overlap, rules
+from superposition.errors import UserError
+from superposition.facts import Fact
+from superposition.memory import LinearMemory
+
+PROTECT = [
+    Fact("France", "The capital of {} is", "Paris"),
+    Fact("Tokyo", "{} is a city in", "Japan"),
+    Fact("Danube", "The {} flows through", "Vienna and Budapest"),
+    Fact("Spain", "The capital of {} is", "Madrid"),
+    Fact("Windows", "{} was developed by", "Microsoft"),
+]
+EDITS = [Fact("violin", "A {} is an", "instrument", "sport"), Fact("football", "{} is a", "sport", "city")]
+LAYER = 1
+
+
+def moment(d_m, seed=0):
+    sample = np.random.default_rng(seed).standard_normal((d_m, 3 * d_m))
+    return sample @ sample.T / (3 * d_m)
+
+
+def a_life(lm, seed=0, scale=1.0):
+    """A memory that two edits were written into, their values drawn at random."""
+    K = keys.extract(lm, EDITS, layers=[LAYER])[LAYER]
+    memory = LinearMemory(lm.layers[LAYER].weight.double().numpy(), moment(lm.layers[LAYER].d_m))
+    values = memory.recall(K) + scale * np.random.default_rng(seed).standard_normal((lm.layers[LAYER].d, len(EDITS)))
+    memory.edit_batch(K, values, rule="rome")
+    return memory
+
+
+@pytest.fixture(scope="module", params=["llama", "gpt2", "gemma3_text", "opt"])
+def lm(request):
+    model = tiny(request.param, bos=request.param == "gemma3_text")
+    model.model.double()
+    return model
+
+
+def naive_log_probability(lm, fact):
+    prompt = lm.tokenizer(fact.text)["input_ids"]
+    wanted = lm.tokenizer(" " + fact.target_true, add_special_tokens=False)["input_ids"]
+    with torch.no_grad():
+        logits = lm.model(torch.tensor([prompt + wanted])).logits[0].log_softmax(-1)
+    places = range(len(prompt) - 1, len(prompt) + len(wanted) - 1)
+    each = [logits[place] for place in places]
+    return (
+        float(sum(row[token] for row, token in zip(each, wanted, strict=True))),
+        all(int(row.argmax()) == token for row, token in zip(each, wanted, strict=True)),
+    )
+
+
+def test_a_reading_is_what_single_prompts_give(lm):
+    found = forecast.read(lm, PROTECT, LAYER, batch=2)
+    for j, fact in enumerate(PROTECT):
+        value, exact = naive_log_probability(lm, fact)
+        assert found.log_probability[j] == pytest.approx(value, abs=1e-9)
+        assert found.exact[j] == exact
+    np.testing.assert_allclose(found.at_subject(), keys.extract(lm, PROTECT, layers=[LAYER])[LAYER], atol=1e-9)
+    assert not found.keys[~found.mask()].any() and not found.gradient[~found.mask()].any()
+    assert np.abs(found.keys[found.mask()]).min(axis=1).size == found.lengths.sum()
+
+
+def test_keys_alone_need_no_pass_above_the_layer(lm, monkeypatch):
+    full = forecast.read(lm, PROTECT, LAYER)
+    monkeypatch.setattr(forecast, "_run", None)
+    found = forecast.read(lm, PROTECT, LAYER, passes=False)
+    np.testing.assert_allclose(found.keys, full.keys, atol=1e-12)
+    assert found.gradient is None and found.log_probability is None and found.exact is None
+
+
+def test_places_of_a_prompt():
+    found = forecast.read(tiny(), PROTECT, LAYER, passes=False)
+    for j, fact in enumerate(PROTECT):
+        tokens = [tiny().tokenizer.decode([i]) for i in found.token_ids[j]]
+        (subject,) = np.flatnonzero(found.mask("subject")[j])
+        (last,) = np.flatnonzero(found.mask("last")[j])
+        assert "".join(tokens[: last + 1]) == fact.text
+        assert "".join(tokens[: subject + 1]).endswith(fact.subject)
+        assert "".join(tokens[: found.lengths[j] + 1]) == f"{fact.text} {fact.target_true}"
+    rest = found.mask("not the subject")
+    assert (rest ^ found.mask("subject") == found.mask()).all()
+    assert not (found.mask("after the subject") & ~rest).any()
+    assert (found.mask("subject and last") == (found.mask("subject") | found.mask("last"))).all()
+    with pytest.raises(UserError, match="There is no place 'first': choose from subject"):
+        found.mask("first")
+
+
+def test_a_subset_keeps_every_row_together(lm):
+    found = forecast.read(lm, PROTECT, LAYER)
+    some = found.subset([3, 0])
+    assert some.facts == (PROTECT[3], PROTECT[0])
+    np.testing.assert_array_equal(some.keys, found.keys[[3, 0]])
+    np.testing.assert_array_equal(some.gradient, found.gradient[[3, 0]])
+    np.testing.assert_array_equal(found.subset(found.exact).log_probability, found.log_probability[found.exact])
+
+
+def test_shares_at_the_subject_are_the_degree_of_superposition(lm):
+    found = forecast.read(lm, PROTECT, LAYER, passes=False)
+    K = keys.extract(lm, EDITS, layers=[LAYER])[LAYER]
+    C = moment(K.shape[0])
+    memory = a_life(lm)
+    M = forecast.directions(K, C)
+    part = forecast.shares(M, found.keys)
+    at_subject = part[:, np.arange(len(PROTECT)), found.subjects]
+    both = overlap.superposition_matrix(np.hstack([K, found.at_subject()]), C)
+    np.testing.assert_allclose(at_subject, both[:2, 2:], rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(at_subject, memory.transfer(found.at_subject()), rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(M, memory.directions, rtol=1e-9)
+
+
+def test_directions_of_a_rule_with_a_history_depend_on_it():
+    K, C = np.random.default_rng(1).standard_normal((12, 3)), moment(12)
+    hard = forecast.directions(K, C, "rls-hard")
+    np.testing.assert_allclose(hard.T @ K, np.triu(hard.T @ K), atol=1e-9)
+    np.testing.assert_allclose(forecast.directions(K, C)[:, 2], rules.rome_direction(K[:, 2], C), rtol=1e-9)
+
+
+def test_the_drift_is_what_the_edited_memory_answers(lm):
+    memory, found = a_life(lm), forecast.read(lm, PROTECT, LAYER, passes=False)
+    moved = forecast.drift(memory.residuals, forecast.shares(memory.directions, found.keys))
+    for j in range(len(PROTECT)):
+        np.testing.assert_allclose(moved[j].T, (memory.W - memory.W_0) @ found.keys[j].T, atol=1e-9)
+
+
+def test_the_drift_at_every_position_is_the_edit(lm):
+    memory, found = a_life(lm), forecast.read(lm, PROTECT, LAYER)
+    moved = forecast.drift(memory.residuals, forecast.shares(memory.directions, found.keys))
+    before = lm.digest()
+    predicted = forecast.ask(lm, found, moved)
+    assert lm.digest() == before
+    weight = lm.layers[LAYER].weight
+    kept = weight.detach().clone()
+    weight.copy_(torch.from_numpy(memory.W))
+    try:
+        actual = np.array([naive_log_probability(lm, fact)[0] for fact in PROTECT])
+    finally:
+        weight.copy_(kept)
+    assert np.abs(actual - found.log_probability).max() > 0.01
+    np.testing.assert_allclose(predicted.log_probability, actual, atol=1e-6)
+
+
+def test_first_order_is_the_slope_of_the_fall(lm):
+    memory, found = a_life(lm), forecast.read(lm, PROTECT, LAYER)
+    part = forecast.shares(memory.directions, found.keys)
+    by_edit = forecast.first_order(found.gradient, memory.residuals, part)
+    h = 3e-3  # norms of most architectures work in float32, whatever the model does
+    for i in range(len(EDITS)):
+        moved = h * forecast.drift(memory.residuals[:, i : i + 1], part[i : i + 1])
+        up, down = (forecast.ask(lm, found, sign * moved).log_probability for sign in (1, -1))
+        np.testing.assert_allclose(by_edit[i], (down - up) / (2 * h), rtol=5e-3, atol=1e-3)
+
+
+def test_first_order_is_the_gradient_by_the_weights():
+    lm = tiny()
+    lm.model.double()
+    memory, found = a_life(lm), forecast.read(lm, PROTECT, LAYER)
+    part = forecast.shares(memory.directions, found.keys)
+    total = forecast.first_order(found.gradient, memory.residuals, part).sum(0)
+    weight = lm.layers[LAYER].module.weight
+    weight.requires_grad_(True)
+    change = torch.from_numpy(memory.W - memory.W_0)
+    for j, fact in enumerate(PROTECT):
+        prompt, wanted = found.token_ids[j, : found.prompts[j]], found.token_ids[j, found.prompts[j] :]
+        wanted = wanted[: found.lengths[j] + 1 - found.prompts[j]]
+        logits = lm.model(torch.tensor(np.concatenate([prompt, wanted]))[None]).logits[0].log_softmax(-1)
+        value = sum(logits[found.prompts[j] - 1 + n, token] for n, token in enumerate(wanted))
+        (slope,) = torch.autograd.grad(value, weight)
+        assert total[j] == pytest.approx(-float((slope * change).sum()), rel=1e-8), fact
+
+
+def test_slopes_along_the_way_add_up_to_the_fall(lm):
+    memory, found = a_life(lm, scale=0.3), forecast.read(lm, PROTECT, LAYER)
+    part = forecast.shares(memory.directions, found.keys)
+    moved = forecast.drift(memory.residuals, part)
+    fall = found.log_probability - forecast.ask(lm, found, moved).log_probability
+    off = []
+    for nodes in (1, 2, 6):
+        slope = forecast.slope_along(lm, found, moved, nodes)
+        off.append(np.abs(forecast.first_order(slope, memory.residuals, part).sum(0) - fall).max())
+    first = np.abs(forecast.first_order(found.gradient, memory.residuals, part).sum(0) - fall).max()
+    bends = lm.name == "opt"  # ReLU: the slope jumps on the way
+    assert off[2] < (0.03 if bends else 1e-3) * np.abs(fall).max()
+    assert off[2] < off[0] / (2 if bends else 5) and off[0] < first / 2
+    with pytest.raises(UserError, match="0 nodes make no sense"):
+        forecast.slope_along(lm, found, moved, 0)
+
+
+def test_norms_over_positions():
+    part = np.random.default_rng(2).standard_normal((3, 4, 5))
+    mask = np.random.default_rng(3).random((4, 5)) < 0.5
+    for i in range(3):
+        for j in range(4):
+            wanted = sum(part[i, j, t] ** 2 for t in range(5) if mask[j, t]) ** 0.5
+            assert forecast.norm_over(part, mask)[i, j] == pytest.approx(wanted)
+    np.testing.assert_allclose(forecast.norm_over(part), np.linalg.norm(part, axis=2))
+
+
+def test_a_rank_correlation_and_its_interval():
+    rng = np.random.default_rng(4)
+    x = rng.standard_normal(300)
+    y = 0.6 * x + 0.8 * rng.standard_normal(300)
+    value, low, high = forecast.rank_correlation(x, y)
+    assert low < value < high and 0.1 < high - low < 0.25
+    assert forecast.rank_correlation(x, np.exp(x))[0] == pytest.approx(1)
+    assert forecast.rank_correlation(x, -x)[:2] == pytest.approx((-1, -1))
+    # the interval covers the truth about as often as it says (ρ_s of a normal pair: 6/π asin(ρ/2))
+    truth, hits = 6 / np.pi * np.arcsin(0.3), 0
+    for seed in range(60):
+        rng = np.random.default_rng([5, seed])
+        x = rng.standard_normal(100)
+        y = 0.6 * x + 0.8 * rng.standard_normal(100)
+        _, low, high = forecast.rank_correlation(x, y, resamples=300, seed=seed)
+        hits += low < truth < high
+    assert hits >= 52
+    with pytest.raises(UserError, match="three facts and more"):
+        forecast.rank_correlation([1, 2], [1, 2])
+
+
+def test_what_cannot_be_read_is_said():
+    lm = tiny()
+    with pytest.raises(UserError, match="'France' has no true object"):
+        forecast.read(lm, [Fact("France", "The capital of {} is")], LAYER)
+    with pytest.raises(UserError, match="has layers 0 to 2"):
+        forecast.read(lm, PROTECT, 7)
+    with pytest.raises(UserError, match="tokens: shorten it"):
+        forecast.read(lm, [Fact("France", "The {}" + " is" * 94, "Paris and more and more")], LAYER)
+
+
+# the exercises' checks
+
+
+def drift_of_one_prompt(W, C, K_e, delta, found):
+    directions = np.linalg.solve(C, K_e)
+    return found @ (directions / (K_e * directions).sum(0)) @ delta.T
+
+
+def blame(slope, part, delta):
+    return -np.einsum("td,nt,dn->n", slope, part, delta)
+
+
+@pytest.mark.parametrize(
+    ("check", "right", "wrong", "said"),
+    [
+        (
+            exercises.check_17_drift,
+            drift_of_one_prompt,
+            lambda W, C, K_e, delta, found: found @ np.linalg.solve(C, K_e) @ delta.T,
+            "every position t gets",
+        ),
+        (exercises.check_17_blame, blame, lambda *given: -blame(*given), "minus the change"),
+        (exercises.check_17_blame, blame, lambda s, p, d: blame(s[:1], p[:, :1], d), "every position counts"),
+    ],
+)
+def test_the_checks_of_the_exercises(check, right, wrong, said):
+    assert check(right).startswith("Right") and check(right) == check(right)
+    with pytest.raises(AssertionError, match=said):
+        check(wrong)
