@@ -17,6 +17,8 @@ COMMANDS = {
     "toy-memory": "python benchmarks/make_toys.py memory --out book/records/toy-memory.json",
     "toy-autoencoders": "python benchmarks/make_toys.py autoencoders --out book/records/toy-autoencoders.json",
     "toy-transformer": "python -m superposition.toy_transformer grid --out book/records/toy-transformer.json",
+    "smollm2-nulls": "python benchmarks/make_nulls.py smollm2 --out book/records/smollm2-nulls.json",
+    "gemma3-nulls": "python benchmarks/make_nulls.py gemma3 --out book/records/gemma3-nulls.json",
     "benchmark-measuring": "python benchmarks/measuring.py --out book/records/benchmark-measuring.json",
 }
 

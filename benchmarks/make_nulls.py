@@ -1,0 +1,227 @@
+"""Make the records of null models and confounds: what the keys of a model look like beside keys of nothing.
+
+python benchmarks/make_nulls.py MODEL --out book/records/MODEL-nulls.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from superposition import facts, keys, models, moments, nulls, overlap, records, text
+
+SIZES = (32, 64, 128, 256, 400)
+SEEDS, RESAMPLES, LISTS = 3, 80, 40
+FIRST = 128  # as many facts as the paper takes
+FROM_TEXT, WITH_SUBJECTS = "tokens of text", "random subjects"
+MEANS = ("cosine", "p")
+QUANTILES = (0.025, 0.5, 0.975)
+
+
+def read(model: models.LanguageModel, listed: list[facts.Fact], layers: list[int] | None, source: str) -> dict:
+    """Keys of the facts as the table asks them, of the subject alone, with prompts swapped, and of two nulls."""
+    rng, start = np.random.default_rng(0), time.perf_counter()
+    texts = list(text.read(source))
+    asked = {"table": listed, "subject alone": nulls.bare(listed), "prompts swapped": nulls.swapped(listed, rng)}
+    asked |= {f"{WITH_SUBJECTS} {s}": nulls.random_subjects(listed, texts, rng) for s in range(SEEDS)}
+    found: dict[str, Any] = {}
+    for name, prompts in asked.items():
+        found[name] = keys.extract(model, prompts, layers=layers)
+        say(f"keys, {name}", start)
+    of_text = nulls.keys_of_text(model, texts, count=len(listed), draws=SEEDS, layers=layers, context=64)
+    say("keys, tokens of text", start)
+    found |= {f"{FROM_TEXT} {s}": {layer: K[s] for layer, K in of_text.items()} for s in range(SEEDS)}
+    return {"keys": found, "prompts": {name: [fact.prompt for fact in p] for name, p in asked.items()}}
+
+
+def say(what: str, start: float) -> None:
+    print(f"{what} {time.perf_counter() - start:.0f} s", flush=True)
+
+
+def subsets(listed: list[facts.Fact], located: Any) -> dict[str, list[int]]:
+    """Lists of facts with a confound taken out: position 0, all but one of those that end in one token."""
+    m = len(listed)
+    inside = [i for i in range(m) if located[i].position > 0]
+    one_a_token = nulls.firsts([found.token_id for found in located])
+    one_a_subject = nulls.firsts([fact.subject for fact in listed])
+    short = [i for i in range(min(FIRST, m)) if i in set(inside)]
+    return {
+        "no position 0": inside,
+        "one fact a subject": one_a_subject,
+        "one fact a last token": one_a_token,
+        "first 128": list(range(min(FIRST, m))),
+        "first 128, no position 0": short,
+        "the same, one fact twice": [*short[1:], short[-1]],
+        "no position 0, one a last token": [i for i in one_a_token if i in set(inside)],
+    }
+
+
+def categories(listed: list[facts.Fact], prompts: dict, located: dict) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Which pairs are compared between readings: no shared word, last token or subject, none at position 0."""
+    relation = nulls.same([fact.relation for fact in listed])
+    kind = nulls.same([fact.subject_type for fact in listed])
+    first = np.array([fact.prompt.startswith(facts.SLOT) for fact in listed])
+    clean = ~np.eye(len(listed), dtype=bool) & ~nulls.shared_words([fact.subject for fact in listed])
+    clean &= ~nulls.same([fact.subject for fact in listed])
+    for reading in located.values():
+        clean &= ~nulls.same([found.token_id for found in reading])
+    inside = np.all([[found.position > 0 for found in reading] for reading in located.values()], axis=0)
+    clean &= np.outer(inside, inside)
+    words = nulls.same(prompts["prompts swapped"])
+    masks = {
+        "same relation, words before": relation & ~first[:, None] & ~first[None],
+        "same relation, subject first": relation & first[:, None] & first[None],
+        "same kind": kind & ~relation,
+        "apart": ~kind & ~relation,
+        "apart, swapped into one prompt": ~kind & ~relation & words,
+        "same relation, swapped apart": relation & ~words,
+    }
+    swapped_first = np.array([prompt.startswith(facts.SLOT) for prompt in prompts["prompts swapped"]])
+    masks["apart, swapped into one prompt"] &= ~swapped_first[:, None]
+    return {name: mask & clean for name, mask in masks.items()}, inside
+
+
+def means_of_pairs(products: np.ndarray, masks: dict[str, np.ndarray], counts: np.ndarray) -> np.ndarray:
+    """Mean of cosine and p over pairs of each kind with their interval, (categories, 2, 3): value, low, high."""
+    found = np.full((len(masks), 2, 3), np.nan)
+    for column, matrix in enumerate((overlap.cosines(products), overlap.from_products(products))):
+        for row, mask in enumerate(masks.values()):
+            total = np.einsum("bi,ij,bj->b", counts, mask, counts, optimize=True)
+            summed = np.einsum("bi,ij,bj->b", counts, mask * matrix, counts, optimize=True)
+            values = summed[total > 0] / total[total > 0]
+            found[row, column] = matrix[mask].mean(), *np.quantile(values, [0.025, 0.975])
+    return found
+
+
+def measure(
+    model: models.LanguageModel, tokens: int | None, layers: list[int] | None, source: str
+) -> tuple[dict, dict[str, np.ndarray]]:
+    start = time.perf_counter()
+    listed = facts.load("book")
+    summed = moments.estimate(model, source, tokens=tokens, layers=layers)
+    say("moments", start)
+    before = read(model, listed, layers, source)
+    found, m = before["keys"], len(listed)
+    located = {name: found[name].tokens for name in ("table", "subject alone", "prompts swapped")}
+    variants = subsets(listed, located["table"])
+    pairs = {
+        "no shared last token": ~nulls.same([x.token_id for x in located["table"]]),
+        "no shared word": ~nulls.shared_words([fact.subject for fact in listed]),
+        "no shared relation": ~nulls.same([fact.relation for fact in listed]),
+    }
+    masks, inside = categories(listed, before["prompts"], located)
+    counts = np.random.default_rng(1).multinomial(m, np.full(m, 1 / m), size=200).astype(float)
+    names = ["table", *nulls.WHITENED, *nulls.RAW, FROM_TEXT, WITH_SUBJECTS]
+    rows: dict[str, list] = {key: [] for key in ("table", "low", "high", "nulls", "without", "lists", "pairs", "norm")}
+    chosen = [layer.index for layer in model.select(layers)]
+    for layer in chosen:
+        whitening = moments.Whitening(summed.second_moment(layer))
+        white = {name: whitening.whiten(K[layer]) for name, K in found.items()}
+        Z, d_m = white["table"], whitening.d_m
+        products = {name: z.T @ z for name, z in white.items()}
+        G = products["table"]
+        rows["table"].append(nulls.of_products(G, d_m))
+        drawn = nulls.resampled(G, d_m, RESAMPLES, np.random.default_rng(2))
+        low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
+        rows["low"].append(low)
+        rows["high"].append(high)
+        rows["norm"].append(np.sqrt(np.diag(G)))
+        of_seeds = []
+        for seed in range(SEEDS):
+            rng = np.random.default_rng([seed, layer])
+            drawn_keys = [null(Z, rng) for null in nulls.WHITENED.values()]
+            drawn_keys += [whitening.whiten(null(found["table"][layer], rng)) for null in nulls.RAW.values()]
+            each = [nulls.of_products(z.T @ z, d_m) for z in drawn_keys]
+            each += [nulls.of_products(products[f"{name} {seed}"], d_m) for name in (FROM_TEXT, WITH_SUBJECTS)]
+            of_seeds.append(each)
+        rows["nulls"].append(np.array(of_seeds).swapaxes(0, 1))
+        without = [nulls.of_products(G[np.ix_(i, i)], d_m) for i in variants.values()]
+        rows["without"].append([*without, *(nulls.of_products(G, d_m, keep) for keep in pairs.values())])
+        lists = [nulls.subsampled(G, d_m, n, LISTS, np.random.default_rng([3, n])) for n in SIZES if n <= m]
+        rows["lists"].append(lists)
+        readings = [means_of_pairs(products[name], masks, counts) for name in located]
+        rows["pairs"].append(readings)
+        say(f"layer {layer}", start)
+    arrays = {name: np.array(value) for name, value in rows.items()}
+    lists = arrays.pop("lists")  # (layers, sizes, lists, 2, statistics)
+    arrays["lists"] = np.quantile(lists, QUANTILES, axis=2)  # (quantiles, layers, sizes, 2, statistics)
+    data = {
+        "kind": "nulls",
+        "layers": chosen,
+        "d_m": [layer.d_m for layer in model.select(layers)],
+        "statistics": list(nulls.STATISTICS),
+        "matrices": ["P", "cosine_whitened"],
+        "nulls": names[1:],
+        "without": [*variants, *pairs],
+        "facts_left": {name: len(i) for name, i in variants.items()},
+        "pairs_left": {name: int((keep.sum() - m) / 2) for name, keep in pairs.items()},
+        "sizes": [n for n in SIZES if n <= m],
+        "quantiles": QUANTILES,
+        "seeds": SEEDS,
+        "resamples": RESAMPLES,
+        "lists": LISTS,
+        "readings": list(located),
+        "categories": {name: int(mask.sum() / 2) for name, mask in masks.items()},
+        "means": list(MEANS),
+        "at_position_0": {name: sum(x.position == 0 for x in reading) for name, reading in located.items()},
+        "token_ids": [x.token_id for x in located["table"]],
+        "token_positions": [x.position for x in located["table"]],
+        "depth": ranks_by_depth(lists, arrays["table"], [n for n in SIZES if n <= m]),
+        "text": {"source": source, "sha256": text.fingerprint(source), "tokens": summed.tokens},
+        "facts": {"source": "book", "sha256": facts.fingerprint("book"), "count": m, "compared": int(inside.sum())},
+        "model": {"name": model.name, "sha256": model.sha256, "architecture": type(model.model).__name__},
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "seconds": round(time.perf_counter() - start, 1),
+    }
+    return data, {name: array.astype(np.float32) for name, array in arrays.items()}
+
+
+def ranks_by_depth(lists: np.ndarray, table: np.ndarray, sizes: list[int]) -> dict[str, Any]:
+    """Spearman correlation of a statistic of p with depth: of the table, and quantiles over lists of each size."""
+    layers = np.arange(len(lists))
+    if len(layers) < 3:
+        return {}
+    found: dict[str, Any] = {}
+    for column, name in enumerate(nulls.STATISTICS):
+        each = [
+            [float(stats.spearmanr(layers, lists[:, s, i, 0, column]).statistic) for i in range(lists.shape[2])]
+            for s in range(len(sizes))
+        ]
+        found[name] = {
+            "table": float(stats.spearmanr(layers, table[:, 0, column]).statistic),
+            "lists": np.quantile(each, QUANTILES, axis=1).round(4).tolist(),
+        }
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model")
+    parser.add_argument("--text", default="book")
+    parser.add_argument("--tokens", type=int, default=102_400)
+    parser.add_argument("--layers", type=int, nargs="+")
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+    model = models.load(arguments.model)
+    data, arrays = measure(model, arguments.tokens, arguments.layers, arguments.text)
+    command = f"python benchmarks/make_nulls.py {arguments.model}"
+    if arguments.text != "book":
+        command += f" --text {arguments.text}"
+    if arguments.tokens != 102_400:
+        command += f" --tokens {arguments.tokens}"
+    if arguments.layers:
+        command += f" --layers {' '.join(map(str, arguments.layers))}"
+    data["provenance"] = records.provenance(command=f"{command} --out {arguments.out}", seed=0, device=model.device)
+    records.write(arguments.out, data, arrays)
+    print(f"{arguments.out}: {data['seconds']} s", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
