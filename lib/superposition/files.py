@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import tempfile
+import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
@@ -76,12 +77,15 @@ def json_writer(value: object) -> Callable[[Path], object]:
     return lambda temporary: temporary.write_text(text, encoding="utf-8")
 
 
-def npz_writer(arrays: Mapping[str, np.ndarray]) -> Callable[[Path], object]:
-    """What writes arrays as a compressed ``.npz`` file."""
+def npz_writer(arrays: Mapping[str, np.ndarray], *, small: bool = False) -> Callable[[Path], object]:
+    """What writes arrays as a compressed ``.npz`` file; ``small`` compresses harder (LZMA), at a tenth of the speed."""
 
     def write(temporary: Path) -> None:
-        with temporary.open("wb") as stream:
-            np.savez_compressed(stream, **arrays)
+        method = zipfile.ZIP_LZMA if small else zipfile.ZIP_DEFLATED
+        with zipfile.ZipFile(temporary, "w", method) as archive:
+            for name, array in arrays.items():
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as stream:
+                    np.lib.format.write_array(stream, np.asanyarray(array), allow_pickle=False)
 
     return write
 

@@ -6,6 +6,7 @@ A long measurement writes a record once; a chapter draws from it and re-measures
 from __future__ import annotations
 
 import json
+import lzma
 import math
 import os
 import platform
@@ -59,7 +60,7 @@ class Record:
         try:
             with np.load(path, allow_pickle=False) as archive:
                 return {name: archive[name] for name in archive.files}
-        except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error, lzma.LZMAError) as error:
             raise UserError(
                 f"The arrays {path.name} of the record {self.name} are absent or damaged: make it again."
             ) from error
@@ -99,7 +100,7 @@ class Record:
 
 
 #: Steps of the compact form: an overlap is restored within half of the first, a raw cosine within half of the second.
-STEP, STEP_RAW = 1.2e-4, 0.05
+STEP, STEP_RAW = 1.4e-4, 0.06
 
 
 def pack(matrices: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -108,7 +109,7 @@ def pack(matrices: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     Of the two overlaps of a pair, ``P[i, j]`` and ``P[j, i]``, the larger is kept in steps of ``STEP``, and the keys'
     whitened norms give the other: every entry of P and every whitened cosine is restored within ``STEP / 2``. The raw
     cosines are there for figures and are kept in coarse steps of ``STEP_RAW``. What is written are the differences,
-    in steps, from a least-squares forecast by the layers before, split into bytes so that they compress well.
+    in steps, from a least-squares forecast by the layers before, split into planes that compress well.
     """
     norms = matrices["norm_whitened"]
     i, j = np.triu_indices(norms.shape[1], 1)
@@ -126,6 +127,10 @@ def pack(matrices: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     }
 
 
+#: Bits of a number's lowest plane.
+_LOW = 6
+
+
 def _known(restored: list[np.ndarray], beside: np.ndarray | None, pairs: int) -> np.ndarray:
     """What a layer's numbers are forecast from: one, those of the two layers before, those beside; (4, pairs)."""
     rows = [np.ones(pairs), *restored[-2:], *([] if beside is None else [beside[len(restored)]])]
@@ -133,7 +138,7 @@ def _known(restored: list[np.ndarray], beside: np.ndarray | None, pairs: int) ->
 
 
 def _encode(rows: np.ndarray, step: float, beside: np.ndarray | None = None) -> tuple[np.ndarray, ...]:
-    """Bytes (bytes a number, layers, pairs), the forecasts' coefficients (layers, 4), and what they restore."""
+    """Planes of bits (planes, layers, pairs), the forecasts' coefficients (layers, 4), and what they restore."""
     restored: list[np.ndarray] = []
     fits, steps = [], []
     for row in rows:
@@ -144,14 +149,20 @@ def _encode(rows: np.ndarray, step: float, beside: np.ndarray | None = None) -> 
         restored.append(forecast + step * steps[-1])
     unsigned = np.stack(steps) * 2
     unsigned = np.where(unsigned < 0, -unsigned - 1, unsigned)
-    count = max(1, -(-int(unsigned.max()).bit_length() // 8))
-    codes = np.stack([(unsigned >> (8 * place) & 255).astype(np.uint8) for place in range(count)])
-    return codes, np.stack(fits), np.stack(restored)
+    count = 1 + max(1, -(-(int(unsigned.max()).bit_length() - _LOW) // 8))
+    masks = [2**_LOW - 1] + [255] * (count - 1)
+    planes = [unsigned >> shift & mask for shift, mask in zip(_shifts(count), masks, strict=True)]
+    return np.stack(planes).astype(np.uint8), np.stack(fits), np.stack(restored)
+
+
+def _shifts(planes: int) -> list[int]:
+    """Where the planes of a number begin: its lowest bits, which are noise, then eight at a time."""
+    return [0, *range(_LOW, _LOW + 8 * (planes - 1), 8)]
 
 
 def _decode(codes: np.ndarray, fits: np.ndarray, step: float, beside: np.ndarray | None = None) -> np.ndarray:
     """What :func:`_encode` restored, (layers, pairs)."""
-    unsigned = sum(plane.astype(np.int64) << (8 * place) for place, plane in enumerate(codes))
+    unsigned = sum(plane.astype(np.int64) << shift for shift, plane in zip(_shifts(len(codes)), codes, strict=True))
     steps = np.where(unsigned % 2, -(unsigned + 1) // 2, unsigned // 2)
     restored: list[np.ndarray] = []
     for row, fit in zip(steps, fits, strict=True):
@@ -233,7 +244,7 @@ def write(path: Path, data: Mapping[str, Any], arrays: Mapping[str, np.ndarray] 
     if arrays:
         beside = path.with_suffix(".npz")
         data["arrays"] = beside.name
-        writers[beside] = files.npz_writer(arrays)
+        writers[beside] = files.npz_writer(arrays, small=True)
     files.write_together(writers | {path: files.json_writer(data)})
 
 
