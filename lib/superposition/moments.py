@@ -31,9 +31,12 @@ if TYPE_CHECKING:
 #: Seconds between two checkpoints of a pass.
 CHECKPOINT_EVERY = 120.0
 
-#: Bytes of keys that a pass holds back before it sums them. Summing after the forward pass and not between its layers
-#: spares the two libraries' thread pools from waiting for each other.
-HELD = 2**30
+#: Tokens of a forward pass, unless the caller asks for a number of texts.
+TOKENS_A_PASS = 1024
+
+#: Columns of the second moment that are summed at once. Narrow blocks waste less above the diagonal, wide ones
+#: multiply faster; of 128, 192, 256, 384 and 512 this was the fastest on two cores.
+BLOCK = 192
 
 
 @dataclass
@@ -176,7 +179,7 @@ def estimate(
     layers : sequence of int, optional
         Default: all.
     batch : int, optional
-        Windows a forward pass; by default as many as hold about 2,048 tokens.
+        Windows a forward pass; by default as many as hold about :data:`TOKENS_A_PASS` tokens.
     cache : bool
         Keep the result in the user's cache under the key of its content, the weights as they are now among it, and
         look there first.
@@ -216,36 +219,22 @@ def _one_pass(
 
     cut = sorted(cut, key=lambda window: -len(window.token_ids))
     longest = len(cut[0].token_ids)
-    size = batch or max(1, 2048 // longest)
-    indices = [layer.index for layer in chosen]
-    resumed = store.resume(indices) if store else None
-    if resumed is None:
-        moments, done = Moments({}, {}, 0), 0
-        for layer in chosen:
-            moments.outer[layer.index] = torch.zeros(layer.d_m, layer.d_m, dtype=torch.float64)
-            moments.total[layer.index] = torch.zeros(layer.d_m, dtype=torch.float64)
-    else:
-        moments, done = resumed
-    progress = {"done": done, "saved": time.monotonic(), "whole": True}
+    size = batch or max(1, TOKENS_A_PASS // longest)
+    sums = (store.resume(chosen) if store else None) or _Sums.zeros(chosen)
+    saved = time.monotonic()
     bar = console.bar(total=sum(window.counted for window in cut), what="second moments", unit="tok")
-    bar.update(moments.tokens)
+    bar.update(sum(window.counted for window in cut[: sums.done]))
 
     @find_executable_batch_size(starting_batch_size=size)
     def run(size: int) -> None:
-        while progress["done"] < len(cut):
-            group = cut[progress["done"] : progress["done"] + size]
-            pending = _group_sums(model, group, chosen)
-            progress["whole"] = False
-            for index, (outer, total) in pending.items():
-                moments.outer[index] += outer
-                moments.total[index] += total
-            moments.tokens += sum(window.counted for window in group)
-            progress["done"] += len(group)
-            progress["whole"] = True
-            bar.update(moments.tokens - bar.n)
-            if store and time.monotonic() - progress["saved"] > CHECKPOINT_EVERY:
-                store.checkpoint(moments, progress["done"])
-                progress["saved"] = time.monotonic()
+        nonlocal saved
+        while sums.done < len(cut):
+            start, stop = sums.done, min(sums.boundary, sums.done + size, len(cut))
+            _sum_group(model, cut[start:stop], stop, chosen, sums)
+            bar.update(sum(window.counted for window in cut[start:stop]))
+            if store and time.monotonic() - saved > CHECKPOINT_EVERY:
+                store.checkpoint(sums)
+                saved = time.monotonic()
 
     try:
         with bar:
@@ -258,17 +247,84 @@ def _one_pass(
             "or a smaller --dtype."
         ) from error
     except KeyboardInterrupt:
-        if store and progress["done"] and progress["whole"]:
-            store.checkpoint(moments, progress["done"])
+        if store and sums.done:
+            store.checkpoint(sums)
         raise
-    for lower in moments.outer.values():
-        lower += lower.tril(-1).T
-    return moments
+    return sums.finish(sum(window.counted for window in cut))
 
 
-def _group_sums(
-    model: LanguageModel, group: list[text.Window], chosen: Sequence[Layer]
-) -> dict[int, tuple[torch.Tensor, torch.Tensor]]:
+@dataclass
+class _Sums:
+    """The sums of an unfinished pass, each with the number of windows that it holds.
+
+    A layer's sums and its number change together, so that an interrupt or a lack of memory, whenever it comes, leaves
+    a state to go on from. ``lower`` is right in its lower triangle only.
+    """
+
+    lower: dict[int, torch.Tensor]
+    total: dict[int, torch.Tensor]
+    windows: dict[int, int]
+
+    @classmethod
+    def zeros(cls, chosen: Sequence[Layer]) -> _Sums:
+        def zeros(layer: Layer, *shape: int) -> torch.Tensor:
+            return torch.zeros(*shape, dtype=torch.float64, device=_summed_on(layer.weight.device))
+
+        return cls(
+            {layer.index: zeros(layer, layer.d_m, layer.d_m) for layer in chosen},
+            {layer.index: zeros(layer, layer.d_m) for layer in chosen},
+            {layer.index: 0 for layer in chosen},
+        )
+
+    @property
+    def done(self) -> int:
+        """How many windows every layer's sums hold."""
+        return min(self.windows.values())
+
+    @property
+    def boundary(self) -> float:
+        """Where the next group must end at the latest: some layers may be ahead of the others."""
+        return min((count for count in self.windows.values() if count > self.done), default=float("inf"))
+
+    def add(self, layer: Layer, keys: torch.Tensor, stop: int) -> None:
+        """Add the keys, (tokens, d_m), of all windows up to ``stop`` that are still missing."""
+        index = layer.index
+        lower = self.lower[index]
+        keys = _widen(keys.to(lower.device))
+        total = keys.sum(0, dtype=torch.float64)
+        if not torch.isfinite(total).all():
+            raise UserError(
+                f"Layer {index} gives NaN or infinity on the text: the weights are damaged, or "
+                f"{layer.weight.dtype} is too narrow (try --dtype float32)."
+            )
+        partial = lower if keys.dtype == lower.dtype else torch.zeros_like(lower, dtype=keys.dtype)
+        with console.interrupts_wait():
+            _add_lower(partial, keys)
+            if partial is not lower:
+                lower += partial
+            self.total[index] += total
+            self.windows[index] = stop
+
+    def finish(self, tokens: int) -> Moments:
+        outer = {}
+        for index, lower in self.lower.items():
+            half = lower.cpu().tril_()
+            half += half.tril(-1).T
+            outer[index] = half
+        return Moments(outer, {index: total.cpu() for index, total in self.total.items()}, tokens)
+
+
+def _widen(keys: torch.Tensor) -> torch.Tensor:
+    """One precision wider: float32 for bfloat16 and float16, else float64."""
+    return keys.float() if keys.dtype in (torch.bfloat16, torch.float16) else keys.double()
+
+
+def _summed_on(device: torch.device) -> torch.device:
+    """Where a layer's keys are summed in float64: on their own device if it can."""
+    return torch.device("cpu") if device.type in {"mps", "meta"} else device
+
+
+def _sum_group(model: LanguageModel, group: list[text.Window], stop: int, chosen: Sequence[Layer], sums: _Sums) -> None:
     length = max(len(window.token_ids) for window in group)
     ids = torch.zeros(len(group), length, dtype=torch.long)
     mask = torch.zeros(len(group), length, dtype=torch.long)
@@ -277,56 +333,36 @@ def _group_sums(
         ids[row, : len(window.token_ids)] = torch.tensor(window.token_ids)
         mask[row, : len(window.token_ids)] = 1
         counts[row, window.first : window.stop] = True
-    counted = counts.flatten()
-    sums: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
-    held: dict[Layer, torch.Tensor] = {}
-
-    def sum_held() -> None:
-        for layer, keys in held.items():
-            total = keys.sum(0, dtype=torch.float64)
-            if not torch.isfinite(total).all():
-                raise UserError(
-                    f"Layer {layer.index} gives NaN or infinity on the text: the weights are damaged, or {model.dtype} "
-                    "is too narrow (try --dtype float32)."
-                )
-            sums[layer.index] = (_lower_sum(keys).cpu(), total.cpu())
-        held.clear()
+    counted = None if counts.all() else counts.flatten()
 
     def receive(layer: Layer, keys: torch.Tensor) -> None:
         keys = keys.flatten(0, 1)
-        held[layer] = keys if counts.all() else keys[counted.to(keys.device)]
-        if sum(kept.nbytes for kept in held.values()) > HELD:
-            sum_held()
+        sums.add(layer, keys if counted is None else keys[counted.to(keys.device)], stop)
 
-    model.read_keys(ids, mask, chosen, receive)
-    sum_held()
-    return sums
+    model.read_keys(ids, mask, [layer for layer in chosen if sums.windows[layer.index] < stop], receive)
 
 
-def outer_sum(keys: Float[torch.Tensor, "tokens d_m"], *, block: int | None = None) -> Float[torch.Tensor, "d_m d_m"]:
-    """``Σ k kᵀ`` over the rows.
+def outer_sum(keys: Float[torch.Tensor, "tokens d_m"], *, block: int = BLOCK) -> Float[torch.Tensor, "d_m d_m"]:
+    """``Σ k kᵀ`` over the rows, in blocks of columns.
 
     Sums are one precision wider than the keys: float32 for bfloat16 and float16, float64 for float32. A condition
-    number of C near 10⁶, usual in some layers, turns float32 sums into errors of 10⁻⁴ in P. Only one triangle is
-    computed: on the CPU by a symmetric rank-k update of BLAS, elsewhere (or with ``block``) in products of blocks.
+    number of C near 10⁶, usual in some layers, turns float32 sums into errors of 10⁻⁴ in P. Little more than one
+    triangle is computed.
     """
-    lower = _lower_sum(keys, block)
-    return lower + lower.tril(-1).T
+    keys = _widen(keys)
+    lower = keys.new_zeros(keys.shape[1], keys.shape[1])
+    _add_lower(lower, keys, block)
+    return lower.tril() + lower.tril(-1).T
 
 
-def _lower_sum(keys: torch.Tensor, block: int | None = None) -> torch.Tensor:
-    """The lower triangle of ``Σ k kᵀ`` with zeros above, where the keys are."""
-    keys = keys.float() if keys.dtype in (torch.bfloat16, torch.float16) else keys.double()
-    if keys.device.type == "cpu" and block is None:
-        update = scipy.linalg.blas.dsyrk if keys.dtype == torch.float64 else scipy.linalg.blas.ssyrk
-        upper_by_columns = update(1.0, keys.contiguous().numpy().T, lower=False)
-        return torch.from_numpy(upper_by_columns.T)
-    width, block = keys.shape[1], block or 512
-    result = keys.new_zeros(width, width)
-    for start in range(0, width, block):
-        stop = min(start + block, width)
-        torch.mm(keys[:, start:].T, keys[:, start:stop], out=result[start:, start:stop])
-    return result.tril()
+def _add_lower(lower: torch.Tensor, keys: torch.Tensor, block: int = BLOCK) -> None:
+    """Add ``Σ k kᵀ`` to the lower triangle of ``lower``, in place; both are of one dtype and on one device.
+
+    What stands above the diagonal afterwards means nothing.
+    """
+    for start in range(0, len(lower), block):
+        stop = start + block
+        lower[start:, start:stop].addmm_(keys[:, start:].T, keys[:, start:stop])
 
 
 class _Store:
@@ -380,25 +416,32 @@ class _Store:
         except UserError as error:
             console.warn(f"The moments were not kept in the cache. {error}")
 
-    def checkpoint(self, moments: Moments, done: int) -> None:
-        tensors = {"done": torch.tensor(done), "tokens": torch.tensor(moments.tokens)}
-        for layer in moments.outer:
-            tensors |= {f"outer.{layer}": moments.outer[layer], f"total.{layer}": moments.total[layer]}
+    def checkpoint(self, sums: _Sums) -> None:
+        tensors = {}
+        for index, windows in sums.windows.items():
+            tensors |= {
+                f"lower.{index}": sums.lower[index],
+                f"total.{index}": sums.total[index],
+                f"windows.{index}": torch.tensor(windows),
+            }
         try:
             self._write(self.folder / "unfinished.safetensors", tensors)
         except UserError as error:
             console.warn(f"No checkpoint was written. {error}")
 
-    def resume(self, layers: list[int]) -> tuple[Moments, int] | None:
+    def resume(self, chosen: Sequence[Layer]) -> _Sums | None:
         path = self.folder / "unfinished.safetensors"
-        if not path.is_file():
+        if not path.is_file() or (found := self._read(path)) is None:
             return None
-        found = self._read(path)
-        if found is None or {f"outer.{layer}" for layer in layers} != {n for n in found if n.startswith("outer.")}:
+        if {f"lower.{layer.index}" for layer in chosen} != {name for name in found if name.startswith("lower.")}:
             return None
-        moments = Moments(
-            {layer: found[f"outer.{layer}"] for layer in layers},
-            {layer: found[f"total.{layer}"] for layer in layers},
-            int(found["tokens"]),
+
+        def of(what: str, layer: Layer) -> torch.Tensor:
+            # a copy is aligned as a fresh tensor is: products round alike
+            return found[f"{what}.{layer.index}"].to(_summed_on(layer.weight.device), copy=True)
+
+        return _Sums(
+            {layer.index: of("lower", layer) for layer in chosen},
+            {layer.index: of("total", layer) for layer in chosen},
+            {layer.index: int(of("windows", layer)) for layer in chosen},
         )
-        return moments, int(found["done"])
