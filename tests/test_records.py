@@ -130,12 +130,13 @@ def test_damaged_arrays_get_a_sentence(shelf, damage):
 
 
 def test_arrays_of_objects_are_never_unpickled(shelf):
-    records.write(shelf / "one.json", {}, {"values": np.array([{}, []], dtype=object)})
+    records.write(shelf / "one.json", {}, {"values": np.zeros(2)})
+    np.savez(shelf / "one.npz", values=np.array([{}, []], dtype=object))
     with pytest.raises(UserError, match="absent or damaged"):
         _ = records.load("one").arrays
 
 
-@pytest.mark.parametrize("fails", ["savez_compressed", "dumps", "replace"])
+@pytest.mark.parametrize("fails", ["write_array", "dumps", "replace"])
 def test_a_record_is_written_whole_or_not_at_all(shelf, monkeypatch, fails):
     def full(*_args, **_kwargs):
         raise OSError(28, "No space left on device")
@@ -147,7 +148,7 @@ def test_a_record_is_written_whole_or_not_at_all(shelf, monkeypatch, fails):
         with pytest.raises(ValueError, match="JSON"):
             records.write(shelf / "one.json", {"value": float("nan")}, {"a": np.ones(3)})
     else:
-        monkeypatch.setattr(np if fails == "savez_compressed" else files.os, fails, full)
+        monkeypatch.setattr(np.lib.format if fails == "write_array" else files.os, fails, full)
         with pytest.raises(UserError, match="is full"):
             records.write(shelf / "one.json", {"old": False}, {"a": np.ones(3)})
     assert {path.name: path.read_bytes() for path in shelf.iterdir()} == before
