@@ -19,6 +19,7 @@ COMMANDS = {
     "toy-transformer": "python -m superposition.toy_transformer grid --out book/records/toy-transformer.json",
     "smollm2-nulls": "python benchmarks/make_nulls.py smollm2 --out book/records/smollm2-nulls.json",
     "gemma3-nulls": "python benchmarks/make_nulls.py gemma3 --out book/records/gemma3-nulls.json",
+    "random-smollm2": "python benchmarks/make_untrained.py smollm2 --out book/records/random-smollm2.json",
     "benchmark-measuring": "python benchmarks/measuring.py --out book/records/benchmark-measuring.json",
 }
 
