@@ -145,6 +145,32 @@ def test_bystanders():
     assert after["change"]["mean"] == pytest.approx(expected) and abs(expected) > 1e-3
 
 
+@pytest.mark.parametrize("architecture", ["llama", "gpt2", "gpt_neox"])
+def test_tracing(architecture):
+    lm = tiny(architecture)
+    fact = Fact("France", "The capital of {} is", "Paris")
+    ids = lm.tokenizer(fact.text)["input_ids"]
+    first = lm.tokenizer(f"{fact.text} Paris")["input_ids"][len(ids)]
+    found = evaluation.trace(lm, fact, samples=2, batch=5)
+    clean = lm.model(torch.tensor([ids])).logits[0, -1].softmax(-1)[first]
+    assert found["clean"] == pytest.approx(float(clean), rel=1e-4)
+    # everything after the last layer at the last token is clean again; at other tokens nothing reaches the head
+    subject, _, last = np.array(found["restored"])
+    assert last[-1] == pytest.approx(found["clean"], rel=1e-4)
+    assert subject[-1] == pytest.approx(found["corrupted"], rel=1e-4) and found["corrupted"] != found["clean"]
+    assert abs(subject[0] / found["corrupted"] - 1) > 1e-3
+    # no noise: nothing is spoilt
+    calm = evaluation.trace(lm, fact, noise=0.0, samples=1, kind="mlp")
+    np.testing.assert_allclose(calm["restored"], found["clean"], rtol=1e-4)
+    # a window over all layers puts all of them back
+    wide, narrow = (evaluation.trace(lm, fact, samples=2, kind="mlp", window=w, layers=[1]) for w in (9, 1))
+    assert abs(wide["restored"][0][0] / narrow["restored"][0][0] - 1) > 1e-4
+    with pytest.raises(UserError, match="state or mlp"):
+        evaluation.trace(lm, fact, kind="all")
+    with pytest.raises(UserError, match="target_true"):
+        evaluation.trace(lm, Fact("France", "{} is"))
+
+
 def test_wilson_and_bootstrap():
     found = evaluation.share([True] * 8 + [False] * 2)
     assert found["share"] == 0.8 and found["n"] == 10

@@ -115,6 +115,22 @@ def test_one_at_a_time_is_the_same():
     )
 
 
+@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
+def test_each_edit_may_see_a_matrix_of_its_own(architecture):
+    lm = tiny(architecture)
+    own = lm.layers[1].weight.clone()
+    matrices = [own, own + 0.3 * torch.randn(own.shape, generator=torch.Generator().manual_seed(1)), 2 * own]
+    together = values.targets(lm, EDITS, 1, SETTINGS, weights=matrices)
+    for i, fact in enumerate(EDITS):
+        with torch.no_grad():
+            lm.layers[1].weight.copy_(matrices[i])
+        alone = values.targets(lm, [fact], 1, SETTINGS)
+        np.testing.assert_allclose(alone.values[:, 0], together.values[:, i], rtol=1e-3, atol=1e-3)
+        np.testing.assert_allclose(alone.recalled, together[i].recalled, rtol=1e-4, atol=1e-4)
+    with pytest.raises(UserError, match="one for each"):
+        values.targets(lm, EDITS, 1, SETTINGS, weights=matrices[:1])
+
+
 def test_the_norm_is_held():
     lm = tiny("llama")
     tight = replace(SETTINGS, clamp_norm_factor=0.1, stop_probability=1.0)

@@ -12,6 +12,7 @@ import hashlib
 import inspect
 import json
 import math
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -42,6 +43,7 @@ __all__ = [
     "perplexity",
     "score",
     "share",
+    "trace",
     "untouched",
 ]
 
@@ -77,7 +79,7 @@ def join(tokenizer: Any, prompt: str, continuation: str) -> Joined:
     encoded = tokenizer(f"{prompt} {continuation.strip()}", return_offsets_mapping=True)
     offsets = encoded["offset_mapping"]
     inside = [place for place, (_, stop) in enumerate(offsets) if stop > len(prompt)]
-    if inside[0] == 0:
+    if not prompt or inside[0] == 0:
         raise UserError(f"There is no token before {continuation!r}: give a prompt.")
     stop = inside[-1] + 1
     return Joined(tuple(encoded["input_ids"][:stop]), inside[0], tuple(map(tuple, offsets[:stop])))
@@ -320,6 +322,142 @@ def known(model: LanguageModel, facts: Sequence[Fact], *, batch: int = 32) -> li
         except UserError as error:
             console.warn(f"What the model knows was not kept in the cache. {error}")
     return [fact for fact, what in zip(facts, wanted, strict=True) if answers[what]]
+
+
+# --- causal tracing -----------------------------------------------------------------------------------------
+
+
+def trace(
+    model: LanguageModel,
+    fact: Fact,
+    *,
+    kind: str = "state",
+    layers: Sequence[int] | None = None,
+    window: int = 1,
+    noise: float = 3.0,
+    samples: int = 4,
+    seed: int = 0,
+    batch: int = 64,
+) -> dict[str, Any]:
+    """Causal tracing: spoil the subject, put back what the model had at one place, and see whether the fact returns.
+
+    Normal noise of ``noise`` standard deviations of the subject's embeddings is added to them. Then, layer by layer,
+    the clean run's output is put back at one token: the last of the subject, the one after it, or the last of the
+    prompt.
+
+    Parameters
+    ----------
+    fact : Fact
+        With ``target_true``; its first token is watched.
+    kind : {"state", "mlp"}
+        What is put back: the decoder layer's output, or the down-projection's.
+    layers : sequence of int, optional
+        Default: all.
+    window : int
+        How many layers around each are put back together (for ``"mlp"``; Meng et al. take 10).
+    samples : int
+        Draws of the noise, the same for every place; results are means over them.
+
+    Returns
+    -------
+    dict
+        ``clean`` and ``corrupted``, probabilities of the object's first token; ``restored``, a list for each token of
+        ``places`` ("subject", "after", "last") with a probability for each of ``layers``. Where the subject ends the
+        prompt, the three are one token.
+
+    Raises
+    ------
+    UserError
+        No true object, an unknown kind, or a layer the model does not have.
+
+    Notes
+    -----
+    Meng et al. (2022), section 2; chapter ``15-editing-a-model``.
+    """
+    if fact.target_true is None:
+        raise UserError(f"The fact {fact.text!r} has no target_true: tracing watches the true object.")
+    if kind not in ("state", "mlp"):
+        raise UserError(f"There is nothing called {kind!r} to put back: choose state or mlp.")
+    chosen = [layer.index for layer in model.select(layers)]
+    joined = join(model.tokenizer, fact.text, fact.target_true)
+    ids = torch.tensor([joined.token_ids[: joined.first]])
+    start, stop = fact.subject_span
+    inside = [at for at, (a, b) in enumerate(joined.offsets[: joined.first]) if a < stop and b > start]
+    last = joined.first - 1
+    places = [inside[-1], min(inside[-1] + 1, last), last]
+    modules = [_block(model, layer) if kind == "state" else layer.module for layer in model.layers]
+    embedding = model.model.get_input_embeddings()
+    kept: list[torch.Tensor] = []
+
+    def run(rows: int, hooks: list[tuple[torch.nn.Module, Callable[..., Any]]]) -> Float[np.ndarray, " rows"]:
+        handles = [module.register_forward_hook(hook) for module, hook in hooks]
+        try:
+            with torch.inference_mode():
+                hidden = run_body(model, ids.expand(rows, -1), torch.ones(rows, ids.shape[1]).long(), use_cache=False)
+                logits = logits_of(model, hidden.last_hidden_state[:, -1])
+        finally:
+            for handle in handles:
+                handle.remove()
+        return logits.softmax(-1)[:, joined.target[0]].double().cpu().numpy()
+
+    def keep(_module: Any, _inputs: Any, output: Any) -> None:
+        kept.append(_tensor(output).detach().reshape(1, ids.shape[1], -1).clone())
+
+    scale: list[float] = []
+    measure = (embedding, lambda _m, _i, output: scale.append(float(output[0, inside].std())))
+    clean = float(run(1, [measure, *((module, keep) for module in modules)])[0])
+    drawn = torch.from_numpy(
+        np.random.default_rng(seed).normal(size=(samples, len(inside), kept[0].shape[-1])) * noise * scale[0]
+    )
+
+    def spoilt(turns: list[int]) -> Callable[..., Any]:
+        def hook(_module: Any, _inputs: Any, output: torch.Tensor) -> torch.Tensor:
+            output = output.clone()
+            output[:, inside] += drawn[turns].to(output)
+            return output
+
+        return hook
+
+    def put_back(number: int, cells: list[tuple[int, int, int]]) -> Callable[..., Any]:
+        rows = [row for row, (_, layer, _) in enumerate(cells) if abs(2 * (number - layer)) < window + 1]
+        at = [cells[row][0] for row in rows]
+
+        def hook(_module: Any, _inputs: Any, output: Any) -> Any:
+            own = _tensor(output)
+            flat = own.reshape(len(cells), ids.shape[1], -1).clone()
+            flat[rows, at] = kept[number][0, at].to(flat)
+            flat = flat.reshape(own.shape)
+            return (flat, *output[1:]) if isinstance(output, tuple) else flat
+
+        return hook
+
+    corrupted = float(run(samples, [(embedding, spoilt(list(range(samples))))]).mean())
+    cells = [(place, layer, turn) for place in dict.fromkeys(places) for layer in chosen for turn in range(samples)]
+    found: dict[tuple[int, int], list[float]] = {}
+    for at in range(0, len(cells), batch):
+        group = cells[at : at + batch]
+        hooks = [(embedding, spoilt([turn for *_, turn in group]))]
+        hooks += [(module, put_back(number, group)) for number, module in enumerate(modules)]
+        for (place, layer, _), probability in zip(group, run(len(group), hooks), strict=True):
+            found.setdefault((place, layer), []).append(float(probability))
+    restored = [[float(np.mean(found[place, layer])) for layer in chosen] for place in places]
+    return {
+        "places": ["subject", "after", "last"],
+        "layers": chosen,
+        "clean": clean,
+        "corrupted": corrupted,
+        "restored": restored,
+    }
+
+
+def _tensor(output: Any) -> torch.Tensor:
+    return output[0] if isinstance(output, tuple) else output
+
+
+def _block(model: LanguageModel, layer: Any) -> torch.nn.Module:
+    """The decoder layer that holds a down-projection."""
+    name = re.match(rf".*?\b(?:layers|h)\.{layer.index}(?=\.)", layer.name)
+    return model.model.get_submodule(name[0])
 
 
 # --- shares and intervals -----------------------------------------------------------------------------------

@@ -18,7 +18,8 @@ gradients only above the layer. Several edits share a forward pass; each stops b
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +34,7 @@ from superposition.evaluation import join, logits_of, padded, run_body
 
 if TYPE_CHECKING:
     from superposition.facts import Fact
-    from superposition.models import LanguageModel
+    from superposition.models import LanguageModel, Layer
 
 __all__ = ["Settings", "Targets", "targets"]
 
@@ -131,6 +132,10 @@ class Targets:
     def __len__(self) -> int:
         return self.keys.shape[1]
 
+    def __getitem__(self, i: int) -> Targets:
+        """Edit ``i`` alone, as :class:`Targets` of one."""
+        return Targets(**{name: getattr(self, name)[..., i : i + 1] for name in Targets.__dataclass_fields__})
+
 
 @dataclass(frozen=True)
 class _Row:
@@ -166,8 +171,7 @@ def _rows(model: LanguageModel, edit: int, fact: Fact, settings: Settings) -> li
 class _Prefix:
     """Attention keys and values of everything before the subject's last token, aligned on the right, for all rows."""
 
-    def __init__(self, model: LanguageModel, rows: Sequence[_Row]):
-        self.model = model
+    def __init__(self, model: LanguageModel, rows: Sequence[_Row], layer: Layer, weights: list[torch.Tensor] | None):
         self.length = max(row.place for row in rows)
         self.mask = torch.zeros(len(rows), self.length, dtype=torch.long)
         self.layers: list[tuple[torch.Tensor, torch.Tensor]] = []
@@ -178,7 +182,7 @@ class _Prefix:
         ids, mask = padded([row.token_ids[: row.place] or (0,) for row in rows])
         for row, one in enumerate(rows):
             self.mask[row, self.length - one.place :] = 1
-        with torch.no_grad():
+        with torch.no_grad(), _hooked(layer, _Answer(len(rows), weights)):
             out = run_body(model, ids, mask, past_key_values=DynamicCache(), use_cache=True)
         keep = self.mask.bool()
         source, target = torch.zeros_like(keep), keep
@@ -204,20 +208,43 @@ def _shifted(part: torch.Tensor, source: torch.Tensor, target: torch.Tensor) -> 
     return moved.clone()
 
 
-class _Shift:
-    """A hook that adds each row's shift to the down-projection's output at the row's place, and notes the output."""
+@contextmanager
+def _hooked(layer: Layer, hook: Callable[..., torch.Tensor]) -> Iterator[None]:
+    handle = layer.module.register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
 
-    def __init__(self, rows: int, places: torch.Tensor, shifts: torch.Tensor):
-        self.rows, self.places, self.shifts = rows, places, shifts
+
+class _Answer:
+    """A hook that lets every row (a text) be answered by a weight matrix of its own, where ``weights`` is given.
+
+    With ``places`` and ``shifts`` it adds each row's shift to the answer at the row's place, and notes that answer.
+    """
+
+    def __init__(
+        self,
+        rows: int,
+        weights: list[torch.Tensor] | None,
+        places: torch.Tensor | None = None,
+        shifts: torch.Tensor | None = None,
+    ):
+        self.rows, self.weights, self.places, self.shifts = rows, weights, places, shifts
         self.recalled: torch.Tensor | None = None
 
-    def __call__(self, _module: nn.Module, _inputs: Any, output: torch.Tensor) -> torch.Tensor:
+    def __call__(self, module: nn.Module, inputs: Any, output: torch.Tensor) -> torch.Tensor:
         flat = output.reshape(self.rows, -1, output.shape[-1])
-        at = torch.arange(self.rows, device=flat.device)
-        places = self.places.to(flat.device)
-        self.recalled = flat[at, places].detach()
-        shift = torch.zeros_like(flat).index_put((at, places), self.shifts.to(flat))
-        return (flat + shift).reshape(output.shape)
+        if self.weights is not None:
+            keys = inputs[0].reshape(self.rows, -1, inputs[0].shape[-1])
+            flat = torch.stack([key @ weight.T for key, weight in zip(keys, self.weights, strict=True)])
+            if getattr(module, "bias", None) is not None:
+                flat = flat + module.bias
+        if self.shifts is not None:
+            at, places = torch.arange(self.rows, device=flat.device), self.places.to(flat.device)
+            self.recalled = flat[at, places].detach()
+            flat = flat + torch.zeros_like(flat).index_put((at, places), self.shifts.to(flat))
+        return flat.reshape(output.shape)
 
 
 class _Objective:
@@ -227,13 +254,20 @@ class _Objective:
     """
 
     def __init__(
-        self, model: LanguageModel, edits: Sequence[Fact], layer: int, settings: Settings, cached: bool = True
+        self,
+        model: LanguageModel,
+        edits: Sequence[Fact],
+        layer: int,
+        settings: Settings,
+        cached: bool = True,
+        weights: Sequence[torch.Tensor] | None = None,
     ):
-        self.model, self.settings, self.edits = model, settings, edits
+        self.model, self.settings = model, settings
         self.layer = model.layers[layer]
         self.rows = [row for i, fact in enumerate(edits) for row in _rows(model, i, fact, settings)]
+        self.weights = None if weights is None else [weights[row.edit] for row in self.rows]
         self.cached = cached
-        self.prefix = _Prefix(model, self.rows) if cached else None
+        self.prefix = _Prefix(model, self.rows, self.layer, self.weights) if cached else None
         self.reference: torch.Tensor | None = None
 
     def run(self, shifts: torch.Tensor, active: list[int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -252,12 +286,10 @@ class _Objective:
             extra = {"past_key_values": self.prefix.cache(chosen), "use_cache": True}
         owner = torch.tensor([turn[row.edit] for row in rows], device=shifts.device)
         places = torch.tensor([row.place - first for row, first in zip(rows, start, strict=True)])
-        hook = _Shift(len(rows), places, shifts[owner])
-        handle = self.layer.module.register_forward_hook(hook)
-        try:
+        weights = None if self.weights is None else [self.weights[at] for at in chosen]
+        hook = _Answer(len(rows), weights, places, shifts[owner])
+        with _hooked(self.layer, hook):
             hidden = run_body(self.model, ids, mask, **extra).last_hidden_state
-        finally:
-            handle.remove()
         asked = [(i, at - start[i]) for i, row in enumerate(rows) for at in row.asked]
         picked = hidden[[i for i, _ in asked], [at for _, at in asked]]
         logs = logits_of(self.model, picked).log_softmax(-1)
@@ -297,6 +329,7 @@ def targets(
     settings: Settings | None = None,
     *,
     batch: int = 8,
+    weights: Sequence[torch.Tensor] | None = None,
     cached: bool = True,
 ) -> Targets:
     """Optimise the target value of each edit, alone but several in a forward pass.
@@ -312,6 +345,8 @@ def targets(
     settings : Settings, optional
     batch : int
         Edits a forward pass. The results do not depend on it, up to rounding.
+    weights : sequence of (d, d_m) tensors, optional
+        For each edit, the layer's W in its place: several edited models, which differ in this one matrix, share a pass.
     cached : bool
         Keep what comes before the subject's last token (see the module). False: the slow reference.
 
@@ -327,19 +362,40 @@ def targets(
         if fact.target_new is None:
             raise UserError(f"The edit {fact.text!r} has no target_new: say what the model shall answer.")
     (place,) = model.select([layer])
+    if weights is not None and len(weights) != len(edits):
+        raise UserError(f"{len(weights)} weights for {len(edits)} edits: give one for each.")
+    order = sorted(range(len(edits)), key=lambda i: len(edits[i].text) - edits[i].subject_span[1])  # like to like
+    groups = [order[at : at + batch] for at in range(0, len(order), batch)]
     parts = [
-        _optimise(model, edits[at : at + batch], place.index, settings, cached) for at in range(0, len(edits), batch)
+        _optimise(
+            model,
+            [edits[i] for i in group],
+            place.index,
+            settings,
+            cached,
+            None if weights is None else [weights[i] for i in group],
+        )
+        for group in groups
     ]
     if not parts:
         raise UserError("There are no edits: give at least one.")
+    back = np.argsort(order)
     joined = {
-        name: np.concatenate([getattr(part, name) for part in parts], axis=-1) for name in Targets.__dataclass_fields__
+        name: np.concatenate([getattr(part, name) for part in parts], axis=-1)[..., back]
+        for name in Targets.__dataclass_fields__
     }
     return Targets(**joined)
 
 
-def _optimise(model: LanguageModel, edits: Sequence[Fact], layer: int, settings: Settings, cached: bool) -> Targets:
-    objective = _Objective(model, edits, layer, settings, cached)
+def _optimise(
+    model: LanguageModel,
+    edits: Sequence[Fact],
+    layer: int,
+    settings: Settings,
+    cached: bool,
+    weights: Sequence[torch.Tensor] | None,
+) -> Targets:
+    objective = _Objective(model, edits, layer, settings, cached, weights)
     n, d = len(edits), model.layers[layer].d
     wide = torch.float64 if model.dtype == torch.float64 else torch.float32
     shifts = torch.zeros(n, d, dtype=wide, device=model.layers[layer].weight.device)
