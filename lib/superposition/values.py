@@ -73,7 +73,7 @@ class Settings:
     kl_factor: float = 0.0625
     weight_decay: float = 0.5
     clamp_norm_factor: float = 4.0
-    contexts: tuple[str, ...] = ("", "The other day I read this. ", "As everybody knows, ", "Q: What is it? A: ")
+    contexts: tuple[str, ...] = ("", "The other day I read this. ", "As everybody knows, ")
     kl_prompt: str = "{} is a"
     stop_probability: float = 0.95
     key: str = "bare"
