@@ -20,6 +20,7 @@ SIZES = (32, 64, 128, 256, 400)
 SEEDS, RESAMPLES, LISTS = 3, 80, 40
 FIRST = 128  # as many facts as the paper takes
 FROM_TEXT, WITH_SUBJECTS = "tokens of text", "random subjects"
+STRANGERS = "no position 0, no shared last token"
 MEANS = ("cosine", "p")
 QUANTILES = (0.025, 0.5, 0.975)
 
@@ -34,10 +35,18 @@ def read(model: models.LanguageModel, listed: list[facts.Fact], layers: list[int
     for name, prompts in asked.items():
         found[name] = keys.extract(model, prompts, layers=layers)
         say(f"keys, {name}", start)
-    of_text = nulls.keys_of_text(model, texts, count=len(listed), draws=SEEDS, layers=layers, context=64)
+    of_text, ids = nulls.keys_of_text(model, texts, count=len(listed), draws=SEEDS, layers=layers, context=64)
     say("keys, tokens of text", start)
     found |= {f"{FROM_TEXT} {s}": {layer: K[s] for layer, K in of_text.items()} for s in range(SEEDS)}
-    return {"keys": found, "prompts": {name: [fact.prompt for fact in p] for name, p in asked.items()}}
+    keep = {f"{FROM_TEXT} {s}": ~nulls.same(ids[s].tolist()) for s in range(SEEDS)}
+    keep |= {name: strangers(found[name].tokens) for name in asked}
+    return {"keys": found, "prompts": {name: [f.prompt for f in p] for name, p in asked.items()}, "keep": keep}
+
+
+def strangers(tokens: Any) -> np.ndarray:
+    """Pairs of facts that neither share their last token nor have a key at position 0."""
+    inside = np.array([token.position > 0 for token in tokens])
+    return ~nulls.same([token.token_id for token in tokens]) & np.outer(inside, inside)
 
 
 def say(what: str, start: float) -> None:
@@ -112,6 +121,7 @@ def measure(
     variants = subsets(listed, located["table"])
     pairs = {
         "no shared last token": ~nulls.same([x.token_id for x in located["table"]]),
+        STRANGERS: strangers(located["table"]),
         "no shared word": ~nulls.shared_words([fact.subject for fact in listed]),
         "no shared relation": ~nulls.same([fact.relation for fact in listed]),
     }
@@ -138,7 +148,8 @@ def measure(
             drawn_keys = [null(Z, rng) for null in nulls.WHITENED.values()]
             drawn_keys += [whitening.whiten(null(found["table"][layer], rng)) for null in nulls.RAW.values()]
             each = [nulls.of_products(z.T @ z, d_m) for z in drawn_keys]
-            each += [nulls.of_products(products[f"{name} {seed}"], d_m) for name in (FROM_TEXT, WITH_SUBJECTS)]
+            for name in (f"{FROM_TEXT} {seed}", f"{WITH_SUBJECTS} {seed}"):
+                each.append(nulls.of_products(products[name], d_m, before["keep"][name]))
             of_seeds.append(each)
         rows["nulls"].append(np.array(of_seeds).swapaxes(0, 1))
         without = [nulls.of_products(G[np.ix_(i, i)], d_m) for i in variants.values()]
@@ -160,7 +171,7 @@ def measure(
         "nulls": names[1:],
         "without": [*variants, *pairs],
         "facts_left": {name: len(i) for name, i in variants.items()},
-        "pairs_left": {name: int((keep.sum() - m) / 2) for name, keep in pairs.items()},
+        "pairs_left": {name: int(np.triu(keep, 1).sum()) for name, keep in pairs.items()},
         "sizes": [n for n in SIZES if n <= m],
         "quantiles": QUANTILES,
         "seeds": SEEDS,

@@ -120,27 +120,32 @@ def test_random_subjects_have_as_many_words_and_the_same_prompts():
     assert [fact.prompt for fact in after] == [fact.prompt for fact in FACTS]
     words = {word.strip(".,;").title() for text in SENTENCES for word in text.split()}
     assert {word for fact in after for word in fact.subject.split()} <= words
+    drawn = [word for fact in after for word in fact.subject.split()]
+    assert len(set(drawn)) == len(drawn)
     assert after != nulls.random_subjects(FACTS, SENTENCES, RNG(1))
-    with pytest.raises(UserError, match="no words"):
-        nulls.random_subjects(FACTS, ["12 34"], RNG(0))
+    with pytest.raises(UserError, match="4 different words and 8 are needed"):
+        nulls.random_subjects(FACTS, ["mice and rats, mice and cats"], RNG(0))
 
 
 def test_keys_of_text_are_keys_of_its_tokens_and_never_of_the_first():
     lm = tiny("llama")
-    found = nulls.keys_of_text(lm, SENTENCES, count=5, draws=4, layers=[0, 2], context=20, batch=2)
+    found, ids = nulls.keys_of_text(lm, SENTENCES, count=5, draws=4, layers=[0, 2], context=20, batch=2)
+    assert ids.shape == (4, 5)
     assert {layer: K.shape for layer, K in found.items()} == {0: (4, 40, 5), 2: (4, 40, 5)}
-    every = {layer: [] for layer in found}
+    every, tokens = {layer: [] for layer in found}, []
     for text in SENTENCES:
-        ids = torch.tensor([lm.tokenizer(text)["input_ids"][:20]])
+        read_ids = torch.tensor([lm.tokenizer(text)["input_ids"][:20]])
+        tokens += read_ids[0, 1:].tolist()
 
         def receive(layer, read):
-            every[layer.index].append(read[0].double().numpy())
+            every[layer.index].append(read[0, 1:].double().numpy())
 
-        lm.read_keys(ids, torch.ones_like(ids), lm.select([0, 2]), receive)
+        lm.read_keys(read_ids, torch.ones_like(read_ids), lm.select([0, 2]), receive)
     for layer, K in found.items():
-        allowed = np.concatenate([read[1:] for read in every[layer]])
-        for key in K.swapaxes(1, 2).reshape(-1, 40):
-            assert np.abs(allowed - key).max(1).min() < 1e-5
+        allowed = np.concatenate(every[layer])
+        for key, token in zip(K.swapaxes(1, 2).reshape(-1, 40), ids.flatten(), strict=True):
+            off = np.abs(allowed - key).max(1)
+            assert off.min() < 1e-5 and tokens[off.argmin()] == token
     with pytest.raises(UserError, match="give more text"):
         nulls.keys_of_text(lm, SENTENCES[:2], count=5)
 

@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from superposition import overlap
 from superposition.errors import UserError
@@ -118,18 +118,21 @@ def swapped(facts: Sequence[Fact], rng: np.random.Generator) -> list[Fact]:
 def random_subjects(facts: Sequence[Fact], texts: Iterable[str], rng: np.random.Generator) -> list[Fact]:
     """Each fact with as many random words in its subject as it had: the prompts stay, who they ask about goes.
 
-    Words are drawn from the distinct words of the texts, all equally likely, and capitalised as names are.
+    Words are drawn from the distinct words of the texts, none twice, and capitalised as names are.
 
     Raises
     ------
     UserError
-        The texts hold no word of three letters or more.
+        The texts hold fewer distinct words of three letters or more.
     """
     words = sorted({word.lower() for text in texts for word in re.findall(r"[A-Za-z]{3,}", text)})
-    if not words:
-        raise UserError("The texts hold no words to draw subjects from: give more text.")
+    needed = [len(fact.subject.split()) for fact in facts]
+    if len(words) < sum(needed):
+        raise UserError(f"The texts hold {len(words)} different words and {sum(needed)} are needed: give more text.")
+    drawn = iter(rng.permutation(words))
     return [
-        replace(fact, subject=" ".join(rng.choice(words, size=len(fact.subject.split()))).title()) for fact in facts
+        replace(fact, subject=" ".join(next(drawn).title() for _ in range(count)))
+        for fact, count in zip(facts, needed, strict=True)
     ]
 
 
@@ -143,8 +146,8 @@ def keys_of_text(
     seed: int = 0,
     context: int = 128,
     batch: int = 16,
-) -> dict[int, Float[np.ndarray, "draws d_m count"]]:
-    """Keys at random tokens of a text: what facts would look like if they were any tokens at all.
+) -> tuple[dict[int, Float[np.ndarray, "draws d_m count"]], Int[np.ndarray, "draws count"]]:
+    """Keys at random tokens of a text, by layer, and the tokens' ids: facts as if they were any tokens at all.
 
     Each text is cut after ``context`` tokens; ``count`` of those with at least two tokens are drawn, and from each
     one random position a draw, never the first (attention sinks).
@@ -180,7 +183,7 @@ def keys_of_text(
             found[layer.index][:, :, group] = read.permute(1, 2, 0).cpu().double().numpy()
 
         model.read_keys(tokens, mask, selected, receive)
-    return found
+    return found, np.array([[piece[p] for p in row] for piece, row in zip(chosen, places, strict=True)]).T
 
 
 # Confounds: pairs that are alike for a known reason
