@@ -84,6 +84,8 @@ def nulls_by_depth(
             low, high = (nulls.curve(record, name, end) for end in ("low", "high"))
             axis.fill_between(depth(record), low, high, color=BLUE, alpha=0.2, linewidth=0)
             axis.plot(depth(record), nulls.curve(record, name), color=BLUE, linewidth=2.4, label="the facts")
+            strangers = nulls.curve(record, name, "no position 0, no shared last token")
+            axis.plot(depth(record), strangers, color=BLUE, linestyle="--", linewidth=1.6, label="no shared token")
             for null in names:
                 values = nulls.curve(record, name, null)
                 colour, line = LOOKS[null]
