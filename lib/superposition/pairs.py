@@ -7,7 +7,8 @@ facts (:func:`bootstrap_shares`), and the null shuffles facts (:func:`shuffled_s
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from functools import cached_property
@@ -406,3 +407,58 @@ def strongest_names(P: Float[np.ndarray, "m m"], facts: Sequence[Fact], count: i
     return [
         (facts[i].subject, facts[j].subject, float(P[i, j]), float(P[j, i])) for i, j in overlap.strongest(P, count)
     ]
+
+
+# Edits and their partners
+
+
+def logistic(
+    X: Float[np.ndarray, "n f"], y: Float[np.ndarray, " n"], weights: Float[np.ndarray, " n"] | None = None
+) -> Float[np.ndarray, " f1"]:
+    """Logistic regression by Newton's method: the intercept, then the log odds ratio of each column.
+
+    A penalty of one millionth a row keeps a coefficient finite where a column separates the answers.
+
+    Raises
+    ------
+    UserError
+        The answers are all alike.
+    """
+    X = np.column_stack([np.ones(len(y)), X])
+    w = np.ones(len(y)) if weights is None else np.asarray(weights, dtype=float)
+    if np.ptp(np.asarray(y, dtype=float)[w > 0]) == 0:
+        raise UserError("The answers are all alike: there is nothing to explain.")
+    b, ridge = np.zeros(X.shape[1]), 1e-6 * w.sum() * np.diag([0.0] + [1.0] * (X.shape[1] - 1))
+    for _ in range(100):
+        q = 1 / (1 + np.exp(-X @ b))
+        gradient = X.T @ (w * (y - q)) - ridge @ b
+        step = np.linalg.solve((X * (w * q * (1 - q))[:, None]).T @ X + ridge, gradient)
+        b += np.clip(step, -2, 2)
+        if np.abs(step).max() < 1e-10:
+            break
+    return b
+
+
+def over_both(
+    statistic: Callable[[np.ndarray], Any], edits: int, partners: int, *, resamples: int = 500, seed: int = 0
+) -> np.ndarray:
+    """A statistic of a table of edits by partners when both are drawn again (the pigeonhole bootstrap, Owen 2007).
+
+    Parameters
+    ----------
+    statistic : callable
+        Of weights (edits, partners), how often each cell is drawn; may raise :class:`UserError` for a draw for which
+        it is not defined, which is then left out.
+
+    Returns
+    -------
+    array
+        Of the statistic's values, one row a draw.
+    """
+    rng, found = np.random.default_rng(seed), []
+    for _ in range(resamples):
+        rows = rng.multinomial(edits, np.full(edits, 1 / edits))
+        columns = rng.multinomial(partners, np.full(partners, 1 / partners))
+        with suppress(UserError):
+            found.append(statistic(np.outer(rows, columns)))
+    return np.array(found)

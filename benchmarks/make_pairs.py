@@ -1,0 +1,219 @@
+"""Make the records of the chapter on pairs of facts: what explains their overlap, and what an edit does to a partner.
+
+python benchmarks/make_pairs.py regressions --out book/records/pairs.json
+python benchmarks/make_pairs.py paper       --out book/records/paper-pairs.json
+python benchmarks/make_pairs.py edits       --out book/records/pairs-edits.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from superposition import evaluation, facts, keys, models, moments, overlap, pairs, paths, records, values
+from superposition.facts import Fact
+from superposition.memory import LinearMemory
+
+RECORDS = {"smollm2": "smollm2-400", "gemma3": "gemma3-400"}
+TOKENS = 102_400
+RESAMPLES, SHUFFLES = 500, 200
+EDITS, LAYERS = 40, (6, 15)
+
+
+def say(what: str, start: float = time.perf_counter()) -> None:
+    print(f"{time.perf_counter() - start:7.0f} s  {what}", file=sys.stderr, flush=True)
+
+
+# What explains an overlap
+
+
+def explained(table: pairs.Pairs, matrices: Sequence[np.ndarray]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Effects and shares of all layers, with their intervals and with what chance would explain."""
+    Y = np.column_stack([table.of(matrix) for matrix in matrices])
+    fit = pairs.fit(table, Y)
+    groups = ["all", *table.groups]
+    drawn = pairs.bootstrap_shares(table, Y, resamples=RESAMPLES)
+    chance = pairs.shuffled_shares(table, matrices, shuffles=SHUFFLES)
+    arrays = {
+        "effects": fit.effects,
+        "errors": fit.errors,
+        "dropped": np.stack([fit.share, *fit.dropped.values()]),
+        "alone": np.stack([fit.share, *fit.alone.values()]),
+        "dropped_interval": np.stack([np.quantile(drawn[g], [0.025, 0.975], axis=0) for g in groups], axis=1),
+        "chance": np.stack([np.quantile(chance[g], 0.975, axis=0) for g in groups]),
+        "own": np.array([pairs.own_share(matrix) for matrix in matrices]),
+    }
+    about = {"names": table.names, "groups": groups, "units": table.units.round(6).tolist()}
+    about["having"] = [float((column > 0).mean()) for column in table.X.T]
+    return about, {name: array.astype(np.float32) for name, array in arrays.items()}
+
+
+def measured(lm: models.LanguageModel, listed: Sequence[Fact]) -> tuple[keys.Keys, list[overlap.Overlap]]:
+    """Keys of facts and their overlaps at all layers, with C from the book's text."""
+    C = moments.estimate(lm, "book", tokens=TOKENS)
+    read = keys.extract(lm, listed)
+    return read, [
+        overlap.measure(read[layer.index], moments.Whitening(C.second_moment(layer.index))) for layer in lm.layers
+    ]
+
+
+def regressions() -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    data: dict[str, Any] = {"tables": [], "resamples": RESAMPLES, "shuffles": SHUFFLES, "tokens": TOKENS}
+    arrays: dict[str, np.ndarray] = {}
+
+    def add(model: str, wording: str, record: Any, listed: Sequence[Fact], tokens, positions, found) -> None:
+        alike = pairs.spelling([fact.subject for fact in listed])
+        for measure, directed in (("P", True), ("cosine_whitened", False)):
+            table = pairs.pairs(listed, tokens, positions, directed=directed, alike=alike)
+            about, stacks = explained(table, [getattr(one, measure) for one in found])
+            name = f"{model} {wording} {measure}"
+            data["tables"].append(
+                {"name": name, "model": model, "wording": wording, "measure": measure, "record": record}
+                | {"facts": len(listed), "pairs": len(table.X)}
+                | about
+            )
+            arrays.update({f"{name} {key}": value for key, value in stacks.items()})
+            say(name)
+
+    for model, name in RECORDS.items():
+        record = records.load(name)
+        listed = facts.load("book", limit=record["facts"]["count"])
+        found = [record.overlaps(layer) for layer in record["layers"]]
+        add(model, "own", name, listed, record["token_ids"], record["token_positions"], found)
+        lm = models.load(model)
+        changed = pairs.reworded(listed, facts.relations("book"), seed=0)
+        read, found = measured(lm, changed)
+        add(
+            model,
+            "drawn",
+            None,
+            changed,
+            *([getattr(t, k) for t in read.tokens] for k in ("token_id", "position")),
+            found,
+        )
+        data.setdefault("models", {})[model] = lm.sha256
+    return data, arrays
+
+
+# The pairs that the paper names
+
+
+def paper() -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    source = paths.data_dir() / "paper-pairs.csv"
+    listed = facts.load(source)
+    data: dict[str, Any] = {"facts": {"source": source.name, "sha256": facts.fingerprint(source)}, "tokens": TOKENS}
+    data |= {"subjects": [fact.subject for fact in listed], "prompts": [fact.text for fact in listed], "models": {}}
+    arrays = {}
+    for model in RECORDS:
+        lm = models.load(model)
+        read, found = measured(lm, listed)
+        data["models"][model] = {
+            "sha256": lm.sha256,
+            "layers": [layer.index for layer in lm.layers],
+            "token_ids": [token.token_id for token in read.tokens],
+            "last_tokens": [lm.tokenizer.decode([token.token_id]) for token in read.tokens],
+        }
+        arrays[f"{model} P"] = np.stack([one.P for one in found]).astype(np.float32)
+        say(model)
+    return data, arrays
+
+
+# Edit one, ask the other
+
+
+def choose(P: np.ndarray, candidates: Sequence[int], partners: Sequence[int], seed: int = 0) -> list[int]:
+    """Half of the edits at random, half those of the rest whose strongest partner is strongest, in the table's order."""
+    rng = np.random.default_rng(seed)
+    drawn = rng.permutation(candidates)[: EDITS // 2].tolist()
+    rest = [i for i in candidates if i not in drawn]
+    best = {i: max(P[i, j] for j in partners if j != i) for i in rest}
+    return sorted(drawn + sorted(rest, key=lambda i: -best[i])[: EDITS - len(drawn)])
+
+
+def edits() -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    lm = models.load("smollm2")
+    everything = facts.load("book")
+    known = {(fact.text, fact.target_true) for fact in evaluation.known(lm, everything)}
+    partners = [j for j, fact in enumerate(everything) if (fact.text, fact.target_true) in known]
+    asked = [everything[j] for j in partners]
+    texts, true = [fact.text for fact in asked], [str(fact.target_true) for fact in asked]
+    before = evaluation.score(lm, texts, true)
+    C = moments.estimate(lm, "book", tokens=TOKENS)
+    read = keys.extract(lm, everything, layers=list(LAYERS))
+    settings = values.Settings()
+    data: dict[str, Any] = {
+        "model": {"name": lm.name, "sha256": lm.sha256},
+        "facts": {"source": "book", "sha256": facts.fingerprint("book"), "count": len(everything)},
+        "tokens": TOKENS,
+        "settings": settings.as_dict(),
+        "partners": partners,
+        "token_ids": [token.token_id for token in read.tokens],
+        "positions": [token.position for token in read.tokens],
+        "layers": list(LAYERS),
+        "edits": [],
+        "probability": [],
+        "held": [],
+    }
+    arrays = {"log_true_before": before.log_probability}
+    bits = lm.digest()
+    for layer in LAYERS:
+        factor = moments.Whitening(C.second_moment(layer))
+        P = overlap.superposition_matrix(read[layer], factor)
+        chosen = choose(P, range(len(everything)), partners)
+        edited = [everything[i] for i in chosen]
+        found = values.targets(lm, edited, layer, settings)
+        say(f"layer {layer}: {len(edited)} target values")
+        rows = {name: [] for name in ("log_true", "exact", "log_new_before", "log_new")}
+        held = []
+        weight = lm.layers[layer].weight
+        kept = weight.detach().clone()
+        for place, fact in enumerate(edited):
+            new = [str(fact.target_new)] * len(texts)
+            rows["log_new_before"].append(evaluation.score(lm, texts, new).log_probability)
+            memory = LinearMemory(kept.double().numpy(), factor)
+            memory.edit(found.keys[:, place], found.values[:, place])
+            weight.copy_(torch.from_numpy(memory.W))
+            after = evaluation.score(lm, texts * 2 + [fact.text], true + new + [str(fact.target_new)])
+            weight.copy_(kept)
+            n = len(texts)
+            rows["log_true"].append(after.log_probability[:n])
+            rows["exact"].append(after.exact[:n])
+            rows["log_new"].append(after.log_probability[n : 2 * n])
+            held.append(bool(after.exact[2 * n]))
+            if (place + 1) % 10 == 0:
+                say(f"layer {layer}: {place + 1} edits asked about")
+        data["edits"].append(chosen)
+        data["probability"].append(found.probability.round(4).tolist())
+        data["held"].append(held)
+        arrays |= {f"layer {layer} {name}": np.stack(row) for name, row in rows.items()}
+        arrays[f"layer {layer} p"] = P[np.ix_(chosen, partners)]
+        arrays[f"layer {layer} shift"] = np.linalg.norm(found.shifts, axis=0)
+        arrays[f"layer {layer} recalled"] = np.linalg.norm(kept.double().numpy() @ read[layer], axis=0)
+    if lm.digest() != bits:
+        raise RuntimeError("The weights are not what they were before.")
+    return data, {name: row if row.dtype == bool else row.astype(np.float32) for name, row in arrays.items()}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("which", choices=("regressions", "paper", "edits"))
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+    start = time.perf_counter()
+    data, arrays = {"regressions": regressions, "paper": paper, "edits": edits}[arguments.which]()
+    command = f"python benchmarks/make_pairs.py {arguments.which} --out book/records/{arguments.out.name}"
+    data = {"kind": f"pairs-{arguments.which}"} | data | {"seconds": round(time.perf_counter() - start, 1)}
+    data["provenance"] = records.provenance(command=command, seed=0)
+    records.write(arguments.out, data, arrays)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,254 @@
+"""Features of pairs against naive loops; least squares and dyadic errors against plain formulas and simulations."""
+
+import itertools
+from difflib import SequenceMatcher
+
+import numpy as np
+import pytest
+
+from superposition import facts, pairs, records
+from superposition.errors import UserError
+from superposition.facts import Fact
+
+
+@pytest.fixture(scope="module")
+def record():
+    return records.load("smollm2-128")
+
+
+@pytest.fixture(scope="module")
+def known():
+    return facts.load("book", limit=128)
+
+
+def table_of(record, known, directed):
+    return pairs.pairs(known, record["token_ids"], record["token_positions"], directed=directed)
+
+
+@pytest.mark.parametrize("directed", [False, True])
+def test_features_are_what_their_names_say(record, known, directed):
+    table = table_of(record, known, directed)
+    count = 128 * 127 // (1 if directed else 2)
+    assert table.X.shape == (count, len(table.names))
+    assert directed or (table.first < table.second).all()
+    tokens, places = record["token_ids"], record["token_positions"]
+    begins = [fact.prompt.startswith("{}") for fact in known]
+    for row in np.random.default_rng(0).choice(count, 400, replace=False):
+        i, j = int(table.first[row]), int(table.second[row])
+        a, b = known[i], known[j]
+        one, other = sorted((a.subject.casefold(), b.subject.casefold()))
+        expected = {
+            "same last token": tokens[i] == tokens[j],
+            "spelling": SequenceMatcher(None, one, other, autojunk=False).ratio(),
+            "same relation, read": a.relation == b.relation and not (begins[i] or begins[j]),
+            "same relation, unread": a.relation == b.relation and begins[i] and begins[j],
+            "same object": a.target_true == b.target_true,
+            "same kind": a.subject_type == b.subject_type,
+            "both begin": begins[i] and begins[j],
+            "one begins": begins[i] != begins[j],
+            "edited begins": begins[i],
+            "read begins": begins[j],
+            "both at 0": places[i] == places[j] == 0,
+            "one at 0": (places[i] == 0) != (places[j] == 0),
+            "edited at 0": places[i] == 0,
+            "read at 0": places[j] == 0,
+        }
+        for name, value in zip(table.names, table.X[row], strict=True):
+            assert value == pytest.approx(float(expected[name])), (name, a.subject, b.subject)
+    assert set().union(*pairs.GROUPS.values()) >= set(table.names)
+    matrix = np.arange(128**2).reshape(128, 128)
+    assert (table.of(matrix) == [matrix[i, j] for i, j in zip(table.first, table.second, strict=True)]).all()
+
+
+def test_a_feature_that_no_pair_has_is_left_out_and_reads_as_zero():
+    listed = [Fact(name, "Of {} say", relation="P1") for name in ("Abe", "Bea", "Cid", "Dot")]
+    table = pairs.pairs(listed, [5, 6, 7, 5], [1, 1, 1, 1])
+    assert table.names == ("same last token", "spelling")
+    assert (table.column("same object") == 0).all()
+    assert table.column("same last token").sum() == 1
+    assert "position 0" not in table.groups
+
+
+def test_what_is_unknown_is_not_shared():
+    listed = [Fact(name, "Of {} say") for name in ("Abe", "Bea", "Cid")]
+    assert (pairs.pairs(listed, [5, 6, 7], [1, 1, 1]).column("same relation, read") == 0).all()
+
+
+def test_spelling_is_symmetric_and_knows_extremes():
+    found = pairs.spelling(["Croatia", "croatia", "xyz", "Independent State of Croatia"])
+    assert np.array_equal(found, found.T)
+    assert found[0, 1] == 1
+    assert found[0, 2] == 0
+    assert found[0, 3] > found[2, 3]
+
+
+@pytest.mark.parametrize(("count", "tokens"), [(2, [1, 2]), (3, [1, 2])], ids=["two facts", "a token is missing"])
+def test_pairs_that_cannot_be_made_are_refused(count, tokens):
+    with pytest.raises(UserError, match="three or more"):
+        pairs.pairs([Fact(f"S{i}", "{} is") for i in range(count)], tokens, [0] * count)
+
+
+def synthetic(seed=0, m=40, directed=False):
+    rng = np.random.default_rng(seed)
+    first, second = np.nonzero(~np.eye(m, dtype=bool)) if directed else np.triu_indices(m, 1)
+    group, token = rng.integers(0, 4, m), rng.integers(0, 8, m)
+    X = np.column_stack([token[first] == token[second], rng.random(len(first)), group[first] == group[second]]).astype(
+        float
+    )
+    names = ("same last token", "spelling", "same object")
+    return pairs.Pairs(m, first, second, names, X, directed), rng
+
+
+def test_fit_is_least_squares_with_an_intercept():
+    table, rng = synthetic()
+    Y = table.X @ [[1.0, 0], [0.5, 2], [-1, 0]] + rng.standard_normal((len(table.X), 2))
+    found = pairs.fit(table, Y)
+    with_one = np.column_stack([np.ones(len(Y)), table.X])
+    b, _, _, _ = np.linalg.lstsq(with_one, Y)
+    scale = np.array([1, 2 * table.X[:, 1].std(), 1])[:, None] / Y.std(0)
+    assert np.allclose(found.effects, b[1:] * scale)
+    share = 1 - ((Y - with_one @ b) ** 2).sum(0) / ((Y - Y.mean(0)) ** 2).sum(0)
+    assert np.allclose(found.share, share)
+    for column, group in enumerate(("last token", "spelling", "object")):
+        without = np.delete(with_one, column + 1, axis=1)
+        rest = ((Y - without @ np.linalg.lstsq(without, Y)[0]) ** 2).sum(0) / ((Y - Y.mean(0)) ** 2).sum(0)
+        assert np.allclose(found.dropped[group], share - (1 - rest))
+        assert np.allclose(found.alone[group], [np.corrcoef(table.X[:, column], y)[0, 1] ** 2 for y in Y.T])
+    assert np.allclose(found.intervals.mean(0), found.effects)
+    assert (found.intervals[1] > found.intervals[0]).all()
+
+
+@pytest.mark.parametrize("directed", [False, True])
+def test_dyadic_covariance_sums_over_all_pairs_of_pairs_that_share_a_fact(directed):
+    table, rng = synthetic(m=9, directed=directed)
+    residuals = rng.standard_normal(len(table.X))
+    X = table.X - table.X.mean(0)
+    meat = np.zeros((3, 3))
+    ends = [{i, j} for i, j in zip(table.first, table.second, strict=True)]
+    for a, b in itertools.product(range(len(X)), repeat=2):
+        if ends[a] & ends[b]:
+            meat += residuals[a] * residuals[b] * np.outer(X[a], X[b])
+    bread = np.linalg.inv(X.T @ X)
+    assert np.allclose(pairs.dyadic_covariance(table, residuals), bread @ meat @ bread)
+
+
+def test_intervals_cover_where_facts_have_effects_of_their_own():
+    """Errors a_i + a_j + noise: the dyadic intervals hold the truth about as often as they say, plain ones do not."""
+    held, plain = 0, 0
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        m = 60
+        first, second = np.triu_indices(m, 1)
+        mark, own = rng.integers(0, 2, m), rng.standard_normal(m)
+        X = np.column_stack([(mark[first] & mark[second]), rng.random(len(first))]).astype(float)
+        table = pairs.Pairs(m, first, second, ("same object", "spelling"), X, False)
+        y = own[first] + own[second] + rng.standard_normal(len(first))
+        found = pairs.fit(table, y)
+        low, high = found.intervals[:, 0, 0]
+        held += low <= 0 <= high
+        centred = X - X.mean(0)
+        error = y.std() * np.sqrt(np.linalg.inv(centred.T @ centred)[0, 0]) / y.std()
+        plain += abs(found.effects[0, 0]) <= 1.96 * error
+    assert held / 200 > 0.87
+    assert plain / 200 < 0.6
+
+
+def test_bootstrap_shares_surround_the_share_and_shuffled_ones_lie_below():
+    table, rng = synthetic(m=60)
+    matrix = np.zeros((60, 60))
+    matrix[table.first, table.second] = table.X[:, 0] + rng.standard_normal(len(table.X))
+    matrix += matrix.T
+    found = pairs.fit(table, table.of(matrix))
+    drawn = pairs.bootstrap_shares(table, table.of(matrix), resamples=200)
+    low, high = np.quantile(drawn["last token"][:, 0], [0.025, 0.975])
+    assert low < found.dropped["last token"][0] < high
+    chance = pairs.shuffled_shares(table, [matrix], shuffles=50)
+    assert chance["all"].shape == (50, 1)
+    assert chance["all"].max() < found.share[0]
+    assert np.quantile(chance["last token"], 0.95) < low
+
+
+def test_one_resample_is_weighted_least_squares():
+    table, rng = synthetic(m=12)
+    y = rng.standard_normal(len(table.X))
+    drawn = pairs.bootstrap_shares(table, y, resamples=1, seed=3)
+    counts = np.random.default_rng(3).multinomial(12, np.full(12, 1 / 12))
+    rows = [
+        r for r, (i, j) in enumerate(zip(table.first, table.second, strict=True)) for _ in range(counts[i] * counts[j])
+    ]
+    X, Y = np.column_stack([np.ones(len(rows)), table.X[rows]]), y[rows]
+    rest = Y - X @ np.linalg.lstsq(X, Y)[0]
+    assert drawn["all"][0, 0] == pytest.approx(1 - rest.var() / Y.var())
+
+
+def test_a_shuffle_takes_rows_and_columns_together():
+    """A matrix that is symmetric stays so: shuffled shares of its two directed halves are those of either."""
+    table, rng = synthetic(m=20, directed=True)
+    symmetric = rng.random((20, 20))
+    symmetric += symmetric.T
+    found = pairs.shuffled_shares(table, [symmetric, symmetric.T], shuffles=5)
+    assert np.allclose(found["all"][:, 0], found["all"][:, 1])
+
+
+def test_own_share_is_that_of_rows_and_columns():
+    rng = np.random.default_rng(0)
+    m = 15
+    matrix = rng.standard_normal(m)[:, None] + 2 * rng.standard_normal(m) + rng.standard_normal((m, m))
+    i, j = np.nonzero(~np.eye(m, dtype=bool))
+    dummies = np.column_stack([np.eye(m)[i], np.eye(m)[j]])
+    y = matrix[i, j]
+    rest = y - dummies @ np.linalg.lstsq(dummies, y)[0]
+    assert pairs.own_share(matrix) == pytest.approx(1 - (rest**2).sum() / ((y - y.mean()) ** 2).sum())
+
+
+def test_among_strongest_counts():
+    table, _ = synthetic(m=10)
+    features = {"token": ["same last token"], "object or token": ["same object", "same last token"]}
+    found = pairs.among_strongest(table, table.X[:, 0], features, count=int(table.X[:, 0].sum()))
+    assert found["token"] == (1.0, pytest.approx(table.X[:, 0].mean()))
+    either = (table.X[:, 0] + table.X[:, 2]) > 0
+    assert found["object or token"] == (1.0, pytest.approx(either.mean()))
+    assert found["none"] == (0.0, pytest.approx(1 - either.mean()))
+
+
+def test_fits_that_cannot_be_made_are_refused():
+    table, rng = synthetic()
+    with pytest.raises(UserError, match="nothing to explain"):
+        pairs.fit(table, np.ones(len(table.X)))
+    with pytest.raises(UserError, match="take them with"):
+        pairs.fit(table, np.ones(3))
+    twice = pairs.Pairs(table.m, table.first, table.second, ("a", "b"), table.X[:, [0, 0]], False)
+    with pytest.raises(UserError, match="follows from"):
+        pairs.fit(twice, rng.random(len(table.X)))
+    with pytest.raises(UserError, match="resamples"):
+        pairs.bootstrap_shares(table, rng.random(len(table.X)), resamples=0)
+
+
+def test_reworded_facts_use_their_relations_templates(known):
+    relations = facts.relations("book")
+    changed = pairs.reworded(known, relations, seed=1)
+    for before, after in zip(known, changed, strict=True):
+        assert after.prompt in (relations[before.relation].prompt, *relations[before.relation].paraphrases)
+        assert (after.subject, after.relation, after.target_true) == (
+            before.subject,
+            before.relation,
+            before.target_true,
+        )
+    different = sum(before.prompt != after.prompt for before, after in zip(known, changed, strict=True))
+    assert 0.6 < different / 128 < 0.9
+    assert changed == pairs.reworded(known, relations, seed=1)
+    with pytest.raises(UserError, match="no templates"):
+        pairs.reworded([Fact("x", "{} y", relation="P0")], relations)
+
+
+def test_stacks_and_names_come_from_the_record(record, known):
+    layer = record["layers"][3]
+    matrices = list(pairs.stack(record))
+    assert len(matrices) == len(record["layers"])
+    assert np.array_equal(matrices[3], record.overlaps(layer).P)
+    [(a, b, there, back)] = pairs.strongest_names(matrices[3], known, 1)
+    i, j = record["subjects"].index(a), record["subjects"].index(b)
+    assert there == matrices[3][i, j] >= back == matrices[3][j, i]
+    off = matrices[3][~np.eye(128, dtype=bool)]
+    assert there == off.max()
+    assert np.array_equal(pairs.larger(matrices[3])[[i, j], [j, i]], [there, there])
