@@ -351,3 +351,64 @@ def test_a_record_of_nulls_holds_what_its_names_say(name):
     gaussian = arrays["nulls"][:, record["nulls"].index("gaussian")]
     np.testing.assert_allclose(gaussian[..., 1], 1, atol=0.03)
     np.testing.assert_allclose(gaussian[..., 0], 0, atol=0.002)
+
+
+# --- measurements of several models ---------------------------------------------------------------------------
+
+
+def shelve(folder, name, sha, count, tokens, d_m=40, layers=(0, 3)):
+    """A record of a measurement of random keys, as `measure` writes it, at ``folder/name.json``."""
+    rng, found = RNG(count), {field: [] for field in ("P", "Q", "cosine_whitened", "cosine_raw", "norm_whitened")}
+    for _ in layers:
+        measured = overlap.measure(uneven(d_m, count, int(rng.integers(99))), np.eye(d_m) + 0.1)
+        for field, stack in found.items():
+            stack.append(getattr(measured, field))
+    matrices = {field: np.stack(stack) for field, stack in found.items()}
+    data = {
+        "kind": "measurement",
+        "model": {"name": name.split("-")[0], "sha256": sha},
+        "facts": {"count": count, "sha256": "facts"},
+        "text": {"tokens": tokens},
+        "layers": list(layers),
+        "statistics": [{"layer": layer, "d_m": d_m} for layer in layers],
+        "subjects": [f"subject {i % (count - 1)}" for i in range(count)],
+        "token_ids": [i % (count - 2) for i in range(count)],
+        "token_positions": [0, *([3] * (count - 1))],
+    }
+    records.write(folder / f"{name}.json", data, records.pack(matrices))
+    return matrices
+
+
+def test_measurements_are_found_one_a_model_and_by_width(tmp_path, monkeypatch):
+    monkeypatch.setattr("superposition.paths.records_dir", lambda: tmp_path)
+    shelve(tmp_path, "small-20", "a", 20, 500)
+    shelve(tmp_path, "small-30", "a", 30, 100)
+    shelve(tmp_path, "small-30b", "a", 30, 200)
+    shelve(tmp_path, "narrow-20", "b", 20, 500, d_m=12)
+    records.write(tmp_path / "other.json", {"kind": "control"})
+    found = nulls.largest_measurements()
+    assert [record.name for record in found] == ["narrow-20", "small-30b"]
+    assert [nulls.width(record) for record in found] == [12, 40]
+    shelve(tmp_path, "dropped-25", "c", 25, 100, d_m=90)
+    assert [record.name for record in nulls.largest_measurements()][-1] == "dropped-25"
+
+
+def test_clean_facts_have_no_confound_left(tmp_path):
+    shelve(tmp_path, "x", "a", 12, 100)
+    record = records.load(tmp_path / "x.json")
+    clean = nulls.clean_facts(record)
+    assert 0 not in clean and len(clean) == 10
+    for field in ("token_ids", "subjects"):
+        assert len({record[field][i] for i in clean}) == len(clean)
+
+
+def test_statistics_by_layer_are_those_of_the_keys(tmp_path):
+    matrices = shelve(tmp_path, "x", "a", 25, 100)
+    record = records.load(tmp_path / "x.json")
+    chosen = [1, 3, 4, 5, 8, 9, 12, 17, 20, 21, 24]
+    for facts in (None, chosen):
+        found, keep = nulls.by_layer(record, facts), range(25) if facts is None else facts
+        assert found.shape == (2, 2, len(nulls.STATISTICS))
+        for row, P, norm in zip(found, matrices["P"], matrices["norm_whitened"], strict=True):
+            products = (P * norm[:, None] ** 2)[np.ix_(keep, keep)]
+            np.testing.assert_allclose(row, nulls.of_products(products, 40), atol=2e-2)
