@@ -129,7 +129,7 @@ def paper() -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 
 
 def choose(P: np.ndarray, candidates: Sequence[int], partners: Sequence[int], seed: int = 0) -> list[int]:
-    """Half of the edits at random, half those of the rest whose strongest partner is strongest, in the table's order."""
+    """Half of the edits at random, half those of the rest whose strongest partner is strongest; in order."""
     rng = np.random.default_rng(seed)
     drawn = rng.permutation(candidates)[: EDITS // 2].tolist()
     rest = [i for i in candidates if i not in drawn]

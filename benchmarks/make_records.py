@@ -20,6 +20,9 @@ COMMANDS = {
     "smollm2-nulls": "python benchmarks/make_nulls.py smollm2 --out book/records/smollm2-nulls.json",
     "gemma3-nulls": "python benchmarks/make_nulls.py gemma3 --out book/records/gemma3-nulls.json",
     "random-smollm2": "python benchmarks/make_untrained.py smollm2 --out book/records/random-smollm2.json",
+    "pairs": "python benchmarks/make_pairs.py regressions --out book/records/pairs.json",
+    "paper-pairs": "python benchmarks/make_pairs.py paper --out book/records/paper-pairs.json",
+    "pairs-edits": "python benchmarks/make_pairs.py edits --out book/records/pairs-edits.json",
     "benchmark-measuring": "python benchmarks/measuring.py --out book/records/benchmark-measuring.json",
 }
 
