@@ -27,7 +27,7 @@ from superposition.memory import LinearMemory
 TOKENS = 102_400
 LAYER = 6
 SETTINGS = values.Settings()
-CHECKPOINTS = [0, 1, 2, 5, 10, 20, 50, 100, 150, 200]
+CHECKPOINTS = [1, 5, 10, 20, 50, 100, 150, 200]
 EDITS, UNTOUCHED, SHORT = 200, 80, 60
 #: Lives that are led side by side: name, method, order, edits.
 TOGETHER = (
@@ -291,7 +291,7 @@ def lead_together(
                     one["results"].append({"edits": n + 1} | examine(one["editor"], one["edits"]))
                 save(one)
         if n + 1 in CHECKPOINTS or (n + 1) % 10 == 0:
-            print(n + 1, [(name, told(one)) for name, one in lives.items()], flush=True)
+            print(n + 1, round(cpu, 1), [(name, told(one)) for name, one in lives.items()], flush=True)
         if (n + 1) % 10 == 0:
             for one in now:
                 save(one)
@@ -345,7 +345,7 @@ def lifelong(options: argparse.Namespace, command: str) -> None:
     parts = split(model)
     summed = moments.estimate(model, "book", tokens=options.tokens)
     C = summed.second_moment(options.layer)
-    windows = evaluation.held_out(model, 1000)
+    windows = evaluation.held_out(model, 800)
     examine = Examiner(model, parts, options.layer, windows)
     before = model.digest()
     if "together" in options.lives:

@@ -77,8 +77,8 @@ class Write:
         Largest change of any entry of W in one step's edits ("FT-L"; ROME's code: 5e-5 … 2e-4). None: unbounded.
     """
 
-    text_weight: float = 0.1
-    protected: float = 0.98
+    text_weight: float = 0.92
+    protected: float = 0.9
     ridge: float = 1.0
     ft_lr: float = 5e-4
     ft_steps: int = 25

@@ -385,7 +385,7 @@ def trace(
     inside = [at for at, (a, b) in enumerate(joined.offsets[: joined.first]) if a < stop and b > start]
     last = joined.first - 1
     places = [inside[-1], min(inside[-1] + 1, last), last]
-    modules = [_block(model, layer) if kind == "state" else layer.module for layer in model.layers]
+    modules = [block_of(model, layer) if kind == "state" else layer.module for layer in model.layers]
     embedding = model.model.get_input_embeddings()
     kept: list[torch.Tensor] = []
 
@@ -454,7 +454,7 @@ def _tensor(output: Any) -> torch.Tensor:
     return output[0] if isinstance(output, tuple) else output
 
 
-def _block(model: LanguageModel, layer: Any) -> torch.nn.Module:
+def block_of(model: LanguageModel, layer: Any) -> torch.nn.Module:
     """The decoder layer that holds a down-projection."""
     name = re.match(rf".*?\b(?:layers|h)\.{layer.index}(?=\.)", layer.name)
     return model.model.get_submodule(name[0])

@@ -12,8 +12,8 @@ and the target value is ``v = W k + δ``, with k the key of the bare prompt. Thi
 divides once. Chapter ``15-editing-a-model``.
 
 **Why it is fast.** Nothing before the subject's last token depends on δ, so its attention keys and values are computed
-once; a step runs only the tokens from there on, asks the head only where a target or the KL term needs it, and has
-gradients only above the layer. Several edits share a forward pass; each stops by itself.
+once; a step runs only the tokens from there on, and of the model only the part from the layer up; it asks the head only
+where a target or the KL term needs it. Several edits share a forward pass; each stops by itself.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from torch import nn
 
 from superposition import keys
 from superposition.errors import UserError
-from superposition.evaluation import join, logits_of, padded, run_body
+from superposition.evaluation import block_of, join, logits_of, padded, run_body
 
 if TYPE_CHECKING:
     from superposition.facts import Fact
@@ -217,6 +217,42 @@ def _hooked(layer: Layer, hook: Callable[..., torch.Tensor]) -> Iterator[None]:
         handle.remove()
 
 
+@contextmanager
+def _entered_at(
+    model: LanguageModel, layer: Layer, entering: torch.Tensor | None, kept: list[torch.Tensor]
+) -> Iterator[None]:
+    """Inside, a pass skips the decoder layers below ``layer``, which gets ``entering`` in place of their output.
+
+    Where ``entering`` is None nothing is skipped, and what enters the layer is put into ``kept``, unless the layers'
+    calls are of another form than (hidden states, …) → hidden states.
+    """
+    blocks = [block_of(model, one) for one in model.layers[: layer.index + 1]]
+    before = [block.__dict__.get("forward") for block in blocks]
+
+    def enter(_module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        if inputs and isinstance(output, torch.Tensor) and output.shape == inputs[0].shape:
+            kept.append(inputs[0].detach())
+
+    def replaced(_module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (entering, *inputs[1:])
+
+    if entering is None:
+        handle = blocks[-1].register_forward_hook(enter)
+    else:
+        handle = blocks[-1].register_forward_pre_hook(replaced)
+        for block in blocks[:-1]:
+            block.forward = lambda hidden, *_, **__: hidden
+    try:
+        yield
+    finally:
+        handle.remove()
+        for block, forward in zip(blocks[:-1], before, strict=False):
+            if forward is not None:
+                block.forward = forward
+            else:
+                block.__dict__.pop("forward", None)
+
+
 class _Answer:
     """A hook that lets every row (a text) be answered by a weight matrix of its own, where ``weights`` is given.
 
@@ -269,6 +305,7 @@ class _Objective:
         self.cached = cached
         self.prefix = _Prefix(model, self.rows, self.layer, self.weights) if cached else None
         self.reference: torch.Tensor | None = None
+        self.entering: list[torch.Tensor] = []
 
     def run(self, shifts: torch.Tensor, active: list[int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Misfit (NLL), KL (both for the active edits), and the down-projection's own output at every row's place.
@@ -288,7 +325,8 @@ class _Objective:
         places = torch.tensor([row.place - first for row, first in zip(rows, start, strict=True)])
         weights = None if self.weights is None else [self.weights[at] for at in chosen]
         hook = _Answer(len(rows), weights, places, shifts[owner])
-        with _hooked(self.layer, hook):
+        entering = self.entering[0][chosen, : ids.shape[1]] if self.entering and self.cached else None
+        with _hooked(self.layer, hook), _entered_at(self.model, self.layer, entering, self.entering):
             hidden = run_body(self.model, ids, mask, **extra).last_hidden_state
         asked = [(i, at - start[i]) for i, row in enumerate(rows) for at in row.asked]
         picked = hidden[[i for i, _ in asked], [at for _, at in asked]]

@@ -1,0 +1,147 @@
+"""The command ``edit``: edit a model fact by fact, look at the result, and save the edited model.
+
+Chapter ``15-editing-a-model``.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from superposition import files
+from superposition.errors import UserError
+
+if TYPE_CHECKING:
+    from superposition.models import LanguageModel
+
+#: Tokens of text that C is estimated on for each of its dimensions, unless told otherwise.
+TOKENS_PER_DIMENSION = 16
+
+
+def add(commands: Any, model_options: Callable[[argparse.ArgumentParser], None]) -> None:
+    """Add the command's parser to those of the others."""
+    edit = commands.add_parser(
+        "edit",
+        help="edit a model, evaluate it, and save it",
+        description="Makes the edits one step after another, each step's target values on the model as edited so far. "
+        "Writes DIR/edit.json (what came of it) and DIR/model (safetensors and tokenizer, as transformers loads them). "
+        "Interrupted, it goes on where it stopped.",
+    )
+    model_options(edit)
+    edit.add_argument("--edits", required=True, metavar="FACTS", help="book, or a .csv or CounterFact .json file")
+    edit.add_argument("--method", default="rome", metavar="X", help="rome, memit, memit-history, emmet, alphaedit, …")
+    edit.add_argument("--layer", type=int, metavar="L", help="which layer (default: a fifth of the way up)")
+    edit.add_argument("--limit", type=int, metavar="M", help="only the first M facts")
+    edit.add_argument("--batch", type=int, default=1, metavar="B", help="edits a step (default: 1)")
+    edit.add_argument("--watch", metavar="FACTS", help="facts that are not edited, to be asked before and after")
+    edit.add_argument("--text", default="book", metavar="TEXT", help="text for C: book, a file, or hub:wikitext")
+    edit.add_argument("--tokens", type=int, metavar="N", help="tokens of it (default: 16 for each dimension of C)")
+    edit.add_argument("--text-weight", type=float, metavar="W", help="of memit: λ a dimension (see the library)")
+    edit.add_argument("--protected", type=float, metavar="S", help="of alphaedit: share of C that is protected")
+    edit.add_argument("--ft-norm", type=float, metavar="E", help="of ft: bound on the change of each weight")
+    edit.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the result")
+
+
+def main(options: argparse.Namespace, command: str, load: Callable[[argparse.Namespace], LanguageModel]) -> int:
+    """Run the command; return the exit status."""
+    from superposition import editing, evaluation, facts, moments, records, text, values
+
+    if options.out.exists() and not options.out.is_dir():
+        raise UserError(f"{options.out} is not a folder: name one for --out.")
+    edits = facts.load(options.edits, limit=options.limit)
+    without = [fact for fact in edits if fact.target_new is None]
+    if without:
+        raise UserError(
+            f"{len(without)} of the {len(edits)} edits have no target_new, the first {without[0].text!r}: "
+            "add that column to say what the model shall answer."
+        )
+    if options.method not in editing.METHODS:
+        raise UserError(f"There is no method {options.method!r}: choose from {', '.join(editing.METHODS)}.")
+    changes = {name: getattr(options, name) for name in ("text_weight", "protected", "ft_norm")}
+    write = replace(editing.Write(), **{name: one for name, one in changes.items() if one is not None})
+    watched = facts.load(options.watch) if options.watch else []
+    model = load(options)
+    (layer,) = model.select([len(model.layers) // 5 if options.layer is None else options.layer])
+    summed = C = None
+    if options.method != "ft":
+        tokens = options.tokens or TOKENS_PER_DIMENSION * layer.d_m
+        summed = moments.estimate(model, options.text, tokens=tokens, layers=[layer.index])
+        C = summed.second_moment(layer.index)
+        moments.Whitening(C)  # says in a sentence if the text is too short
+    before = evaluation.evaluate(model, edits)
+    watched_before = evaluation.untouched(model, watched) if watched else None
+    state = options.out / "state.safetensors"
+    done = editing.run(
+        model, edits, options.method, layer=layer.index, C=C, batch=options.batch, write=write, state=state
+    )
+    after = evaluation.evaluate(model, edits)
+    record = {
+        "kind": "edit",
+        "model": {"name": model.name, "sha256": model.sha256, "architecture": type(model.model).__name__},
+        "edited_digest": model.digest(),
+        "facts": {"source": str(options.edits), "sha256": facts.fingerprint(options.edits), "count": len(edits)},
+        "text": {"source": str(options.text), "sha256": text.fingerprint(options.text), "tokens": summed.tokens}
+        if summed
+        else None,
+        "layer": layer.index,
+        "method": options.method,
+        "batch": options.batch,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "settings": values.Settings().as_dict(),
+        "write": asdict(write),
+        "drift": done.editor.drift(),
+        "before": before,
+        "after": after,
+        "edits": [
+            {"subject": fact.subject, "prompt": fact.text, "target_new": fact.target_new} | row
+            for fact, row in zip(edits, done.editor.log, strict=True)
+        ],
+        "seconds": {"edits": round(done.seconds, 2)},
+        "provenance": records.provenance(command=command, device=model.device),
+    }
+    if watched_before:
+        record["watched"] = {
+            "source": str(options.watch),
+            "before": watched_before,
+            "after": evaluation.untouched(model, watched, watched_before["log_true"]),
+        }
+    _save_model(model, options.out / "model")
+    records.write(options.out / "edit.json", record)
+    state.unlink(missing_ok=True)
+    _tell(record, options.out)
+    return 0
+
+
+def _save_model(model: LanguageModel, folder: Path) -> None:
+    try:
+        model.model.save_pretrained(folder)
+        model.tokenizer.save_pretrained(folder)
+    except Exception as error:
+        if (said := files.disk_error(error, folder)) is not None:
+            raise said from error
+        raise
+
+
+def _tell(record: dict[str, Any], out: Path) -> None:
+    print(
+        f"{record['model']['name']}, layer {record['layer']}: {record['facts']['count']} edits by {record['method']}, "
+        f"{record['seconds']['edits'] / record['facts']['count']:.1f} s each; the matrix moved by {record['drift']:.1%}"
+    )
+    print("                                         before   after")
+    for name, words in (
+        ("success", "new object above the true one"),
+        ("exact", "new object is the answer"),
+        ("paraphrase_success", "… above the true one in paraphrases"),
+        ("paraphrase_exact", "… is the answer in paraphrases"),
+        ("neighbourhood_exact", "neighbours still answered right"),
+    ):
+        shares = [record[when][name]["share"] for when in ("before", "after")]
+        if None not in shares:
+            print(f"{words:<40} {shares[0]:>6.0%}  {shares[1]:>6.0%}")
+    if "watched" in record:
+        shares = [record["watched"][when]["exact"]["share"] for when in ("before", "after")]
+        print(f"{'watched facts answered right':<40} {shares[0]:>6.0%}  {shares[1]:>6.0%}")
+    print(f"Written: {out / 'edit.json'} and {out / 'model'}")
