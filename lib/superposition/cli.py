@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from superposition import cli_forecast, console
+from superposition import cli_edit, cli_forecast, console
 from superposition.errors import UserError
 
 
@@ -54,6 +54,7 @@ def parser() -> argparse.ArgumentParser:
 
     doctor = commands.add_parser("doctor", help="what is installed, what is missing, and what to do about it")
     doctor.add_argument("--quick", action="store_true", help="do not verify checksums")
+    cli_edit.add(commands, _model_options)
     cli_forecast.add(commands, _model_options)
     return top
 
@@ -75,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         warnings.simplefilter("always", console.SuperpositionWarning)
         warnings.showwarning = _show_warning
         try:
-            run = {"measure": _measure, "sample": _sample, "doctor": _doctor, "forecast": _forecast}
+            run = {"measure": _measure, "sample": _sample, "doctor": _doctor, "edit": _edit, "forecast": _forecast}
             return run[options.command](options, command)
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
@@ -156,6 +157,10 @@ def _sample(options: argparse.Namespace, command: str) -> int:
     )
     print(f"Written: {options.out}, {total:,} tokens")
     return 0
+
+
+def _edit(options: argparse.Namespace, command: str) -> int:
+    return cli_edit.main(options, command, _load)
 
 
 def _forecast(options: argparse.Namespace, command: str) -> int:
