@@ -8,13 +8,14 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy import stats
 
-from superposition import facts, keys, models, moments, nulls, overlap, records, text
+from superposition import facts, files, keys, models, moments, nulls, overlap, records, text
 
 SIZES = (32, 64, 128, 256, 400)
 SEEDS, RESAMPLES, LISTS = 3, 80, 40
@@ -25,32 +26,62 @@ MEANS = ("cosine", "p")
 QUANTILES = (0.025, 0.5, 0.975)
 
 
-def read(model: models.LanguageModel, listed: list[facts.Fact], layers: list[int] | None, source: str) -> dict:
+class Work:
+    """A folder where finished parts are kept, so that a run that was interrupted goes on; or none."""
+
+    def __init__(self, folder: Path | None):
+        self.folder, self.start = folder, time.perf_counter()
+
+    def part(self, name: str, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        path = self.folder / f"{name.replace(' ', '-')}.npz" if self.folder else None
+        if path and path.is_file():
+            with np.load(path) as kept:
+                return dict(kept)
+        made = make()
+        if path:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            files.write_whole(path, lambda temporary: save(temporary, made))
+        print(f"{name} {time.perf_counter() - self.start:.0f} s", flush=True)
+        return made
+
+
+def save(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    with path.open("wb") as stream:
+        np.savez(stream, **arrays)
+
+
+def read(model: models.LanguageModel, listed: list[facts.Fact], layers: list[int], source: str, work: Work) -> dict:
     """Keys of the facts as the table asks them, of the subject alone, with prompts swapped, and of two nulls."""
-    rng, start = np.random.default_rng(0), time.perf_counter()
-    texts = list(text.read(source))
+    rng, texts = np.random.default_rng(0), list(text.read(source))
     asked = {"table": listed, "subject alone": nulls.bare(listed), "prompts swapped": nulls.swapped(listed, rng)}
     asked |= {f"{WITH_SUBJECTS} {s}": nulls.random_subjects(listed, texts, rng) for s in range(SEEDS)}
     found: dict[str, Any] = {}
+
+    def by_name(by_layer: dict[int, np.ndarray]) -> dict[str, np.ndarray]:
+        return {str(layer): K.astype(np.float32) for layer, K in by_layer.items()}  # as the model made them
+
     for name, prompts in asked.items():
-        found[name] = keys.extract(model, prompts, layers=layers)
-        say(f"keys, {name}", start)
-    of_text, ids = nulls.keys_of_text(model, texts, count=len(listed), draws=SEEDS, layers=layers, context=64)
-    say("keys, tokens of text", start)
-    found |= {f"{FROM_TEXT} {s}": {layer: K[s] for layer, K in of_text.items()} for s in range(SEEDS)}
-    keep = {f"{FROM_TEXT} {s}": ~nulls.same(ids[s].tolist()) for s in range(SEEDS)}
-    keep |= {name: strangers(found[name].tokens) for name in asked}
-    return {"keys": found, "prompts": {name: [f.prompt for f in p] for name, p in asked.items()}, "keep": keep}
+        found[name] = work.part(
+            f"keys {name}", lambda p=prompts: by_name(keys.extract(model, p, layers=layers).by_layer)
+        )
+
+    def of_text() -> dict[str, np.ndarray]:
+        drawn, ids = nulls.keys_of_text(model, texts, count=len(listed), draws=SEEDS, layers=layers, context=64)
+        return by_name(drawn) | {"ids": ids}
+
+    drawn = work.part(f"keys {FROM_TEXT}", of_text)
+    found |= {f"{FROM_TEXT} {s}": {layer: K[s] for layer, K in drawn.items() if layer != "ids"} for s in range(SEEDS)}
+    tokens = {name: keys.locate_all(model, prompts) for name, prompts in asked.items()}
+    keep = {f"{FROM_TEXT} {s}": ~nulls.same(drawn["ids"][s].tolist()) for s in range(SEEDS)}
+    keep |= {name: strangers(located) for name, located in tokens.items()}
+    prompts = {name: [fact.prompt for fact in p] for name, p in asked.items()}
+    return {"keys": found, "prompts": prompts, "keep": keep, "tokens": tokens}
 
 
 def strangers(tokens: Any) -> np.ndarray:
     """Pairs of facts that neither share their last token nor have a key at position 0."""
     inside = np.array([token.position > 0 for token in tokens])
     return ~nulls.same([token.token_id for token in tokens]) & np.outer(inside, inside)
-
-
-def say(what: str, start: float) -> None:
-    print(f"{what} {time.perf_counter() - start:.0f} s", flush=True)
 
 
 def subsets(listed: list[facts.Fact], located: Any) -> dict[str, list[int]]:
@@ -109,15 +140,14 @@ def means_of_pairs(products: np.ndarray, masks: dict[str, np.ndarray], counts: n
 
 
 def measure(
-    model: models.LanguageModel, tokens: int | None, layers: list[int] | None, source: str
+    model: models.LanguageModel, tokens: int | None, layers: list[int] | None, source: str, work: Work
 ) -> tuple[dict, dict[str, np.ndarray]]:
-    start = time.perf_counter()
     listed = facts.load("book")
+    chosen = [layer.index for layer in model.select(layers)]
+    before = read(model, listed, chosen, source, work)
     summed = moments.estimate(model, source, tokens=tokens, layers=layers)
-    say("moments", start)
-    before = read(model, listed, layers, source)
     found, m = before["keys"], len(listed)
-    located = {name: found[name].tokens for name in ("table", "subject alone", "prompts swapped")}
+    located = {name: before["tokens"][name] for name in ("table", "subject alone", "prompts swapped")}
     variants = subsets(listed, located["table"])
     pairs = {
         "no shared last token": ~nulls.same([x.token_id for x in located["table"]]),
@@ -128,38 +158,41 @@ def measure(
     masks, inside = categories(listed, before["prompts"], located)
     counts = np.random.default_rng(1).multinomial(m, np.full(m, 1 / m), size=200).astype(float)
     names = ["table", *nulls.WHITENED, *nulls.RAW, FROM_TEXT, WITH_SUBJECTS]
-    rows: dict[str, list] = {key: [] for key in ("table", "low", "high", "nulls", "without", "lists", "pairs", "norm")}
-    chosen = [layer.index for layer in model.select(layers)]
-    for layer in chosen:
+
+    def at(layer: int) -> dict[str, np.ndarray]:
         whitening = moments.Whitening(summed.second_moment(layer))
-        white = {name: whitening.whiten(K[layer]) for name, K in found.items()}
+        keys_here = {name: K[str(layer)].astype(np.float64) for name, K in found.items()}
+        white = {name: whitening.whiten(K) for name, K in keys_here.items()}
         Z, d_m = white["table"], whitening.d_m
         products = {name: z.T @ z for name, z in white.items()}
         G = products["table"]
-        rows["table"].append(nulls.of_products(G, d_m))
         drawn = nulls.resampled(G, d_m, RESAMPLES, np.random.default_rng(2))
         low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
-        rows["low"].append(low)
-        rows["high"].append(high)
-        rows["norm"].append(np.sqrt(np.diag(G)))
         of_seeds = []
         for seed in range(SEEDS):
             rng = np.random.default_rng([seed, layer])
             drawn_keys = [null(Z, rng) for null in nulls.WHITENED.values()]
-            drawn_keys += [whitening.whiten(null(found["table"][layer], rng)) for null in nulls.RAW.values()]
+            drawn_keys += [whitening.whiten(null(keys_here["table"], rng)) for null in nulls.RAW.values()]
             each = [nulls.of_products(z.T @ z, d_m) for z in drawn_keys]
             for name in (f"{FROM_TEXT} {seed}", f"{WITH_SUBJECTS} {seed}"):
                 each.append(nulls.of_products(products[name], d_m, before["keep"][name]))
             of_seeds.append(each)
-        rows["nulls"].append(np.array(of_seeds).swapaxes(0, 1))
         without = [nulls.of_products(G[np.ix_(i, i)], d_m) for i in variants.values()]
-        rows["without"].append([*without, *(nulls.of_products(G, d_m, keep) for keep in pairs.values())])
+        without += [nulls.of_products(G, d_m, keep) for keep in pairs.values()]
         lists = [nulls.subsampled(G, d_m, n, LISTS, np.random.default_rng([3, n])) for n in SIZES if n <= m]
-        rows["lists"].append(lists)
-        readings = [means_of_pairs(products[name], masks, counts) for name in located]
-        rows["pairs"].append(readings)
-        say(f"layer {layer}", start)
-    arrays = {name: np.array(value) for name, value in rows.items()}
+        return {
+            "table": nulls.of_products(G, d_m),
+            "low": low,
+            "high": high,
+            "norm": np.sqrt(np.diag(G)),
+            "nulls": np.array(of_seeds).swapaxes(0, 1),
+            "without": np.array(without),
+            "lists": np.array(lists),
+            "pairs": np.array([means_of_pairs(products[name], masks, counts) for name in located]),
+        }
+
+    rows = [work.part(f"layer {layer}", lambda layer=layer: at(layer)) for layer in chosen]
+    arrays = {name: np.array([row[name] for row in rows]) for name in rows[0]}
     lists = arrays.pop("lists")  # (layers, sizes, lists, 2, statistics)
     arrays["lists"] = np.quantile(lists, QUANTILES, axis=2)  # (quantiles, layers, sizes, 2, statistics)
     data = {
@@ -188,7 +221,6 @@ def measure(
         "facts": {"source": "book", "sha256": facts.fingerprint("book"), "count": m, "compared": int(inside.sum())},
         "model": {"name": model.name, "sha256": model.sha256, "architecture": type(model.model).__name__},
         "dtype": str(model.dtype).removeprefix("torch."),
-        "seconds": round(time.perf_counter() - start, 1),
     }
     return data, {name: array.astype(np.float32) for name, array in arrays.items()}
 
@@ -217,10 +249,12 @@ def main() -> int:
     parser.add_argument("--text", default="book")
     parser.add_argument("--tokens", type=int, default=102_400)
     parser.add_argument("--layers", type=int, nargs="+")
+    parser.add_argument("--work", type=Path, help="keep finished parts here, and go on from those that are there")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     model = models.load(arguments.model)
-    data, arrays = measure(model, arguments.tokens, arguments.layers, arguments.text)
+    work = Work(arguments.work)
+    data, arrays = measure(model, arguments.tokens, arguments.layers, arguments.text, work)
     command = f"python benchmarks/make_nulls.py {arguments.model}"
     if arguments.text != "book":
         command += f" --text {arguments.text}"
@@ -230,7 +264,7 @@ def main() -> int:
         command += f" --layers {' '.join(map(str, arguments.layers))}"
     data["provenance"] = records.provenance(command=f"{command} --out {arguments.out}", seed=0, device=model.device)
     records.write(arguments.out, data, arrays)
-    print(f"{arguments.out}: {data['seconds']} s", file=sys.stderr)
+    print(f"{arguments.out}: {time.perf_counter() - work.start:.0f} s", file=sys.stderr)
     return 0
 
 
