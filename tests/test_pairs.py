@@ -252,3 +252,43 @@ def test_stacks_and_names_come_from_the_record(record, known):
     off = matrices[3][~np.eye(128, dtype=bool)]
     assert there == off.max()
     assert np.array_equal(pairs.larger(matrices[3])[[i, j], [j, i]], [there, there])
+
+
+def test_logistic_finds_the_maximum_of_the_likelihood():
+    from scipy.optimize import minimize
+
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((400, 2))
+    y = (rng.random(400) < 1 / (1 + np.exp(-(X @ [1.0, -0.5] - 1)))).astype(float)
+    w = rng.integers(0, 4, 400).astype(float)
+    with_one = np.column_stack([np.ones(400), X])
+
+    def loss(b):
+        z = with_one @ b
+        return (w * (np.logaddexp(0, z) - y * z)).sum()
+
+    assert np.allclose(pairs.logistic(X, y, w), minimize(loss, np.zeros(3), tol=1e-10).x, atol=2e-4)
+    repeated = np.repeat(np.arange(400), w.astype(int))
+    assert np.allclose(pairs.logistic(X, y, w), pairs.logistic(X[repeated], y[repeated]), atol=1e-6)
+
+
+def test_logistic_survives_separation_and_refuses_a_constant():
+    x = np.linspace(-1, 1, 50)[:, None]
+    assert np.isfinite(pairs.logistic(x, (x[:, 0] > 0).astype(float))).all()
+    with pytest.raises(UserError, match="all alike"):
+        pairs.logistic(x, np.ones(50))
+
+
+def test_drawing_edits_and_partners_covers_the_truth_where_both_have_effects():
+    """Mean of a_i + b_j: the interval is as wide as the two effects make it, wider than cells alone would have it."""
+    rng = np.random.default_rng(0)
+    table = rng.standard_normal(40)[:, None] + rng.standard_normal(60)
+    drawn = pairs.over_both(lambda w: (w * table).sum() / w.sum(), 40, 60, resamples=1000)
+    assert drawn.std() == pytest.approx(np.sqrt(1 / 40 + 1 / 60), rel=0.25)
+
+    def refuses_half(w):
+        if w[0, 0] == 0:
+            raise UserError("not defined")
+        return w[0, 0]
+
+    assert 0 < len(pairs.over_both(refuses_half, 4, 4, resamples=200)) < 200

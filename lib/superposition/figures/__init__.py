@@ -19,6 +19,14 @@ from superposition.figures.nulls import (
     tails_without_meaning,
     words_or_relation,
 )
+from superposition.figures.scaling import before_training, law_of_one_pair, models_by_depth, models_by_width
+from superposition.figures.pairs import (
+    by_overlap,
+    effects,
+    relation_by_wording,
+    shares_by_depth,
+    strongest_by_depth,
+)
 from superposition.figures.toy_transformer import (
     edited_lives,
     forecasts_and_falls,
@@ -42,7 +50,9 @@ from superposition.figures.toys import (
 
 __all__ = [
     "angles",
+    "before_training",
     "by_depth",
+    "by_overlap",
     "capacity",
     "confounds_by_depth",
     "crowding",
@@ -51,6 +61,7 @@ __all__ = [
     "dimensionality_steps",
     "earlier_edits",
     "edited_lives",
+    "effects",
     "feature_planes",
     "features_by_sparsity",
     "forecasts_and_falls",
@@ -59,8 +70,11 @@ __all__ = [
     "heatmaps",
     "interval",
     "keys_that_fit",
+    "law_of_one_pair",
     "lifetimes",
     "lists_by_size",
+    "models_by_depth",
+    "models_by_width",
     "needed_and_found",
     "null_spread",
     "nulls_by_depth",
@@ -69,9 +83,12 @@ __all__ = [
     "price_of_exactness",
     "reach_of_an_edit",
     "recall_against_load",
+    "relation_by_wording",
+    "shares_by_depth",
     "shares_of_others",
     "solids",
     "staircase",
+    "strongest_by_depth",
     "tails_by_history",
     "tails_by_width",
     "tails_without_meaning",
