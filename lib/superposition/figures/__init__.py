@@ -19,7 +19,6 @@ from superposition.figures.nulls import (
     tails_without_meaning,
     words_or_relation,
 )
-from superposition.figures.scaling import before_training, law_of_one_pair, models_by_depth, models_by_width
 from superposition.figures.pairs import (
     by_overlap,
     effects,
@@ -27,6 +26,7 @@ from superposition.figures.pairs import (
     shares_by_depth,
     strongest_by_depth,
 )
+from superposition.figures.scaling import before_training, law_of_one_pair, models_by_depth, models_by_width
 from superposition.figures.toy_transformer import (
     edited_lives,
     forecasts_and_falls,
