@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from superposition import console, editing, evaluation, facts, files, keys, models, moments, records, values
+from superposition.errors import UserError
 from superposition.facts import Fact
 from superposition.memory import LinearMemory
 
@@ -108,12 +109,12 @@ def singles(
     found = values.targets(model, edits, layer, SETTINGS, batch=8)
     cpu = (time.process_time() - cpu) / len(edits)
     rows = []
-    before = [evaluation.evaluate(model, [fact], neighbours=4) for fact in edits]
+    before = [evaluation.evaluate(model, [fact], neighbours=3) for fact in edits]
     for i, fact in enumerate(edits):
         editor.memory = LinearMemory(editor.W_0, factor)
         with editing.preserved(model):
             editor.store(found[i])
-            after = evaluation.evaluate(model, [fact], neighbours=4)
+            after = evaluation.evaluate(model, [fact], neighbours=3)
             k = found.keys[:, i]
             row = {
                 "subject": fact.subject,
@@ -176,12 +177,16 @@ def single(options: argparse.Namespace, command: str) -> None:
             done["sweep"][str(layer)] = singles(model, layer, summed.second_moment(layer), sweep, windows, 0)
             keep()
             print("layer", layer, {k: v["share"] for k, v in summary(done["sweep"][str(layer)]).items()}, flush=True)
-    if "edits" not in done:
-        chosen = parts["known"][: options.count]
-        done["edits"] = singles(model, options.layer, summed.second_moment(options.layer), chosen, windows, 25)
+    C = summed.second_moment(options.layer)
+    chosen = parts["known"][: options.count]
+    edits = done.setdefault("edits", [])
+    if "perplexity_before" not in done:
         done["perplexity_before"] = evaluation.perplexity(model, windows)
+    while len(edits) < len(chosen):
+        group = chosen[len(edits) : len(edits) + 20]
+        edits += singles(model, options.layer, C, group, windows, with_text=4)
         keep()
-        print({k: v["share"] for k, v in summary(done["edits"]).items()}, flush=True)
+        print(len(edits), {k: v["share"] for k, v in summary(edits).items()}, flush=True)
     for fact in parts["known"][: options.traced]:
         if fact.text not in done["trace"]:
             one = {
@@ -281,7 +286,16 @@ def lead_together(
         n = min(one["editor"].n_edits for one in going)
         now = [one for one in going if one["editor"].n_edits == n]
         cpu = time.process_time()
-        editing.edit_side_by_side([one["editor"] for one in now], [one["edits"][n] for one in now])
+        try:
+            editing.edit_side_by_side([one["editor"] for one in now], [one["edits"][n] for one in now])
+        except UserError as error:  # a life that cannot go on ends; the others go on without it
+            if len(now) == 1:
+                now[0]["edits"] = now[0]["edits"][:n]
+                print(now[0]["path"].stem, "ends after", n, error, flush=True)
+                continue
+            for one in now:
+                _alone(one, n)
+            now = [one for one in now if one["editor"].n_edits == n + 1]
         cpu = (time.process_time() - cpu) / len(now)
         for one in now:
             one["cpu"] += cpu
@@ -295,6 +309,14 @@ def lead_together(
         if (n + 1) % 10 == 0:
             for one in now:
                 save(one)
+
+
+def _alone(life: dict[str, Any], n: int) -> None:
+    try:
+        editing.edit_side_by_side([life["editor"]], [life["edits"][n]])
+    except UserError as error:
+        life["edits"] = life["edits"][:n]
+        print(life["path"].stem, "ends after", n, error, flush=True)
 
 
 def told(life: dict[str, Any]) -> str:
@@ -431,10 +453,10 @@ def main() -> int:
     parser.add_argument("--tokens", type=int, default=TOKENS, help="of the text that C comes from")
     parser.add_argument("--layer", type=int, default=LAYER)
     parser.add_argument("--work", type=Path, default=Path("_build/edits"), help="states of unfinished runs")
-    parser.add_argument("--layers", type=int, nargs="+", default=[0, 3, 6, 9, 12, 16, 20, 24, 28], help="of the sweep")
-    parser.add_argument("--sweep", type=int, default=20, help="facts of the sweep")
+    parser.add_argument("--layers", type=int, nargs="+", default=[0, 3, 6, 9, 12, 18, 24], help="of the sweep")
+    parser.add_argument("--sweep", type=int, default=16, help="facts of the sweep")
     parser.add_argument("--count", type=int, default=120, help="single edits")
-    parser.add_argument("--traced", type=int, default=12, help="facts traced")
+    parser.add_argument("--traced", type=int, default=10, help="facts traced")
     parser.add_argument("--lives", nargs="*", default=["together", "alone"], choices=["together", "alone"])
     options = parser.parse_args()
     command = "python benchmarks/make_edits.py " + shlex.join(sys.argv[1:])

@@ -1,5 +1,7 @@
 """Evaluation against a naive loop: one text a forward pass, all logits, greedy decoding step by step."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -132,6 +134,10 @@ def test_edits_are_judged_by_comparison_and_exactly():
     fewer = evaluation.evaluate(lm, listed, paraphrases=1, neighbours=2)
     assert (fewer["paraphrase_success"]["n"], fewer["neighbourhood_success"]["n"]) == (1, 2)
     assert evaluation.evaluate(lm, listed, paraphrases=0)["paraphrase_exact"]["n"] == 0
+    nameless = [replace(f, target_true=None) for f in listed]
+    alone = evaluation.evaluate(lm, [listed[0], nameless[1]])
+    assert (alone["success"]["n"], alone["exact"]["n"], alone["neighbourhood_success"]["n"]) == (1, 2, 0)
+    assert alone["log_true"][1] is None and alone["paraphrase_exact"] == found["paraphrase_exact"]
 
 
 def test_bystanders():

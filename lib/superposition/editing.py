@@ -57,6 +57,10 @@ METHODS: dict[str, int] = {
 }
 
 
+#: After how many edits a state is written, checkpoints apart.
+SAVE_EVERY = 20
+
+
 @dataclass(frozen=True)
 class Write:
     """Every hyperparameter of the writing step.
@@ -457,7 +461,7 @@ def run(
             reached = any(before < mark <= editor.n_edits for mark in marks)
             if reached and examine:
                 done.results.append({"edits": editor.n_edits} | examine(editor, editor.n_edits))
-            if state is not None and (reached or editor.n_edits - last_saved >= 20):
+            if state is not None and (reached or editor.n_edits - last_saved >= SAVE_EVERY):
                 _save(state, recipe, done)
                 last_saved = editor.n_edits
             bar.update(editor.n_edits - before)

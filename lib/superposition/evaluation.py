@@ -502,7 +502,7 @@ def evaluate(
     Parameters
     ----------
     edits : sequence of Fact
-        With ``target_new`` and ``target_true``.
+        With ``target_new``. Those without ``target_true`` are left out where the two are compared.
     paraphrases, neighbours : int, optional
         How many prompts of each kind to ask for an edit; all by default.
 
@@ -511,7 +511,8 @@ def evaluate(
     dict
         ``success`` (new above true), ``exact`` (greedy decoding gives the new object), the same two for
         ``paraphrase_…``; ``neighbourhood_success`` (true above new), ``neighbourhood_exact`` (greedy decoding gives the
-        true object): each a :func:`share`. And lists by edit: ``log_new``, ``log_true``, ``hit`` (exact).
+        true object): each a :func:`share`. And lists by edit: ``log_new``, ``log_true`` (None without a true object),
+        ``hit`` (exact).
 
     Raises
     ------
@@ -519,8 +520,8 @@ def evaluate(
         An edit lacks an object; and as :func:`score`.
     """
     for fact in edits:
-        if fact.target_new is None or fact.target_true is None:
-            raise UserError(f"The edit {fact.text!r} needs target_new and target_true: give both.")
+        if fact.target_new is None:
+            raise UserError(f"The edit {fact.text!r} has no target_new: say what the model shall answer.")
     prompts = [
         (kind, i, prompt)
         for i, fact in enumerate(edits)
@@ -531,21 +532,25 @@ def evaluate(
         )
     ]
     texts = [prompt for _, _, prompt in prompts]
-    new = [str(edits[i].target_new) for _, i, _ in prompts]
-    true = [str(edits[i].target_true) for _, i, _ in prompts]
-    found = score(model, texts * 2, new + true, batch=batch)
+    of = np.array([i for _, i, _ in prompts])
+    compared = np.array([fact.target_true is not None for fact in edits])[of]
+    new = [str(edits[i].target_new) for i in of]
+    true = [edits[i].target_true or edits[i].target_new for i in of]
+    found = score(model, texts * 2, [*new, *map(str, true)], batch=batch)
     log_new, log_true = found.log_probability[: len(texts)], found.log_probability[len(texts) :]
     exact_new, exact_true = found.exact[: len(texts)], found.exact[len(texts) :]
     result: dict[str, Any] = {}
     for kind in ("", "paraphrase_", "neighbourhood_"):
-        rows = [row for row, (of, _, _) in enumerate(prompts) if of == kind]
-        beyond = log_new[rows] > log_true[rows] if kind != "neighbourhood_" else log_true[rows] > log_new[rows]
-        result[f"{kind}success"] = share(beyond)
-        result[f"{kind}exact"] = share((exact_new if kind != "neighbourhood_" else exact_true)[rows])
-    own = [row for row, (of, _, _) in enumerate(prompts) if of == ""]
+        rows = np.array([one == kind for one, _, _ in prompts])
+        beyond, exact = log_new > log_true, exact_new
+        if kind == "neighbourhood_":
+            rows, beyond, exact = rows & compared, log_true > log_new, exact_true
+        result[f"{kind}success"] = share(beyond[rows & compared])
+        result[f"{kind}exact"] = share(exact[rows])
+    own = [row for row, (kind, _, _) in enumerate(prompts) if kind == ""]
     return result | {
         "log_new": log_new[own].tolist(),
-        "log_true": log_true[own].tolist(),
+        "log_true": [float(log_true[row]) if compared[row] else None for row in own],
         "hit": exact_new[own].tolist(),
     }
 

@@ -1,0 +1,186 @@
+"""Plots of edits on a real model: layers and tracing, single edits, lives of two hundred (chapters 15 and 16)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
+
+from superposition.figures.style import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, STYLE, VERMILION, canvas
+from superposition.records import Record
+
+#: Colour, dash and name of a life's method.
+_LIVES = {
+    "rome": (BLUE, "-", "ROME"),
+    "memit": (SKY, "-", "MEMIT, one at a time"),
+    "memit batch 20": (SKY, "--", "MEMIT, twenty at a time"),
+    "rls-soft": (PURPLE, "-", "RLS, soft"),
+    "rls-hard": (PURPLE, "--", "RLS, hard"),
+    "alphaedit": (GREEN, "-", "AlphaEdit"),
+    "ft": (VERMILION, "-", "fine-tuning"),
+}
+
+
+def _shares(axis: Axes, x: Sequence[float], shares: Sequence[dict[str, Any]], label: str, **style: Any) -> None:
+    """A curve of shares with their 95 % intervals."""
+    middle = [one["share"] for one in shares]
+    axis.plot(x, middle, label=label, markersize=4, **style)
+    axis.fill_between(
+        x,
+        [one["low"] for one in shares],
+        [one["high"] for one in shares],
+        color=style["color"],
+        alpha=0.15,
+        linewidth=0,
+    )
+
+
+def sweep_of_layers(record: Record) -> Figure:
+    """Left: what single edits achieve, by layer. Right: how far the target value lies from the recalled one."""
+    layers = sorted(map(int, record["sweep"]))
+    rows = [record["sweep"][str(layer)] for layer in layers]
+    with mpl.rc_context(STYLE):
+        figure, (left, right) = (lambda f, a: (f, a[0]))(*canvas(1, 2, height=3.2, width_ratios=[1.6, 1]))
+        for name, colour, marker, words in (
+            ("exact", BLUE, "o", "the prompt"),
+            ("paraphrase_exact", ORANGE, "s", "paraphrases"),
+            ("neighbourhood_exact", GREEN, "^", "neighbours (true object)"),
+        ):
+            _shares(left, layers, [row[name] for row in rows], words, color=colour, marker=marker)
+        left.set(xlabel="layer", ylabel="answered as wanted", ylim=(-0.02, 1.04), title="exact match")
+        left.legend(loc="lower left")
+        right.plot(layers, [row["shift_over_recalled"] for row in rows], "o-", color=BLACK, markersize=4)
+        right.set(xlabel="layer", ylabel=r"$\|\delta\| \,/\, \|W k\|$", title="size of the shift", ylim=(0, None))
+    return figure
+
+
+def traced(record: Record) -> Figure:
+    """How much of the fact returns, by layer, when the clean run's state (left) or MLP output (right) is put back."""
+    facts = list(record["trace"].values())
+    with mpl.rc_context(STYLE):
+        figure, axes = canvas(1, 2, height=3.1, sharey=True)
+        for axis, kind, title in (
+            (axes[0, 0], "state", "state put back"),
+            (axes[0, 1], "mlp", "MLP outputs put back"),
+        ):
+            layers = facts[0][kind]["layers"]
+            for place, (words, colour, marker) in enumerate(
+                (
+                    ("last token of the subject", BLUE, "o"),
+                    ("the token after it", ORANGE, "s"),
+                    ("last token of the prompt", GREEN, "^"),
+                )
+            ):
+                effect = np.array([np.array(one[kind]["restored"][place]) - one[kind]["corrupted"] for one in facts])
+                middle, error = effect.mean(0), effect.std(0, ddof=1) / np.sqrt(len(effect))
+                axis.plot(layers, middle, color=colour, marker=marker, markersize=3.5, label=words)
+                axis.fill_between(
+                    layers, middle - 1.96 * error, middle + 1.96 * error, color=colour, alpha=0.15, linewidth=0
+                )
+            axis.axhline(0, color="#888888", linewidth=0.8)
+            axis.set(xlabel="layer", title=title)
+        axes[0, 0].set_ylabel("probability that returns")
+        axes[0, 0].legend()
+    return figure
+
+
+def before_and_after(record: Record) -> Figure:
+    """Probability of the new object against that of the true one, before and after each single edit."""
+    rows = record["edits"]
+    with mpl.rc_context(STYLE):
+        figure, axes = canvas(1, 2, height=3.3, sharex=True, sharey=True)
+        for axis, when in zip(axes[0], ("before", "after"), strict=True):
+            true, new = (np.array([row[when][name] for row in rows]) for name in ("log_true", "log_new"))
+            axis.scatter(true, new, s=14, color=BLUE, alpha=0.7, linewidth=0)
+            axis.axline((0, 0), slope=1, color="#888888", linewidth=0.9, linestyle="--")
+            axis.set(xlabel="log P(true object)", title=f"{when} the edit")
+        axes[0, 0].set_ylabel("log P(new object)")
+    return figure
+
+
+def _points(life: dict[str, Any], *path: str) -> tuple[list[int], list[Any]]:
+    """Edits and values of a life's checkpoints that have the value."""
+    found = []
+    for result in life["results"]:
+        value: Any = result
+        for name in path:
+            value = value.get(name) if isinstance(value, dict) else None
+        if value is not None:
+            found.append((result["edits"], value))
+    return [n for n, _ in found], [value for _, value in found]
+
+
+def lives(record: Record) -> Figure:
+    """Six measures of every method's life against the number of edits."""
+    panels = (
+        (("new", "exact", "share"), "last edits, exact match", None),
+        (("old", "exact", "share"), "older edits, exact match", None),
+        (("old", "paraphrase_exact", "share"), "older edits, paraphrases", None),
+        (("untouched_exact", "share"), "untouched facts, exact match", "untouched_exact"),
+        (("perplexity",), "perplexity of plain text", "perplexity"),
+        (("drift",), r"$\|W_n - W_0\| \,/\, \|W_0\|$", None),
+    )
+    with mpl.rc_context(STYLE):
+        figure, axes = canvas(2, 3, height=5.0, sharex=True)
+        for axis, (path, title, start) in zip(axes.flat, panels, strict=True):
+            for name, (colour, dash, words) in _LIVES.items():
+                if name not in record["lives"]:
+                    continue
+                n, values = _points(record["lives"][name], *path)
+                axis.plot(n, values, color=colour, linestyle=dash, marker=".", markersize=5, linewidth=1.5, label=words)
+            if start is not None:
+                value = record["start"][start]
+                axis.axhline(value["share"] if isinstance(value, dict) else value, color="#888888", linewidth=0.8)
+            axis.set_title(title, fontsize=9.5)
+            if path[-1] == "share":
+                axis.set_ylim(-0.03, 1.05)
+            else:
+                axis.set_yscale("log")
+                axis.yaxis.set_minor_formatter(NullFormatter())
+        for axis in axes[1]:
+            axis.set_xlabel("edits n")
+        handles, labels = axes[0, 0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=4)
+    return figure
+
+
+def growth_on_a_layer(record: Record, names: Sequence[str]) -> Figure:
+    """Mean norm of the interference on untouched keys, after every edit, on two logarithmic axes."""
+    with mpl.rc_context(STYLE):
+        figure, axes = canvas(1, 2, height=3.3)
+        for name in names:
+            colour, dash, words = _LIVES[name]
+            norms = record.arrays[f"{name}/interference"].mean(1)
+            residual = record.arrays[f"{name}/residual"]
+            n = np.arange(1, len(norms) + 1)
+            axes[0, 0].plot(n, norms, color=colour, linestyle=dash, label=words)
+            smooth = np.convolve(residual, np.ones(10) / 10, mode="valid")
+            axes[0, 1].plot(n[9:], smooth, color=colour, linestyle=dash)
+        top = record.arrays[f"{names[0]}/interference"].mean(1)
+        n = np.arange(1, len(top) + 1)
+        axes[0, 0].plot(n, top[0] * n, color="#888888", linewidth=0.9, linestyle=":", label="linear growth")
+        axes[0, 0].set(xscale="log", yscale="log", xlabel="edits n", ylabel=r"mean $\|\Delta_o[:, j]\|$")
+        axes[0, 0].legend(fontsize=8)
+        axes[0, 1].set(xlabel="edits n", ylabel=r"$\|\delta(v_n)\|$, mean of ten", ylim=(0, None))
+    return figure
+
+
+def suffering_by_age(record: Record, names: Sequence[str]) -> Figure:
+    """Norm of what later edits did to edit j, against j: each edit a dot, means of ten as a line."""
+    with mpl.rc_context(STYLE):
+        figure, axes = canvas(1, len(names), height=3.0)
+        for axis, name in zip(axes[0], names, strict=True):
+            colour, _, words = _LIVES[name]
+            norms = record.arrays[f"{name}/on_edits"]
+            j = np.arange(1, len(norms) + 1)
+            axis.scatter(j, norms, s=9, color=colour, alpha=0.45, linewidth=0)
+            ten = len(norms) // 10 * 10
+            axis.plot(j[:ten].reshape(-1, 10).mean(1), norms[:ten].reshape(-1, 10).mean(1), color=BLACK, linewidth=1.5)
+            axis.set(xlabel="edit j", title=words, ylim=(0, None))
+        axes[0, 0].set_ylabel(r"$\|\Delta_e[:, j]\|$")
+    return figure
