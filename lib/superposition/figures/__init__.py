@@ -1,6 +1,14 @@
 """Every plot of the book, by part: functions of records and arrays that return a Matplotlib figure."""
 
 from superposition.figures.derivation import recall_against_load, shares_of_others, staircase, touching_ellipse
+from superposition.figures.editing import (
+    before_and_after,
+    growth_on_a_layer,
+    lives,
+    suffering_by_age,
+    sweep_of_layers,
+    traced,
+)
 from superposition.figures.geometry import (
     capacity,
     damage_around,
@@ -50,6 +58,7 @@ from superposition.figures.toys import (
 
 __all__ = [
     "angles",
+    "before_and_after",
     "before_training",
     "by_depth",
     "by_overlap",
@@ -67,12 +76,14 @@ __all__ = [
     "forecasts_and_falls",
     "forgetting_curves",
     "growth",
+    "growth_on_a_layer",
     "heatmaps",
     "interval",
     "keys_that_fit",
     "law_of_one_pair",
     "lifetimes",
     "lists_by_size",
+    "lives",
     "models_by_depth",
     "models_by_width",
     "needed_and_found",
@@ -89,10 +100,13 @@ __all__ = [
     "solids",
     "staircase",
     "strongest_by_depth",
+    "suffering_by_age",
+    "sweep_of_layers",
     "tails_by_history",
     "tails_by_width",
     "tails_without_meaning",
     "touching_ellipse",
+    "traced",
     "transfers",
     "whitened_plane",
     "words_or_relation",
