@@ -18,7 +18,7 @@ from scipy import stats
 from superposition import facts, files, keys, models, moments, nulls, overlap, records, text
 
 SIZES = (32, 64, 128, 256, 400)
-SEEDS, RESAMPLES, LISTS = 3, 80, 40
+SEEDS, RESAMPLES, LISTS = 3, 50, 40
 FIRST = 128  # as many facts as the paper takes
 FROM_TEXT, WITH_SUBJECTS = "tokens of text", "random subjects"
 STRANGERS = "no position 0, no shared last token"
