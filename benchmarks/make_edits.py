@@ -159,6 +159,21 @@ def summary(rows: Sequence[dict[str, Any]], when: str = "after") -> dict[str, An
     }
 
 
+def tell(model: models.LanguageModel, layer: int, C: np.ndarray, edits: Sequence[Fact]) -> list[dict[str, str]]:
+    """What the model writes after a prompt, before the edit of it and after, by greedy decoding."""
+    rows = []
+    for fact in edits:
+        row = {"subject": fact.subject, "prompt": fact.text, "true": fact.target_true, "new": fact.target_new}
+        row["before"] = evaluation.generate(model, fact.text, 14)
+        with editing.preserved(model):
+            editing.run(model, [fact], "rome", layer=layer, C=C, settings=SETTINGS)
+            row["after"] = evaluation.generate(model, fact.text, 14)
+            row["essence"] = evaluation.generate(model, f"{fact.subject} is", 14)
+        row["essence_before"] = evaluation.generate(model, f"{fact.subject} is", 14)
+        rows.append(row)
+    return rows
+
+
 def single(options: argparse.Namespace, command: str) -> None:
     began = time.perf_counter()
     model = models.load(options.model)
@@ -195,8 +210,12 @@ def single(options: argparse.Namespace, command: str) -> None:
             }
             done["trace"][fact.text] = one
             keep()
+    if "told" not in done:
+        done["told"] = tell(model, options.layer, C, chosen[:8])
+        keep()
     data = about(model, "single edits", command, began, summed) | {
         "layer": options.layer,
+        "told": done["told"],
         "counts": parts["counts"],
         "sinks": [fact.subject for fact in parts["sinks"]],
         "sweep": {
