@@ -1,6 +1,6 @@
 """Make the records of the chapters on forecasts, causes and cures: lives of ROME, forecast before they begin.
 
-python benchmarks/make_forecasts.py {forecasts,causes} --model smollm2 --layers 6 12 --out book/records/NAME.json
+python benchmarks/make_forecasts.py {forecasts,causes} --runs smollm2:6 smollm2:12 --out book/records/NAME.json
 
 What takes long (target values, the lives themselves) is kept in the user's cache edit by edit; run again, an
 interrupted run goes on where it stopped.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import shlex
 import sys
 import time
@@ -26,6 +27,9 @@ from superposition.forecast import Reading
 from superposition.memory import LinearMemory
 
 EDITS, POOL, CHOSEN, LOOKS, TOKENS = 60, 100, 40, (15, 30, 60), 102_400
+
+#: Raise it when an arm's name comes to mean something else: arms are kept in the cache under it.
+ARMS_VERSION = 1
 
 
 def say(what: str, start: float = time.perf_counter()) -> None:
@@ -140,7 +144,7 @@ def live(
 
 def sources(lm: models.LanguageModel, layer: int, tokens: int = TOKENS) -> moments.Whitening:
     """The factor of C at a layer, from the book's text."""
-    return moments.Whitening(moments.estimate(lm, "book", tokens=tokens).second_moment(layer))
+    return moments.Whitening(moments.estimate(lm, "book", tokens=tokens, layers=[layer]).second_moment(layer))
 
 
 def forecast_layer(lm: models.LanguageModel, layer: int) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -181,7 +185,8 @@ def forecast_layer(lm: models.LanguageModel, layer: int) -> tuple[dict[str, Any]
     row = {"layer": layer, "watched": len(watched), "looks": rows, "probability": probability}
     row |= {"delta": delta.tolist(), "delta_alone": np.linalg.norm(targets.shifts, axis=0).tolist()}
     row |= {"probability_alone": targets.probability.tolist(), "seconds": round(time.perf_counter() - start, 1)}
-    arrays["shifts"] = targets.shifts.astype(np.float32)
+    arrays |= {"residuals": replayed.residuals, "directions": replayed.directions}
+    arrays |= {"edit keys": targets.keys, "residuals in a row": memory.residuals}
     return row, arrays
 
 
@@ -220,11 +225,15 @@ class Arms:
         self.before = forecast.ask(lm, self.reading)
         asked = [Fact(f.subject, f.prompt, target_true=f.target_new) for f in edits]
         self.edited = forecast.read(lm, asked, layer, passes=False)
-        self.rows: dict[str, dict[str, Any]] = {}
-        self.falls: dict[str, np.ndarray] = {}
+        self.store = Store("arms", ARMS_VERSION, lm.digest(), layer, values.Settings(), TOKENS, EDITS, POOL, CHOSEN)
+        kept = self.store.load()
+        self.rows: dict[str, dict[str, Any]] = json.loads(str(kept["rows"])) if kept else {}
+        self.falls = dict(zip(self.rows, kept["falls"], strict=True)) if kept else {}
 
     def add(self, name: str, delta: np.ndarray, M: np.ndarray, place: str = "all", own: Sequence[int] = ()) -> float:
-        """Run an arm; ``own`` are the edits (rows of ``edits``) that it writes, asked too if there are any."""
+        """Run an arm, unless it is kept; the edits that it writes, ``own`` by number, are asked too if given."""
+        if name in self.rows:
+            return self.rows[name]["fall"]
         part = forecast.shares(M, self.reading.keys)
         mask = self.reading.mask(place)
         said = forecast.ask(self.lm, self.reading, forecast.drift(delta, part) * mask[:, :, None])
@@ -246,6 +255,7 @@ class Arms:
             there = forecast.drift(delta, forecast.shares(M, asked.keys))
             row["held"] = float(forecast.ask(self.lm, asked, there).exact.mean())
         self.rows[name], self.falls[name] = row, fall
+        self.store.save(rows=np.array(json.dumps(self.rows)), falls=np.array(list(self.falls.values())))
         say(f"layer {self.layer}, {name}: fall {row['fall']:.3f}, norm {row['norm']:.1f}")
         return row["fall"]
 
@@ -276,7 +286,7 @@ def choose_by_overlap(crowd: np.ndarray, count: int, tilt: float, rng: np.random
     return rng.choice(len(crowd), size=count, replace=False, p=weight / weight.sum())
 
 
-def causes_layer(lm: models.LanguageModel, layer: int, draws: int = 5) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def causes_layer(lm: models.LanguageModel, layer: int, draws: int = 3) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Arms that change one thing and hold the rest: which edits, where they point, how long they are, in what order."""
     start = time.perf_counter()
     pool, watched = choose(lm)
@@ -326,13 +336,15 @@ def causes_layer(lm: models.LanguageModel, layer: int, draws: int = 5) -> tuple[
         arms.add(rule, other.residuals, other.directions, own=first)
         arms.add(f"{rule}, same norm", at_norm(other.residuals, other.directions, norm), other.directions)
     own = forecast.shares(forecast.directions(targets.keys, C), arms.reading.keys)
-    crowd = (own**2).sum((1, 2)) * np.linalg.norm(targets.shifts, axis=0) ** 2
-    for draw, tilt in enumerate(np.linspace(-6, 6, 4 * draws)):
-        chosen = choose_by_overlap(crowd, EDITS, tilt, rng)
+    crowd = (own**2).sum((1, 2))
+    usual = replay(W, C, targets, first[:CHOSEN])
+    norm = _norm(usual.residuals, usual.directions)
+    for draw, tilt in enumerate(np.linspace(-6, 6, 16)):
+        chosen = choose_by_overlap(crowd, CHOSEN, tilt, rng)
         other = replay(W, C, targets, chosen)
         scaled = at_norm(other.residuals, other.directions, norm)
         arms.add(f"drawn {draw}", scaled, other.directions)
-    for name, chosen in (("least", np.argsort(crowd)[:EDITS]), ("most", np.argsort(-crowd)[:EDITS])):
+    for name, chosen in (("least", np.argsort(crowd)[:CHOSEN]), ("most", np.argsort(-crowd)[:CHOSEN])):
         other = replay(W, C, targets, rng.permutation(chosen))
         arms.add(f"{name} overlapping", other.residuals, other.directions, own=chosen)
         scaled = at_norm(other.residuals, other.directions, norm)
@@ -355,39 +367,54 @@ def rounded(value: Any) -> Any:
     return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
+#: Arrays that a record keeps of its first run at most: with them a chapter can put the drift in again.
+ONCE, KEPT_ONCE = (
+    ("directions", "residuals", "edit keys", "residuals in a row"),
+    ("directions", "residuals"),
+)
+#: Raise one when what it computes changes: what is finished is kept in the cache under it.
+VERSIONS = {"forecasts": 1, "causes": 1}
 KINDS = {"forecasts": forecast_layer, "causes": causes_layer}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("which", choices=KINDS)
-    parser.add_argument("--model", default="smollm2")
-    parser.add_argument("--layers", type=int, nargs="+", required=True)
+    parser.add_argument("--runs", nargs="+", required=True, metavar="MODEL:LAYER", help="the first one's drift is kept")
     parser.add_argument("--out", type=Path, required=True)
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    start = time.perf_counter()
-    lm = models.load(asked.model, device="cpu")
-    edits, watched = choose(lm)
-    rows, arrays = [], {}
-    for layer in asked.layers:
-        row, found = KINDS[asked.which](lm, layer)
-        rows.append(row)
+    rows, arrays, chosen, name, lm = [], {}, {}, "", None
+    for turn, (wanted, layer) in enumerate(run.split(":") for run in asked.runs):
+        if wanted != name:
+            name, lm = wanted, models.load(wanted, device="cpu")
+            edits, watched = choose(lm)
+            chosen[name] = {
+                "edits": [[f.subject, f.relation, f.target_new] for f in edits],
+                "watched": [[f.subject, f.relation] for f in watched],
+            }
+        store = Store(asked.which, VERSIONS[asked.which], lm.digest(), int(layer), values.Settings(), TOKENS, EDITS)
+        kept = store.load()
+        if kept:
+            row, found = json.loads(str(kept.pop("row"))), kept
+        else:
+            row, found = KINDS[asked.which](lm, int(layer))
+            store.save(row=np.array(json.dumps(row)), **found)
+        rows.append({"model": name, "sha256": lm.sha256} | row)
         arrays |= {
-            f"layer {layer} {name}": value.astype(np.float32) if value.dtype == np.float64 else value
-            for name, value in found.items()
+            f"{name} {layer} {what}": value.astype(np.float32) if value.dtype == np.float64 else value
+            for what, value in found.items()
+            if what not in ONCE or (what in KEPT_ONCE and turn == 0)
         }
     data = {
         "kind": asked.which,
-        "model": {"name": lm.name, "sha256": lm.sha256},
+        "runs": rounded(rows),
+        "looks": list(LOOKS),
+        "chosen": chosen,
         "facts": {"source": "book", "sha256": facts.fingerprint("book")},
         "text": {"source": "book", "tokens": TOKENS},
         "settings": values.Settings().as_dict(),
-        "looks": list(LOOKS),
-        "edits": [[f.subject, f.relation, f.target_new] for f in edits],
-        "watched": [[f.subject, f.relation] for f in watched],
-        "layers": rounded(rows),
-        "seconds": round(time.perf_counter() - start, 1),
+        "seconds": round(sum(row["seconds"] for row in rows), 1),
         "provenance": records.provenance(
             command="python benchmarks/make_forecasts.py " + shlex.join(sys.argv[1:]), seed=0
         ),
