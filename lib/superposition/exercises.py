@@ -621,3 +621,66 @@ def check_13_twins(function: Callable[..., Any], *, problems: int = 20, seed: in
             f"For m = {m} and d_m = {d_m} it is {right:.3f}, and the answer is {answer:.3f} (problem {number})."
         )
     return f"Right for {problems} widths and lists."
+
+
+# --- 15 -------------------------------------------------------------------------------------------------------
+
+
+def check_15_clamp(function: Callable[..., Any], *, problems: int = 40, seed: int = 15) -> str:
+    """Check ``function(delta, recalled, c)``: ``delta`` brought into the ball of radius ``c ‖recalled‖``.
+
+    Oracle: no other point of the ball may be nearer, among random ones, than the answer is.
+    """
+    rng = np.random.default_rng(seed)
+    for number in range(problems):
+        d, c = int(rng.integers(1, 30)), float(rng.uniform(0.2, 4))
+        recalled = rng.normal(size=d)
+        delta = rng.normal(size=d) * rng.uniform(0.1, 3) * c * np.linalg.norm(recalled) / np.sqrt(d)
+        given = delta.copy(), recalled.copy()
+        answer = np.asarray(function(delta, recalled, c), dtype=float)
+        _untouched({"delta": delta, "recalled": recalled}, {"delta": given[0], "recalled": given[1]})
+        radius, left = c * np.linalg.norm(recalled), np.linalg.norm(answer - delta)
+        assert np.linalg.norm(answer) <= radius * (1 + 1e-9), (
+            f"The shift has length {np.linalg.norm(answer):.3f} and the ball radius {radius:.3f} (problem {number})."
+        )
+        if np.linalg.norm(delta) <= radius:
+            assert left == 0, (
+                f"A shift inside the ball is left alone, and yours moved by {left:.3f} (problem {number})."
+            )
+        inside = rng.normal(size=(200, d))
+        inside *= radius * rng.uniform(size=(200, 1)) / np.linalg.norm(inside, axis=1)[:, None]
+        nearest = min(np.linalg.norm(inside - delta, axis=1).min(), max(np.linalg.norm(delta) - radius, 0))
+        assert left <= nearest + 1e-9 * radius, (
+            f"There is a point of the ball at distance {nearest:.3f} from delta, and yours is at {left:.3f} "
+            f"(problem {number}): keep the direction."
+        )
+    return f"Right on all {problems} shifts."
+
+
+# --- 16 -------------------------------------------------------------------------------------------------------
+
+
+def check_16_suffered(function: Callable[..., Any], *, problems: int = 20, seed: int = 16) -> str:
+    """Check ``function(delta, M, K_e)``: norms (n,) of what later edits did to each edit.
+
+    Oracle: edit a random memory one by one, and compare each answer right after its edit with the answer at the end.
+    """
+    rng = np.random.default_rng(seed)
+    for number in range(problems):
+        d, d_m, n = (int(size) for size in rng.integers(2, 9, size=3))
+        W, M, K_e = (rng.normal(size=shape) for shape in ((d, d_m), (d_m, n), (d_m, n)))
+        delta, written = rng.normal(size=(d, n)), []
+        for i in range(n):
+            W = W + np.outer(delta[:, i], M[:, i])
+            written.append(W @ K_e[:, i])
+        right = np.linalg.norm(W @ K_e - np.array(written).T, axis=0)
+        given = delta.copy(), M.copy(), K_e.copy()
+        answer = np.asarray(function(delta, M, K_e), dtype=float)
+        _untouched({"delta": delta, "M": M, "K_e": K_e}, {"delta": given[0], "M": given[1], "K_e": given[2]})
+        assert answer.shape == (n,), f"One norm for each of the {n} edits is wanted, and the shape is {answer.shape}."
+        worst = int(np.abs(answer - right).argmax())
+        assert np.allclose(answer, right, atol=1e-9), (
+            f"Edit {worst} of {n} moved by {right[worst]:.4f}, and the answer is {answer[worst]:.4f} "
+            f"(problem {number}): only later edits count."
+        )
+    return f"Right on all {problems} memories."
