@@ -127,7 +127,7 @@ def test_the_compact_record_is_the_same_measurement(go, tmp_path):
     record = records.load(tmp_path / "records" / "tiny.json")
     assert record["kind"] == "measurement"
     for place, layer in enumerate(record["layers"]):
-        np.testing.assert_allclose(record.overlaps(layer).cosine_raw, matrices["cosine_raw"][place], atol=2e-5)
+        np.testing.assert_allclose(record.overlaps(layer).P, matrices["P"][place], atol=records.STEP / 2 + 1e-6)
 
 
 def test_the_record_reads_back_from_the_folder(go, tmp_path):
@@ -236,6 +236,22 @@ def test_a_full_disk_leaves_nothing_half_written(go, tmp_path, monkeypatch, fail
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
     assert left_over(tmp_path) == []
     assert go()[0] == 0 and len(result(tmp_path / "out")[0]["subjects"]) == 6
+
+
+def test_a_memory_limit_is_a_size(go, tmp_path):
+    assert [cli._bytes(size) for size in ("4G", "1.5 GB", "500M", "30k", "12", "2GiB")] == [
+        4 * 10**9, 1.5 * 10**9, 500 * 10**6, 30_000, 12, 2 * 10**9,
+    ]  # fmt: skip
+    assert go("--memory", "30K")[0] == 0
+    status, _, err = go("--memory", "1K", "--skip-first", "1")
+    assert status == 2 and "does not hold the second moment of one layer" in err
+
+
+@pytest.mark.parametrize("size", ["lots", "-1", "4X", "1.2.3G", ""])
+def test_a_memory_limit_that_is_no_size_gives_the_usage(go, size, capsys):
+    with pytest.raises(SystemExit):
+        go(f"--memory={size}")
+    assert "is no size: give one such as 4G" in capsys.readouterr().err
 
 
 def test_an_out_that_is_a_file_is_refused_before_anything_is_measured(go, tmp_path, monkeypatch):

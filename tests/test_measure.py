@@ -101,7 +101,8 @@ def test_the_record_says_what_was_run(table, corpus):
     assert (data["layers"], data["dtype"]) == ([0, 2], "float32")
     assert (data["shrinkage"], data["centred"]) == (0.1, True)
     assert (data["provenance"]["command"], data["provenance"]["seed"]) == ("as typed", 4)
-    assert set(data["seconds"]) == {"moments", "keys", "overlap"}
+    assert set(data["seconds"]) == {"moments", "keys", "overlap", "moments_from_cache"}
+    assert data["processes"] == 1
     json.dumps(data, allow_nan=False)
 
 
@@ -113,6 +114,15 @@ def test_the_same_run_gives_the_same_record_with_and_without_the_cache(table, co
         assert comparable(other.data) == comparable(first.data)
         for name, stack in first.matrices.items():
             assert np.array_equal(other.matrices[name], stack)
+
+
+def test_a_memory_limit_changes_nothing(table, corpus, tmp_path, monkeypatch):
+    whole = run(table, corpus)
+    monkeypatch.setenv("SUPERPOSITION_CACHE", str(tmp_path / "another"))
+    grouped = run(table, corpus, memory=8 * 40 * 40)
+    assert comparable(grouped.data) == comparable(whole.data)
+    for name, stack in whole.matrices.items():
+        assert np.array_equal(grouped.matrices[name], stack)
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,9 @@ import pytest
 import torch
 from conftest import ARCHITECTURES, COMMON, build, environment, tiny, tokenizer
 
-from superposition import console, files, models
+from superposition import console, files, keys, models, moments
 from superposition.errors import UserError
+from superposition.facts import Fact
 
 pytestmark = pytest.mark.usefixtures("cache")
 
@@ -183,6 +184,23 @@ def test_device_map_goes_through_accelerate(model_folder):
     loaded = models.load(model_folder, device_map={"": "cpu"})
     assert loaded.device.type == "cpu"
     torch.testing.assert_close(logits(loaded.model), logits(build("llama")))
+
+
+@pytest.mark.parametrize("away", [["model.layers.1", "model.layers.2"], ["model.embed_tokens", "model.layers.0"]])
+def test_a_model_spread_over_memory_and_disk_gives_the_same_keys(model_folder, corpus, cache, away):
+    """As ``device_map="auto"`` spreads one that does not fit: accelerate brings each part when it is needed."""
+    parts = ["embed_tokens", "layers.0", "layers.1", "layers.2", "norm", "rotary_emb"]
+    spread = {f"model.{part}": "disk" if f"model.{part}" in away else "cpu" for part in parts} | {"lm_head": "cpu"}
+    loaded, whole = models.load(model_folder, device_map=spread), models.load(model_folder, device="cpu")
+    assert any(layer.weight.is_meta for layer in loaded.layers)
+    assert (loaded.device.type, loaded.dtype, loaded.digest()) == ("cpu", torch.float32, whole.digest())
+    listed = [Fact(subject, "The home of {} is") for subject in ("Rome", "New York", "Vienna")]
+    for index, found in keys.extract(loaded, listed).by_layer.items():
+        assert np.array_equal(found, keys.extract(whole, listed)[index])
+    summed, expected = moments.estimate(loaded, corpus, cache=False), moments.estimate(whole, corpus, cache=False)
+    for index in expected.outer:
+        assert torch.equal(summed.outer[index], expected.outer[index])
+    assert loaded.digest() == whole.digest()
 
 
 @pytest.fixture
@@ -374,7 +392,7 @@ def test_a_damaged_cache_is_noted_and_converted_afresh(gguf_file, cache, damage)
 def test_a_conversion_that_another_process_finished_first_is_used(gguf_file, cache, monkeypatch):
     models.load(gguf_file)
     (folder,) = (cache / "models").iterdir()
-    models._convert(gguf_file, folder, files.sha256_of(gguf_file))
+    models._convert([gguf_file], folder, files.sha256_of(gguf_file))
     assert [path.name for path in (cache / "models").iterdir()] == [folder.name]
     assert models.load(gguf_file).name == "tiny"
 

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import warnings
+import weakref
 
 import numpy as np
 import pytest
@@ -98,6 +99,50 @@ def test_only_the_layers_asked_for_and_the_passes_stop_after_the_last(model, cor
     assert list(some.outer) == [1] and set(ran) == {0}
     close(some.outer[1], everything.outer[1])
     assert list(moments.estimate(model, corpus, layers=[-1, 0]).outer) == [0, 2]
+
+
+# Layer groups
+
+
+ONE = 8 * 40 * 40  # bytes of a tiny layer's sums
+
+
+@pytest.mark.parametrize(
+    ("memory", "groups"),
+    [(None, [[0, 1, 2]]), (3 * ONE, [[0, 1, 2]]), (3 * ONE - 1, [[0, 1], [2]]), (ONE, [[0], [1], [2]])],
+)
+def test_groups_are_as_few_as_the_limit_allows_and_give_the_sums_of_one_pass_to_the_bit(
+    model, corpus, tmp_path, monkeypatch, memory, groups
+):
+    whole = moments.estimate(model, corpus, skip_first=1)
+    monkeypatch.setenv("SUPERPOSITION_CACHE", str(tmp_path / "another"))
+    seen, before = [], None
+    for found in moments.in_groups(model, corpus, memory=memory, skip_first=1):
+        assert before is None or before() is None, "the group before is still in memory"
+        seen.append(list(found.outer))
+        assert (found.tokens, found.cached) == (whole.tokens, False)
+        for index in found.outer:
+            assert torch.equal(found.outer[index], whole.outer[index])
+            assert torch.equal(found.total[index], whole.total[index])
+        before = weakref.ref(found)
+        del found
+    assert seen == groups
+    again = moments.estimate(model, corpus, skip_first=1)
+    assert again.cached and all(torch.equal(again.outer[index], whole.outer[index]) for index in whole.outer)
+
+
+def test_groups_that_are_in_the_cache_are_not_passed_over_again(model, corpus, monkeypatch):
+    moments.estimate(model, corpus, layers=[0, 1])
+    passes = []
+    one_pass = moments._one_pass
+    monkeypatch.setattr(moments, "_one_pass", lambda *a: passes.append([x.index for x in a[2]]) or one_pass(*a))
+    assert [found.cached for found in moments.in_groups(model, corpus, memory=2 * ONE)] == [True, False]
+    assert passes == [[2]]
+
+
+def test_a_limit_below_one_layer_gets_a_sentence(model, corpus):
+    with pytest.raises(UserError, match=r"does not hold the second moment of one layer \(1\.3e-05 GB\): give more"):
+        next(moments.in_groups(model, corpus, memory=ONE - 1))
 
 
 def test_the_model_is_the_same_bits_after_as_before(model, corpus):
@@ -464,4 +509,6 @@ def test_memory_that_runs_out_between_two_layers_counts_no_key_twice(model, corp
     found = moments.estimate(model, corpus, tokens=600, context=16, batch=8, cache=False)
     assert calls[4] < calls[3]
     for layer in whole.outer:
-        torch.testing.assert_close(whole.outer[layer], found.outer[layer], rtol=1e-4, atol=1e-3)  # the pass itself rounds by batch
+        torch.testing.assert_close(
+            whole.outer[layer], found.outer[layer], rtol=1e-4, atol=1e-3
+        )  # the pass itself rounds by batch

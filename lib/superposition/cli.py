@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import shlex
 import sys
 import warnings
@@ -36,6 +37,12 @@ def parser() -> argparse.ArgumentParser:
     measure.add_argument("--layers", type=int, nargs="+", metavar="L", help="layers by index (default: all)")
     measure.add_argument("--limit", type=int, metavar="M", help="only the first M facts")
     measure.add_argument("--batch", type=int, metavar="B", help="texts and prompts a forward pass")
+    measure.add_argument(
+        "--memory",
+        type=_bytes,
+        metavar="SIZE",
+        help="for C of all layers at once, such as 4G; else several passes",
+    )
     measure.add_argument("--shrinkage", type=float, default=0.0, metavar="X", help="of C toward the identity, 0 to 1")
     measure.add_argument("--centred", action="store_true", help="subtract the mean key in C")
     measure.add_argument("--resamples", type=int, default=1000, metavar="R", help="of the bootstrap (default: 1000)")
@@ -67,6 +74,15 @@ def _model_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--dtype", default="float32", help="float32, bfloat16, float16 or float64")
 
 
+def _bytes(size: str) -> int:
+    """``500M``, ``4G``, ``1.5 GB`` or a plain number of bytes."""
+    match = re.fullmatch(r"([0-9.]+)\s*([KMGT]?)i?B?", size.strip(), re.IGNORECASE)
+    try:
+        return int(float(match[1]) * 1000 ** " KMGT".index(match[2].upper() or " "))
+    except (TypeError, ValueError):
+        raise argparse.ArgumentTypeError(f"{size} is no size: give one such as 4G") from None
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return the exit status: 0, 2 for an error of the user's, 130 when interrupted."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
@@ -86,7 +102,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 said in str(error) for said in ("out of memory", "can't allocate memory")
             ):
                 raise
-            print("error: Memory does not suffice: give fewer --layers, or a smaller --dtype.", file=sys.stderr)
+            print(
+                "error: Memory does not suffice: measure with --memory 2G, with fewer --layers, or a smaller --dtype.",
+                file=sys.stderr,
+            )
             return 2
         except KeyboardInterrupt:
             print("\nInterrupted. Run the same command again: it goes on where it stopped.", file=sys.stderr)
@@ -99,15 +118,20 @@ def _show_warning(message, category, filename, lineno, file=None, line=None) -> 
 
 
 def _load(options: argparse.Namespace):
-    from superposition import models
+    from superposition import models, processes
 
+    shared = processes.current(options.device)
+    if shared.count > 1 and options.device == "auto":
+        raise UserError("Several processes each hold the whole model: start one process for --device auto.")
+    if shared.count > 1 and options.device is None:
+        options.device = str(shared.device)
     if options.device == "auto":
         return models.load(options.model, dtype=options.dtype, device_map="auto")
     return models.load(options.model, device=options.device, dtype=options.dtype)
 
 
 def _measure(options: argparse.Namespace, command: str) -> int:
-    from superposition import measure
+    from superposition import measure, processes
 
     if options.out.exists() and not options.out.is_dir():
         raise UserError(f"{options.out} is not a folder: name one for --out.")
@@ -121,12 +145,16 @@ def _measure(options: argparse.Namespace, command: str) -> int:
         layers=options.layers,
         limit=options.limit,
         batch=options.batch,
+        memory=options.memory,
         shrinkage=options.shrinkage,
         centred=options.centred,
         resamples=options.resamples,
         seed=options.seed,
         command=command,
     )
+    processes.leave()
+    if measurement is None:  # another process has it
+        return 0
     measurement.write(options.out)
     if options.compact:
         measurement.write_compact(options.compact)

@@ -49,8 +49,8 @@ def quiet() -> None:
 
 
 def silent() -> bool:
-    """Whether bars stay away: ``CI`` is set, or the standard error is not a terminal."""
-    return bool(os.environ.get("CI")) or not sys.stderr.isatty()
+    """Whether bars stay away: ``CI`` is set, the standard error is no terminal, or another process shows them."""
+    return bool(os.environ.get("CI")) or not sys.stderr.isatty() or os.environ.get("RANK", "0") != "0"
 
 
 def bar(iterable: Iterable[Any] | None = None, *, total: int | None = None, what: str = "", unit: str = "it") -> tqdm:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from superposition import console, facts, files, moments, overlap, records, text
+from superposition import console, facts, files, moments, overlap, processes, records, text
 from superposition import keys as key_reader
 from superposition.errors import UserError
 
@@ -61,13 +61,17 @@ def run(
     layers: Sequence[int] | None = None,
     limit: int | None = None,
     batch: int | None = None,
+    memory: int | None = None,
     shrinkage: float = 0.0,
     centred: bool = False,
     resamples: int = 1000,
     seed: int = 0,
     command: str = "superposition.measure.run",
-) -> Measurement:
+) -> Measurement | None:
     """Measure the superposition of a list of facts at every layer chosen.
+
+    Where several processes share the work (:mod:`superposition.processes`), each sums its part of the text; the
+    first does the rest and returns the measurement, the others return None.
 
     Parameters
     ----------
@@ -82,6 +86,9 @@ def run(
         Only the first facts.
     batch : int, optional
         Texts and prompts a forward pass.
+    memory : int, optional
+        Bytes for the second moments held at once: where all layers' are more, the text is passed over several times
+        (:func:`superposition.moments.in_groups`).
     shrinkage, centred
         See :meth:`superposition.moments.Moments.second_moment`.
     resamples, seed
@@ -108,28 +115,46 @@ def run(
             f"C of width {widest} is singular when estimated from {tokens} tokens: ask for at least {widest} "
             "(better ten times that), or give a --shrinkage above 0."
         )
-    began = time.perf_counter()
-    summed = moments.estimate(
-        model, text_source, tokens=tokens, skip_first=skip_first, context=context, layers=layers, batch=batch
-    )
-    after_moments = time.perf_counter()
-    read = key_reader.extract(model, listed, layers=layers, batch=batch or 32)
-    after_keys = time.perf_counter()
+    shared = processes.current()
+    seconds = dict.fromkeys(("moments", "keys", "overlap"), 0.0)
     stacks: dict[str, list[np.ndarray]] = {name: [] for name in MATRICES}
-    statistics = []
-    for layer in console.bar(chosen, what="overlap", unit="layer"):
-        whitening = moments.Whitening(summed.second_moment(layer.index, shrinkage=shrinkage, centred=centred))
-        found = overlap.measure(read[layer.index], whitening)
-        for name in MATRICES:
-            stacks[name].append(getattr(found, name))
-        statistics.append(
-            {"layer": layer.index, "d_m": layer.d_m, "condition": whitening.condition()}
-            | {
-                name: overlap.summary(getattr(found, name), resamples=resamples, seed=seed)
-                for name in ("P", "cosine_whitened", "cosine_raw")
-            }
-        )
-    finished = time.perf_counter()
+    statistics, by_layer = [], {layer.index: layer for layer in chosen}
+    cached = True
+    began = time.perf_counter()
+    for summed in moments.in_groups(
+        model,
+        text_source,
+        memory=memory,
+        tokens=tokens,
+        skip_first=skip_first,
+        context=context,
+        layers=layers,
+        batch=batch,
+    ):
+        seconds["moments"] += time.perf_counter() - began
+        cached, counted, group = cached and summed.cached, summed.tokens, list(summed.outer)
+        if shared.is_main:
+            began = time.perf_counter()
+            read = key_reader.extract(model, listed, layers=group, batch=batch or 32)
+            seconds["keys"] += time.perf_counter() - began
+            began = time.perf_counter()
+            for index in console.bar(group, what="overlap", unit="layer"):
+                whitening = moments.Whitening(summed.second_moment(index, shrinkage=shrinkage, centred=centred))
+                found = overlap.measure(read[index], whitening)
+                for name in MATRICES:
+                    stacks[name].append(getattr(found, name))
+                statistics.append(
+                    {"layer": index, "d_m": by_layer[index].d_m, "condition": whitening.condition()}
+                    | {
+                        name: overlap.summary(getattr(found, name), resamples=resamples, seed=seed)
+                        for name in ("P", "cosine_whitened", "cosine_raw")
+                    }
+                )
+            seconds["overlap"] += time.perf_counter() - began
+        del summed
+        began = time.perf_counter()
+    if not shared.is_main:
+        return None
     data = {
         "kind": "measurement",
         "model": {"name": model.name, "sha256": model.sha256, "architecture": type(model.model).__name__},
@@ -137,7 +162,7 @@ def run(
         "text": {
             "source": str(text_source),
             "sha256": text.fingerprint(text_source),
-            "tokens": summed.tokens,
+            "tokens": counted,
             "skip_first": skip_first,
             "context": context,
         },
@@ -150,11 +175,8 @@ def run(
         "token_positions": [found.position for found in read.tokens],
         "token_ids": [found.token_id for found in read.tokens],
         "statistics": statistics,
-        "seconds": {
-            "moments": round(after_moments - began, 2),
-            "keys": round(after_keys - after_moments, 2),
-            "overlap": round(finished - after_keys, 2),
-        },
+        "seconds": {name: round(value, 2) for name, value in seconds.items()} | {"moments_from_cache": cached},
+        "processes": shared.count,
         "provenance": records.provenance(command=command, seed=seed, device=model.device),
     }
     return Measurement(data, {name: np.stack(stack) for name, stack in stacks.items()})

@@ -156,7 +156,10 @@ class LanguageModel:
     @property
     def device(self) -> torch.device:
         """Where token ids enter the model."""
-        return self.model.get_input_embeddings().weight.device
+        embeddings = self.model.get_input_embeddings()
+        hook = getattr(embeddings, "_hf_hook", None)  # of accelerate, where a device map spreads the model
+        device = getattr(hook, "execution_device", None)
+        return embeddings.weight.device if device is None else torch.device(device)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -231,7 +234,12 @@ class LanguageModel:
 def digest(model: nn.Module) -> str:
     """SHA-256 of every parameter's and buffer's name and bytes: equal before and after means the same bits."""
     total = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
+    state = model.state_dict()
+    if any(tensor.is_meta for tensor in state.values()):  # accelerate keeps these in memory or on the disk
+        from accelerate.utils.modeling import get_state_dict_offloaded_model
+
+        state = get_state_dict_offloaded_model(model)
+    for name, tensor in sorted(state.items()):
         total.update(name.encode())
         total.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return total.hexdigest()
@@ -491,7 +499,12 @@ def _from_folder(folder: Path, name: str, known: str | None, *, device, dtype, d
         raise UserError(f"{name} holds no .safetensors weights: convert them (pickled weights are not read).")
     try:
         model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, device_map=device_map, use_safetensors=True, trust_remote_code=False
+            folder,
+            dtype=dtype,
+            device_map=device_map,
+            offload_folder=None if device_map is None else paths.cache_dir() / "offloaded" / name,
+            use_safetensors=True,
+            trust_remote_code=False,
         )
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:

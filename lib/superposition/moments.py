@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from scipy.sparse.linalg import LinearOperator, eigsh
 
-from superposition import console, files, paths, text
+from superposition import console, files, paths, processes, text
 from superposition.errors import UserError
 
 if TYPE_CHECKING:
@@ -51,11 +51,14 @@ class Moments:
         ``Σ k``.
     tokens : int
         How many keys were summed.
+    cached : bool
+        Whether they come from the cache.
     """
 
     outer: dict[int, torch.Tensor]
     total: dict[int, torch.Tensor]
     tokens: int
+    cached: bool = False
 
     def second_moment(
         self, layer: int, *, shrinkage: float = 0.0, centred: bool = False
@@ -189,9 +192,43 @@ def estimate(
     UserError
         See :func:`superposition.text.windows`; a key that is NaN or infinite; memory that does not suffice.
     """
+    found = in_groups(
+        model, source, tokens=tokens, skip_first=skip_first, context=context, layers=layers, batch=batch, cache=cache
+    )
+    return next(found)
+
+
+def in_groups(
+    model: LanguageModel,
+    source: str | Path = "book",
+    *,
+    memory: int | None = None,
+    tokens: int | None = None,
+    skip_first: int = 0,
+    context: int = 512,
+    layers: Sequence[int] | None = None,
+    batch: int | None = None,
+    cache: bool = True,
+) -> Iterator[Moments]:
+    """:func:`estimate` in several passes over the text, each for as many layers as a memory limit allows.
+
+    The sums are those of a single pass, to the bit. Let go of one group (``del``) before asking for the next, or two
+    are in memory.
+
+    Parameters
+    ----------
+    memory : int, optional
+        Bytes for the sums held at once (:func:`layer_groups`); the model and a few matrices of one layer come on top.
+
+    Raises
+    ------
+    UserError
+        As :func:`estimate`; a memory limit below one layer's sums.
+    """
     chosen = model.select(layers)
     if batch is not None and batch < 1:
         raise UserError(f"A batch of {batch} makes no sense: give 1 or more.")
+    groups = layer_groups(chosen, memory)
     context = min(context, model.context_length or context)
     recipe = {
         "weights": model.digest(),
@@ -202,24 +239,59 @@ def estimate(
         "context": context,
         "version": 3,
     }
-    store = _Store(recipe)
-    if cache and (kept := store.load([layer.index for layer in chosen])) is not None:
-        return kept
-    cut = text.windows(text.read(source), model.tokenizer, tokens=tokens, skip_first=skip_first, context=context)
-    moments = _one_pass(model, cut, chosen, batch, store if cache else None)
-    if cache:
-        store.save(moments)
-    return moments
+    shared = processes.current()
+    store = _Store(recipe, shared)
+    cut: list[text.Window] = []
+    for group in groups:
+        kept = store.load([layer.index for layer in group]) if cache else None
+        if shared.all(kept is not None):
+            yield kept
+            kept = None
+            continue
+        cut = cut or text.windows(
+            text.read(source), model.tokenizer, tokens=tokens, skip_first=skip_first, context=context
+        )
+        moments = _one_pass(model, cut, group, batch, store if cache else None, shared)
+        if cache and shared.is_main:
+            store.save(moments)
+        yield moments
+        del moments
+
+
+def layer_groups(chosen: Sequence[Layer], memory: int | None) -> list[Sequence[Layer]]:
+    """The layers in as few groups of neighbours as keep each group's sums, 8 d_m² bytes a layer, within a limit.
+
+    Raises
+    ------
+    UserError
+        One layer alone is over the limit.
+    """
+    if memory is None:
+        return [chosen]
+    largest = 8 * max(layer.d_m for layer in chosen) ** 2
+    if memory < largest:
+        raise UserError(
+            f"A memory limit of {memory / 1e9:.2g} GB does not hold the second moment of one layer "
+            f"({largest / 1e9:.2g} GB): give more."
+        )
+    count = -(-len(chosen) // (memory // largest))
+    return [[chosen[place] for place in part] for part in np.array_split(np.arange(len(chosen)), count)]
 
 
 def _one_pass(
-    model: LanguageModel, cut: list[text.Window], chosen: Sequence[Layer], batch: int | None, store: _Store | None
+    model: LanguageModel,
+    cut: list[text.Window],
+    chosen: Sequence[Layer],
+    batch: int | None,
+    store: _Store | None,
+    shared: processes.Processes,
 ) -> Moments:
     from accelerate.utils import find_executable_batch_size
 
     cut = sorted(cut, key=lambda window: -len(window.token_ids))
-    longest = len(cut[0].token_ids)
-    size = batch or max(1, TOKENS_A_PASS // longest)
+    tokens = sum(window.counted for window in cut)
+    size = batch or max(1, TOKENS_A_PASS // len(cut[0].token_ids))
+    cut = cut[shared.index :: shared.count]
     sums = (store.resume(chosen) if store else None) or _Sums.zeros(chosen)
     saved = time.monotonic()
     bar = console.bar(total=sum(window.counted for window in cut), what="second moments", unit="tok")
@@ -250,7 +322,10 @@ def _one_pass(
         if store and sums.done:
             store.checkpoint(sums)
         raise
-    return sums.finish(sum(window.counted for window in cut))
+    for index in sums.lower:
+        shared.add_up(sums.lower[index])
+        shared.add_up(sums.total[index])
+    return sums.finish(tokens)
 
 
 @dataclass
@@ -368,10 +443,11 @@ def _add_lower(lower: torch.Tensor, keys: torch.Tensor, block: int = BLOCK) -> N
 class _Store:
     """The cache's entry of one pass: the finished sums, one file a layer, and the checkpoint of an unfinished one."""
 
-    def __init__(self, recipe: dict):
+    def __init__(self, recipe: dict, shared: processes.Processes):
         key = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:24]
         self.folder = paths.cache_dir() / "moments" / key
-        self.recipe = recipe
+        part = "" if shared.count == 1 else f"-{shared.index}-of-{shared.count}"
+        self.unfinished = self.folder / f"unfinished{part}.safetensors"
 
     def _file(self, layer: int) -> Path:
         return self.folder / f"layer-{layer:03d}.safetensors"
@@ -379,7 +455,7 @@ class _Store:
     def load(self, layers: list[int]) -> Moments | None:
         if not all(self._file(layer).is_file() for layer in layers):
             return None
-        moments = Moments({}, {}, 0)
+        moments = Moments({}, {}, 0, cached=True)
         for layer in layers:
             found = self._read(self._file(layer))
             if found is None:
@@ -411,7 +487,7 @@ class _Store:
             for layer in moments.outer:
                 entry = {"outer": moments.outer[layer], "total": moments.total[layer]}
                 self._write(self._file(layer), entry | {"tokens": torch.tensor(moments.tokens)})
-            for path in self.folder.glob("unfinished.*"):
+            for path in self.folder.glob("unfinished*"):
                 path.unlink()
         except UserError as error:
             console.warn(f"The moments were not kept in the cache. {error}")
@@ -425,12 +501,12 @@ class _Store:
                 f"windows.{index}": torch.tensor(windows),
             }
         try:
-            self._write(self.folder / "unfinished.safetensors", tensors)
+            self._write(self.unfinished, tensors)
         except UserError as error:
             console.warn(f"No checkpoint was written. {error}")
 
     def resume(self, chosen: Sequence[Layer]) -> _Sums | None:
-        path = self.folder / "unfinished.safetensors"
+        path = self.unfinished
         if not path.is_file() or (found := self._read(path)) is None:
             return None
         if {f"lower.{layer.index}" for layer in chosen} != {name for name in found if name.startswith("lower.")}:
