@@ -214,6 +214,43 @@ WRONG += [
 ]
 
 
+# --- 15, 16 edits of a real model ---------------------------------------------------------------------------
+
+
+def clamp(delta, recalled, c):
+    return delta * min(1, c * np.linalg.norm(recalled) / np.linalg.norm(delta))
+
+
+def suffered(delta, M, K_e):
+    return np.linalg.norm(delta @ np.tril(M.T @ K_e, -1), axis=0)
+
+
+RIGHT += [(exercises.check_15_clamp, clamp), (exercises.check_16_suffered, suffered)]
+WRONG += [
+    (exercises.check_15_clamp, lambda delta, recalled, c: delta, "the ball radius"),
+    (exercises.check_15_clamp, lambda delta, recalled, c: clamp(delta, recalled, c / 2), "keep the direction"),
+    (
+        exercises.check_15_clamp,
+        lambda delta, recalled, c: 0.99 * clamp(delta, recalled, c),
+        "keep the direction|left alone",
+    ),
+    (
+        exercises.check_15_clamp,
+        lambda delta, recalled, c: np.clip(
+            delta, *(np.array([-1, 1]) * c * np.linalg.norm(recalled) / len(delta) ** 0.5)
+        ),
+        "keep the direction",
+    ),
+    (exercises.check_16_suffered, lambda delta, M, K: np.linalg.norm(delta @ M.T @ K, axis=0), "only later edits"),
+    (exercises.check_16_suffered, lambda delta, M, K: suffered(delta, M, K)[:1], "One norm for each"),
+    (
+        exercises.check_16_suffered,
+        lambda delta, M, K: np.linalg.norm(delta @ np.triu(M.T @ K, 1), axis=0),
+        "only later edits",
+    ),
+]
+
+
 @pytest.mark.parametrize("check, answer", RIGHT, ids=lambda x: getattr(x, "__name__", ""))
 def test_a_right_answer_is_accepted_again_and_again(check, answer):
     said = check(answer)
