@@ -260,7 +260,7 @@ class Examiner:
         old = list(edits[: max(0, n - 20)])
         begun["new"] = shares(evaluation.evaluate(self.model, recent, paraphrases=1, neighbours=1))
         if old:
-            some = [old[i] for i in np.linspace(0, len(old) - 1, min(40, len(old))).astype(int)]
+            some = [old[i] for i in np.linspace(0, len(old) - 1, min(30, len(old))).astype(int)]
             begun["old"] = shares(evaluation.evaluate(self.model, some, paraphrases=1, neighbours=1))
         if n == len(edits):
             found = evaluation.evaluate(self.model, edits, paraphrases=0, neighbours=0)
@@ -386,7 +386,7 @@ def lifelong(options: argparse.Namespace, command: str) -> None:
     parts = split(model)
     summed = moments.estimate(model, "book", tokens=options.tokens)
     C = summed.second_moment(options.layer)
-    windows = evaluation.held_out(model, 800)
+    windows = evaluation.held_out(model, 600)
     examine = Examiner(model, parts, options.layer, windows)
     before = model.digest()
     if "together" in options.lives:
