@@ -14,6 +14,18 @@ COMMANDS = {
         "python -m superposition measure --model smollm2 --facts book --limit 128 --text book --tokens 24576 "
         "--out _build/measurements/smollm2-128 --compact book/records/smollm2-128.json"
     ),
+    "smollm2-400": (
+        "python -m superposition measure --model smollm2 --facts book --limit 400 --text book --tokens 102400 "
+        "--out _build/measurements/smollm2-400 --compact book/records/smollm2-400.json"
+    ),
+    "gemma3-400": (
+        "python -m superposition measure --model gemma3 --facts book --limit 400 --text book --tokens 102400 "
+        "--out _build/measurements/gemma3-400 --compact book/records/gemma3-400.json"
+    ),
+    "smollm2-convergence": (
+        "python benchmarks/make_convergence.py --more _build/calibration-seed1.jsonl "
+        "--out book/records/smollm2-convergence.json"
+    ),
     "toy-memory": "python benchmarks/make_toys.py memory --out book/records/toy-memory.json",
     "toy-autoencoders": "python benchmarks/make_toys.py autoencoders --out book/records/toy-autoencoders.json",
     "toy-transformer": "python -m superposition.toy_transformer grid --out book/records/toy-transformer.json",
