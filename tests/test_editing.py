@@ -131,6 +131,13 @@ def test_lives_side_by_side_are_the_lives_alone():
         with editing.preserved(lm):
             together.apply()
             np.testing.assert_allclose(weights(lm), mine, rtol=1e-3, atol=1e-3)
+    # the search may be another model's business; keys and answers stay the editors' own
+    alone = editing.Editor(lm, LAYER, "rome", C=C, settings=SETTINGS)
+    editing.edit_side_by_side([alone], EDITS[:1], searcher=tiny("llama", seed=7))
+    k = keys.extract(lm, EDITS[:1], layers=[LAYER])[LAYER]
+    np.testing.assert_allclose(alone.memory.keys, k)
+    shift = values.targets(tiny("llama", seed=7), EDITS[:1], LAYER, SETTINGS, weights=[alone.layer.weight]).shifts
+    np.testing.assert_allclose(alone.memory.values, alone.W_0 @ k + shift, atol=1e-4)
     with pytest.raises(UserError, match="a fact for each"):
         editing.edit_side_by_side(editors, EDITS[:1])
 

@@ -22,7 +22,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +36,7 @@ from superposition import console, files, rules
 from superposition.errors import UserError
 from superposition.evaluation import join, logits_of, padded, run_body
 from superposition.memory import LinearMemory
-from superposition.values import Settings, Targets, targets
+from superposition.values import Settings, Targets, keys_of, targets
 
 if TYPE_CHECKING:
     from superposition.facts import Fact
@@ -312,11 +312,15 @@ class Editor:
             raise UserError("The saved steps lead to other weights on this machine: remove the state and start again.")
 
 
-def edit_side_by_side(editors: Sequence[Editor], facts: Sequence[Fact], batch: int = 8) -> None:
+def edit_side_by_side(
+    editors: Sequence[Editor], facts: Sequence[Fact], batch: int = 8, searcher: LanguageModel | None = None
+) -> None:
     """Make one step of one edit in each of several accounts of a layer, their targets found in shared passes.
 
     A forward pass on a CPU takes its time for reading the weights, so that several lives of one model, which differ in
     one matrix only, cost little more than one. The model itself is left as it is; :meth:`Editor.apply` shows it a life.
+    The search for the shifts can be left to a ``searcher``, the same unedited model in a narrower dtype; keys, recalled
+    answers and the writing stay the editors' own.
 
     Raises
     ------
@@ -334,8 +338,14 @@ def edit_side_by_side(editors: Sequence[Editor], facts: Sequence[Fact], batch: i
         raise UserError(
             "Side by side go editors of one model, layer and settings, no fine-tuning, and a fact for each."
         )
-    weights = [one.weights() for one in editors]
-    found = targets(first.model, facts, first.layer.index, first.settings, batch=batch, weights=weights)
+    lm = searcher or first.model
+    weights = [one.weights().to(lm.dtype) for one in editors]
+    found = targets(lm, facts, first.layer.index, first.settings, batch=batch, weights=weights)
+    if searcher is not None:
+        K = keys_of(first.model, facts, first.layer.index, first.settings)
+        answers = [one.memory.W @ K[:, [i]] + one._bias() for i, one in enumerate(editors)]
+        recalled = np.concatenate(answers, axis=1)
+        found = replace(found, keys=K, recalled=recalled, values=recalled + found.shifts)
     for i, one in enumerate(editors):
         one.store(found[i], apply=False)
 

@@ -479,12 +479,13 @@ def _optimise(
         moved = shifts[active] - settings.lr * step
         bound = settings.clamp_norm_factor * size[active]
         shifts[active] = moved * (bound / moved.norm(dim=1)).clamp(max=1.0)[:, None]
-    k = _keys(model, edits, layer, settings)
+    k = keys_of(model, edits, layer, settings)
     shift, answer = (part.double().cpu().numpy().T for part in (shifts, recalled))
     return Targets(k, answer + shift, shift, answer, loss, first_loss, steps, np.exp(-misfit))
 
 
-def _keys(model: LanguageModel, edits: Sequence[Fact], layer: int, settings: Settings) -> Float[np.ndarray, "d_m n"]:
+def keys_of(model: LanguageModel, edits: Sequence[Fact], layer: int, settings: Settings) -> Float[np.ndarray, "d_m n"]:
+    """The keys (d_m, n) at which the edits are written, by the settings' ``key``."""
     contexts = settings.contexts if settings.key == "mean" else ("",)
     told = [replace(fact, prompt=context + fact.prompt) for context in contexts for fact in edits]
     found = keys.extract(model, told, layers=[layer], batch=max(32, len(told)))[layer]
