@@ -6,6 +6,7 @@ except where ``CI`` is set, where its absence is a failure.
 
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 import time
@@ -19,6 +20,7 @@ from bs4 import BeautifulSoup
 ROOT = Path(__file__).parents[1]
 BUILD_SECONDS = 30
 WIDTHS = (1280, 768, 360)
+PAGE_BYTES = 2_000_000
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 
 
@@ -200,6 +202,13 @@ class Reader:
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
         self.page.on("requestfailed", lambda request: self.errors.append(f"failed: {request.url}"))
         self.page.on("request", self._note)
+        self.page.on("requestfinished", self._weigh)
+        self.weights: dict[str, int] = {}
+
+    def _weigh(self, request):
+        path = Path(unquote(urlsplit(request.url).path))
+        if request.url.startswith("file:") and path.is_file():
+            self.weights[path.name] = path.stat().st_size
 
     def _note(self, request):
         if not request.url.startswith(("file:", "data:", "blob:")):
@@ -208,6 +217,7 @@ class Reader:
     def open(self, path: Path, query: str = "") -> None:
         self.errors.clear()
         self.outside.clear()
+        self.weights.clear()
         self.page.set_viewport_size({"width": WIDTHS[0], "height": 900})
         self.page.goto(path.as_uri() + query, wait_until="load")
         self.page.evaluate("window.MathJax?.startup?.promise")
@@ -292,6 +302,35 @@ def test_page(site, reader, name):
     assert page.evaluate("document.documentElement.dataset.theme") == reader.scheme
     assert reader.outside == []
     assert reader.errors == []
+    heaviest = sorted(reader.weights.items(), key=lambda item: -item[1])[:8]
+    assert sum(reader.weights.values()) < PAGE_BYTES, heaviest
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_assistive_software_finds_no_serious_fault(site, reader, name):
+    """axe-core's rules for WCAG 2 A and AA and its best practices: nothing serious or critical."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    reader.open(site / f"{name}.html")
+    found = axe.run(reader.page, options={"preload": False, "resultTypes": ["violations"]}).response["violations"]
+    grave = [
+        (fault["id"], node["html"][:120], node["any"][0]["message"] if node["any"] else "")
+        for fault in found
+        if fault["impact"] in ("serious", "critical")
+        for node in fault["nodes"][:3]
+    ]
+    assert grave == []
+
+
+def test_the_first_paint_comes_within_a_second(site, browser):
+    """The median over the pages, each in a tab of its own."""
+    times = []
+    for name in PAGES:
+        tab = Reader(browser, "light")
+        tab.open(site / f"{name}.html")
+        times += tab.page.evaluate("performance.getEntriesByName('first-contentful-paint').map(e => e.startTime)")
+        tab.context.close()
+    assert len(times) == len(PAGES)
+    assert statistics.median(times) < 1000, times
 
 
 def test_the_checks_of_a_page_bite(browser):

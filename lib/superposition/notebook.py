@@ -10,6 +10,7 @@ expressions from cells into the prose. ``python -m superposition.notebook`` runs
 """
 
 import argparse
+import base64
 import hashlib
 import math
 import numbers
@@ -17,6 +18,7 @@ import os
 import sys
 from pathlib import Path
 
+from superposition import images
 from superposition.console import quiet
 from superposition.errors import UserError
 from superposition.files import write_whole
@@ -143,7 +145,7 @@ def glue_math(name: str, expression, display: bool = False, **options) -> None:
 
 
 def normalise(notebook):
-    """Give a notebook the metadata and cell ids that are the same on every machine.
+    """Give a notebook the metadata and cell ids that are the same on every machine, and pictures that weigh little.
 
     An id is a hash of the cell's text, so that it changes only when the cell does; metadata that records when
     or where a notebook ran goes, and so does the text format it came from.
@@ -157,6 +159,10 @@ def normalise(notebook):
         cell["id"] = digest if seen[digest] == 1 else f"{digest}-{seen[digest]}"
         for transient in TRANSIENT:
             cell.metadata.pop(transient, None)
+        for output in cell.get("outputs", []):
+            if picture := output.get("data", {}).get("image/png"):
+                lighter = base64.b64encode(images.lighten(base64.b64decode(picture)))
+                output["data"]["image/png"] = lighter.decode() + "\n"
     return notebook
 
 

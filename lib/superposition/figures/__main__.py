@@ -1,11 +1,12 @@
 """``python -m superposition.figures FOLDER``: the pictures of the front page and the README, drawn from the records."""
 
+import io
 import sys
 from pathlib import Path
 
 import numpy as np
 
-from superposition import records
+from superposition import images, records
 from superposition.figures import needed_and_found
 
 
@@ -13,10 +14,10 @@ def draw(folder: Path) -> list[Path]:
     """Write the pictures into a folder and return their paths."""
     record = records.load("smollm2-128")
     order = np.argsort(record["relations"], kind="stable")
-    answer = folder / "answer.png"
-    needed_and_found(record, record["layers"][len(record["layers"]) // 2], order=order).savefig(
-        answer, dpi=110, metadata={"Software": None}
-    )
+    answer, drawn = folder / "answer.png", io.BytesIO()
+    figure = needed_and_found(record, record["layers"][len(record["layers"]) // 2], order=order)
+    figure.savefig(drawn, dpi=110, metadata={"Software": None})
+    answer.write_bytes(images.lighten(drawn.getvalue()))
     return [answer]
 
 

@@ -1,0 +1,119 @@
+"""A Sphinx extension that keeps the book's pages light: MathJax in pieces, and only the icons in use.
+
+Listed in ``_config.yml``; ``tests/test_site.py`` holds every page to its weight.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+#: What a page loads of MathJax: TeX in, HTML and CSS out. Its menu and its speech are left out.
+MATHJAX = {
+    "loader": {"load": ["core", "input/tex", "output/chtml"]},
+}
+
+_ICON = re.compile(
+    r'(?:"(?P<quoted>[a-z0-9-]+)"|(?P<bare>[a-z0-9A-Z_$]+)):'
+    r'\[\d+,\d+,\[(?P<aliases>[^\]]*)\],"[0-9a-f]+",(?:"[^"]*"|\[[^\]]*\])\],?'
+)
+
+
+def keep_icons(script: str, used: set[str]) -> str:
+    """FontAwesome's script with the icons named in ``used`` and no others.
+
+    Parameters
+    ----------
+    script : str
+        ``fontawesome.js`` as the theme ships it: a table of some 2,000 icons, and the code that draws them.
+    used : set of str
+        Names without the prefix ``fa-``. An icon stays if its name or one of its aliases is among them.
+    """
+
+    def keep(entry: re.Match[str]) -> str:
+        names = {entry["quoted"] or entry["bare"], *re.findall(r'"([a-z0-9-]+)"', entry["aliases"])}
+        return entry[0] if names & used else ""
+
+    return _ICON.sub(keep, script)
+
+
+def keep_icon_rules(style: str, used: set[str]) -> str:
+    """A style sheet without FontAwesome's rules ``.fa-name:before{content:…}`` of icons that are not ``used``."""
+
+    def keep(rule: re.Match[str]) -> str:
+        return rule[0] if set(re.findall(r"\.fa-([a-z0-9-]+)", rule["names"])) & used else ""
+
+    return re.sub(r'(?P<names>(?:\.fa-[a-z0-9-]+:{1,2}before,?)+)\{content:"[^"]*"\}', keep, style)
+
+
+def subset_font(font: Path, characters: set[str]) -> None:
+    """Keep only these characters in a font, in place.
+
+    The theme's compressed twins (``.woff2``) are replaced by the subset as well, uncompressed: browsers go by a file's
+    content, and what is left is small.
+    """
+    from fontTools import subset
+
+    found = subset.load_font(str(font), subset.Options())
+    subsetter = subset.Subsetter(subset.Options(notdef_outline=True))
+    subsetter.populate(unicodes=[ord(character) for character in characters])
+    subsetter.subset(found)
+    found.save(str(font))
+    twin = font.with_suffix(".woff2")
+    if twin.is_file():
+        shutil.copyfile(font, twin)
+
+
+def trim_icons(html: Path) -> None:
+    """Trim a built site's icons, in place: the script that draws them, its style rules and its fonts."""
+    static = html / "_static"
+    script = static / "scripts" / "fontawesome.js"
+    scripts = [p for p in static.rglob("*.js") if "mathjax" not in p.parts and p != script]
+    text = "\n".join(p.read_text(encoding="utf-8", errors="replace") for p in [*html.rglob("*.html"), *scripts])
+    used = set(re.findall(r"\bfa-([a-z0-9-]+)", text))
+    if script.is_file():
+        script.write_text(keep_icons(script.read_text(encoding="utf-8"), used), encoding="utf-8")
+    characters: set[str] = set()
+    for path in static.rglob("*.css"):
+        style = path.read_text(encoding="utf-8", errors="replace")
+        if (kept := keep_icon_rules(style, used)) != style:
+            path.write_text(kept, encoding="utf-8")
+        characters |= set(re.findall("[\ue000-\uf8ff]", kept))
+        characters |= {chr(int(code, 16)) for code in re.findall(r"\\([ef][0-9a-f]{3})\b", kept)}
+    for font in (static / "vendor" / "fontawesome" / "webfonts").glob("*.ttf"):
+        subset_font(font, characters)
+
+
+def mend_roles(page: str) -> str:
+    """A page's HTML without the roles that assistive software cannot make sense of.
+
+    docutils calls the bibliography a list, though what it holds are no list items.
+    """
+    return page.replace('<div role="list" class="citation-list">', '<div class="citation-list">').replace(
+        ' role="doc-biblioentry"', ""
+    )
+
+
+def _mend_page(_app: Any, _page: str, _template: str, context: dict[str, Any], _tree: Any) -> None:
+    if "body" in context:
+        context["body"] = mend_roles(context["body"])
+
+
+def _finished(app: Any, exception: Exception | None) -> None:
+    if exception is None and app.builder.format == "html":
+        trim_icons(Path(app.outdir))
+
+
+def _set_mathjax(_app: Any, config: Any) -> None:
+    config.mathjax_path = "mathjax/startup.js"
+    config.mathjax3_config = {**MATHJAX, **(config.mathjax3_config or {})}
+
+
+def setup(app: Any) -> dict[str, Any]:
+    """What Sphinx calls: after sphinx-mathjax-offline, whose files these are."""
+    app.connect("config-inited", _set_mathjax, priority=900)
+    app.connect("html-page-context", _mend_page)
+    app.connect("build-finished", _finished)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

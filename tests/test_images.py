@@ -1,0 +1,48 @@
+"""Pictures after lightening look as before, and never weigh more."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from superposition import images
+
+
+def png(array: np.ndarray) -> bytes:
+    held = io.BytesIO()
+    Image.fromarray(array).save(held, "png")
+    return held.getvalue()
+
+
+def pixels(data: bytes, mode: str = "RGB") -> np.ndarray:
+    with Image.open(io.BytesIO(data)) as image:
+        return np.asarray(image.convert(mode)).astype(int)
+
+
+def test_few_colours_stay_the_same_and_weigh_less():
+    rng = np.random.default_rng(0)
+    palette = rng.integers(0, 256, (40, 3), dtype=np.uint8)
+    picture = palette[rng.integers(0, 40, (120, 160))]
+    before = png(picture)
+    after = images.lighten(before)
+    assert len(after) < 0.6 * len(before)
+    np.testing.assert_array_equal(pixels(after), picture)
+
+
+def test_a_ramp_of_many_colours_moves_by_little():
+    x, y = np.meshgrid(np.linspace(0, 1, 300), np.linspace(0, 1, 200))
+    picture = (255 * np.stack([x, 0.5 * x + 0.5 * y, 1 - x], -1)).astype(np.uint8)
+    picture = np.concatenate([picture, np.full((200, 300, 1), 255, np.uint8)], -1)
+    after = images.lighten(png(picture))
+    assert np.abs(pixels(after) - picture[..., :3]).mean() < 8
+
+
+@pytest.mark.parametrize("picture", ["transparent", "tiny"])
+def test_what_cannot_gain_stays_bit_for_bit(picture):
+    array = np.zeros((50, 50, 4), np.uint8)
+    if picture == "tiny":
+        array = np.full((1, 1, 3), 7, np.uint8)
+    data = png(array)
+    after = images.lighten(data)
+    assert after == data or (picture == "tiny" and len(after) < len(data))

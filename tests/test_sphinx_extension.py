@@ -1,0 +1,55 @@
+"""What the book's Sphinx extension takes out of the theme's files, and what it leaves."""
+
+import shutil
+from importlib import resources
+from pathlib import Path
+
+import matplotlib
+from fontTools.ttLib import TTFont
+
+from superposition import site
+
+SCRIPT = (
+    'var icons={"bars":[448,512,["navicon"],"f0c9","M0 96z"],sun:[512,512,[9728],"f185",["M1","M2"]],'
+    '"address-book":[512,512,[62138,"contact-book"],"f2b9","M384z"]};draw(icons)'
+)
+
+
+def test_icons_in_use_stay_by_name_or_alias():
+    kept = site.keep_icons(SCRIPT, {"sun", "contact-book"})
+    assert '"bars"' not in kept
+    assert "sun:[512" in kept
+    assert '"address-book"' in kept
+    assert kept.startswith("var icons={") and kept.endswith("};draw(icons)")
+    assert '"bars"' in site.keep_icons(SCRIPT, {"navicon"})
+
+
+def test_style_rules_of_other_icons_go():
+    style = '.fa-sun:before{content:"\\f185"}.fa-bolt:before,.fa-zap:before{content:"\\f0e7"}.fa-lg{font-size:2em}'
+    assert site.keep_icon_rules(style, {"zap"}) == style.removeprefix('.fa-sun:before{content:"\\f185"}')
+
+
+def test_a_subset_keeps_the_characters_asked_for(tmp_path):
+    font = tmp_path / "font.ttf"
+    shutil.copyfile(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", font)
+    font.with_suffix(".woff2").write_bytes(b"compressed")
+    site.subset_font(font, {"A", "ß"})
+    assert {chr(code) for code in TTFont(font).getBestCmap()} == {"A", "ß"}
+    assert font.with_suffix(".woff2").read_bytes() == font.read_bytes()
+    assert font.stat().st_size < 20_000
+
+
+def test_the_theme_still_ships_icons_in_the_form_that_is_trimmed():
+    import pydata_sphinx_theme
+
+    folder = resources.files(pydata_sphinx_theme) / "theme" / "pydata_sphinx_theme" / "static" / "scripts"
+    script = (folder / "fontawesome.js").read_text(encoding="utf-8")
+    kept = site.keep_icons(script, {"bars", "magnifying-glass"})
+    assert len(kept) < 0.1 * len(script)
+    assert "magnifying-glass" in kept
+
+
+def test_roles_that_name_no_list_are_mended():
+    page = '<div role="list" class="citation-list"><div class="citation" id="x" role="doc-biblioentry">a</div></div>'
+    assert site.mend_roles(page) == '<div class="citation-list"><div class="citation" id="x">a</div></div>'
+    assert site.mend_roles('<ul role="list">') == '<ul role="list">'
