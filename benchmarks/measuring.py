@@ -42,6 +42,32 @@ def forward_flops(model: models.LanguageModel, window: text.Window) -> float:
     return 2 * (weights - last.weight.numel()) * length + attention
 
 
+def layer_groups(model: models.LanguageModel, tokens: int = 2048, layers_at_once: int = 6) -> dict:
+    """C with a limit on its memory: how much is held, how long it takes, and whether the sums are those of one pass."""
+    widest = max(layer.d_m for layer in model.layers)
+    limit = 8 * widest**2 * layers_at_once
+    began = time.perf_counter()
+    held, passes, sums = 0, 0, {}
+    for found in moments.in_groups(model, "book", tokens=tokens, memory=limit, cache=False):
+        held = max(held, sum(outer.nbytes for outer in found.outer.values()))
+        sums |= {index: float(outer.sum()) for index, outer in found.outer.items()}
+        passes += 1
+        del found
+    grouped_seconds = time.perf_counter() - began
+    began = time.perf_counter()
+    whole = moments.estimate(model, "book", tokens=tokens, cache=False)
+    return {
+        "tokens": tokens,
+        "limit_mib": round(limit / 2**20, 1),
+        "passes": passes,
+        "held_mib": round(held / 2**20, 1),
+        "held_mib_one_pass": round(sum(outer.nbytes for outer in whole.outer.values()) / 2**20, 1),
+        "seconds": round(grouped_seconds, 2),
+        "seconds_one_pass": round(time.perf_counter() - began, 2),
+        "same_sums": all(float(outer.sum()) == sums[index] for index, outer in whole.outer.items()),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="smollm2")
@@ -89,6 +115,8 @@ def main() -> None:
     inverse_seconds = time.perf_counter() - began
     paper_seconds = layers * ((options.facts**2 + options.facts) * statistics.mean(pass_seconds) + inverse_seconds)
 
+    groups = layer_groups(model)
+
     data = {
         "kind": "benchmark",
         "model": {"name": model.name, "sha256": model.sha256},
@@ -103,6 +131,7 @@ def main() -> None:
             "forward_tflop": round(forward / 1e12, 3),
             "moment_tflop": round(moment / 1e12, 3),
         },
+        "memory": groups,
         "keys_seconds": round(keys_seconds, 2),
         "p_seconds": round(p_seconds, 2),
         "paper": {
@@ -122,6 +151,10 @@ def main() -> None:
     c, paper = data["c_pass"], data["paper"]
     print(f"matrix multiply: {data['matmul_gflops']} GFLOP/s")
     print(f"C, {layers} layers, {summed.tokens:,} tokens: {c['seconds']} s, floor {c['floor_seconds']} s: {c['ratio']}")
+    print(
+        f"C in {groups['passes']} passes: {groups['held_mib']} MiB held in place of {groups['held_mib_one_pass']}, "
+        f"{groups['seconds']} s in place of {groups['seconds_one_pass']}, the same sums: {groups['same_sums']}"
+    )
     print(f"keys of {len(listed)} facts: {keys_seconds:.1f} s; P of {layers} layers: {p_seconds:.1f} s")
     print(
         f"the paper's procedure: {paper['seconds_a_pass']} s a pass, so {paper['scaled_hours']} h; "

@@ -61,6 +61,13 @@ def test_the_floor_counts_the_operations_of_the_forward_pass(benchmark, length):
     assert benchmark("measuring").forward_flops(model, window) == pytest.approx(counted, rel=0.03)
 
 
+def test_layer_groups_hold_less_and_give_the_same_sums(benchmark, corpus, monkeypatch):
+    monkeypatch.setattr(text, "resolve", lambda _: corpus)
+    found = benchmark("measuring").layer_groups(tiny("llama"), tokens=300, layers_at_once=1)
+    assert (found["passes"], found["same_sums"]) == (3, True)
+    assert found["held_mib"] <= found["limit_mib"] <= found["held_mib_one_pass"]
+
+
 def test_every_record_names_a_command_that_is_known_and_parses(benchmark):
     known = benchmark("make_records").COMMANDS
     for path in sorted(paths.records_dir().glob("*.json")):

@@ -1,5 +1,6 @@
 """The command line and the doctor, from end to end on a tiny model's folder; what a user sees when something fails."""
 
+import copy
 import json
 import re
 import shutil
@@ -12,8 +13,9 @@ from importlib.metadata import PackageNotFoundError
 import numpy as np
 import pytest
 import torch
-from conftest import build, environment
+from conftest import ARCHITECTURES, build, environment, tokenizer
 from test_measure import ROWS, comparable, table  # noqa: F401
+from test_models import write_gguf
 
 from superposition import cli, doctor, facts, files, measure, models, records
 from superposition.facts import Fact
@@ -128,6 +130,55 @@ def test_the_compact_record_is_the_same_measurement(go, tmp_path):
     assert record["kind"] == "measurement"
     for place, layer in enumerate(record["layers"]):
         np.testing.assert_allclose(record.overlaps(layer).P, matrices["P"][place], atol=records.STEP / 2 + 1e-6)
+
+
+@pytest.fixture
+def counterfact(tmp_path):
+    """The facts of the table in CounterFact's JSON."""
+    rows = [
+        {
+            "case_id": number,
+            "requested_rewrite": {
+                "prompt": prompt, "subject": subject, "relation_id": f"P{number}",
+                "target_true": {"str": "this"}, "target_new": {"str": "that"},
+            },
+        }
+        for number, (subject, prompt) in enumerate(ROWS)
+    ]  # fmt: skip
+    path = tmp_path / "counterfact.json"
+    path.write_text(json.dumps(rows), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("architecture", list(ARCHITECTURES))
+def test_any_folder_and_counterfacts_json_measure_as_they_are(go, architecture, counterfact, tmp_path):
+    """With a tokenizer that pads on the left, or knows no padding at all."""
+    folder = tmp_path / architecture
+    build(architecture).save_pretrained(folder)
+    words = copy.deepcopy(tokenizer())
+    if architecture == "llama":
+        words.padding_side = "left"
+    else:
+        words.pad_token = None
+    words.save_pretrained(folder)
+    assert go(model=folder)[0] == 0
+    data, by_table = result(tmp_path / "out")
+    assert go(model=folder, facts=counterfact)[0] == 0
+    again, by_json = result(tmp_path / "out")
+    assert again["subjects"] == data["subjects"] == [subject for subject, _ in ROWS]
+    assert again["model"]["name"] == architecture and again["layers"] == [0, 1, 2]
+    assert all(np.array_equal(by_json[name], by_table[name]) for name in by_table)
+
+
+def test_a_gguf_file_measures_as_its_folder_does(go, counterfact, tmp_path, model_folder):
+    file = write_gguf(tmp_path / "tiny.gguf", build("llama"))
+    assert go(facts=counterfact)[0] == 0
+    _, from_folder = result(tmp_path / "out")
+    status, out, _ = go(model=file, facts=counterfact)
+    assert status == 0 and out.startswith("tiny: 6 facts")
+    data, from_gguf = result(tmp_path / "out")
+    assert data["model"]["sha256"] == files.sha256_of(file)
+    np.testing.assert_allclose(from_gguf["P"], from_folder["P"], atol=1e-4)
 
 
 def test_the_record_reads_back_from_the_folder(go, tmp_path):

@@ -173,6 +173,60 @@ def test_sums_are_wider_than_narrow_keys(dtype, sums, block):
     np.testing.assert_allclose(found, keys.double().T @ keys.double(), rtol=1e-5)
 
 
+# Parts of a text
+
+
+def test_the_parts_of_a_text_add_up_and_can_be_taken_away(model, corpus):
+    cut = text.windows(text.read(corpus), model.tokenizer, context=40)
+    whole = moments.of_windows(model, cut)
+    agrees(whole, naive(model, corpus, context=40))
+    a, b = moments.of_windows(model, cut[:7]), moments.of_windows(model, cut[7:])
+    for total, expected in ((a + b, whole), (whole - a, b)):
+        assert total.tokens == expected.tokens
+        for index in expected.outer:
+            close(total.outer[index], expected.outer[index])
+            close(total.total[index], expected.total[index])
+    again = moments.of_windows(model, cut[:7])
+    assert again.cached and not whole.cached and torch.equal(again.outer[1], a.outer[1])
+    assert not moments.of_windows(model, [*cut[:6], text.Window(cut[6].token_ids, 1, cut[6].stop)]).cached
+    with pytest.raises(UserError, match="no windows"):
+        moments.of_windows(model, [])
+    with pytest.raises(UserError, match="different layers"):
+        a + moments.of_windows(model, cut[:7], layers=[1])
+
+
+def test_a_first_position_alone_is_that_of_its_text(model, corpus):
+    """Nothing later changes a key of a causal model."""
+    cut = text.windows(text.read(corpus), model.tokenizer, context=40)
+    rest = text.windows(text.read(corpus), model.tokenizer, skip_first=1, context=40)
+    first = moments.of_windows(model, [text.Window(window.token_ids[:1], 0, 1) for window in cut])
+    difference = moments.of_windows(model, cut) - moments.of_windows(model, rest)
+    for index in first.outer:
+        close(first.outer[index], difference.outer[index])
+
+
+def test_oas_is_the_published_formula_and_near_the_best_shrinkage():
+    """Chen et al. (2010), equation 23; among independent Gaussian keys its error is near the smallest there is."""
+    rng, width, tokens = np.random.default_rng(0), 30, 60
+    scale = np.linspace(0.5, 2, width)
+    gains = []
+    for _ in range(20):
+        keys = rng.standard_normal((width, tokens)) * scale[:, None]
+        S = keys @ keys.T / tokens
+        squares, trace = np.trace(S @ S), np.trace(S)
+        top = (1 - 2 / width) * squares + trace**2
+        published = min(1, top / ((tokens + 1 - 2 / width) * (squares - trace**2 / width)))
+        found = moments.oas(S, tokens)
+        assert found == pytest.approx(published, rel=0.1)  # scikit-learn drops the terms in 2/d, and so do we
+
+        def error(s, S=S):
+            return np.linalg.norm((1 - s) * S + s * np.trace(S) / width * np.eye(width) - np.diag(scale**2))
+
+        gains.append(error(found) / min(error(s) for s in np.linspace(0, 1, 101)))
+    assert np.mean(gains) < 1.02
+    assert moments.oas(np.eye(4), 100) == 1.0
+
+
 # C
 
 
