@@ -261,6 +261,7 @@ def held_out(model: LanguageModel, tokens: int = 2000, *, source: str | Path = "
         The source holds fewer tokens.
     """
     last_first = list(text.read(source))[::-1]
+    context = min(context, model.context_length or context)
     return text.windows(last_first, model.tokenizer, tokens=tokens, skip_first=1, context=context)
 
 

@@ -159,8 +159,9 @@ def growth_on_a_layer(record: Record, names: Sequence[str]) -> Figure:
             residual = record.arrays[f"{name}/residual"]
             n = np.arange(1, len(norms) + 1)
             axes[0, 0].plot(n, norms, color=colour, linestyle=dash, label=words)
-            smooth = np.convolve(residual, np.ones(10) / 10, mode="valid")
-            axes[0, 1].plot(n[9:], smooth, color=colour, linestyle=dash)
+            width = min(10, len(residual))
+            smooth = np.convolve(residual, np.ones(width) / width, mode="valid")
+            axes[0, 1].plot(n[width - 1 :], smooth, color=colour, linestyle=dash)
         top = record.arrays[f"{names[0]}/interference"].mean(1)
         n = np.arange(1, len(top) + 1)
         axes[0, 0].plot(n, top[0] * n, color="#888888", linewidth=0.9, linestyle=":", label="linear growth")
@@ -180,7 +181,8 @@ def suffering_by_age(record: Record, names: Sequence[str]) -> Figure:
             j = np.arange(1, len(norms) + 1)
             axis.scatter(j, norms, s=9, color=colour, alpha=0.45, linewidth=0)
             ten = len(norms) // 10 * 10
-            axis.plot(j[:ten].reshape(-1, 10).mean(1), norms[:ten].reshape(-1, 10).mean(1), color=BLACK, linewidth=1.5)
+            means = [part[:ten].reshape(-1, 10).mean(1) for part in (j, norms)]
+            axis.plot(*means, color=BLACK, linewidth=1.5)
             axis.set(xlabel="edit j", title=words, ylim=(0, None))
         axes[0, 0].set_ylabel(r"$\|\Delta_e[:, j]\|$")
     return figure
