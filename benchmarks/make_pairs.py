@@ -23,7 +23,7 @@ from superposition.memory import LinearMemory
 
 RECORDS = {"smollm2": "smollm2-400", "gemma3": "gemma3-400"}
 TOKENS = 102_400
-RESAMPLES, SHUFFLES = 500, 200
+RESAMPLES, SHUFFLES = 200, 100
 EDITS, LAYERS = 40, (6, 15)
 
 
@@ -34,24 +34,27 @@ def say(what: str, start: float = time.perf_counter()) -> None:
 # What explains an overlap
 
 
-def explained(table: pairs.Pairs, matrices: Sequence[np.ndarray]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Effects and shares of all layers, with their intervals and with what chance would explain."""
+def explained(
+    table: pairs.Pairs, matrices: Sequence[np.ndarray], *, resample: bool
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Effects and shares of all layers; with ``resample``, the shares' intervals and what chance would explain."""
     Y = np.column_stack([table.of(matrix) for matrix in matrices])
     fit = pairs.fit(table, Y)
     groups = ["all", *table.groups]
-    drawn = pairs.bootstrap_shares(table, Y, resamples=RESAMPLES)
-    chance = pairs.shuffled_shares(table, matrices, shuffles=SHUFFLES)
     arrays = {
         "effects": fit.effects,
         "errors": fit.errors,
         "dropped": np.stack([fit.share, *fit.dropped.values()]),
         "alone": np.stack([fit.share, *fit.alone.values()]),
-        "dropped_interval": np.stack([np.quantile(drawn[g], [0.025, 0.975], axis=0) for g in groups], axis=1),
-        "chance": np.stack([np.quantile(chance[g], 0.975, axis=0) for g in groups]),
         "own": np.array([pairs.own_share(matrix) for matrix in matrices]),
     }
+    if resample:
+        drawn = pairs.bootstrap_shares(table, Y, resamples=RESAMPLES)
+        chance = pairs.shuffled_shares(table, matrices, shuffles=SHUFFLES)
+        arrays["dropped_interval"] = np.stack([np.quantile(drawn[g], [0.025, 0.975], axis=0) for g in groups], axis=1)
+        arrays["chance"] = np.stack([np.quantile(chance[g], 0.975, axis=0) for g in groups])
     about = {"names": table.names, "groups": groups, "units": table.units.round(6).tolist()}
-    about["having"] = [float((column > 0).mean()) for column in table.X.T]
+    about["having"] = [int((column > 0).sum()) for column in table.X.T]
     return about, {name: array.astype(np.float32) for name, array in arrays.items()}
 
 
@@ -72,7 +75,7 @@ def regressions() -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         alike = pairs.spelling([fact.subject for fact in listed])
         for measure, directed in (("P", True), ("cosine_whitened", False)):
             table = pairs.pairs(listed, tokens, positions, directed=directed, alike=alike)
-            about, stacks = explained(table, [getattr(one, measure) for one in found])
+            about, stacks = explained(table, [getattr(one, measure) for one in found], resample=wording == "own")
             name = f"{model} {wording} {measure}"
             data["tables"].append(
                 {"name": name, "model": model, "wording": wording, "measure": measure, "record": record}
