@@ -207,7 +207,9 @@ def single(options: argparse.Namespace, command: str) -> None:
     for fact in parts["known"][: options.traced]:
         if fact.text not in done["trace"]:
             one = {
-                kind: evaluation.trace(model, fact, kind=kind, layers=range(0, len(model.layers), 2), window=window)
+                kind: evaluation.trace(
+                    model, fact, kind=kind, layers=range(0, len(model.layers), 3), samples=3, window=window
+                )
                 for kind, window in (("state", 1), ("mlp", 5))
             }
             done["trace"][fact.text] = one
@@ -478,7 +480,7 @@ def main() -> int:
     parser.add_argument("--work", type=Path, default=Path("_build/edits"), help="states of unfinished runs")
     parser.add_argument("--layers", type=int, nargs="+", default=[0, 3, 6, 9, 12, 18, 24], help="of the sweep")
     parser.add_argument("--sweep", type=int, default=16, help="facts of the sweep")
-    parser.add_argument("--count", type=int, default=120, help="single edits")
+    parser.add_argument("--count", type=int, default=100, help="single edits")
     parser.add_argument("--traced", type=int, default=10, help="facts traced")
     parser.add_argument("--lives", nargs="*", default=["together", "alone"], choices=["together", "alone"])
     options = parser.parse_args()
