@@ -1,12 +1,14 @@
 """Features of pairs against naive loops; least squares and dyadic errors against plain formulas and simulations."""
 
+import io
 import itertools
+import warnings
 from difflib import SequenceMatcher
 
 import numpy as np
 import pytest
 
-from superposition import facts, pairs, records
+from superposition import facts, figures, pairs, records
 from superposition.errors import UserError
 from superposition.facts import Fact
 
@@ -292,3 +294,77 @@ def test_drawing_edits_and_partners_covers_the_truth_where_both_have_effects():
         return w[0, 0]
 
     assert 0 < len(pairs.over_both(refuses_half, 4, 4, resamples=200)) < 200
+
+
+# Plots
+
+
+def drawn(figure):
+    """Rendered without a warning of the layout or of a missing glyph."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figure.savefig(io.BytesIO(), format="png", dpi=60)
+    return figure
+
+
+def test_shares_are_drawn_by_depth_with_their_intervals():
+    rng = np.random.default_rng(0)
+    groups = ["all", "last token", "relation"]
+    shares = rng.random((3, 5))
+    table = {"groups": groups, "dropped": shares, "dropped_interval": np.stack([shares - 0.1, shares + 0.1])}
+    figure = drawn(figures.shares_by_depth({"one": table, "other": table}, ["last token", "relation", "position 0"]))
+    for axis in figure.axes:
+        for line, row in zip(axis.lines, shares, strict=True):
+            assert np.array_equal(line.get_ydata(), row)
+        assert [line.get_label() for line in axis.lines] == ["all together", "last token", "relation"]
+        bands = [band.get_paths()[0].get_extents() for band in axis.collections]
+        assert np.allclose([band.y1 - band.y0 for band in bands], np.ptp(shares[1:], axis=1) + 0.2)
+
+
+def test_effects_stand_in_their_features_rows():
+    rows = {"first": {"a": (("x", "y"), [1.0, -2.0], [0.1, 0.2]), "b": (("y",), [3.0], [0.5])}, "last": {}}
+    rows["last"] = rows["first"]
+    figure = drawn(figures.effects(rows))
+    axis = figure.axes[0]
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["x", "y"]
+    points = {c.get_label(): c.lines[0].get_xydata() for c in axis.containers}
+    assert np.allclose(points["a"][:, 0], [1, -2])
+    assert np.allclose(np.rint(points["b"]), [[3, 1]])
+    bars = axis.containers[0].lines[2][0].get_segments()
+    assert np.allclose(bars[1][:, 0], [-2 - 1.96 * 0.2, -2 + 1.96 * 0.2])
+
+
+def test_the_strongest_are_drawn_beside_all():
+    lines = {"token": np.array([0.9, 0.2]), "none": np.array([0.1, 0.5])}
+    figure = drawn(figures.strongest_by_depth({"model": lines}, {"token": 0.01, "none": 0.8}))
+    found = [line.get_ydata() for line in figure.axes[0].lines]
+    assert [list(np.atleast_1d(y)) for y in found] == [[0.9, 0.2], [0.01, 0.01], [0.1, 0.5], [0.8, 0.8]]
+
+
+def test_wordings_and_bins_are_drawn_as_they_are():
+    effect, error = np.array([1.0, 2.0, 3.0]), np.array([0.1, 0.2, 0.1])
+    figure = drawn(figures.relation_by_wording({"model": {"own": (effect, error), "drawn": (effect / 2, error)}}))
+    assert np.array_equal(figure.axes[0].lines[1].get_ydata(), effect / 2)
+    band = figure.axes[0].collections[0].get_paths()[0].get_extents()
+    assert (band.y0, band.y1) == pytest.approx((1 - 0.196, 3 + 0.196))
+    bins = {"all": {"p": [0.0, 0.5], "mean": [0.1, 0.4], "low": [0.0, 0.3], "high": [0.2, 0.5]}}
+    figure = drawn(figures.by_overlap({"flips": bins, "change": bins}, ["one", "two"]))
+    assert [axis.get_ylabel() for axis in figure.axes] == ["flips", "change"]
+    assert np.array_equal(figure.axes[1].lines[0].get_xydata(), [[0, 0.1], [0.5, 0.4]])
+
+
+def test_bins_hold_the_cells_of_their_overlap():
+    rng = np.random.default_rng(0)
+    p = rng.uniform(-0.2, 1, (20, 30))
+    outcome = (p > 0.5) + 0.0
+    among = rng.random((20, 30)) < 0.5
+    found = pairs.binned(p, outcome, [0, 0.25, 0.75, 1, 5], among, resamples=100)
+    assert len(found["p"]) == 3
+    for b, (low, high) in enumerate(((0, 0.25), (0.25, 0.75), (0.75, 1))):
+        inside = (p >= low) & (p < high) & among
+        assert found["cells"][b] == inside.sum()
+        assert found["mean"][b] == pytest.approx(outcome[inside].mean())
+        assert found["p"][b] == pytest.approx(p[inside].mean())
+        assert found["low"][b] <= found["mean"][b] <= found["high"][b]
+    assert found["low"][0] == found["high"][0] == 0
+    assert found["high"][1] - found["low"][1] > 0.03

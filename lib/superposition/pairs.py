@@ -462,3 +462,49 @@ def over_both(
         with suppress(UserError):
             found.append(statistic(np.outer(rows, columns)))
     return np.array(found)
+
+
+def binned(
+    p: Float[np.ndarray, "edits partners"],
+    outcome: Float[np.ndarray, "edits partners"],
+    edges: Sequence[float],
+    among: np.ndarray | None = None,
+    *,
+    resamples: int = 500,
+    seed: int = 0,
+) -> dict[str, Float[np.ndarray, " bins"]]:
+    """Means of an outcome over bins of ``p``, with 95 % intervals over edits and partners (:func:`over_both`).
+
+    Parameters
+    ----------
+    edges : sequence of float
+        Bins ``[low, high)``; cells beyond them are left out.
+    among : (edits, partners) bool array, optional
+        Which cells count.
+
+    Returns
+    -------
+    dict
+        ``"p"`` and ``"mean"`` of each bin, ``"low"`` and ``"high"``, ``"cells"`` the number; bins of fewer than five
+        cells are left out.
+    """
+    place = np.digitize(p, edges) - 1
+    masks = [(place == b) & (True if among is None else among) for b in range(len(edges) - 1)]
+    masks = [mask for mask in masks if mask.sum() >= 5]
+
+    def means(weights: np.ndarray) -> list[float]:
+        totals = [(weights * mask).sum() for mask in masks]
+        return [
+            float((weights * mask * outcome).sum() / total) if total else np.nan
+            for mask, total in zip(masks, totals, strict=True)
+        ]
+
+    drawn = over_both(means, *np.shape(p), resamples=resamples, seed=seed)
+    low, high = np.nanquantile(drawn, [0.025, 0.975], axis=0)
+    return {
+        "p": np.array([p[mask].mean() for mask in masks]),
+        "mean": np.array(means(np.ones(np.shape(p)))),
+        "low": low,
+        "high": high,
+        "cells": np.array([mask.sum() for mask in masks]),
+    }
