@@ -71,6 +71,18 @@ def test_a_feature_that_no_pair_has_is_left_out_and_reads_as_zero():
     assert "position 0" not in table.groups
 
 
+def test_same_words_are_told_apart_from_the_relation():
+    prompts = ["Of {} say", "Of {} say", "In {} say", "{} say", "{} say"]
+    listed = [Fact(f"S{i}", prompt, relation="P1") for i, prompt in enumerate(prompts)]
+    table = pairs.pairs(listed, range(5), [1] * 5)
+    named = dict(zip(zip(table.first.tolist(), table.second.tolist(), strict=True), table.X, strict=True))
+    words, read, unread = (table.names.index(f"same {n}") for n in ("words", "relation, read", "relation, unread"))
+    assert [bool(named[0, 1][c]) for c in (words, read, unread)] == [True, True, False]
+    assert [bool(named[0, 2][c]) for c in (words, read, unread)] == [False, True, False]
+    assert [bool(named[0, 3][c]) for c in (words, read, unread)] == [False, False, True]
+    assert [bool(named[3, 4][c]) for c in (words, read, unread)] == [False, False, True]
+
+
 def test_what_is_unknown_is_not_shared():
     listed = [Fact(name, "Of {} say") for name in ("Abe", "Bea", "Cid")]
     assert (pairs.pairs(listed, [5, 6, 7], [1, 1, 1]).column("same relation, read") == 0).all()

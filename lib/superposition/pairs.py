@@ -26,6 +26,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "last token": ("same last token",),
     "spelling": ("spelling",),
     "relation": ("same relation, read", "same relation, unread"),
+    "words": ("same words",),
     "object": ("same object",),
     "kind": ("same kind",),
     "prompt shape": ("edited begins", "read begins", "both begin", "one begins"),
@@ -117,7 +118,8 @@ def pairs(
 
     Same last token: the tokens at which the two keys are read are the same. Same relation, read: the relation's words
     stand before both subjects, so the keys have read them. Same relation, unread: at least one prompt begins with its
-    subject, whose key cannot know what is asked. Same kind: the subjects' type. Prompt shape: which of the prompts
+    subject, whose key cannot know what is asked. Same words: the very same words stand before both subjects; left out
+    where it says the same as the relation read. Same kind: the subjects' type. Prompt shape: which of the prompts
     begin with the subject. Position 0: which keys are read at the text's first token.
 
     Parameters
@@ -150,6 +152,7 @@ def pairs(
 
     relation = same([fact.relation for fact in facts])
     begins = np.array([fact.prompt.startswith(SLOT) for fact in facts])
+    before = [fact.prompt[: fact.prompt.index(SLOT)].strip() or None for fact in facts]
     at_0 = np.asarray(positions) == 0
     alike = spelling([fact.subject for fact in facts]) if alike is None else np.asarray(alike)
     features = {
@@ -157,11 +160,14 @@ def pairs(
         "spelling": alike[first, second],
         "same relation, read": relation & ~begins[first] & ~begins[second],
         "same relation, unread": relation & (begins[first] | begins[second]),
+        "same words": same(before),
         "same object": same([fact.target_true for fact in facts]),
         "same kind": same([fact.subject_type for fact in facts]),
         **_ends("begin", "begins", begins, first, second, directed),
         **_ends("at 0", "at 0", at_0, first, second, directed),
     }
+    if np.array_equal(features["same words"], features["same relation, read"]):
+        del features["same words"]
     names = [name for group in GROUPS.values() for name in group if name in features]
     names = [name for name in names if np.ptp(features[name].astype(float)) > 0]
     X = np.column_stack([features[name].astype(float) for name in names]) if names else np.zeros((len(first), 0))
