@@ -214,6 +214,31 @@ WRONG += [
 ]
 
 
+# --- 10 keys and moments ------------------------------------------------------------------------------------
+
+
+def token(offsets, start, stop):
+    return max(place for place, (first, last) in enumerate(offsets) if first <= stop - 1 < last)
+
+
+def tokens(d_m, sd, share, factor):
+    return d_m + int(np.ceil(factor / (share * sd) ** 2))
+
+
+RIGHT += [(exercises.check_10_token, token), (exercises.check_10_tokens, tokens)]
+WRONG += [
+    (exercises.check_10_token, lambda offsets, start, stop: token(offsets, start, start + 1), "the last token with"),
+    (
+        exercises.check_10_token,
+        lambda offsets, start, stop: min(i for i, (a, b) in enumerate(offsets) if a <= stop - 1 < b),
+        "the last token with",
+    ),
+    (exercises.check_10_tokens, lambda d_m, *a: tokens(d_m, *a) - d_m, "above d_m|too few"),
+    (exercises.check_10_tokens, lambda d_m, sd, share, k: tokens(d_m, sd, share, np.sqrt(k)), "too few"),
+    (exercises.check_10_tokens, lambda *a: 2 * tokens(*a), "fewer than"),
+]
+
+
 # --- 15, 16 edits of a real model ---------------------------------------------------------------------------
 
 

@@ -9,6 +9,7 @@ import weakref
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 from conftest import ARCHITECTURES, tiny
 from hypothesis import given, settings
@@ -203,6 +204,37 @@ def test_a_first_position_alone_is_that_of_its_text(model, corpus):
     difference = moments.of_windows(model, cut) - moments.of_windows(model, rest)
     for index in first.outer:
         close(first.outer[index], difference.outer[index])
+
+
+def test_the_error_of_p_is_students_t_for_gaussian_keys():
+    """thm-moments-error and eq-moments-nested of chapter 10, on C that is not the identity."""
+    rng, d, N, end, draws = np.random.default_rng(0), 6, 15, 60, 4000
+    C = well_conditioned(0, d)
+    L, K = np.linalg.cholesky(C), rng.standard_normal((d, 2))
+    x = np.linalg.solve(L, K)
+    p = x[:, 0] @ x[:, 1] / (x[:, 0] @ x[:, 0])
+    scale = np.linalg.norm(x[:, 1] - p * x[:, 0]) / np.linalg.norm(x[:, 0])
+
+    def estimates(S):
+        solved = np.linalg.solve(S, np.broadcast_to(K, (draws, d, 2)))
+        return (K[:, 0] @ solved)[:, 1] / (K[:, 0] @ solved)[:, 0]
+
+    keys = L @ rng.standard_normal((draws, d, end))
+    first = keys[:, :, :N]
+    short, long = estimates(first @ first.transpose(0, 2, 1)), estimates(keys @ keys.transpose(0, 2, 1))
+    n = N - d + 2
+    assert scipy.stats.kstest((short - p) / scale * np.sqrt(n), "t", args=(n,)).pvalue > 0.01
+    assert short.std() / scale == pytest.approx(moments.sampling_error(N, d), rel=0.05)
+    assert (short - long).std() / scale == pytest.approx(moments.sampling_error(N, d, end), rel=0.05)
+
+
+def test_a_sampling_error_needs_more_tokens_than_dimensions():
+    np.testing.assert_allclose(moments.sampling_error([11, 14], 10), [1, 0.5])
+    assert moments.sampling_error(14, 10, 14) == 0
+    with pytest.raises(UserError, match="C is singular: take more"):
+        moments.sampling_error(10, 10)
+    with pytest.raises(UserError, match="give a longer end"):
+        moments.sampling_error(20, 10, 19)
 
 
 def test_oas_is_the_published_formula_and_near_the_best_shrinkage():

@@ -684,3 +684,55 @@ def check_16_suffered(function: Callable[..., Any], *, problems: int = 20, seed:
             f"(problem {number}): only later edits count."
         )
     return f"Right on all {problems} memories."
+
+
+# --- 10 -------------------------------------------------------------------------------------------------------
+
+
+def check_10_token(function: Callable[..., Any], *, problems: int = 60, seed: int = 10) -> str:
+    """Check ``function(offsets, start, stop)``: the index of the token that holds the subject's last character.
+
+    ``offsets`` is a list of (first character, one past the last) by token, with (0, 0) for a token of no text, as
+    tokenizers give them; the subject is the characters [start, stop). Oracle: character by character.
+    """
+    rng = np.random.default_rng(seed)
+    for number in range(problems):
+        lengths = rng.integers(1, 6, size=rng.integers(2, 12))
+        ends = [int(end) for end in np.cumsum(lengths)]
+        offsets = list(zip([0, *ends[:-1]], ends, strict=True))
+        if number % 2:
+            offsets = [(0, 0), *offsets]
+        if number % 3 == 0:  # one character of several bytes, a token each
+            place = int(rng.integers(len(offsets)))
+            offsets.insert(place, offsets[place])
+        start = int(rng.integers(0, ends[-1]))
+        stop = int(rng.integers(start + 1, ends[-1] + 1))
+        right = [place for place, (first, last) in enumerate(offsets) if stop - 1 in range(first, last)][-1]
+        answer = function(list(offsets), start, stop)
+        assert answer == right, (
+            f"Problem {number}: offsets {offsets}, subject [{start}, {stop}): the last token with character {stop - 1} "
+            f"is number {right}, and the answer is {answer}."
+        )
+    return f"Right on all {problems} prompts."
+
+
+def check_10_tokens(function: Callable[..., Any], *, problems: int = 40, seed: int = 10) -> str:
+    """Check ``function(d_m, sd, share, factor)``: the tokens that C needs.
+
+    Wanted: the least whole N for which the error of p, ``√(factor / (N − d_m))``, is at most ``share · sd``. Oracle:
+    the answer is enough and one token fewer is not.
+    """
+    rng = np.random.default_rng(seed)
+    for number in range(problems):
+        d_m = int(rng.integers(10, 20_000))
+        sd, share, factor = rng.uniform(0.01, 0.3), rng.uniform(0.02, 1), rng.uniform(1, 60)
+        answer = function(d_m, sd, share, factor)
+        given = f"d_m = {d_m}, sd = {sd:.4f}, share = {share:.4f}, factor = {factor:.4f}"
+        assert answer == int(answer) and answer > d_m, f"Problem {number}: a whole number above d_m, not {answer}."
+
+        def enough(tokens: float, d_m=d_m, limit=share * sd, factor=factor) -> bool:
+            return tokens > d_m and np.sqrt(factor / (tokens - d_m)) <= limit * (1 + 1e-12)
+
+        assert enough(answer), f"Problem {number} ({given}): {answer} tokens are too few."
+        assert not enough(answer - 1 - 1e-9 * answer), f"Problem {number} ({given}): fewer than {answer} would do."
+    return f"Right on all {problems} widths."

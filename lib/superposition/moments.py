@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.linalg
@@ -104,6 +104,33 @@ class Moments:
             size = moment.shape[0]
             moment = (1 - shrinkage) * moment + shrinkage * np.trace(moment) / size * np.eye(size)
         return moment
+
+
+def sampling_error(tokens: Any, d_m: int, end: int | None = None) -> Any:
+    """Standard deviation of an estimate of p from N tokens, in units of ``‖r‖ / ‖k_i‖`` in whitened space.
+
+    ``√(1/(N − d_m))`` for independent Gaussian keys, r being what p leaves of ``k_j`` (``thm-moments-error`` of chapter
+    ``10-keys-and-moments``). With ``end``, of its difference from the estimate of a longer text of ``end`` tokens that
+    begins with these: ``√(1/(N − d_m) − 1/(end − d_m))``.
+
+    Parameters
+    ----------
+    tokens : int or array of int
+        N, more than ``d_m``.
+    d_m : int
+    end : int, optional
+
+    Raises
+    ------
+    UserError
+        N is not above ``d_m``, or ``end`` is below N.
+    """
+    tokens = np.asarray(tokens, dtype=float)
+    if (tokens <= d_m).any():
+        raise UserError(f"With {int(tokens.min())} tokens for {d_m} dimensions C is singular: take more.")
+    if end is not None and (tokens > end).any():
+        raise UserError(f"A text of {end} tokens does not begin with {int(tokens.max())}: give a longer end.")
+    return np.sqrt(1 / (tokens - d_m) - (0 if end is None else 1 / (end - d_m)))
 
 
 def oas(moment: Float[np.ndarray, "d_m d_m"], tokens: int) -> float:
