@@ -26,7 +26,7 @@ LOOKS = {
 }
 TITLES = {
     "mean": "mean",
-    "spread": r"spread: sd · $\sqrt{d_m}$",
+    "spread": "spread",
     "excess_kurtosis": "excess kurtosis",
     "l_kurtosis": "L-kurtosis (0 if normal)",
     "quantile_kurtosis": "quantile kurtosis (0 if normal)",
@@ -63,8 +63,8 @@ def tails_without_meaning(
             axes[0, 0].plot(pairs, found, color=colour, marker=marker, linestyle="none", label=f"$d_m$ = {width:,}")
         axes[0, 0].set_xlabel("pairs of equal keys among 128")
         axes[0, 0].set_ylabel("excess kurtosis of $p$")
-        axes[0, 0].set_ylim(bottom=0)
-        axes[0, 0].legend()
+        axes[0, 0].set_ylim(0, 1.6 * max(row[1] for rows in twins.values() for row in rows) + 1)
+        axes[0, 0].legend(loc="upper right")
         sigma, found, expected, cosine = np.array(lengths).T
         axes[0, 1].plot(sigma, expected, color=BLUE, linewidth=1.2, label="$p$, expected")
         axes[0, 1].plot(sigma, found, color=BLUE, marker="o", linestyle="none", label="$p$, found")
@@ -74,27 +74,31 @@ def tails_without_meaning(
     return figure
 
 
-def nulls_by_depth(
-    record: Record, names: Sequence[str], statistics: Sequence[str] = ("mean", "spread", "excess_kurtosis", "hill")
-) -> Figure:
-    """Statistics of p by depth: the facts with their interval, and null models, each the mean of its draws."""
+def nulls_by_depth(record: Record, names: Sequence[str]) -> Figure:
+    """Statistics by depth: the facts with their interval, and null models, each the mean of its draws.
+
+    Mean, spread and excess kurtosis are those of p, the L-kurtosis is that of the whitened cosines.
+    """
+    panels = ("mean", "P"), ("spread", "P"), ("excess_kurtosis", "P"), ("l_kurtosis", "cosine_whitened")
     with mpl.rc_context(STYLE):
-        figure, axes = canvas(2, 2, height=5.6, sharex=True)
-        for axis, name in zip(axes.flat, statistics, strict=True):
-            low, high = (nulls.curve(record, name, end) for end in ("low", "high"))
+        figure, axes = canvas(2, 2, height=5.8, sharex=True)
+        for axis, (name, matrix) in zip(axes.flat, panels, strict=True):
+            low, high = (nulls.curve(record, name, end, matrix) for end in ("low", "high"))
             axis.fill_between(depth(record), low, high, color=BLUE, alpha=0.2, linewidth=0)
-            axis.plot(depth(record), nulls.curve(record, name), color=BLUE, linewidth=2.4, label="the facts")
-            strangers = nulls.curve(record, name, "no position 0, no shared last token")
+            facts = nulls.curve(record, name, "table", matrix)
+            axis.plot(depth(record), facts, color=BLUE, linewidth=2.4, label="the facts")
+            strangers = nulls.curve(record, name, "no position 0, no shared last token", matrix)
             axis.plot(depth(record), strangers, color=BLUE, linestyle="--", linewidth=1.6, label="no shared token")
             for null in names:
-                values = nulls.curve(record, name, null)
+                values = nulls.curve(record, name, null, matrix)
                 colour, line = LOOKS[null]
                 axis.plot(depth(record), values, color=colour, linestyle=line, linewidth=1.4, label=null)
             if name == "excess_kurtosis":
                 _kurtosis_scale(axis)
             if name == "spread":
                 axis.set_ylim(bottom=0)
-            axis.set_title(TITLES[name], fontweight="normal")
+            title = TITLES[name].split(" (")[0]
+            axis.set_title(f"{title} of " + ("$p$" if matrix == "P" else "cosines"), fontweight="normal")
         for axis in axes[1]:
             axis.set_xlabel("relative depth (0 first layer, 1 last)")
         figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
@@ -175,7 +179,8 @@ def lists_by_size(record: Record, layer: int, statistics: Sequence[str]) -> Figu
         axes[0, 1].set_yscale("log")
         axes[0, 1].set_yticks([0.03, 0.1, 0.3, 1], labels=["3 %", "10 %", "30 %", "100 %"])
         axes[0, 1].set_title("half a 95 % range, median of layers", fontweight="normal")
-        axes[0, 1].legend(loc="upper right")
+        axes[0, 1].legend(loc="lower left")
+        axes[0, 1].set_ylim(0.015, 1.5)
         for axis in axes[0]:
             axis.set_xscale("log", base=2)
             axis.set_xticks(sizes, labels=sizes)

@@ -41,11 +41,11 @@ def law_of_one_pair(
             axis.axvline(width, color="#999999", linewidth=0.7, zorder=0)
             axis.annotate(
                 name,
-                (width, 1),
+                (width, 1.01),
                 xycoords=("data", "axes fraction"),
-                rotation=90,
-                ha="right",
-                va="top",
+                rotation=35,
+                ha="left",
+                va="bottom",
                 fontsize=9,
                 color="#444444",
             )
