@@ -24,7 +24,7 @@ from superposition.memory import LinearMemory
 RECORDS = {"smollm2": "smollm2-400", "gemma3": "gemma3-400"}
 TOKENS = 102_400
 RESAMPLES, SHUFFLES = 200, 100
-EDITS, LAYERS = 40, (6, 15)
+EDITS, PARTNERS, TOP, LAYERS = 40, 64, 16, (6, 15)
 
 
 def say(what: str, start: float = time.perf_counter()) -> None:
@@ -140,14 +140,45 @@ def choose(P: np.ndarray, candidates: Sequence[int], partners: Sequence[int], se
     return sorted(drawn + sorted(rest, key=lambda i: -best[i])[: EDITS - len(drawn)])
 
 
+def partners_of(p: np.ndarray, count: int = PARTNERS, top: int = TOP) -> np.ndarray:
+    """The partners asked for one edit: those of largest overlap, and the rest evenly over the ranks."""
+    order = np.argsort(-p, kind="stable")
+    rest = np.linspace(top, len(order) - 1, count - top).round().astype(int)
+    return order[np.unique(np.concatenate([np.arange(top), rest]))]
+
+
+class Asker:
+    """What a model says to prompts in the first token of its answer."""
+
+    def __init__(self, lm: models.LanguageModel, asked: Sequence[Fact], edited: Sequence[Fact]):
+        self.lm = lm
+        joined = [evaluation.join(lm.tokenizer, fact.text, str(fact.target_true)) for fact in asked]
+        self.prompts = [one.token_ids[: one.first] for one in joined]
+        self.true = np.array([one.target[0] for one in joined])
+        joined = [evaluation.join(lm.tokenizer, fact.text, str(fact.target_new)) for fact in edited]
+        self.new = np.array([one.target[0] for one in joined])
+        self.edited = [one.token_ids[: one.first] for one in joined]
+
+    def __call__(self, prompts: Sequence[tuple[int, ...]], tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Log-probabilities (prompts, tokens) at the prompts' ends, and the likeliest token of each."""
+        found, best = np.zeros((len(prompts), len(tokens))), np.zeros(len(prompts), dtype=int)
+        wanted = torch.from_numpy(np.asarray(tokens))
+
+        def use(group: list[int], hidden: torch.Tensor) -> None:
+            last = torch.tensor([len(prompts[i]) - 1 for i in group])
+            logits = evaluation.logits_of(self.lm, hidden[torch.arange(len(group)), last])
+            found[group] = logits.log_softmax(-1)[:, wanted].double().numpy()
+            best[group] = logits.argmax(-1).numpy()
+
+        evaluation.in_batches(self.lm, prompts, 32, use)
+        return found, best
+
+
 def edits() -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    lm = models.load("smollm2")
+    lm = models.load("smollm2", device="cpu")
     everything = facts.load("book")
     known = {(fact.text, fact.target_true) for fact in evaluation.known(lm, everything)}
     partners = [j for j, fact in enumerate(everything) if (fact.text, fact.target_true) in known]
-    asked = [everything[j] for j in partners]
-    texts, true = [fact.text for fact in asked], [str(fact.target_true) for fact in asked]
-    before = evaluation.score(lm, texts, true)
     C = moments.estimate(lm, "book", tokens=TOKENS)
     read = keys.extract(lm, everything, layers=list(LAYERS))
     settings = values.Settings()
@@ -160,43 +191,48 @@ def edits() -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         "token_ids": [token.token_id for token in read.tokens],
         "positions": [token.position for token in read.tokens],
         "layers": list(LAYERS),
-        "edits": [],
-        "probability": [],
-        "held": [],
     }
-    arrays = {"log_true_before": before.log_probability}
+    data |= {name: [] for name in ("edits", "probability", "held")}
+    arrays: dict[str, np.ndarray] = {}
     bits = lm.digest()
     for layer in LAYERS:
         factor = moments.Whitening(C.second_moment(layer))
         P = overlap.superposition_matrix(read[layer], factor)
         chosen = choose(P, range(len(everything)), partners)
         edited = [everything[i] for i in chosen]
+        ask = Asker(lm, [everything[j] for j in partners], edited)
+        before, best = ask(ask.prompts, np.concatenate([ask.true, ask.new]))
+        arrays["right_before"] = best == ask.true
         found = values.targets(lm, edited, layer, settings)
         say(f"layer {layer}: {len(edited)} target values")
-        rows = {name: [] for name in ("log_true", "exact", "log_new_before", "log_new")}
-        held = []
+        shape = (len(chosen), len(partners))
+        change_true, change_new = np.full(shape, np.nan), np.full(shape, np.nan)
+        right, says_new = np.zeros(shape, dtype=bool), np.zeros(shape, dtype=bool)
+        p, held = P[np.ix_(chosen, partners)], []
         weight = lm.layers[layer].weight
         kept = weight.detach().clone()
-        for place, fact in enumerate(edited):
-            new = [str(fact.target_new)] * len(texts)
-            rows["log_new_before"].append(evaluation.score(lm, texts, new).log_probability)
+        for row in range(len(edited)):
             memory = LinearMemory(kept.double().numpy(), factor)
-            memory.edit(found.keys[:, place], found.values[:, place])
+            memory.edit(found.keys[:, row], found.values[:, row])
+            asked = partners_of(p[row])
             weight.copy_(torch.from_numpy(memory.W))
-            after = evaluation.score(lm, texts * 2 + [fact.text], true + new + [str(fact.target_new)])
+            prompts = [*(ask.prompts[j] for j in asked), ask.edited[row]]
+            after, best = ask(prompts, np.append(ask.true[asked], ask.new[row]))
             weight.copy_(kept)
-            n = len(texts)
-            rows["log_true"].append(after.log_probability[:n])
-            rows["exact"].append(after.exact[:n])
-            rows["log_new"].append(after.log_probability[n : 2 * n])
-            held.append(bool(after.exact[2 * n]))
-            if (place + 1) % 10 == 0:
-                say(f"layer {layer}: {place + 1} edits asked about")
+            n = len(asked)
+            change_true[row, asked] = np.diag(after[:n, :n]) - before[asked, asked]
+            change_new[row, asked] = after[:n, n] - before[asked, len(partners) + row]
+            right[row, asked] = best[:n] == ask.true[asked]
+            says_new[row, asked] = best[:n] == ask.new[row]
+            held.append(bool(best[n] == ask.new[row]))
+            if (row + 1) % 10 == 0:
+                say(f"layer {layer}: {row + 1} edits asked about")
         data["edits"].append(chosen)
         data["probability"].append(found.probability.round(4).tolist())
         data["held"].append(held)
-        arrays |= {f"layer {layer} {name}": np.stack(row) for name, row in rows.items()}
-        arrays[f"layer {layer} p"] = P[np.ix_(chosen, partners)]
+        arrays |= {f"layer {layer} p": p, f"layer {layer} asked": ~np.isnan(change_true)}
+        arrays |= {f"layer {layer} change_true": change_true, f"layer {layer} change_new": change_new}
+        arrays |= {f"layer {layer} right": right, f"layer {layer} says_new": says_new}
         arrays[f"layer {layer} shift"] = np.linalg.norm(found.shifts, axis=0)
         arrays[f"layer {layer} recalled"] = np.linalg.norm(kept.double().numpy() @ read[layer], axis=0)
     if lm.digest() != bits:
