@@ -19,7 +19,21 @@ from superposition.figures.geometry import (
     transfers,
     whitened_plane,
 )
-from superposition.figures.measuring import angles, by_depth, densities, heatmaps, needed_and_found
+from superposition.figures.measuring import (
+    angles,
+    by_depth,
+    densities,
+    heatmaps,
+    needed_and_found,
+    several_by_depth,
+)
+from superposition.figures.moments import (
+    choices,
+    error_by_tokens,
+    errors_of_draws,
+    shrinkage,
+    statistics_by_tokens,
+)
 from superposition.figures.nulls import (
     confounds_by_depth,
     lists_by_size,
@@ -63,6 +77,7 @@ __all__ = [
     "by_depth",
     "by_overlap",
     "capacity",
+    "choices",
     "confounds_by_depth",
     "crowding",
     "damage_around",
@@ -71,6 +86,8 @@ __all__ = [
     "earlier_edits",
     "edited_lives",
     "effects",
+    "error_by_tokens",
+    "errors_of_draws",
     "feature_planes",
     "features_by_sparsity",
     "forecasts_and_falls",
@@ -95,10 +112,13 @@ __all__ = [
     "reach_of_an_edit",
     "recall_against_load",
     "relation_by_wording",
+    "several_by_depth",
     "shares_by_depth",
     "shares_of_others",
+    "shrinkage",
     "solids",
     "staircase",
+    "statistics_by_tokens",
     "strongest_by_depth",
     "suffering_by_age",
     "sweep_of_layers",

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from superposition import overlap
-from superposition.figures.style import BLUE, CYCLE, ORANGE, SIGNED, STYLE, canvas
+from superposition.figures.style import BLACK, BLUE, CYCLE, ORANGE, SIGNED, STYLE, canvas
 from superposition.records import Record
 
 
@@ -132,6 +132,48 @@ def by_depth(
         axes[1, 1].set_title("quantile kurtosis (0 if normal)", fontweight="normal")
         for axis in axes[1]:
             axis.set_xlabel("relative depth (0 first layer, 1 last)")
+    return figure
+
+
+def several_by_depth(measured: Sequence[Record], published: Mapping[str, Sequence[float]] | None = None) -> Figure:
+    """Mean, spread, excess kurtosis and quantile kurtosis of p against depth, a line and a band a model.
+
+    Parameters
+    ----------
+    measured : sequence of Record
+        Of measurements.
+    published : mapping of str to sequence of float, optional
+        Excess kurtosis by layer of other models; drawn against relative depth.
+    """
+    titles = {
+        "mean": "mean of $p$",
+        "sd": r"spread: sd · $\sqrt{d_m}$ (1 for random keys)",
+        "excess_kurtosis": "excess kurtosis",
+        "quantile_kurtosis": "quantile kurtosis (0 if normal)",
+    }
+    with mpl.rc_context(STYLE):
+        figure, axes = canvas(2, 2, height=5.2, sharex=True)
+        for axis, (name, title) in zip(axes.flat, titles.items(), strict=True):
+            for record, colour, marker in zip(measured, CYCLE, "osD^v", strict=False):
+                rows = record["statistics"]
+                depth = np.array([row["layer"] for row in rows]) / max(rows[-1]["layer"], 1)
+                scale = np.sqrt([row["d_m"] for row in rows]) if name == "sd" else np.ones(len(rows))
+                value = np.array([row["P"][name] for row in rows]) * scale
+                if f"{name}_interval" in rows[0]["P"]:
+                    low, high = np.array([row["P"][f"{name}_interval"] for row in rows]).T * scale
+                    axis.fill_between(depth, low, high, color=colour, alpha=0.2, linewidth=0)
+                axis.plot(depth, value, color=colour, marker=marker, markersize=3, label=record["model"]["name"])
+            axis.axhline(1 if name == "sd" else 0, color="#666666", linestyle="--", linewidth=1)
+            axis.set_title(title, fontweight="normal")
+        kurtosis = axes[1, 0]
+        for name, curve in (published or {}).items():
+            kurtosis.plot(np.linspace(0, 1, len(curve)), curve, color=BLACK, linestyle=":", marker="x", label=name)
+        kurtosis.set_yscale("symlog", linthresh=10)
+        kurtosis.set_yticks([0, 5, 10, 30, 100], labels=["0", "5", "10", "30", "100"])
+        axes[0, 1].set_ylim(bottom=0)
+        for axis in axes[1]:
+            axis.set_xlabel("relative depth (0 first layer, 1 last)")
+        figure.legend(*kurtosis.get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
 
 
