@@ -154,6 +154,8 @@ def main() -> None:
     if options.more:
         cut += text.windows(text.read(options.more), model.tokenizer)
 
+    total = sum(window.counted for window in cut)
+
     def P_of(summed: moments.Moments, layer: int, **how) -> np.ndarray:
         return overlap.superposition_matrix(K[layer], summed.second_moment(layer, **how))
 
@@ -168,7 +170,7 @@ def main() -> None:
         for size in SHRUNK:
             if size * d_m <= summed.tokens < (size + 0.5) * d_m and size not in at:
                 at[size] = summed
-        if options.more and summed.tokens == ends_at:
+        if summed.tokens <= 0.55 * total:
             half = summed
         print(f"{summed.tokens:,} tokens, {time.perf_counter() - began:.0f} s", flush=True)
     references = {layer: Reference(K[layer], summed.second_moment(layer)) for layer in chosen}
@@ -177,11 +179,10 @@ def main() -> None:
     for layer, row in rows.items():
         for tokens, P in zip(counts, found[layer], strict=True):
             row["by_tokens"].append({"tokens": tokens} | references[layer].error(P) | statistics(P))
-        if options.more:
-            rest = P_of(summed - half, layer)
-            row["halves"] = {"tokens": [half.tokens, summed.tokens - half.tokens]} | Reference(
-                K[layer], half.second_moment(layer)
-            ).error(rest)
+        rest = P_of(summed - half, layer)
+        row["halves"] = {"tokens": [half.tokens, summed.tokens - half.tokens]} | Reference(
+            K[layer], half.second_moment(layer)
+        ).error(rest)
 
     first = moments.of_windows(model, first_positions(cut), layers=chosen)
     other_cut = text.windows(manual(), model.tokenizer, tokens=OTHER * d_m)
@@ -197,6 +198,9 @@ def main() -> None:
         } | {"without": reference.error(P := P_of(without, layer)) | statistics(P)}
         P = P_of(summed, layer, centred=True)
         row["centred"] = reference.error(P) | statistics(P)
+        mean = (summed.total[layer] / summed.tokens).numpy()[:, None]
+        P = overlap.superposition_matrix(K[layer] - mean, summed.second_moment(layer, centred=True))
+        row["centred_keys_too"] = reference.error(P) | statistics(P)
         P = P_of(other, layer)
         row["other_text"] = {"tokens": other.tokens} | reference.error(P) | statistics(P)
         row["shrinkage"] = []

