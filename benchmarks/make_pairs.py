@@ -67,41 +67,43 @@ def measured(lm: models.LanguageModel, listed: Sequence[Fact]) -> tuple[keys.Key
     ]
 
 
-def regressions() -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    data: dict[str, Any] = {"tables": [], "resamples": RESAMPLES, "shuffles": SHUFFLES, "tokens": TOKENS}
-    arrays: dict[str, np.ndarray] = {}
-
-    def add(model: str, wording: str, record: Any, listed: Sequence[Fact], tokens, positions, found) -> None:
-        alike = pairs.spelling([fact.subject for fact in listed])
-        for measure, directed in (("P", True), ("cosine_whitened", False)):
-            table = pairs.pairs(listed, tokens, positions, directed=directed, alike=alike)
-            about, stacks = explained(table, [getattr(one, measure) for one in found], resample=wording == "own")
-            name = f"{model} {wording} {measure}"
-            data["tables"].append(
-                {"name": name, "model": model, "wording": wording, "measure": measure, "record": record}
-                | {"facts": len(listed), "pairs": len(table.X)}
-                | about
-            )
-            arrays.update({f"{name} {key}": value for key, value in stacks.items()})
-            say(name)
-
-    for model, name in RECORDS.items():
-        record = records.load(name)
-        listed = facts.load("book", limit=record["facts"]["count"])
+def table_of(model: str, wording: str, measure: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """One regression of all layers: the record's own prompts, or prompts in words drawn at random, measured here."""
+    name = RECORDS[model]
+    record = records.load(name)
+    listed = facts.load("book", limit=record["facts"]["count"])
+    if wording == "own":
+        tokens, positions = record["token_ids"], record["token_positions"]
         found = [record.overlaps(layer) for layer in record["layers"]]
-        add(model, "own", name, listed, record["token_ids"], record["token_positions"], found)
-        lm = models.load(model)
-        changed = pairs.reworded(listed, facts.relations("book"), seed=0)
-        read, found = measured(lm, changed)
-        add(
-            model,
-            "drawn",
-            None,
-            changed,
-            *([getattr(t, k) for t in read.tokens] for k in ("token_id", "position")),
-            found,
-        )
-        data.setdefault("models", {})[model] = lm.sha256
+    else:
+        listed = pairs.reworded(listed, facts.relations("book"), seed=0)
+        read, found = measured(models.load(model), listed)
+        tokens, positions = [token.token_id for token in read.tokens], [token.position for token in read.tokens]
+    table = pairs.pairs(listed, tokens, positions, directed=measure == "P")
+    about, stacks = explained(table, [getattr(one, measure) for one in found], resample=wording == "own")
+    entry = {"name": f"{model} {wording} {measure}", "model": model, "wording": wording, "measure": measure}
+    entry |= {"keys_of": name if wording == "own" else "measured here", "facts": len(listed), "pairs": len(table.X)}
+    return entry | about, stacks
+
+
+def regressions(work: Path | None) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    data: dict[str, Any] = {"tables": [], "resamples": RESAMPLES, "shuffles": SHUFFLES, "tokens": TOKENS}
+    data["models"] = {model: records.load(name)["model"]["sha256"] for model, name in RECORDS.items()}
+    arrays: dict[str, np.ndarray] = {}
+    for model in RECORDS:
+        for wording, measure in (("own", "cosine_whitened"), ("own", "P"), ("drawn", "cosine_whitened")):
+            name = f"{model} {wording} {measure}"
+            kept = None if work is None else work / f"{name}.json"
+            if kept is not None and kept.is_file():
+                done = records.load(kept)
+                entry, stacks = {key: value for key, value in done.data.items() if key != "arrays"}, done.arrays
+            else:
+                entry, stacks = table_of(model, wording, measure)
+                if kept is not None:
+                    records.write(kept, entry, stacks)
+            data["tables"].append(entry)
+            arrays |= {f"{name} {key}": value for key, value in stacks.items()}
+            say(name)
     return data, arrays
 
 
@@ -244,9 +246,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("which", choices=("regressions", "paper", "edits"))
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--work", type=Path, help="of regressions: keep finished tables here, and go on from them")
     arguments = parser.parse_args()
     start = time.perf_counter()
-    data, arrays = {"regressions": regressions, "paper": paper, "edits": edits}[arguments.which]()
+    made = {"regressions": lambda: regressions(arguments.work), "paper": paper, "edits": edits}
+    data, arrays = made[arguments.which]()
     command = f"python benchmarks/make_pairs.py {arguments.which} --out book/records/{arguments.out.name}"
     data = {"kind": f"pairs-{arguments.which}"} | data | {"seconds": round(time.perf_counter() - start, 1)}
     data["provenance"] = records.provenance(command=command, seed=0)
