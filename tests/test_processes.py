@@ -10,7 +10,7 @@ from conftest import environment
 from test_measure import ROWS, table  # noqa: F401
 from test_moments import agrees, naive
 
-from superposition import measure, models, moments, processes
+from superposition import cli, measure, models, moments, processes
 
 
 def test_alone_is_main_and_nothing_is_added():
@@ -47,3 +47,23 @@ def test_two_processes_give_the_result_of_one(table, corpus, cache, model_folder
         for name, stack in one.matrices.items():
             assert np.abs(archive[name] - stack).max() <= 1e-6 * max(1, np.abs(stack).max()), name
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["matrices.npz", "measurement.json"]
+
+
+def test_what_several_processes_cannot_do_gets_a_sentence(monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert cli.main(["sample", "--out", str(tmp_path / "x.jsonl")]) == 2
+    assert "Only measure is shared by several processes: run sample without a launcher" in capsys.readouterr().err
+    monkeypatch.setattr(processes, "current", lambda device=None: processes.Processes(0, 2, torch.device("cpu")))
+    assert cli.main(["measure", "--device", "auto", "--out", str(tmp_path / "out")]) == 2
+    assert "start one process for --device auto" in capsys.readouterr().err
+
+
+def test_each_process_loads_on_the_device_it_was_given(monkeypatch):
+    given = []
+    monkeypatch.setattr(models, "load", lambda source, **options: given.append(options["device"]))
+    monkeypatch.setattr(processes, "current", lambda device=None: processes.Processes(1, 2, torch.device("cuda:1")))
+    options = cli.parser().parse_args(["measure", "--out", "x"])
+    cli._load(options)
+    options = cli.parser().parse_args(["measure", "--out", "x", "--device", "cpu"])
+    cli._load(options)
+    assert given == ["cuda:1", "cpu"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import shlex
 import sys
@@ -93,6 +94,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         warnings.showwarning = _show_warning
         try:
             run = {"measure": _measure, "sample": _sample, "doctor": _doctor, "edit": _edit, "forecast": _forecast}
+            if options.command != "measure" and os.environ.get("WORLD_SIZE", "1") != "1":
+                raise UserError(
+                    f"Only measure is shared by several processes: run {options.command} without a launcher."
+                )
             return run[options.command](options, command)
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
