@@ -197,14 +197,19 @@ def _draw(powers: np.ndarray, resamples: int, seed: int) -> np.ndarray:
     while len(counts) < resamples:
         drawn = rng.multinomial(m, np.full(m, 1 / m), size=resamples).astype(float)
         drawn = drawn[(drawn > 0).sum(1) >= 3]
-        total, m1, m2 = np.einsum("bi,rij,bj->rb", drawn, powers[:3], drawn, optimize=True)
+        total, m1, m2 = _sums(powers[:3], drawn)
         counts = np.concatenate([counts, drawn[m2 * total - m1**2 > 1e-12 * m2 * total]])
     return counts[:resamples]
 
 
+def _sums(powers: np.ndarray, weights: np.ndarray) -> list[np.ndarray]:
+    """``wᵀ A w`` for each matrix and each row of weights, by matrix products: einsum takes twenty times as long."""
+    return [np.einsum("bi,bi->b", weights @ power, weights) for power in powers]
+
+
 def _moments(powers: np.ndarray, weights: np.ndarray, centre: float) -> dict[str, np.ndarray]:
     """Mean, sd, skew and excess kurtosis of the pairs (i ≠ j) weighted by ``w_i w_j``, for each row of weights."""
-    total, m1, m2, m3, m4 = np.einsum("bi,rij,bj->rb", weights, powers, weights, optimize=True)
+    total, m1, m2, m3, m4 = _sums(powers, weights)
     m1, m2, m3, m4 = m1 / total, m2 / total, m3 / total, m4 / total
     variance = m2 - m1**2
     third = m3 - 3 * m1 * m2 + 2 * m1**3
