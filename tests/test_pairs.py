@@ -8,7 +8,7 @@ from difflib import SequenceMatcher
 import numpy as np
 import pytest
 
-from superposition import facts, figures, pairs, records
+from superposition import exercises, facts, figures, pairs, records
 from superposition.errors import UserError
 from superposition.facts import Fact
 
@@ -380,3 +380,34 @@ def test_bins_hold_the_cells_of_their_overlap():
         assert found["low"][b] <= found["mean"][b] <= found["high"][b]
     assert found["low"][0] == found["high"][0] == 0
     assert found["high"][1] - found["low"][1] > 0.03
+
+
+# Exercises
+
+
+def lost(X, y, columns):
+    def unexplained(Z):
+        Z = np.column_stack([np.ones(len(y)), Z])
+        return ((y - Z @ np.linalg.lstsq(Z, y)[0]) ** 2).sum()
+
+    return (unexplained(np.delete(X, columns, axis=1)) - unexplained(X)) / ((y - y.mean()) ** 2).sum()
+
+
+def meat(scores, first, second, m, once=True):
+    S = np.zeros((m, scores.shape[1]))
+    np.add.at(S, first, scores)
+    np.add.at(S, second, scores)
+    return S.T @ S - once * scores.T @ scores
+
+
+def test_exercises_accept_what_is_right_and_say_what_is_wrong():
+    assert exercises.check_14_lost(lost).startswith("Right")
+    assert exercises.check_14_meat(meat).startswith("Right")
+    with pytest.raises(AssertionError, match="lost"):
+        exercises.check_14_lost(lambda X, y, columns: lost(X, y, columns) * (y**2).sum() / (y**2).mean())
+    with pytest.raises(AssertionError, match="lost"):
+        exercises.check_14_lost(lambda X, y, columns: 1 - lost(X, y, columns))
+    with pytest.raises(AssertionError, match="counts once"):
+        exercises.check_14_meat(lambda *given: meat(*given, once=False))
+    with pytest.raises(AssertionError, match="shape"):
+        exercises.check_14_meat(lambda scores, *rest: scores.sum())

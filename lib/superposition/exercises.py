@@ -736,3 +736,54 @@ def check_10_tokens(function: Callable[..., Any], *, problems: int = 40, seed: i
         assert enough(answer), f"Problem {number} ({given}): {answer} tokens are too few."
         assert not enough(answer - 1 - 1e-9 * answer), f"Problem {number} ({given}): fewer than {answer} would do."
     return f"Right on all {problems} widths."
+
+
+# --- 14 -------------------------------------------------------------------------------------------------------
+
+
+def check_14_lost(function: Callable[..., Any], *, problems: int = ROUNDS, seed: int = 14) -> str:
+    """Check ``function(X, y, columns)``: the share of y's variance that is lost when columns of X are left out.
+
+    Oracle: the added variables' own part, taken out of everything else first (Frisch, Waugh and Lovell).
+    """
+    rng = np.random.default_rng(seed)
+    for number in range(problems):
+        n, f = int(rng.integers(20, 60)), int(rng.integers(2, 6))
+        X = rng.standard_normal((n, f)) @ rng.standard_normal((f, f)) + rng.standard_normal(f)
+        y = X @ rng.standard_normal(f) + 3 * rng.standard_normal(n) + 5
+        columns = sorted(rng.choice(f, size=int(rng.integers(1, f)), replace=False).tolist())
+        rest = np.column_stack([np.ones(n), np.delete(X, columns, axis=1)])
+        project = rest @ np.linalg.pinv(rest)
+        own, left = X[:, columns] - project @ X[:, columns], y - project @ y
+        right = float(((own @ np.linalg.pinv(own) @ left) ** 2).sum() / ((y - y.mean()) ** 2).sum())
+        answer = float(function(X.copy(), y.copy(), list(columns)))
+        assert abs(answer - right) < 1e-8, (
+            f"Problem {number}: without the columns {columns} of {f}, {right:.6f} of the variance is lost, and the "
+            f"answer is {answer:.6f}. Both regressions have an intercept."
+        )
+    return f"Right on all {problems} regressions."
+
+
+def check_14_meat(function: Callable[..., Any], *, problems: int = ROUNDS, seed: int = 14) -> str:
+    """Check ``function(scores, first, second, m)``: the sum of ``s_a s_bᵀ`` over all a, b that share a fact.
+
+    ``scores`` is (n, f), a row for each pair ``first[r] < second[r]`` of m facts. Oracle: every pair of pairs.
+    """
+    rng = np.random.default_rng(seed)
+    for number in range(problems):
+        m, f = int(rng.integers(3, 9)), int(rng.integers(1, 4))
+        first, second = np.triu_indices(m, 1)
+        scores = rng.standard_normal((len(first), f))
+        ends = [{int(i), int(j)} for i, j in zip(first, second, strict=True)]
+        right = sum(
+            np.outer(scores[a], scores[b])
+            for a, b in itertools.product(range(len(ends)), repeat=2)
+            if ends[a] & ends[b]
+        )
+        answer = np.asarray(function(scores.copy(), first.copy(), second.copy(), m))
+        assert answer.shape == (f, f), f"A matrix ({f}, {f}) is wanted, and the shape is {answer.shape}."
+        assert np.allclose(answer, right, atol=1e-9), (
+            f"Problem {number}: {m} facts; off by {np.abs(answer - right).max():.2g}. A pair shares both its facts with "
+            "itself, and counts once."
+        )
+    return f"Right on all {problems} tables of pairs."
