@@ -19,6 +19,7 @@ from superposition import facts, files, keys, models, moments, nulls, overlap, r
 
 SIZES = (32, 64, 128, 256, 400)
 SEEDS, RESAMPLES, LISTS = 3, 50, 40
+PARTS = 6  # of the reading of text, each kept when done
 FIRST = 128  # as many facts as the paper takes
 FROM_TEXT, WITH_SUBJECTS = "tokens of text", "random subjects"
 STRANGERS = "no position 0, no shared last token"
@@ -65,11 +66,13 @@ def read(model: models.LanguageModel, listed: list[facts.Fact], layers: list[int
             f"keys {name}", lambda p=prompts: by_name(keys.extract(model, p, layers=layers).by_layer)
         )
 
-    def of_text() -> dict[str, np.ndarray]:
-        drawn, ids = nulls.keys_of_text(model, texts, count=len(listed), draws=SEEDS, layers=layers, context=64)
+    def of_text(part: int) -> dict[str, np.ndarray]:
+        how = {"count": len(listed), "draws": SEEDS, "layers": layers, "context": 64, "part": (part, PARTS)}
+        drawn, ids = nulls.keys_of_text(model, texts, **how)
         return by_name(drawn) | {"ids": ids}
 
-    drawn = work.part(f"keys {FROM_TEXT}", of_text)
+    parts = [work.part(f"keys {FROM_TEXT} {part}", lambda part=part: of_text(part)) for part in range(PARTS)]
+    drawn = {layer: sum(part[layer] for part in parts) for layer in parts[0]} | {"ids": parts[0]["ids"]}
     found |= {f"{FROM_TEXT} {s}": {layer: K[s] for layer, K in drawn.items() if layer != "ids"} for s in range(SEEDS)}
     tokens = {name: keys.locate_all(model, prompts) for name, prompts in asked.items()}
     keep = {f"{FROM_TEXT} {s}": ~nulls.same(drawn["ids"][s].tolist()) for s in range(SEEDS)}

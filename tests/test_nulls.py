@@ -132,6 +132,12 @@ def test_keys_of_text_are_keys_of_its_tokens_and_never_of_the_first():
     found, ids = nulls.keys_of_text(lm, SENTENCES, count=5, draws=4, layers=[0, 2], context=20, batch=2)
     assert ids.shape == (4, 5)
     assert {layer: K.shape for layer, K in found.items()} == {0: (4, 40, 5), 2: (4, 40, 5)}
+    parts = [
+        nulls.keys_of_text(lm, SENTENCES, count=5, draws=4, layers=[0, 2], context=20, batch=2, part=(n, 2))[0]
+        for n in (0, 1)
+    ]
+    np.testing.assert_array_equal(parts[0][2] + parts[1][2], found[2])
+    assert parts[0][2].any() and parts[1][2].any()
     every, tokens = {layer: [] for layer in found}, []
     for text in SENTENCES:
         read_ids = torch.tensor([lm.tokenizer(text)["input_ids"][:20]])

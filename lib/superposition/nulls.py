@@ -146,11 +146,13 @@ def keys_of_text(
     seed: int = 0,
     context: int = 128,
     batch: int = 16,
+    part: tuple[int, int] = (0, 1),
 ) -> tuple[dict[int, Float[np.ndarray, "draws d_m count"]], Int[np.ndarray, "draws count"]]:
     """Keys at random tokens of a text, by layer, and the tokens' ids: facts as if they were any tokens at all.
 
     Each text is cut after ``context`` tokens; ``count`` of those with at least two tokens are drawn, and from each
-    one random position a draw, never the first (attention sinks).
+    one random position a draw, never the first (attention sinks). ``part=(i, n)`` reads the i-th of n parts of the
+    batches and leaves zeros elsewhere, so that the n results add up to the whole.
 
     Raises
     ------
@@ -169,7 +171,7 @@ def keys_of_text(
     selected = model.select(layers)
     found = {layer.index: np.zeros((draws, layer.d_m, count)) for layer in selected}
     by_length = sorted(range(count), key=lambda i: len(chosen[i]))
-    for start in range(0, count, batch):
+    for start in range(0, count, batch)[part[0] :: part[1]]:
         group = by_length[start : start + batch]
         length = max(len(chosen[i]) for i in group)
         tokens, mask = torch.zeros(2, len(group), length, dtype=torch.long)
