@@ -783,7 +783,7 @@ def check_14_meat(function: Callable[..., Any], *, problems: int = ROUNDS, seed:
         answer = np.asarray(function(scores.copy(), first.copy(), second.copy(), m))
         assert answer.shape == (f, f), f"A matrix ({f}, {f}) is wanted, and the shape is {answer.shape}."
         assert np.allclose(answer, right, atol=1e-9), (
-            f"Problem {number}: {m} facts; off by {np.abs(answer - right).max():.2g}. A pair shares both its facts with "
+            f"Problem {number}: {m} facts; off by {np.abs(answer - right).max():.2g}. A pair shares both facts with "
             "itself, and counts once."
         )
     return f"Right on all {problems} tables of pairs."
