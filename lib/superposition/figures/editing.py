@@ -9,7 +9,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from superposition.figures.style import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, STYLE, VERMILION, canvas
 from superposition.records import Record
@@ -118,11 +118,11 @@ def _points(life: dict[str, Any], *path: str) -> tuple[list[int], list[Any]]:
 def lives(record: Record) -> Figure:
     """Six measures of every method's life against the number of edits."""
     panels = (
-        (("new", "exact", "share"), "last edits, exact match", None),
-        (("old", "exact", "share"), "older edits, exact match", None),
-        (("old", "paraphrase_exact", "share"), "older edits, paraphrases", None),
-        (("untouched_exact", "share"), "untouched facts, exact match", "untouched_exact"),
-        (("perplexity",), "perplexity of plain text", "perplexity"),
+        (("new", "exact", "share"), "last edits", None),
+        (("old", "exact", "share"), "older edits", None),
+        (("old", "paraphrase_exact", "share"), "older edits' paraphrases", None),
+        (("untouched_exact", "share"), "untouched facts", "untouched_exact"),
+        (("perplexity",), "perplexity", "perplexity"),
         (("drift",), r"$\|W_n - W_0\| \,/\, \|W_0\|$", None),
     )
     with mpl.rc_context(STYLE):
@@ -136,14 +136,18 @@ def lives(record: Record) -> Figure:
             if start is not None:
                 value = record["start"][start]
                 axis.axhline(value["share"] if isinstance(value, dict) else value, color="#888888", linewidth=0.8)
-            axis.set_title(title, fontsize=9.5)
+            axis.set_title(title, fontsize=10)
             if path[-1] == "share":
                 axis.set_ylim(-0.03, 1.05)
             else:
                 axis.set_yscale("log")
+                axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
                 axis.yaxis.set_minor_formatter(NullFormatter())
         for axis in axes[1]:
             axis.set_xlabel("edits n")
+        for axis in axes[:, 0]:
+            axis.set_ylabel("exact match")
         handles, labels = axes[0, 0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=4)
     return figure
