@@ -35,6 +35,8 @@ COMMANDS = {
     "pairs": "python benchmarks/make_pairs.py regressions --out book/records/pairs.json",
     "paper-pairs": "python benchmarks/make_pairs.py paper --out book/records/paper-pairs.json",
     "pairs-edits": "python benchmarks/make_pairs.py edits --out book/records/pairs-edits.json",
+    "smollm2-single-edits": "python benchmarks/make_edits.py single --out book/records/smollm2-single-edits.json",
+    "smollm2-lifelong": "python benchmarks/make_edits.py lifelong --out book/records/smollm2-lifelong.json",
     "benchmark-measuring": "python benchmarks/measuring.py --out book/records/benchmark-measuring.json",
 }
 
