@@ -325,8 +325,9 @@ class _Objective:
         places = torch.tensor([row.place - first for row, first in zip(rows, start, strict=True)])
         weights = None if self.weights is None else [self.weights[at] for at in chosen]
         hook = _Answer(len(rows), weights, places, shifts[owner])
-        entering = self.entering[0][chosen, : ids.shape[1]] if self.entering and self.cached else None
-        with _hooked(self.layer, hook), _entered_at(self.model, self.layer, entering, self.entering):
+        kept = self.entering if self.cached else []
+        entering = kept[0][chosen, : ids.shape[1]] if kept else None
+        with _hooked(self.layer, hook), _entered_at(self.model, self.layer, entering, kept):
             hidden = run_body(self.model, ids, mask, **extra).last_hidden_state
         asked = [(i, at - start[i]) for i, row in enumerate(rows) for at in row.asked]
         picked = hidden[[i for i, _ in asked], [at for _, at in asked]]
