@@ -434,6 +434,9 @@ def merge(
             with editing.preserved(model):
                 editor.resume(dict(np.load(path.with_suffix(".npz"))), stored["state"])
             factor = editor.memory.factor if method != "alphaedit" else factor
+            lives[name]["closed_form_error"] = closed_form_error(editor, C)
+            if method == "alphaedit":
+                lives[name]["protection"] = protection(editor)
             arrays |= {f"{name}/{key}": one for key, one in course(editor.memory, examine.K).items()}
         print(name, lives[name]["edits"], flush=True)
     data = {
@@ -448,6 +451,38 @@ def merge(
         "lives": lives,
     }
     return data, arrays
+
+
+def closed_form_error(editor: editing.Editor, C: np.ndarray) -> float:
+    """Relative error of the last step's change of W against the method's formula, solved densely and from scratch."""
+    memory, method, d_m = editor.memory, editor.method, len(C)
+    last = np.array(memory.batches) == memory.batches[-1]
+    K, past, R = memory.keys[:, last], memory.keys[:, ~last], memory.residuals[:, last]
+    made = R @ memory.directions[:, last].T
+    weight = editor.write.text_weight * d_m
+    if method == "rome":
+        X = np.linalg.solve(C, K)
+        right = R @ X.T / float(K[:, 0] @ X[:, 0])
+    elif method == "memit":
+        right = R @ np.linalg.solve(weight * C + K @ K.T, K).T
+    elif method == "rls-soft":
+        right = R @ np.linalg.solve(weight * C + past @ past.T + K @ K.T, K).T
+    elif method == "rls-hard":
+        X = np.linalg.solve(C, np.hstack([past, K]))
+        G = np.hstack([past, K]).T @ X
+        right = R @ np.linalg.solve(G, X.T)[-K.shape[1] :]
+    else:
+        P, ridge = editor.options["projector"], editor.options["ridge"]
+        A = past @ past.T @ P + K @ K.T @ P + ridge * np.eye(d_m)
+        right = R @ np.linalg.solve(A.T, P @ K).T
+    return float(np.linalg.norm(made - right) / np.linalg.norm(right))
+
+
+def protection(editor: editing.Editor) -> dict[str, float]:
+    """AlphaEdit: how many directions are free, and what share of the model's change lies in the others."""
+    P = editor.options["projector"]
+    D = editor.weights().double().numpy() - editor.W_0
+    return {"free": round(float(np.trace(P))), "leak": float(np.linalg.norm(D - D @ P) / np.linalg.norm(D))}
 
 
 def course(memory: LinearMemory, K: np.ndarray) -> dict[str, np.ndarray]:

@@ -61,6 +61,8 @@ def test_lives(script, monkeypatch):
         assert life["edits"] == life["planned"] == life["results"][-1]["edits"]
         assert max(result.get("prediction_error", 0) for result in life["results"]) < 1e-3
         if life["method"] != "ft":
+            assert life["closed_form_error"] < 1e-6
+            assert life.get("protection", {"leak": 0})["leak"] < 1e-5
             norms = record.arrays[f"{name}/interference"]
             assert norms.shape == (life["edits"], 5)
             assert norms[-1].mean() == pytest.approx(life["results"][-1]["interference"], rel=1e-2)
@@ -90,7 +92,7 @@ def test_lives(script, monkeypatch):
         go("lifelong")
     assert go("lifelong") == 0
     again = records.load(folder / "lifelong.json")
-    for name, life in record["lives"].items():
+    for name in record["lives"]:
         one, other = (dict(whole["lives"][name]["results"][-1]) for whole in (record, again))
         errors = one.pop("prediction_error", 0), other.pop("prediction_error", 0)
         assert one == other and errors[0] == pytest.approx(errors[1], rel=1e-3), name
