@@ -420,7 +420,7 @@ def pairs(record: Record, reading: str, category: str, mean: str = "cosine") -> 
 
 
 def scatter(record: Record, statistic: str, matrix: str = "P") -> Float[np.ndarray, "layers sizes"]:
-    """How far a statistic scatters over lists of a size: half the 95 % range over the whole table's value."""
+    """How far a statistic scatters over lists of a size: half the 95 % interval over the whole table's value."""
     row, column = record["matrices"].index(matrix), record["statistics"].index(statistic)
     low, _, high = record.arrays["lists"][..., row, column]
     return (high - low) / 2 / np.abs(record.arrays["table"][:, row, column])[:, None]

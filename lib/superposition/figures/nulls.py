@@ -178,7 +178,7 @@ def lists_by_size(record: Record, layer: int, statistics: Sequence[str]) -> Figu
             axes[0, 1].plot(sizes, scatter, color=colour, marker=marker, markersize=4, label=label)
         axes[0, 1].set_yscale("log")
         axes[0, 1].set_yticks([0.03, 0.1, 0.3, 1], labels=["3 %", "10 %", "30 %", "100 %"])
-        axes[0, 1].set_title("half a 95 % range, median of layers", fontweight="normal")
+        axes[0, 1].set_title("half a 95 % interval, median of layers", fontweight="normal")
         axes[0, 1].legend(loc="lower left")
         axes[0, 1].set_ylim(0.015, 1.5)
         for axis in axes[0]:
