@@ -1,6 +1,6 @@
 """Make the records of the chapters on forecasts, causes and cures: lives of ROME, forecast before they begin.
 
-python benchmarks/make_forecasts.py {forecasts,causes} --runs smollm2:6 smollm2:12 --out book/records/NAME.json
+python benchmarks/make_forecasts.py {forecasts,causes,cures} --runs smollm2:6 smollm2:12 --out book/records/NAME.json
 
 What takes long (target values, the lives themselves) is kept in the user's cache edit by edit; run again, an
 interrupted run goes on where it stopped.
@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from superposition import evaluation, facts, files, forecast, models, moments, paths, records, values
+from superposition import editing, evaluation, facts, files, forecast, keys, models, moments, paths, records, values
 from superposition.facts import Fact
 from superposition.forecast import Reading
 from superposition.memory import LinearMemory
@@ -48,7 +48,7 @@ def choose(lm: models.LanguageModel, count: int = POOL, seed: int = 0) -> tuple[
     taken, edits = {fact.subject for fact in known}, []
     for place in np.random.default_rng(seed).permutation(len(everything)):
         fact = everything[place]
-        if fact.subject not in taken:
+        if fact.subject not in taken and keys.locate(lm.tokenizer, fact).position > 0:  # 0 is the attention sink
             taken.add(fact.subject)
             edits.append(fact)
     return edits[:count], known
@@ -167,20 +167,38 @@ def forecast_layer(lm: models.LanguageModel, layer: int) -> tuple[dict[str, Any]
         made = forecast.candidates_from_keys(reading, part) | forecast.candidates_from_values(
             reading, part, replayed.residuals, targets.shifts[:, :n]
         )
-        full = n == max(LOOKS)
-        made |= forecast.candidates_from_passes(
-            lm, reading, part, replayed.residuals, places=forecast.PLACES if full else ("all",)
-        )
-        if full:
-            made |= hindsight(lm, reading, part, memory, targets)
+        made |= candidates_from_slopes(reading, part, replayed.residuals)
+        store = Store("passes", 1, lm.digest(), layer, values.Settings(), TOKENS, n)
+        kept = store.load()
+        if not kept:
+            places = forecast.PLACES if n == max(LOOKS) else ("all",)
+            kept = forecast.candidates_from_passes(lm, reading, part, replayed.residuals, places=places)
+            if n == max(LOOKS):
+                kept |= hindsight(lm, reading, part, memory, targets)
+                slope = forecast.slope_along(lm, reading, forecast.drift(replayed.residuals, part), 2)
+                kept["by edit"] = forecast.first_order(slope, replayed.residuals, part)
+            store.save(**kept)
+        if "by edit" in kept:
+            arrays["by edit"] = kept.pop("by edit")
+        made |= kept
         for name, value in made.items():
             arrays[f"forecast {n} {name}"] = value
-        found = {name: forecast.rank_correlation(value, falls[look]) for name, value in made.items()}
-        best = forecast.rank_correlation(made["drift, all"], falls[look])[0]
-        say(f"layer {layer}, {n} edits: fall {falls[look].mean():.3f}, best forecast {best:.2f}")
-        rows.append({"edits": n, "fall": float(falls[look].mean()), "ranks": found})
-        rows[-1] |= {"norm": _norm(memory.residuals[:, :n], memory.directions[:, :n])}
-        rows[-1] |= {"norm_replayed": _norm(replayed.residuals, replayed.directions)}
+        lost = reading.exact & ~seen["exact"][look]
+        row = {
+            "edits": n,
+            "fall": float(falls[look].mean()),
+            "lost": float(lost.mean()),
+            "ranks": {},
+            "separations": {},
+        }
+        for name, value in made.items():
+            row["ranks"][name] = forecast.rank_correlation(value, falls[look])
+            row["separations"][name] = forecast.separation(value, lost)
+        row["sizes"] = {name: forecast.rank_correlation(value, np.abs(falls[look])) for name, value in made.items()}
+        say(f"layer {layer}, {n} edits: fall {row['fall']:.3f}, best forecast {row['ranks']['drift, all'][0]:.2f}")
+        row |= {"norm": _norm(memory.residuals[:, :n], memory.directions[:, :n])}
+        row |= {"norm_replayed": _norm(replayed.residuals, replayed.directions)}
+        rows.append(row)
     delta = np.linalg.norm(memory.residuals, axis=0)
     row = {"layer": layer, "watched": len(watched), "looks": rows, "probability": probability}
     row |= {"delta": delta.tolist(), "delta_alone": np.linalg.norm(targets.shifts, axis=0).tolist()}
@@ -188,6 +206,15 @@ def forecast_layer(lm: models.LanguageModel, layer: int) -> tuple[dict[str, Any]
     arrays |= {"residuals": replayed.residuals, "directions": replayed.directions}
     arrays |= {"edit keys": targets.keys, "residuals in a row": memory.residuals}
     return row, arrays
+
+
+def candidates_from_slopes(reading: Reading, part: np.ndarray, delta: np.ndarray) -> dict[str, np.ndarray]:
+    """Forecasts from keys and slopes without target values, and what is known without any edit: the null."""
+    spread = forecast.slope_spread(reading.gradient, part)
+    slope = np.sqrt((reading.gradient**2).sum((1, 2)))
+    by_edit = forecast.first_order(reading.gradient, delta, part)
+    found = {"slope spread": np.sqrt((spread**2).sum(0)), "first order, without signs": np.sqrt((by_edit**2).sum(0))}
+    return found | {"null: slope": slope, "null: unsure": -reading.log_probability}
 
 
 def hindsight(
@@ -219,13 +246,17 @@ class Arms:
     The watched prompts and the edits' own are asked together: what is lost, and whether the edits hold.
     """
 
-    def __init__(self, lm: models.LanguageModel, layer: int, edits: Sequence[Fact], watched: Sequence[Fact]):
+    def __init__(
+        self, lm: models.LanguageModel, layer: int, edits: Sequence[Fact], watched: Sequence[Fact], kind: str = "causes"
+    ):
         self.lm, self.layer = lm, layer
         self.reading = forecast.read(lm, watched, layer, passes=False)
         self.before = forecast.ask(lm, self.reading)
         asked = [Fact(f.subject, f.prompt, target_true=f.target_new) for f in edits]
         self.edited = forecast.read(lm, asked, layer, passes=False)
-        self.store = Store("arms", ARMS_VERSION, lm.digest(), layer, values.Settings(), TOKENS, EDITS, POOL, CHOSEN)
+        self.store = Store(
+            f"arms of {kind}", ARMS_VERSION, lm.digest(), layer, values.Settings(), TOKENS, EDITS, POOL, CHOSEN
+        )
         kept = self.store.load()
         self.rows: dict[str, dict[str, Any]] = json.loads(str(kept["rows"])) if kept else {}
         self.falls = dict(zip(self.rows, kept["falls"], strict=True)) if kept else {}
@@ -242,6 +273,7 @@ class Arms:
         row = {
             "edits": delta.shape[1],
             "fall": float(fall.mean()),
+            "loss": float(np.maximum(fall, 0).mean()),
             "kept": float(said.exact.mean()),
             "norm": _norm(delta, M),
             "sum_of_lengths": float(np.sqrt(size).sum()),
@@ -254,10 +286,25 @@ class Arms:
             asked = self.edited.subset(list(own))
             there = forecast.drift(delta, forecast.shares(M, asked.keys))
             row["held"] = float(forecast.ask(self.lm, asked, there).exact.mean())
+        self._keep(name, row, fall)
+        return row["fall"]
+
+    def add_written(self, name: str, norms: dict[int, float], own: Sequence[int]) -> None:
+        """An arm that is written into the model's own weights."""
+        said = forecast.ask(self.lm, self.reading)
+        fall = self.before.log_probability - said.log_probability
+        row: dict[str, Any] = {"edits": len(own), "fall": float(fall.mean()), "kept": float(said.exact.mean())}
+        row["loss"] = float(np.maximum(fall, 0).mean())
+        row |= {"norm": float(np.sqrt(sum(x * x for x in norms.values()))), "norms": list(norms.values())}
+        row["held"] = float(forecast.ask(self.lm, self.edited.subset(list(own))).exact.mean())
+        self._keep(name, row, fall)
+
+    def _keep(self, name: str, row: dict[str, Any], fall: np.ndarray) -> None:
         self.rows[name], self.falls[name] = row, fall
         self.store.save(rows=np.array(json.dumps(self.rows)), falls=np.array(list(self.falls.values())))
-        say(f"layer {self.layer}, {name}: fall {row['fall']:.3f}, norm {row['norm']:.1f}")
-        return row["fall"]
+        say(
+            f"layer {self.layer}, {name}: fall {row['fall']:.3f}, norm {row['norm']:.1f}, held {row.get('held', 0):.2f}"
+        )
 
 
 def replay(
@@ -274,9 +321,9 @@ def at_norm(delta: np.ndarray, M: np.ndarray, norm: float) -> np.ndarray:
     return delta * norm / _norm(delta, M)
 
 
-def weighted(C: moments.Whitening, keys: np.ndarray, weight: float) -> moments.Whitening:
+def weighted(C: moments.Whitening, found: np.ndarray, weight: float) -> moments.Whitening:
     """The factor of ``C + weight · mean k kᵀ``: protected keys counted ``weight`` times as a text of their own."""
-    return moments.Whitening(C.moment + weight * keys @ keys.T / keys.shape[1])
+    return moments.Whitening(C.moment + weight * found @ found.T / found.shape[1])
 
 
 def choose_by_overlap(crowd: np.ndarray, count: int, tilt: float, rng: np.random.Generator) -> np.ndarray:
@@ -355,6 +402,121 @@ def causes_layer(lm: models.LanguageModel, layer: int, draws: int = 3) -> tuple[
     return row, {"falls": falls, "before": arms.before.log_probability}
 
 
+# --- cures --------------------------------------------------------------------------------------------------
+
+
+def spread(
+    lm: models.LanguageModel, layers: Sequence[int], edits: Sequence[Fact], targets: values.Targets
+) -> Callable[[], Any]:
+    """Write each edit in equal parts at several layers, the last of them the one that the targets were found at.
+
+    As MEMIT does: at each layer the part is what the stream after the last layer still lacks, divided by the layers to
+    come, which includes this one. The directions are ROME's. The model is changed.
+    """
+    factors, subject = {layer: sources(lm, layer) for layer in layers}, layers[-1]
+    block = evaluation.block_of(lm, lm.layers[subject])
+    asked = forecast.read(lm, edits, subject, passes=False)
+
+    def run(i: int) -> tuple[np.ndarray, dict[int, np.ndarray]]:
+        place, ids = int(asked.subjects[i]), torch.from_numpy(asked.token_ids[i : i + 1, : asked.prompts[i]])
+        found: dict[Any, np.ndarray] = {}
+
+        def stream(_module: Any, _inputs: Any, output: Any) -> None:
+            out = output[0] if isinstance(output, tuple) else output
+            found["stream"] = out[0, place].double().numpy()
+
+        def key(layer: int) -> Callable[..., None]:
+            return lambda _module, inputs: found.__setitem__(layer, inputs[0][0, place].double().numpy())
+
+        handles = [block.register_forward_hook(stream)]
+        handles += [lm.layers[one].module.register_forward_pre_hook(key(one)) for one in layers]
+        try:
+            with torch.no_grad():
+                evaluation.run_body(lm, ids, torch.ones_like(ids), use_cache=False)
+        finally:
+            for handle in handles:
+                handle.remove()
+        return found.pop("stream"), found
+
+    wanted = [run(i)[0] + targets.shifts[:, i] for i in range(len(edits))]
+    memories = {one: LinearMemory(lm.layers[one].weight.detach().double().numpy(), factors[one]) for one in layers}
+    for i in range(len(edits)):
+        for turn, one in enumerate(layers):
+            stream, found = run(i)
+            part = (wanted[i] - stream) / (len(layers) - turn)
+            memories[one].edit(found[one], memories[one].recall(found[one]) + part)
+            lm.layers[one].weight.copy_(torch.from_numpy(memories[one].W))
+    return lambda: {one: float(np.linalg.norm(memory.W - memory.W_0)) for one, memory in memories.items()}
+
+
+def cures_layer(lm: models.LanguageModel, layer: int) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Each cure alone, with the target values that each edit has alone: what is damaged, what holds, what it costs."""
+    start = time.perf_counter()
+    pool, watched = choose(lm)
+    pool = pool[:EDITS]
+    targets = alone(lm, pool, layer)
+    C, W = sources(lm, layer), lm.layers[layer].weight.detach().double().numpy()
+    arms, rng, first = Arms(lm, layer, pool, watched, "cures"), np.random.default_rng(2), np.arange(EDITS)
+
+    def add(name: str, memory: LinearMemory, own: Sequence[int] = first) -> None:
+        arms.add(name, memory.residuals, memory.directions, own=own)
+
+    base = replay(W, C, targets, first)
+    add("as it is", base)
+    for rule in ("rls-soft", "rls-hard", "memit", "memit-history", "alphaedit"):
+        options = editing.Editor(lm, layer, rule, C=C.moment).options
+        began = time.perf_counter()
+        memory = LinearMemory(W, C)
+        for i in first:
+            memory.edit_batch(targets.keys[:, i : i + 1], targets.values[:, i : i + 1], rule, **options)
+        add(f"rule: {rule}", memory)
+        arms.rows[f"rule: {rule}"].setdefault("seconds", round(time.perf_counter() - began, 2))
+    add("all in one step", replay(W, C, targets, first, "emmet"))
+    reading = forecast.read(lm, watched, layer)
+    part = forecast.shares(base.directions, reading.keys)
+    slope = forecast.slope_along(lm, reading, forecast.drift(base.residuals, part), 2)
+    harm = forecast.first_order(slope, base.residuals, part).sum(1)
+    crowd = (part**2).sum((1, 2))
+    for name, risk in (
+        ("harm", harm),
+        ("overlap", crowd),
+        ("size", np.linalg.norm(base.residuals, axis=0) ** 2 * crowd),
+    ):
+        safe = np.argsort(risk, kind="stable")
+        add(f"order: safe first, by {name}", replay(W, C, targets, safe), safe)
+        add(f"order: safe last, by {name}", replay(W, C, targets, safe[::-1]), safe[::-1])
+        for left in (0.75, 0.9):
+            kept = np.sort(safe[: round(left * EDITS)])
+            add(f"skip: {1 - left:.0%} by {name}", replay(W, C, targets, kept), kept)
+    for draw in range(3):
+        for left in (0.75, 0.9):
+            kept = np.sort(rng.permutation(EDITS)[: round(left * EDITS)])
+            add(f"skip: {1 - left:.0%} drawn {draw}", replay(W, C, targets, kept), kept)
+    size = np.linalg.norm(base.residuals, axis=0)
+    for quantile in (0.25, 0.5, 0.75):
+        cap = np.quantile(size, quantile)
+        arms.add(f"cap: {quantile}", base.residuals * np.minimum(1, cap / size), base.directions, own=first)
+    for shrinkage in (0.01, 0.1):
+        smooth = moments.Whitening(
+            (1 - shrinkage) * C.moment + shrinkage * np.trace(C.moment) / len(C.moment) * np.eye(len(C.moment))
+        )
+        add(f"shrinkage: {shrinkage}", replay(W, smooth, targets, first))
+    seen = reading.keys[reading.mask()].T.astype(np.float64)
+    half = reading.subset(np.arange(len(watched)) % 2 == 0)
+    for weight in (1.0, 10.0, 100.0):
+        add(f"protect: {weight:g}", replay(W, weighted(C, seen, weight), targets, first))
+    add("protect half: 10", replay(W, weighted(C, half.keys[half.mask()].T.astype(np.float64), 10.0), targets, first))
+    add("protect: 10, rls-hard", replay(W, weighted(C, seen, 10.0), targets, first, "rls-hard"))
+    for count in (2, 3):
+        if layer + 1 >= count and f"spread: {count}" not in arms.rows:
+            with editing.preserved(lm):
+                norms = spread(lm, list(range(layer - count + 1, layer + 1)), pool, targets)()
+                arms.add_written(f"spread: {count}", norms, first)
+    row = {"layer": layer, "watched": len(watched), "edits": EDITS, "arms": arms.rows}
+    row |= {"seconds": round(time.perf_counter() - start, 1), "harm": harm.tolist()}
+    return row, {"falls": np.array([arms.falls[name] for name in arms.rows], dtype=np.float32)}
+
+
 # --- the record ---------------------------------------------------------------------------------------------
 
 
@@ -369,12 +531,12 @@ def rounded(value: Any) -> Any:
 
 #: Arrays that a record keeps of its first run at most: with them a chapter can put the drift in again.
 ONCE, KEPT_ONCE = (
-    ("directions", "residuals", "edit keys", "residuals in a row"),
-    ("directions", "residuals"),
+    ("directions", "residuals", "edit keys", "residuals in a row", "by edit"),
+    ("directions", "residuals", "by edit"),
 )
 #: Raise one when what it computes changes: what is finished is kept in the cache under it.
-VERSIONS = {"forecasts": 1, "causes": 1}
-KINDS = {"forecasts": forecast_layer, "causes": causes_layer}
+VERSIONS = {"forecasts": 2, "causes": 1, "cures": 1}
+KINDS = {"forecasts": forecast_layer, "causes": causes_layer, "cures": cures_layer}
 
 
 def main() -> int:

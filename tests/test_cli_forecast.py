@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from conftest import SENTENCES, tiny
 
-from superposition import cli, facts, forecast, models, moments, values
+from superposition import cli, editing, facts, forecast, models, moments, values
 
 EDITS = "subject,prompt,target_true,target_new\nviolin,A {} is an,instrument,sport\nfootball,{} is a,sport,city\n"
 PROTECT = (
@@ -141,3 +141,24 @@ def facts_to_protect():
         facts.Fact("Tokyo", "{} is a city in", "Japan"),
         facts.Fact("Danube", "The {} flows through", "Vienna"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("architecture", "rule"),
+    [("gpt2", "rome"), ("llama", "rls-hard"), ("llama", "memit-history"), ("opt", "alphaedit")],
+)
+def test_a_forecast_is_what_the_editor_does_with_the_same_values(architecture, rule):
+    lm = tiny(architecture)
+    sample = np.random.default_rng(0).standard_normal((40, 200))
+    C, protect = sample @ sample.T / 200, facts_to_protect()
+    edits = [facts.Fact("violin", "A {} is an", "instrument", "sport"), facts.Fact("Asia", "{} is a", "place", "city")]
+    found = values.targets(lm, edits, 1)
+    told = forecast.run(lm, edits, protect, layer=1, moment=C, rule=rule, targets=found, nodes=8)
+    reading, editor = forecast.read(lm, protect, 1), editing.Editor(lm, 1, rule, C=C)
+    with editing.preserved(lm):
+        editor.store(found[0])
+        editor.store(found[1])
+        fall = reading.log_probability - forecast.ask(lm, reading).log_probability
+    assert np.abs(fall).max() > 1e-3
+    np.testing.assert_allclose(told.total, fall, atol=1e-4)
+    np.testing.assert_allclose(told.by_edit.sum(0), told.total, atol=0.05 * np.abs(fall).max())

@@ -222,6 +222,31 @@ def test_a_rank_correlation_and_its_interval():
         forecast.rank_correlation([1, 2], [1, 2])
 
 
+def test_the_spread_of_slopes_is_that_of_residuals_that_point_anywhere():
+    rng = np.random.default_rng(6)
+    gradient, part = rng.standard_normal((3, 4, 8)), rng.standard_normal((2, 3, 4))
+    spread = forecast.slope_spread(gradient, part)
+    for i in range(2):
+        delta = rng.standard_normal((8, 4000))
+        delta *= 5 / np.linalg.norm(delta, axis=0)
+        falls = forecast.first_order(gradient, delta, np.repeat(part[i : i + 1], 4000, axis=0))
+        np.testing.assert_allclose(spread[i] * 5 / np.sqrt(8), falls.std(0), rtol=0.05)
+
+
+def test_separation_counts_pairs():
+    rng = np.random.default_rng(7)
+    made, lost = np.round(rng.standard_normal(40), 1), rng.random(40) < 0.3
+    pairs = [
+        (made[a] > made[b]) + 0.5 * (made[a] == made[b]) for a in range(40) for b in range(40) if lost[a] > lost[b]
+    ]
+    value, low, high = forecast.separation(made, lost)
+    assert value == pytest.approx(np.mean(pairs)) and low < value < high
+    assert forecast.separation(lost.astype(float), lost) == (1, 1, 1)
+    assert forecast.separation(np.zeros(40), lost) == (0.5, 0.5, 0.5)
+    with pytest.raises(UserError, match="some of both"):
+        forecast.separation(made, np.zeros(40, dtype=bool))
+
+
 def test_what_cannot_be_read_is_said():
     lm = tiny()
     with pytest.raises(UserError, match="'France' has no true object"):
@@ -244,9 +269,16 @@ def blame(slope, part, delta):
     return -np.einsum("td,nt,dn->n", slope, part, delta)
 
 
+def spare(C, k_e, K_w, weight):
+    u = np.linalg.solve(C + weight * K_w @ K_w.T / K_w.shape[1], k_e)
+    return u / (u @ k_e)
+
+
 @pytest.mark.parametrize(
     ("check", "right", "wrong", "said"),
     [
+        (exercises.check_18_protect, spare, lambda C, k, K, w: spare(C, k, K, w * K.shape[1] + 1), "spares more"),
+        (exercises.check_18_protect, spare, lambda C, k, K, w: 2 * spare(C, k, K, w), "does not write"),
         (
             exercises.check_17_drift,
             drift_of_one_prompt,

@@ -72,7 +72,7 @@ def main(options: argparse.Namespace, command: str, load) -> int:
             raise UserError("The model knows none of the facts to protect: give others, or --all-facts.")
     moment = moments.estimate(model, options.text, tokens=options.tokens, layers=[layer])
     (layer,) = moment.outer
-    C = moments.Whitening(moment.second_moment(layer, shrinkage=options.shrinkage))
+    C = moments.Whitening(moment.second_moment(layer, shrinkage=options.shrinkage)).moment
     found = forecast.run(model, edits, protect, options.level, layer=layer, moment=C, rule=options.rule)
     after = model.digest()
     found.write(

@@ -787,3 +787,29 @@ def check_14_meat(function: Callable[..., Any], *, problems: int = ROUNDS, seed:
             "itself, and counts once."
         )
     return f"Right on all {problems} tables of pairs."
+
+
+# --- 18 -------------------------------------------------------------------------------------------------------
+
+
+def check_18_protect(function: Callable[..., Any], *, problems: int = 20, seed: int = 18) -> str:
+    """Check ``function(C, k_e, K_w, weight)``: the direction M (d_m,) that writes k_e and spares the keys K_w.
+
+    It has ``Mᵀk_e = 1`` and the least ``MᵀCM + weight · mean_w (Mᵀk_w)²``. Oracle: the stationarity conditions as one
+    linear system.
+    """
+    rng = np.random.default_rng(seed)
+    for number in range(problems):
+        d_m, count = int(rng.integers(2, 9)), int(rng.integers(1, 6))
+        given = {"C": _moment(rng, d_m), "k_e": rng.normal(size=d_m), "K_w": rng.normal(size=(d_m, count))}
+        weight, problem = float(10 ** rng.uniform(-1, 3)), f"problem {number}, d_m = {d_m}, {count} keys to spare"
+        copies = {name: array.copy() for name, array in given.items()}
+        answer = _array(function(*copies.values(), weight), (d_m,), "M", problem)
+        _untouched(given, copies)
+        C, k_e, K_w = given.values()
+        metric = C + weight * np.mean([np.outer(k, k) for k in K_w.T], axis=0)
+        system = np.block([[2 * metric, k_e[:, None]], [k_e[None, :], np.zeros((1, 1))]])
+        wanted = np.linalg.solve(system, np.append(np.zeros(d_m), 1.0))[:d_m]
+        assert not _far(answer @ k_e, np.ones(())), f"M does not write: Mᵀk_e is {answer @ k_e:.3f} ({problem})."
+        assert not _far(answer, wanted), f"M writes, but another one spares more ({problem}); mind the mean over keys."
+    return f"Right on all {problems} problems: written, and the others are spared as far as they can be."

@@ -36,17 +36,19 @@ from superposition.evaluation import join, logits_of, run_body
 from superposition.memory import RULES, LinearMemory
 
 if TYPE_CHECKING:
+    from superposition.editing import Write
     from superposition.facts import Fact
     from superposition.models import LanguageModel, Layer
+    from superposition.values import Settings, Targets
 
 #: What a forecast may know, from little to much.
 LEVELS = ("keys", "values", "passes")
 #: The unit of a forecast's numbers, by level.
 UNITS = {"keys": "share of the layer's answer", "values": "length of the drift", "passes": "nats of log-probability"}
 #: The positions that the level ``"keys"`` looks at.
-RISKY = "all"
+RISKY = "from the subject on"
 #: Where a drift can be put in (:meth:`Reading.mask`).
-PLACES = ("subject", "last", "subject and last", "not the subject", "after the subject", "all")
+PLACES = ("subject", "last", "subject and last", "not the subject", "after the subject", "from the subject on", "all")
 
 
 # --- reading the unedited model -----------------------------------------------------------------------------
@@ -109,6 +111,7 @@ class Reading:
             "subject and last": subject | last,
             "not the subject": inside & ~subject,
             "after the subject": inside & (place > self.subjects[:, None]),
+            "from the subject on": inside & (place >= self.subjects[:, None]),
             "all": inside,
         }
         if where not in masks:
@@ -286,6 +289,15 @@ def first_order(
     return -np.einsum("nmt,mtn->nm", part, gradient @ delta)
 
 
+def slope_spread(gradient: Float[np.ndarray, "m T d"], part: Float[np.ndarray, "n m T"]) -> Float[np.ndarray, "n m"]:
+    """``‖Σ_t (M_iᵀk_jt) g_jt‖``: how strongly fact j feels edit i, whatever its target value.
+
+    Were the residual of edit i to point anywhere in d dimensions with equal odds, the standard deviation of the fall to
+    first order would be this times ``‖δ(v_i)‖ / √d``. It needs keys and slopes, and no target value.
+    """
+    return np.sqrt(sum(np.einsum("nmt,mt->nm", part, gradient[:, :, c]) ** 2 for c in range(gradient.shape[2])))
+
+
 def ask(
     model: LanguageModel, reading: Reading, shift: Float[np.ndarray, "m T d"] | None = None, *, batch: int = 32
 ) -> Said:
@@ -327,6 +339,35 @@ def norm_over(
     """``√Σ_t (M_iᵀk_jt)²`` over the positions of a mask: the size of edit i at fact j."""
     squared = part**2 if mask is None else part**2 * mask
     return np.sqrt(squared.sum(2))
+
+
+def separation(
+    forecast: Float[np.ndarray, " m"],
+    lost: Bool[np.ndarray, " m"],
+    *,
+    resamples: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> tuple[float, float, float]:
+    """The odds that a fact that was lost was forecast to be worse off than one that was not (area under the ROC curve).
+
+    Ties count half. A value of 0.5 is no forecast at all. The interval is a bootstrap over facts.
+
+    Raises
+    ------
+    UserError
+        No fact was lost, or all were.
+    """
+    forecast, lost = np.asarray(forecast, dtype=float), np.asarray(lost, dtype=bool)
+    if lost.all() or not lost.any():
+        raise UserError("To separate the lost from the kept there must be some of both.")
+    bad, good = forecast[lost], forecast[~lost]
+    above = (bad[:, None] > good[None, :]) + 0.5 * (bad[:, None] == good[None, :])
+    rng = np.random.default_rng(seed)
+    rows, columns = (rng.multinomial(size, np.full(size, 1 / size), size=resamples) for size in above.shape)
+    found = np.einsum("bi,ij,bj->b", rows, above, columns, optimize=True) / above.size
+    low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
+    return float(above.mean()), float(low), float(high)
 
 
 def rank_correlation(
@@ -521,10 +562,11 @@ def run(
     level: str = "passes",
     *,
     layer: int,
-    moment: Any,
+    moment: Float[np.ndarray, "d_m d_m"],
     rule: str = "rome",
-    targets: Any = None,
-    settings: Any = None,
+    targets: Targets | None = None,
+    settings: Settings | None = None,
+    write: Write | None = None,
     nodes: int = 2,
     batch: int = 32,
 ) -> Forecast:
@@ -539,10 +581,12 @@ def run(
         With ``target_true``. A fact that is also edited is no fact to protect: leave it out.
     level : {"keys", "values", "passes"}
     layer : int
-    moment : (d_m, d_m) array or an object with ``solve``
+    moment : (d_m, d_m) array
         The second moment C of the layer's keys.
     rule : str
         One of :data:`superposition.memory.RULES`.
+    write : superposition.editing.Write, optional
+        Settings of the writing step.
     targets : superposition.values.Targets, optional
         Target values found already (levels ``"values"`` and ``"passes"``); else they are looked for, by
         :func:`superposition.values.targets` with ``settings``.
@@ -556,7 +600,7 @@ def run(
         A level or rule that is not known; no edits; a fact on both sides; and as :func:`read` and
         :func:`superposition.values.targets`.
     """
-    from superposition import values
+    from superposition import editing, values
 
     if level not in LEVELS:
         raise UserError(f"There is no level {level!r}: choose from {', '.join(LEVELS)}.")
@@ -570,16 +614,18 @@ def run(
     (place,) = model.select([layer])
     bits = model.digest()
     found = read(model, protect, place.index, passes=level == "passes", batch=batch)
+    editor = editing.Editor(model, place.index, rule, C=np.asarray(moment, dtype=float), settings=settings, write=write)
     about = (level, place.index, rule, tuple(edits), tuple(protect))
     if level == "keys":
         K = keys.extract(model, edits, layers=[place.index])[place.index]
-        risk = norm_over(shares(directions(K, moment, rule), found.keys), found.mask(RISKY))
+        M = directions(K, editor.memory.factor, rule, **editor.options)
+        risk = norm_over(shares(M, found.keys), found.mask(RISKY))
         forecast = Forecast(*about, risk, np.sqrt((risk**2).sum(0)))
     else:
         targets = values.targets(model, edits, place.index, settings) if targets is None else targets
-        memory = LinearMemory(place.weight.detach().cpu().double().numpy(), moment)
-        memory.edit_batch(targets.keys, targets.values, rule)
-        delta, part = memory.residuals, shares(memory.directions, found.keys)
+        for i in range(len(targets)):
+            editor.store(targets[i], apply=False)
+        delta, part = editor.memory.residuals, shares(editor.memory.directions, found.keys)
         moved = drift(delta, part)
         if level == "values":
             size = norm_over(part) * np.linalg.norm(delta, axis=0)[:, None]

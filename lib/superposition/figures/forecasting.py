@@ -124,7 +124,7 @@ def what_is_left(rows: Sequence[tuple[str, float, float, float]], *, unit: str =
 def dose_and_damage(
     series: Mapping[str, tuple[Sequence[float], Sequence[float]]], by_norm: tuple[Sequence[float], Sequence[float]]
 ) -> Figure:
-    """Left: mean fall against the crowding ``Σ p²|δ|²`` of arms whose change has one norm. Right: against the norm."""
+    """Left: mean loss against the crowding ``Σ p²|δ|²`` of arms whose change has one norm. Right: against the norm."""
     colours = (BLUE, GREEN, VERMILION, PURPLE, ORANGE, BLACK)
     with mpl.rc_context(STYLE):
         figure, axes = canvas(1, 2, height=3.4, sharey=True)
@@ -136,7 +136,7 @@ def dose_and_damage(
         axes[0, 1].plot(*by_norm, color=BLUE, marker="o", markersize=5)
         axes[0, 1].set_xlabel(r"$\|\Delta W\|$, relative to the edits as they are")
         axes[0, 1].set_title("one overlap, other norms", fontweight="normal")
-        axes[0, 0].set_ylabel(r"mean fall of $\log p$ (nats)")
+        axes[0, 0].set_ylabel(r"mean loss of $\log p$ (nats)")
         axes[0, 0].legend(fontsize=8)
     return figure
 
@@ -148,9 +148,9 @@ def cures(rows: Mapping[str, Mapping[str, Any]], start: str) -> Figure:
         axis = axes[0, 0]
         for turn, (label, row) in enumerate(rows.items()):
             colour, marker = (VERMILION, "s") if label == start else (BLUE, "o")
-            axis.plot(row["fall"], row["held"], color=colour, marker=marker, markersize=6, linestyle="")
+            axis.plot(row["loss"], row["held"], color=colour, marker=marker, markersize=6, linestyle="")
             up = 5 if turn % 2 else -11
-            axis.annotate(label, (row["fall"], row["held"]), xytext=(5, up), textcoords="offset points", fontsize=8)
-        axis.set_xlabel(r"damage: mean fall of $\log p$ of untouched facts (nats)")
+            axis.annotate(label, (row["loss"], row["held"]), xytext=(5, up), textcoords="offset points", fontsize=8)
+        axis.set_xlabel(r"damage: mean loss of $\log p$ of untouched facts (nats)")
         axis.set_ylabel("edits that hold (exact match)")
     return figure
