@@ -42,12 +42,12 @@ def errors_of_draws(draws: Mapping[int, np.ndarray], d_m: int) -> Figure:
         for axis, (tokens, errors) in zip(axes[0], draws.items(), strict=True):
             n = tokens - d_m + 2
             weight = np.full(len(errors), 81 / 1.6 / len(errors))  # a density over all draws, those outside too
-            axis.hist(errors, bins=81, range=(-0.8, 0.8), weights=weight, color=SKY, label="random texts")
-            axis.plot(x, stats.t.pdf(x * np.sqrt(n), n) * np.sqrt(n), color=BLACK, linewidth=1.2, label="Student's t")
-            axis.set_title(f"{tokens / d_m:g} tokens a dimension", fontweight="normal")
+            axis.hist(errors, bins=81, range=(-0.8, 0.8), weights=weight, color=SKY, label="texts")
+            axis.plot(x, stats.t.pdf(x * np.sqrt(n), n) * np.sqrt(n), color=BLACK, linewidth=1.2, label="Student")
+            axis.set_title(f"$N = {tokens / d_m:g}\\, d_m$", fontweight="normal")
             axis.set_yticks([])
             axis.spines["left"].set_visible(False)
-        axes[0, 0].legend(loc="upper left", handlelength=1)
+        axes[0, -1].legend(loc="upper left", handlelength=0.8, fontsize=8.5, borderpad=0)
         figure.supxlabel("error of p, in units of the keys' scale", fontsize=10)
     return figure
 
@@ -58,7 +58,7 @@ def error_by_tokens(record: Record) -> Figure:
         figure, axes = canvas(1, 1, height=3.8)
         axis, d_m = axes[0, 0], record["d_m"]
         end = record["rows"][0]["by_tokens"][-1]["tokens"]
-        x = np.geomspace(1.05 * d_m, 0.97 * end, 200)
+        x = np.geomspace(1.1 * d_m, 0.85 * end, 200)
         axis.plot(
             x / d_m,
             moments.sampling_error(x, d_m, end),
@@ -68,7 +68,7 @@ def error_by_tokens(record: Record) -> Figure:
             label="Gaussian keys",
         )
         for row, colour, marker in zip(record["rows"], CYCLE, MARKERS, strict=False):
-            entries = row["by_tokens"][:-1]
+            entries = [entry for entry in row["by_tokens"] if entry["tokens"] <= 0.85 * end]
             share = [entry["tokens"] / d_m for entry in entries]
             axis.plot(
                 share, [entry["rms_scaled"] for entry in entries],
@@ -76,11 +76,10 @@ def error_by_tokens(record: Record) -> Figure:
             )  # fmt: skip
         axis.set_xscale("log")
         axis.set_yscale("log")
-        axis.set_ylim(1e-3, 1)
         ticks = [1, 2, 4, 8, 16, 32, 64, 128]
         axis.set_xticks(ticks, labels=[str(tick) for tick in ticks])
         axis.set_xticks([], minor=True)
-        axis.set_xlabel("tokens a dimension, N / d_m")
+        axis.set_xlabel(r"tokens a dimension, $N / d_m$")
         axis.set_ylabel("error of p in units of its scale (rms)")
         axis.legend(ncols=2, loc="lower left")
     return figure
@@ -102,12 +101,13 @@ def statistics_by_tokens(record: Record) -> Figure:
             axis.set_xscale("log")
             axis.set_xticks(ticks, labels=[str(tick) for tick in ticks])
             axis.set_xticks([], minor=True)
-            axis.set_xlabel("tokens a dimension, N / d_m")
+            axis.set_xlabel(r"tokens a dimension, $N / d_m$")
         axes[0, 0].axhline(1, color=GREY, linestyle="--", linewidth=1)
         axes[0, 0].set_ylim(bottom=0)
         axes[0, 0].set_title(r"spread: sd · $\sqrt{d_m}$ (random keys: 1)", fontweight="normal")
         axes[0, 1].set_yscale("symlog", linthresh=10)
         axes[0, 1].set_yticks([0, 5, 10, 30, 100], labels=["0", "5", "10", "30", "100"])
+        axes[0, 1].set_ylim(0, 300)
         axes[0, 1].set_title("excess kurtosis (normal: 0)", fontweight="normal")
         axes[0, 0].legend(title="layer", ncols=2)
     return figure
@@ -128,7 +128,7 @@ def change(row: Mapping, choice: str) -> float:
 def choices(record: Record, names: Sequence[str] = tuple(CHOICES)) -> Figure:
     """How far each choice moves p, by layer, beside the spread of p itself."""
     with mpl.rc_context(STYLE):
-        figure, axes = canvas(1, 1, height=3.8)
+        figure, axes = canvas(1, 1, height=4.6)
         axis, layers = axes[0, 0], [row["layer"] for row in record["rows"]]
         places = np.arange(len(layers))
         spread = [row["by_tokens"][-1]["sd"] for row in record["rows"]]
@@ -143,7 +143,7 @@ def choices(record: Record, names: Sequence[str] = tuple(CHOICES)) -> Figure:
         axis.set_xticks(places, labels=[str(layer) for layer in layers])
         axis.set_xlabel("layer")
         axis.set_ylabel("change of p (rms over pairs)")
-        figure.legend(loc="outside right upper")
+        figure.legend(loc="outside lower center", ncols=2)
     return figure
 
 
@@ -166,5 +166,7 @@ def shrinkage(record: Record, layers: Sequence[int]) -> Figure:
             axis.set_title(f"layer {layer}", fontweight="normal")
             axis.set_xlabel("shrinkage s")
         axes[0, 0].set_ylabel("error of p (rms)")
-        axes[0, -1].legend(title="tokens / d_m")
+        axes[0, 0].set_yticks([0.02, 0.05, 0.1, 0.2], labels=["0.02", "0.05", "0.1", "0.2"])
+        axes[0, 0].set_yticks([], minor=True)
+        figure.legend(*axes[0, 0].get_legend_handles_labels(), title="tokens / $d_m$", loc="outside right upper")
     return figure
