@@ -158,9 +158,11 @@
     const y = rows.indexOf(i), x = columns.indexOf(j);
     if (y < 0 || x < 0) return;
     const grow = Math.max(0, 8 - cell.width) / 2, rise = Math.max(0, 8 - cell.height) / 2;
-    pen.strokeStyle = ink;
-    pen.lineWidth = line;
-    pen.strokeRect(x * cell.width - grow, y * cell.height - rise, cell.width + 2 * grow, cell.height + 2 * rise);
+    for (const [style, wide] of [[palette[(SHADES - 1) / 2].formatHex(), line + 2.5], [ink, line]]) {
+      pen.strokeStyle = style;
+      pen.lineWidth = wide;
+      pen.strokeRect(x * cell.width - grow, y * cell.height - rise, cell.width + 2 * grow, cell.height + 2 * rise);
+    }
   }
 
   function legend() {
@@ -301,7 +303,7 @@
     });
 
   d3.select("#explorer-model").selectAll("option").data(data.models).join("option").attr("value", (_, k) => k)
-    .text(d => `${d.title} (${d.layers.length} layers)`);
+    .text(d => d.title);
   const bind = (id, kind, change) => d3.select(id).on(kind, event => { change(event.target.value); update(); });
   bind("#explorer-model", "change", value => {
     const depth = state.layer / Math.max(1, model().layers.length - 1);
