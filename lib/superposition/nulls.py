@@ -218,7 +218,16 @@ L_NORMAL = float(30 / np.pi * np.arctan(np.sqrt(2)) - 9)
 #: The share of entries that counts as the tail.
 TAIL = 0.02
 
-STATISTICS = ("mean", "spread", "excess_kurtosis", "l_kurtosis", "quantile_kurtosis", "hill")
+#: Statistics of overlaps, with what figures and tables call them.
+LABELS = {
+    "mean": "mean",
+    "spread": "spread",
+    "excess_kurtosis": "excess kurtosis",
+    "l_kurtosis": "L-kurtosis",
+    "quantile_kurtosis": "quantile kurtosis",
+    "hill": "Hill's tail index",
+}
+STATISTICS = tuple(LABELS)
 
 
 def l_kurtosis(values: Float[np.ndarray, " n"]) -> float:

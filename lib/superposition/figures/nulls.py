@@ -24,14 +24,6 @@ LOOKS = {
     "tokens of text": (GREEN, "-"),
     "random subjects": (VERMILION, "-"),
 }
-TITLES = {
-    "mean": "mean",
-    "spread": "spread",
-    "excess_kurtosis": "excess kurtosis",
-    "l_kurtosis": "L-kurtosis (0 if normal)",
-    "quantile_kurtosis": "quantile kurtosis (0 if normal)",
-    "hill": "Hill's tail index",
-}
 
 
 def depth(record: Record) -> np.ndarray:
@@ -97,8 +89,7 @@ def nulls_by_depth(record: Record, names: Sequence[str]) -> Figure:
                 _kurtosis_scale(axis)
             if name == "spread":
                 axis.set_ylim(bottom=0)
-            title = TITLES[name].split(" (")[0]
-            axis.set_title(f"{title} of " + ("$p$" if matrix == "P" else "cosines"), fontweight="normal")
+            axis.set_title(f"{nulls.LABELS[name]} of " + ("$p$" if matrix == "P" else "cosines"), fontweight="normal")
         for axis in axes[1]:
             axis.set_xlabel("relative depth (0 first layer, 1 last)")
         figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
@@ -174,8 +165,7 @@ def lists_by_size(record: Record, layer: int, statistics: Sequence[str]) -> Figu
         axes[0, 0].legend()
         for name, colour, marker in zip(statistics, CYCLE, "osD^v*", strict=False):
             scatter = np.median(nulls.scatter(record, name), axis=0)
-            label = TITLES[name].split(" (")[0].split(":")[0]
-            axes[0, 1].plot(sizes, scatter, color=colour, marker=marker, markersize=4, label=label)
+            axes[0, 1].plot(sizes, scatter, color=colour, marker=marker, markersize=4, label=nulls.LABELS[name])
         axes[0, 1].set_yscale("log")
         axes[0, 1].set_yticks([0.03, 0.1, 0.3, 1], labels=["3 %", "10 %", "30 %", "100 %"])
         axes[0, 1].set_title("half a 95 % interval, median of layers", fontweight="normal")

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from superposition import nulls
-from superposition.figures.nulls import TITLES, depth
+from superposition.figures.nulls import depth
 from superposition.figures.style import BLACK, BLUE, CYCLE, ORANGE, STYLE, VERMILION, canvas
 from superposition.records import Record
 
@@ -80,7 +80,7 @@ def models_by_depth(
                     linewidth=1.4,
                     label=record["model"]["name"],
                 )
-            title = TITLES[name].split(" (")[0]
+            title = nulls.LABELS[name]
             axis.set_title(title if matrix == 0 else f"{title} of cosines", fontweight="normal")
             axis.set_xlabel("relative depth")
         axes[0, 0].set_ylim(bottom=0)
@@ -140,7 +140,7 @@ def before_training(record: Record, listed: str) -> Figure:
             for seed, values in enumerate(record.arrays["untrained"][:, :, row, matrix, column]):
                 given = {"label": "random weights"} if seed == 0 else {}
                 axis.plot(x, values, color=VERMILION, marker="s", markersize=4, linestyle="--", linewidth=1.2, **given)
-            title = TITLES[name].split(" (")[0]
+            title = nulls.LABELS[name]
             axis.set_title(title if matrix == 0 else f"{title} of cosines", fontweight="normal")
             axis.set_xlabel("relative depth")
             axis.set_ylim(bottom=0)
