@@ -132,6 +132,24 @@ def test_damage_grows_linearly_only_where_everything_leans():
     assert np.mean([toys.grow(list(toys.ARMS)[4], seed, n)[-1] for seed in range(5)]) == pytest.approx(level, rel=0.15)
 
 
+@pytest.mark.parametrize("arm", list(toys.ARMS)[3:])
+def test_aligned_damage_is_what_the_overlaps_foretell(arm):
+    n = np.array([4, 32, 256])
+    runs = np.array([toys.grow(arm, seed, n) for seed in range(8)])
+    mean, square = np.mean([toys.moments_of_overlap(arm, seed, n=256) for seed in range(8)], axis=0)
+    foretold = toys.growth_law(n, mean, square)
+    assert np.sqrt((runs**2).mean(0)) == pytest.approx(foretold, rel=0.2)
+    assert abs(mean - toys.ARMS[arm][2] ** 2) < 0.0015  # the watched keys' own scatter adds lean (1 - lean) / d_m
+
+
+def test_the_growth_law_is_the_mean_over_draws():
+    rng = np.random.default_rng(5)
+    p = rng.normal(0.3, 0.5, size=(40_000, 12))
+    runs = np.sqrt((p.sum(1) ** 2).mean())
+    assert runs == pytest.approx(toys.growth_law(12, 0.09, 0.09 + 0.25), rel=0.02)
+    assert toys.growth_law(12, 0.09, 0.34, aligned=0.0) == pytest.approx(np.sqrt(12 * 0.34))
+
+
 def test_a_memory_below_its_capacity_forgets_nothing_and_a_full_one_follows_the_law():
     stops = [1, 12, 48, 96]
     assert np.nanmax([toys.forget(0.5, seed, stops) for seed in range(5)]) < 1e-6

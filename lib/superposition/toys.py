@@ -28,6 +28,7 @@ __all__ = [
     "EDITORS",
     "FRACTIONS",
     "KINDS",
+    "LITTLE_USED",
     "SHAPES",
     "Autoencoders",
     "autoencode",
@@ -47,9 +48,11 @@ __all__ = [
     "forget",
     "forgetting",
     "grow",
+    "growth_law",
     "hard_price",
     "log_slope",
     "mean_squared_overlap",
+    "moments_of_overlap",
     "sample_features",
     "spread_of_damage",
     "suffer",
@@ -203,21 +206,49 @@ def grow(
     are random values; a re-optimised one lies at a distance ``√d`` from the present recall, in a random direction or
     in one that is the same for all edits.
     """
-    fixed, aligned, lean = ARMS[arm]
-    rng = np.random.default_rng(seed)
-    memory = LinearMemory.from_pairs(rng.normal(size=(d_m, 8 * d_m)), rng.normal(size=(d, 8 * d_m)))
-    common = math.sqrt(lean / (1 - lean)) * rng.choice([-1.0, 1.0], size=(d_m, 1))
-    n = max(stops)
-    K = rng.normal(size=(d_m, n)) + common
-    V = rng.normal(size=(d, n))
+    fixed, aligned, _ = ARMS[arm]
+    memory, K, V, watch = _draw_arm(arm, seed, max(stops), d, d_m, watched)
     if aligned:
-        V = np.repeat(V[:, :1], n, axis=1)
+        V = np.repeat(V[:, :1], len(K.T), axis=1)
     if not fixed:
         V *= math.sqrt(d) / np.linalg.norm(V, axis=0)
     for k, v in zip(K.T, V.T, strict=True):
         memory.edit(k, v if fixed else memory.recall(k) + v)
-    watch = rng.normal(size=(d_m, watched)) + common
     return np.sqrt(damage_along(memory, watch, stops) / d)
+
+
+def _draw_arm(arm: str, seed: int, n: int, d: int, d_m: int, watched: int) -> tuple[LinearMemory, Any, Any, Any]:
+    """The memory of an arm, the keys of its n edits and their draws of values, and the keys that are watched."""
+    lean = ARMS[arm][2]
+    rng = np.random.default_rng(seed)
+    memory = LinearMemory.from_pairs(rng.normal(size=(d_m, 8 * d_m)), rng.normal(size=(d, 8 * d_m)))
+    common = math.sqrt(lean / (1 - lean)) * rng.choice([-1.0, 1.0], size=(d_m, 1))
+    K = rng.normal(size=(d_m, n)) + common
+    V = rng.normal(size=(d, n))
+    return memory, K, V, rng.normal(size=(d_m, watched)) + common
+
+
+def moments_of_overlap(
+    arm: str, seed: int, *, d: int = 16, d_m: int = 48, n: int = 384, watched: int = 256
+) -> tuple[float, float]:
+    """Squared mean and mean square over edits of ``p(k_e, k_j)``, averaged over the watched keys of :func:`grow`.
+
+    From the keys alone, before any edit. The squared mean is freed of its sampling error (the variance over the edits,
+    divided by their number), so that keys that do not lean give zero on average.
+    """
+    memory, K, _, watch = _draw_arm(arm, seed, n, d, d_m, watched)
+    P = overlap.superposition_matrix(np.concatenate([K, watch], axis=1), memory.factor)[:n, n:]
+    return float((P.mean(0) ** 2 - P.var(0, ddof=1) / n).mean()), float((P**2).mean())
+
+
+def growth_law(n: Any, squared_mean: float, square: float, aligned: float = 1.0) -> Any:
+    """``√(n (s² - a μ²) + n² a μ²)``: r.m.s. damage after n edits with residuals of mean square 1.
+
+    Equation ``eq-toymemory-growth``: μ² and s² are the squared mean and the mean square of the overlaps, a the squared
+    length of the mean residual (1 if all residuals are equal).
+    """
+    n = np.asarray(n)
+    return np.sqrt(n * (square - aligned * squared_mean) + n**2 * aligned * squared_mean)
 
 
 def suffer(seed: int, *, d: int = 16, d_m: int = 48, n: int = 144) -> Float[np.ndarray, " n"]:
@@ -227,6 +258,9 @@ def suffer(seed: int, *, d: int = 16, d_m: int = 48, n: int = 144) -> Float[np.n
     memory.edit_batch(rng.normal(size=(d_m, n)), rng.normal(size=(d, n)), "rome")
     return (memory.measured_interference_on_edits() ** 2).sum(0) / d
 
+
+#: How large a key's entries are in the half of the coordinates that :func:`compare_editors` leaves to AlphaEdit.
+LITTLE_USED = 0.3
 
 #: The editors of :func:`compare_editors`: the rule of :class:`superposition.memory.LinearMemory` and its options.
 EDITORS: dict[str, tuple[str, dict[str, float]]] = {
@@ -244,11 +278,11 @@ def compare_editors(
     """Mean squared error of the edits so far, and mean squared damage at the stored keys, after n edits.
 
     Both over the mean squared change that the edits ask of the memory as it was. Half of the directions are little
-    used (0.3 of the others): the room that AlphaEdit writes in. NaN where an editor has stopped.
+    used (:data:`LITTLE_USED`): the room that AlphaEdit writes in. NaN where an editor has stopped.
     """
     rule, options = EDITORS[editor]
     rng = np.random.default_rng(seed)
-    used = np.where(np.arange(d_m) < d_m // 2, 1.0, 0.3)[:, None]
+    used = np.where(np.arange(d_m) < d_m // 2, 1.0, LITTLE_USED)[:, None]
     K, K_e = used * rng.normal(size=(d_m, N)), used * rng.normal(size=(d_m, max(stops)))
     V, V_e = rng.normal(size=(d, N)), rng.normal(size=(d, max(stops)))
     memory = LinearMemory.from_pairs(K, V)

@@ -49,13 +49,24 @@ def forgetting_curves(n: np.ndarray, runs: Mapping[str, np.ndarray], d_m: int) -
         fine = np.linspace(0, n.max(), 200)
         axis.plot(fine / d_m, toys.forgetting(fine, d_m), color=GREY, linestyle="--", label="law for random keys")
         axis.set_xlabel("edits per dimension, $n/d_m$")
-        axis.set_ylabel("damage (1: nothing is left)")
+        axis.set_ylabel("damage over its limit")
         axis.legend(title="load $N/d_m$", ncols=2)
     return figure
 
 
-def growth(n: np.ndarray, runs: Mapping[str, np.ndarray], d_m: int) -> Figure:
-    """Root-mean-square damage against the number of edits, both logarithmic, one band for each arm."""
+def growth(
+    n: np.ndarray, runs: Mapping[str, np.ndarray], d_m: int, laws: Mapping[str, np.ndarray] | None = None
+) -> Figure:
+    """Root-mean-square damage against the number of edits, both logarithmic, one band for each arm.
+
+    Parameters
+    ----------
+    n : array
+    runs : mapping of str to (seeds, len(n)) array
+    d_m : int
+    laws : mapping of str to (len(n),) array, optional
+        What an arm's damage should be, drawn as a thin black line.
+    """
     with mpl.rc_context(STYLE):
         figure, axes = canvas(height=4.3)
         axis = axes[0, 0]
@@ -65,6 +76,9 @@ def growth(n: np.ndarray, runs: Mapping[str, np.ndarray], d_m: int) -> Figure:
             axis.plot(
                 n, np.exp(mean), color=colour, marker=mark, markersize=4, linestyle=dash, linewidth=1.4, label=name
             )
+        for number, law in enumerate((laws or {}).values()):
+            name = None if number else "predicted from the overlaps"
+            axis.plot(n, law, color="black", linewidth=0.9, zorder=5, label=name)
         end = np.array([d_m, n.max()])
         top = np.exp(np.log(list(runs.values())[-1][:, -1]).mean()) * 1.5
         for power, name in ((1, "∝ n"), (0.5, "∝ √n")):
@@ -142,7 +156,7 @@ def price_of_exactness(
 def feature_planes(panels: Mapping[str, np.ndarray]) -> Figure:
     """Directions of features in the plane, a panel for each W (2, n); the later feature, the paler."""
     with mpl.rc_context(STYLE):
-        figure, axes = canvas(1, len(panels), height=2.7, sharex=True, sharey=True)
+        figure, axes = canvas(1, len(panels), height=2.95, sharex=True, sharey=True)
         for axis, (title, W) in zip(axes[0], panels.items(), strict=True):
             n = W.shape[1]
             for i, (x, y) in enumerate(W.T):
@@ -175,16 +189,21 @@ def solids(panels: Mapping[str, tuple[np.ndarray, float]]) -> Figure:
         W (m, n), m up to 3.
     """
     with mpl.rc_context(STYLE):
-        figure, holder = canvas(height=2.1)
+        figure, holder = canvas(height=2.0)
+        figure.set_layout_engine("none")
         holder[0, 0].remove()
-        for place, (title, (W, share)) in enumerate(panels.items(), start=1):
+        wide = 1 / len(panels)
+        for place, (title, (W, share)) in enumerate(panels.items()):
             points = np.zeros((3, W.shape[1]))
             points[: len(W)] = W
             flat = len(W) < 3
-            if not flat:  # the shape's first feature up, its second to the right
+            if W.shape[1] > 4 and not flat:  # the axis in which the shape differs from the other two, up
+                U, size, _ = np.linalg.svd(W)
+                points = (U if size[1] - size[2] > size[0] - size[1] else U[:, ::-1]).T @ W
+            elif not flat:  # the shape's first feature up, its second to the right
                 frame, _ = np.linalg.qr(np.column_stack([W[:, 0], W[:, 1], np.cross(W[:, 0], W[:, 1])]))
                 points = (frame * np.sign(frame[:, 0] @ W[:, 0])).T[[1, 2, 0]] @ W
-            axis = figure.add_subplot(1, len(panels), place, projection="3d")
+            axis = figure.add_axes((place * wide, -0.04, wide, 0.84), projection="3d")
             axis.view_init(elev=90 if flat else 20, azim=-90 if flat else -35)
             size = 1.08 * np.linalg.norm(W, axis=0).max()
             cosines = toys.feature_cosines(W, 0) - 2 * np.eye(W.shape[1])
@@ -199,14 +218,14 @@ def solids(panels: Mapping[str, tuple[np.ndarray, float]]) -> Figure:
             for limits in (axis.set_xlim, axis.set_ylim, axis.set_zlim):
                 limits(-size, size)
             axis.set_axis_off()
-            axis.set_title(f"{title}\nD = {share:.3g}", fontsize=9.5, fontweight="normal")
+            figure.text((place + 0.5) * wide, 0.98, f"{title}\nD = {share:.3f}", ha="center", va="top", fontsize=9.5)
     return figure
 
 
 def phase_plane(
     aspects: np.ndarray, densities: np.ndarray, outcomes: Mapping[str, np.ndarray], threshold: np.ndarray
 ) -> Figure:
-    """Share of seeds with each outcome over importance and density, with the predicted boundary.
+    """Share of groups of seeds with each outcome over importance and density, with the predicted boundary.
 
     Parameters
     ----------
@@ -227,10 +246,10 @@ def phase_plane(
             _plain_ticks(axis, [0.05, 0.1, 0.2, 0.5, 1], [0.1, 0.3, 1, 3, 10])
             axis.set_xlim(densities[0], densities[-1])
             axis.set_title(name, fontsize=10)
-            axis.set_xlabel("density q")
-        axes[0, 0].set_ylabel("importance of feature 2")
+            axis.set_xlabel("density q (log)")
+        axes[0, 0].set_ylabel("importance of feature 2 (log)")
         bar = figure.colorbar(image, ax=axes, shrink=0.9)
-        bar.set_label("share of seeds")
+        bar.set_label("share of groups")
     return figure
 
 
@@ -282,7 +301,9 @@ def overlap_and_loss(m: np.ndarray, overlaps: np.ndarray, losses: np.ndarray, n:
     with mpl.rc_context(STYLE):
         figure, axes = canvas(1, 2, height=3.1)
         fine = np.geomspace(m[0], m[-1], 50)
-        for axis, runs, name in zip(axes[0], (overlaps, losses), ("mean squared overlap", "loss"), strict=True):
+        for axis, runs, name in zip(
+            axes[0], (overlaps, losses), ("mean squared overlap", "loss, all features"), strict=True
+        ):
             mean, low, high = interval(runs.T)
             axis.errorbar(m, mean, [mean - low, high - mean], color=BLUE, fmt="o", markersize=5, capsize=3)
             axis.set_xscale("log", base=2)
@@ -313,7 +334,7 @@ def features_by_sparsity(sparsity: np.ndarray, runs: Mapping[str, np.ndarray]) -
             axis.set_title(name, fontsize=10)
             axis.set_xscale("log")
             _plain_ticks(axis, [2, 5, 10, 20, 50])
-            axis.set_xlabel("sparsity, 1/q")
+            axis.set_xlabel("1/q (logarithmic)")
     return figure
 
 
