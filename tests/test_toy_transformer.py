@@ -444,6 +444,21 @@ def test_random_keys_of_which_two_are_equal():
     assert plots.twin_of_random_keys(np.array([d_m]), m)[0] == pytest.approx(np.mean(found), rel=0.1)
 
 
+def test_training_runs_on_one_thread_and_gives_the_others_back(monkeypatch):
+    before, seen = torch.get_num_threads(), []
+    monkeypatch.setattr(toy, "build", lambda setting: seen.append(torch.get_num_threads()))
+    torch.set_num_threads(2)
+    try:
+        toy.train(toy.make_world(families=64), toy.Setting(families=64, steps=0))
+        assert seen == [1]
+        assert torch.get_num_threads() == 2
+        with pytest.raises(UserError):
+            toy.train(toy.make_world(families=64), toy.Setting(families=65))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_figures_draw_what_the_record_holds(record):
     lives = figures.edited_lives(record)
     line = lives.axes[0].get_lines()[0]

@@ -304,6 +304,18 @@ def accuracy(lm: models.LanguageModel, texts: Sequence[str], objects: Sequence[s
         return float((logits(lm, encode(lm, texts)).argmax(1) == token_of(lm, objects)).double().mean())
 
 
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """One torch thread, then as many as before: these matrices are too small for two threads to share."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@_one_thread()
 def train(world: World, setting: Setting, *, batch: int = 256) -> models.LanguageModel:
     """Train a model on a world's sentences to predict their last word.
 
@@ -457,6 +469,7 @@ def questions(lm: models.LanguageModel, listed: Sequence[Fact], layer: int = 0) 
     )
 
 
+@_one_thread()
 def target_values(
     lm: models.LanguageModel,
     asked: Questions,
@@ -468,8 +481,8 @@ def target_values(
 ) -> tuple[Float[np.ndarray, "d n"], np.ndarray]:
     """``v*``: what the memory should answer at each subject for the model to say the new object, (d, n) float64.
 
-    With it, whether the model then does say it, (n,) bool: where the model looks a fact up at another token than the
-    subject's last, no answer there can change it.
+    With it, whether the model then does say it, (n,) bool: where nothing later listens to the subject's last token for
+    this relation, no answer there can change what the model says.
 
     Adam on a shift z of the memory's answer at the subject's last token, for all facts at once on the model as it is:
     the least ``−log p(new) + pull · |z|²`` after so many steps.

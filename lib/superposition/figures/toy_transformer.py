@@ -47,7 +47,7 @@ def _ticks(axis: Axes, places: Sequence[float]) -> None:
 def edited_lives(record: Record) -> Figure:
     """Facts of other subjects still known, and edits that still hold, against the number of edits, a line a width.
 
-    A line ends where the first seed has no more edits.
+    A line ends at the last look that every seed reached.
     """
     widths = sorted({row["width"] for row in select(record, steps=record["base"]["steps"]) if "life" in row})
     panels = (("kept", "facts of other subjects still right"), ("held", "edits that still hold"))
