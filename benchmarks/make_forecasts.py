@@ -27,6 +27,7 @@ from superposition.forecast import Reading
 from superposition.memory import LinearMemory
 
 EDITS, POOL, CHOSEN, LOOKS, TOKENS = 60, 100, 40, (15, 30, 60), 102_400
+RESAMPLES = 1000
 
 #: Raise it when an arm's name comes to mean something else: arms are kept in the cache under it.
 ARMS_VERSION = 1
@@ -189,12 +190,13 @@ def forecast_layer(lm: models.LanguageModel, layer: int) -> tuple[dict[str, Any]
             "fall": float(falls[look].mean()),
             "lost": float(lost.mean()),
             "ranks": {},
+            "sizes": {},
             "separations": {},
         }
         for name, value in made.items():
-            row["ranks"][name] = forecast.rank_correlation(value, falls[look])
-            row["separations"][name] = forecast.separation(value, lost)
-        row["sizes"] = {name: forecast.rank_correlation(value, np.abs(falls[look])) for name, value in made.items()}
+            row["ranks"][name] = forecast.rank_correlation(value, falls[look], resamples=RESAMPLES)
+            row["sizes"][name] = forecast.rank_correlation(value, np.abs(falls[look]), resamples=RESAMPLES)
+            row["separations"][name] = forecast.separation(value, lost, resamples=RESAMPLES)
         say(f"layer {layer}, {n} edits: fall {row['fall']:.3f}, best forecast {row['ranks']['drift, all'][0]:.2f}")
         row |= {"norm": _norm(memory.residuals[:, :n], memory.directions[:, :n])}
         row |= {"norm_replayed": _norm(replayed.residuals, replayed.directions)}

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 from conftest import tiny
 
@@ -218,6 +219,12 @@ def test_a_rank_correlation_and_its_interval():
         _, low, high = forecast.rank_correlation(x, y, resamples=300, seed=seed)
         hits += low < truth < high
     assert hits >= 52
+    # the same resamples, ranked one by one, with ties
+    x, y = np.round(rng.standard_normal(30), 1), np.round(rng.standard_normal(30), 1)
+    counts = np.random.default_rng(9).multinomial(30, np.full(30, 1 / 30), size=50)
+    rows = [np.repeat(np.arange(30), count) for count in counts]
+    slow = np.quantile([scipy.stats.spearmanr(x[r], y[r]).statistic for r in rows], [0.025, 0.975])
+    assert forecast.rank_correlation(x, y, resamples=50, seed=9)[1:] == pytest.approx(tuple(slow))
     with pytest.raises(UserError, match="three facts and more"):
         forecast.rank_correlation([1, 2], [1, 2])
 

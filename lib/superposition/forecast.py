@@ -393,14 +393,22 @@ def rank_correlation(
     if forecast.shape != actual.shape or len(actual) < 3:
         raise UserError(f"A rank correlation needs three facts and more, and got {forecast.shape} and {actual.shape}.")
     value = float(scipy.stats.spearmanr(forecast, actual).statistic)
-    rng = np.random.default_rng(seed)
-    drawn = rng.integers(len(actual), size=(resamples, len(actual)))
-    a, b = (scipy.stats.rankdata(x[drawn], axis=1) for x in (forecast, actual))
-    a, b = a - a.mean(1, keepdims=True), b - b.mean(1, keepdims=True)
+    m = len(actual)
+    counts = np.random.default_rng(seed).multinomial(m, np.full(m, 1 / m), size=resamples)
+    a, b = (_ranks(x, counts) for x in (forecast, actual))
+    a, b = (x - (counts * x).sum(1, keepdims=True) / m for x in (a, b))
     with np.errstate(invalid="ignore"):
-        found = (a * b).sum(1) / np.sqrt((a**2).sum(1) * (b**2).sum(1))
+        found = (counts * a * b).sum(1) / np.sqrt((counts * a**2).sum(1) * (counts * b**2).sum(1))
     low, high = np.nanquantile(found, [(1 - level) / 2, (1 + level) / 2])
     return value, float(low), float(high)
+
+
+def _ranks(values: Float[np.ndarray, " m"], counts: Int[np.ndarray, "resamples m"]) -> Float[np.ndarray, "resamples m"]:
+    """Mid-ranks of values in samples that hold each of them so many times."""
+    _, group = np.unique(values, return_inverse=True)
+    order = np.argsort(group, kind="stable")
+    together = np.add.reduceat(counts[:, order], np.flatnonzero(np.diff(group[order], prepend=-1)), axis=1)
+    return (together.cumsum(1) - (together - 1) / 2)[:, group]
 
 
 # --- many forecasts, to be compared -------------------------------------------------------------------------

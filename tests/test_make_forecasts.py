@@ -1,0 +1,118 @@
+"""The benchmark behind the chapters on forecasts and cures, in miniature: exact where theory is, and resumable."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import tiny
+
+from superposition import editing, evaluation, facts, keys, moments, values
+
+EDITS, POOL, CHOSEN, LOOKS = 4, 6, 3, (2, 4)
+
+
+@pytest.fixture
+def bench(monkeypatch, cache):
+    """The script, with few edits, few facts, and a C drawn at random."""
+    path = Path(__file__).parents[1] / "benchmarks" / "make_forecasts.py"
+    spec = importlib.util.spec_from_file_location("make_forecasts", path)
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "make_forecasts", module)
+    spec.loader.exec_module(module)
+    listed = facts.load("book")
+    sample = np.random.default_rng(0).standard_normal((40, 200))
+    for name, value in {"EDITS": EDITS, "POOL": POOL, "CHOSEN": CHOSEN, "LOOKS": LOOKS}.items():
+        monkeypatch.setattr(module, name, value)
+    monkeypatch.setattr(module.live, "__defaults__", (LOOKS,))
+    monkeypatch.setattr(module, "choose", lambda *_: (listed[:POOL], listed[20:32]))
+    monkeypatch.setattr(module, "sources", lambda *_: moments.Whitening(sample @ sample.T / 200))
+    monkeypatch.setattr(module, "say", lambda *_: None)
+    monkeypatch.setattr(module, "RESAMPLES", 20)
+    monkeypatch.setattr(module.forecast, "separation", lambda *_, **__: (0.5, 0.0, 1.0))
+    settings = values.Settings(steps=3, contexts=("",))
+    monkeypatch.setattr(module.values, "Settings", lambda: settings)
+    return module
+
+
+def test_a_life_is_forecast_lived_and_put_back(bench, monkeypatch):
+    lm = tiny()
+    before = lm.digest()
+    row, arrays = bench.forecast_layer(lm, 1)
+    assert lm.digest() == before
+    falls = arrays["fall"]
+    assert falls.shape == (2, 12) and np.abs(falls).max() > 0.01
+    np.testing.assert_allclose(arrays["forecast 4 known residuals: drift, all"], falls[-1], atol=1e-3)
+    assert row["looks"][-1]["ranks"]["known residuals: drift, all"][0] > 0.97
+    first = arrays["forecast 4 first order, all"]
+    by_place = arrays["forecast 4 first order, subject"] + arrays["forecast 4 first order, not the subject"]
+    np.testing.assert_allclose(first, by_place, atol=1e-9)
+    assert [look["edits"] for look in row["looks"]] == [2, 4]
+    # what was kept is not searched for again, and gives the same
+    monkeypatch.setattr(bench.values, "targets", None)
+    again, arrays_again = bench.forecast_layer(lm, 1)
+    for name, value in arrays.items():
+        np.testing.assert_array_equal(arrays_again[name], value, err_msg=name)
+    assert json.dumps(again["looks"]) == json.dumps(row["looks"])
+
+
+def test_arms_change_one_thing(bench):
+    lm = tiny()
+    before = lm.digest()
+    row, arrays = bench.causes_layer(lm, 1, draws=1)
+    assert lm.digest() == before
+    arms = row["arms"]
+    assert arrays["falls"].shape == (len(arms), 12)
+    base = arms["as it is"]
+    for name, arm in arms.items():
+        if "same norm" in name and "overlapping" not in name:
+            assert arm["norm"] == pytest.approx(base["norm"]), name
+    drawn = [
+        arm["norm"] for name, arm in arms.items() if name.startswith("drawn") or name.endswith("lapping, same norm")
+    ]
+    np.testing.assert_allclose(drawn, drawn[0])
+    protected = [arms[f"protected: {weight}"]["p2"] for weight in ("0.1", "1", "10", "100")]
+    assert all(a > b for a, b in zip([base["p2"], *protected], protected, strict=False))
+    assert arms["scaled: 0.5"]["crowding"] == pytest.approx(base["crowding"] / 4)
+    assert arms["only at: subject"]["crowding"] == pytest.approx(base["crowding_at_subject"])
+    assert arms["least overlapping"]["p2"] <= arms["most overlapping"]["p2"]
+
+
+def test_cures_leave_the_model_and_say_what_holds(bench):
+    lm = tiny()
+    before = lm.digest()
+    row, _ = bench.cures_layer(lm, 1)
+    assert lm.digest() == before
+    arms = row["arms"]
+    assert all(0 <= arm["held"] <= 1 for arm in arms.values())
+    assert arms["order: safe first, by harm"]["edits"] == EDITS
+    assert arms["skip: 25% by harm"]["edits"] == round(0.75 * EDITS)
+    assert (
+        arms["cap: 0.25"]["sum_of_lengths"] < arms["cap: 0.75"]["sum_of_lengths"] < arms["as it is"]["sum_of_lengths"]
+    )
+    assert arms["all in one step"]["p2"] > 0 and len(arms["spread: 2"]["norms"]) == 2
+
+
+def test_spreading_reaches_the_stream_that_was_asked_for(bench):
+    lm = tiny()
+    edits = bench.choose(lm)[0][:1]
+    found = values.targets(lm, edits, 1, values.Settings())
+    block, place = evaluation.block_of(lm, lm.layers[1]), keys.locate(lm.tokenizer, edits[0])
+
+    def stream():
+        seen = []
+        handle = block.register_forward_hook(lambda _m, _i, out: seen.append(out[0] if isinstance(out, tuple) else out))
+        with torch.no_grad():
+            lm.model(torch.tensor([place.token_ids]))
+        handle.remove()
+        return seen[0].reshape(-1, lm.layers[1].d)[place.position].double().numpy()
+
+    wanted = stream() + found.shifts[:, 0]
+    for layers in ([1], [0, 1]):
+        with editing.preserved(lm):
+            norms = bench.spread(lm, layers, edits, found)()
+            np.testing.assert_allclose(stream(), wanted, atol=1e-4)
+        assert list(norms) == layers and all(norm > 0 for norm in norms.values())
