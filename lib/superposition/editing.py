@@ -9,8 +9,8 @@ dtype. Nothing is derived here: the rules are those of :mod:`superposition.rules
 least squares do not feel its scale. MEMIT and soft recursive least squares do: with ``λ C`` in the place of C the text
 counts as λ keys, an edit as one, and the share ``h / (h + λ)`` of a residual is written, ``h = kᵀC⁻¹k``. MEMIT's code
 has λ = 15,000 for GPT-J, whose d_m is 16,384. The mean of h over the text's own keys is d_m, so λ is given here per
-dimension (:attr:`Write.text_weight`). AlphaEdit compares C's eigenvalues with a threshold, which is absolute in its
-code (0.02) and follows here from a share of the trace (:attr:`Write.protected`).
+dimension (``Write.text_weight``). AlphaEdit compares C's eigenvalues with a threshold, which is absolute in its
+code (0.02) and follows here from a share of the trace (``Write.protected``).
 
 Chapters ``15-editing-a-model``, ``16-lifelong-failure`` and ``18-cures``.
 """

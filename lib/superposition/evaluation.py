@@ -189,7 +189,7 @@ def score(model: LanguageModel, prompts: Sequence[str], continuations: Sequence[
     Raises
     ------
     UserError
-        Sequences of different lengths, or empty; and as :func:`join` and :func:`in_batches`.
+        Sequences of different lengths, or empty; and as :func:`join` and ``in_batches``.
     """
     if len(prompts) != len(continuations) or not prompts:
         raise UserError(f"{len(prompts)} prompts and {len(continuations)} continuations: give one each, at least one.")
@@ -271,7 +271,7 @@ def perplexity(model: LanguageModel, windows: Sequence[text.Window], *, batch: i
     Raises
     ------
     UserError
-        A window counts its first token, which nothing predicts; and as :func:`in_batches`.
+        A window counts its first token, which nothing predicts; and as ``in_batches``.
     """
     if any(window.first < 1 for window in windows):
         raise UserError("The first token of a text cannot be predicted: cut the windows with skip_first=1 or more.")
