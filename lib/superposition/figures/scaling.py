@@ -54,7 +54,7 @@ def law_of_one_pair(
         axis.minorticks_off()
         axis.set_xlabel("width $d_m$ of the memory")
         axis.set_ylabel(f"excess kurtosis, {m} facts, one twice")
-        axis.legend(loc="lower right")
+        axis.legend(loc="upper left")
     return figure
 
 
