@@ -139,6 +139,17 @@ def test_what_is_left_out_or_batched_does_not_change_the_rest(table, corpus, opt
         np.testing.assert_allclose(some.matrices[name], expected, atol=1e-5 * max(1, np.abs(expected).max()))
 
 
+def test_a_shrinkage_can_be_left_to_oas_layer_by_layer(table, corpus):
+    found, summed = run(table, corpus, shrinkage="oas"), moments.estimate(tiny(), corpus)
+    for place, row in enumerate(found.data["statistics"]):
+        s = moments.oas(summed.second_moment(place), summed.tokens)
+        assert row["shrinkage"] == s and 0 < s < 1
+        fixed = run(table, corpus, shrinkage=s, layers=[place])
+        assert np.array_equal(fixed.matrices["P"][0], found.matrices["P"][place])
+    assert found.data["shrinkage"] == "oas"
+    assert run(table, corpus, shrinkage=0.25).data["statistics"][0]["shrinkage"] == 0.25
+
+
 @pytest.mark.parametrize(
     "options", [{"skip_first": 3}, {"context": 20}, {"shrinkage": 0.5}, {"centred": True}, {"tokens": 400}], ids=str
 )

@@ -44,7 +44,9 @@ def parser() -> argparse.ArgumentParser:
         metavar="SIZE",
         help="for C of all layers at once, such as 4G; else several passes",
     )
-    measure.add_argument("--shrinkage", type=float, default=0.0, metavar="X", help="of C toward the identity, 0 to 1")
+    measure.add_argument(
+        "--shrinkage", type=_shrinkage, default=0.0, metavar="X", help="of C toward the identity: 0 to 1, or oas"
+    )
     measure.add_argument("--centred", action="store_true", help="subtract the mean key in C")
     measure.add_argument("--resamples", type=int, default=1000, metavar="R", help="of the bootstrap (default: 1000)")
     measure.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: 0)")
@@ -73,6 +75,10 @@ def _model_options(command: argparse.ArgumentParser) -> None:
         "--device", help="cpu, cuda, cuda:1, …, or auto to spread a large model (default: a GPU if any)"
     )
     command.add_argument("--dtype", default="float32", help="float32, bfloat16, float16 or float64")
+
+
+def _shrinkage(value: str) -> float | str:
+    return value if value == "oas" else float(value)
 
 
 def _bytes(size: str) -> int:

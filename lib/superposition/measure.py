@@ -62,7 +62,7 @@ def run(
     limit: int | None = None,
     batch: int | None = None,
     memory: int | None = None,
-    shrinkage: float = 0.0,
+    shrinkage: float | str = 0.0,
     centred: bool = False,
     resamples: int = 1000,
     seed: int = 0,
@@ -90,7 +90,8 @@ def run(
         Bytes for the second moments held at once: where all layers' are more, the text is passed over several times
         (:func:`superposition.moments.in_groups`).
     shrinkage, centred
-        See :meth:`superposition.moments.Moments.second_moment`.
+        See :meth:`superposition.moments.Moments.second_moment`; a shrinkage of ``"oas"`` is that of
+        :func:`superposition.moments.oas`, layer by layer.
     resamples, seed
         Of the bootstrap, see :func:`superposition.overlap.summary`.
     command : str
@@ -105,7 +106,8 @@ def run(
     if len(listed) < 3:
         raise UserError(f"A measurement needs at least three facts, and {facts_source} gives {len(listed)}.")
     overlap.check_resamples(resamples, seed)
-    moments.check_shrinkage(shrinkage)
+    if shrinkage != "oas":
+        moments.check_shrinkage(shrinkage)
     key_reader.locate_all(model, listed)
     context = min(context, model.context_length or context)
     chosen = model.select(layers)
@@ -139,12 +141,15 @@ def run(
             seconds["keys"] += time.perf_counter() - began
             began = time.perf_counter()
             for index in console.bar(group, what="overlap", unit="layer"):
-                whitening = moments.Whitening(summed.second_moment(index, shrinkage=shrinkage, centred=centred))
+                s = shrinkage
+                if s == "oas":
+                    s = moments.oas(summed.second_moment(index, centred=centred), counted)
+                whitening = moments.Whitening(summed.second_moment(index, shrinkage=s, centred=centred))
                 found = overlap.measure(read[index], whitening)
                 for name in MATRICES:
                     stacks[name].append(getattr(found, name))
                 statistics.append(
-                    {"layer": index, "d_m": by_layer[index].d_m, "condition": whitening.condition()}
+                    {"layer": index, "d_m": by_layer[index].d_m, "condition": whitening.condition(), "shrinkage": s}
                     | {
                         name: overlap.summary(getattr(found, name), resamples=resamples, seed=seed)
                         for name in ("P", "cosine_whitened", "cosine_raw")
