@@ -85,7 +85,7 @@ def traced(record: Record) -> Figure:
             axis.axhline(0, color="#888888", linewidth=0.8)
             axis.set(xlabel="layer", title=title)
         axes[0, 0].set_ylabel("probability that returns")
-        axes[0, 0].legend()
+        axes[0, 1].legend(loc="upper right")
     return figure
 
 
