@@ -22,7 +22,11 @@ COMMANDS = {
         "python -m superposition measure --model gemma3 --facts book --limit 400 --text book --tokens 102400 "
         "--out _build/measurements/gemma3-400 --compact book/records/gemma3-400.json"
     ),
-    "smollm2-convergence": "python benchmarks/make_convergence.py --out book/records/smollm2-convergence.json",
+    "smollm2-convergence": (
+        "python -m superposition sample --model smollm2 --tokens 130000 --seed 1 --out _build/calibration-seed1.jsonl && "
+        "python benchmarks/make_convergence.py --more _build/calibration-seed1.jsonl "
+        "--out book/records/smollm2-convergence.json"
+    ),
     "toy-memory": "python benchmarks/make_toys.py memory --out book/records/toy-memory.json",
     "toy-autoencoders": "python benchmarks/make_toys.py autoencoders --out book/records/toy-autoencoders.json",
     "toy-transformer": "python -m superposition.toy_transformer grid --out book/records/toy-transformer.json",
@@ -46,7 +50,8 @@ def main() -> int:
         return 2
     for name in wanted:
         print(f"{name}: {COMMANDS[name]}", flush=True)
-        subprocess.run([sys.executable, *shlex.split(COMMANDS[name])[1:]], check=True)
+        for command in COMMANDS[name].split(" && "):
+            subprocess.run([sys.executable, *shlex.split(command)[1:]], check=True)
     return 0
 
 

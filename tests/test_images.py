@@ -1,4 +1,4 @@
-"""Pictures after lightening look as before, and never weigh more."""
+"""Pictures after compression look as before, and never weigh more."""
 
 import io
 

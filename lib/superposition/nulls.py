@@ -289,7 +289,7 @@ def _hill(x: np.ndarray, share: float = TAIL) -> float:
 
 
 def statistics(values: Float[np.ndarray, " n"], d_m: int) -> dict[str, float]:
-    """The :data:`STATISTICS` of overlaps beside the diagonal.
+    """The ``STATISTICS`` of overlaps beside the diagonal.
 
     ``mean``; ``spread``, the standard deviation times ``√d_m`` (1 for random directions); ``excess_kurtosis``;
     ``l_kurtosis`` (:func:`l_kurtosis`); ``quantile_kurtosis`` (:func:`superposition.overlap.quantile_kurtosis`), all
