@@ -23,8 +23,8 @@ COMMANDS = {
         "--out _build/measurements/gemma3-400 --compact book/records/gemma3-400.json"
     ),
     "smollm2-convergence": (
-        "python -m superposition sample --model smollm2 --tokens 130000 --seed 1 --out _build/calibration-seed1.jsonl && "
-        "python benchmarks/make_convergence.py --more _build/calibration-seed1.jsonl "
+        "python -m superposition sample --model smollm2 --tokens 130000 --seed 1 --out _build/calibration-seed1.jsonl"
+        " && python benchmarks/make_convergence.py --more _build/calibration-seed1.jsonl "
         "--out book/records/smollm2-convergence.json"
     ),
     "toy-memory": "python benchmarks/make_toys.py memory --out book/records/toy-memory.json",
