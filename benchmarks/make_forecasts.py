@@ -14,6 +14,7 @@ import json
 import shlex
 import sys
 import time
+import tracemalloc
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -451,6 +452,36 @@ def spread(
     return lambda: {one: float(np.linalg.norm(memory.W - memory.W_0)) for one, memory in memories.items()}
 
 
+def costs(
+    lm: models.LanguageModel, layer: int, targets: values.Targets, C: moments.Whitening
+) -> dict[str, dict[str, float]]:
+    """Seconds to prepare each rule and to write an edit by it, and the most memory that this took at once, in MiB."""
+    found = {}
+    for rule in ("rome", "memit", "memit-history", "rls-soft", "rls-hard", "alphaedit"):
+        tracemalloc.start()
+        began = time.perf_counter()
+        editor = editing.Editor(lm, layer, rule, C=C.moment)
+        ready = time.perf_counter()
+        for i in range(EDITS):
+            editor.memory.edit_batch(targets.keys[:, i : i + 1], targets.values[:, i : i + 1], rule, **editor.options)
+        done = time.perf_counter()
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        found[rule] = {"prepare": ready - began, "edit": (done - ready) / EDITS, "peak_mib": peak / 2**20}
+    return found
+
+
+def cost_of_protection(
+    lm: models.LanguageModel, layer: int, watched: Sequence[Fact], C: moments.Whitening
+) -> dict[str, float]:
+    """Seconds to read the keys of the facts to protect, and to make the factor of C with them in it."""
+    began = time.perf_counter()
+    reading = forecast.read(lm, watched, layer, passes=False)
+    read = time.perf_counter()
+    weighted(C, reading.keys[reading.mask()].T.astype(np.float64), 10.0).solve(np.zeros((len(C.moment), 1)))
+    return {"read": read - began, "prepare": time.perf_counter() - read, "facts": len(watched)}
+
+
 def cures_layer(lm: models.LanguageModel, layer: int) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Each cure alone, with the target values that each edit has alone: what is damaged, what holds, what it costs."""
     start = time.perf_counter()
@@ -514,8 +545,23 @@ def cures_layer(lm: models.LanguageModel, layer: int) -> tuple[dict[str, Any], d
             with editing.preserved(lm):
                 norms = spread(lm, list(range(layer - count + 1, layer + 1)), pool, targets)()
                 arms.add_written(f"spread: {count}", norms, first)
+    for n in (look for look in LOOKS if look < EDITS):  # the same on the way
+        lives = {name: replay(W, C, targets, first[:n], name) for name in ("rome", "rls-hard")}
+        for name, rule in {"alphaedit": "alphaedit", "memit-history": "memit-history"}.items():
+            options = editing.Editor(lm, layer, rule, C=C.moment).options
+            lives[name] = LinearMemory(W, C)
+            for i in first[:n]:
+                lives[name].edit_batch(targets.keys[:, i : i + 1], targets.values[:, i : i + 1], rule, **options)
+        lives["protect: 10"] = replay(W, weighted(C, seen, 10.0), targets, first[:n])
+        for name, memory in lives.items():
+            add(f"after {n}: {name}", memory, first[:n])
+        cap = np.quantile(size, 0.5)
+        part = slice(0, n)
+        arms.add(f"after {n}: cap: 0.5", base.residuals[:, part] * np.minimum(1, cap / size[part]),
+                 base.directions[:, part], own=first[:n])  # fmt: skip
     row = {"layer": layer, "watched": len(watched), "edits": EDITS, "arms": arms.rows}
-    row |= {"seconds": round(time.perf_counter() - start, 1), "harm": harm.tolist()}
+    row |= {"seconds": round(time.perf_counter() - start, 1), "costs": costs(lm, layer, targets, C)}
+    row["costs"]["protect"] = cost_of_protection(lm, layer, watched, C)
     return row, {"falls": np.array([arms.falls[name] for name in arms.rows], dtype=np.float32)}
 
 
@@ -531,13 +577,57 @@ def rounded(value: Any) -> Any:
     return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
-#: Arrays that a record keeps of its first run at most: with them a chapter can put the drift in again.
-ONCE, KEPT_ONCE = (
-    ("directions", "residuals", "edit keys", "residuals in a row", "by edit"),
-    ("directions", "residuals", "by edit"),
+#: Of the forecasts themselves a record keeps those that its chapter draws or checks: after the last look, after each
+#: look, and after the first look of the first run (with that drift a chapter goes through the model again).
+KEPT_AT_THE_END = (
+    "p norm, subject",
+    "p norm, from the subject on",
+    "drift norm, all",
+    "slope spread",
+    "known residuals: drift, all",
 )
+KEPT_AT_EACH_LOOK = ("first order, all", "drift, all")
+KEPT_LIVE = ("p norm, all", "drift norm, all")
+MEASURES = ("ranks", "sizes", "separations")
+
+
+def compact(row: dict[str, Any], arrays: dict[str, np.ndarray], first: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a record keeps of a layer: short lists in its JSON, all tables as half-precision arrays."""
+    row, kept = dict(row), {}
+    if "arms" in row:
+        arms = row.pop("arms")
+        row["columns"] = list(dict.fromkeys(name for arm in arms.values() for name in arm if name != "norms"))
+        row["arms"] = list(arms)
+        kept["table"] = np.array([[arm.get(name, np.nan) for name in row["columns"]] for arm in arms.values()])
+        return row, kept | {"falls": arrays["falls"].astype(np.float16)}
+    names, row["looks"] = list(row["looks"][-1]["ranks"]), [dict(look) for look in row["looks"]]
+    absent = [np.nan] * 3
+    kept["statistics"] = np.array(
+        [
+            [[measured.get(name, absent) for name in names] for measured in (look.pop(measure) for measure in MEASURES)]
+            for look in row["looks"]
+        ]
+    )
+    row["forecasts"] = names
+    for name in ("probability", "probability_alone", "delta", "delta_alone"):
+        kept[name] = np.array(row.pop(name))
+    looks = [look["edits"] for look in row["looks"]]
+    wanted = {f"forecast {looks[-1]} {name}" for name in KEPT_AT_THE_END} | {"fall", "before"}
+    wanted |= {f"forecast {n} {name}" for n in looks for name in KEPT_AT_EACH_LOOK}
+    if first:
+        wanted |= {f"forecast {looks[0]} {name}" for name in KEPT_LIVE}
+        blame = arrays["by edit"].argmax(0)
+        kept |= {"directions": arrays["directions"][:, : looks[0]], "residuals": arrays["residuals"][:, : looks[0]]}
+        kept["blamed share"] = np.take_along_axis(arrays["by edit"], blame[None], 0)[0]
+    kept |= {name: arrays[name] for name in arrays if name in wanted}
+    kept = {name: np.asarray(value).astype(np.float16) for name, value in kept.items()}
+    if first:
+        kept["blamed"] = blame.astype(np.int16)
+    return row, kept | {"kept": arrays["kept"]}
+
+
 #: Raise one when what it computes changes: what is finished is kept in the cache under it.
-VERSIONS = {"forecasts": 2, "causes": 1, "cures": 1}
+VERSIONS = {"forecasts": 2, "causes": 1, "cures": 2}
 KINDS = {"forecasts": forecast_layer, "causes": causes_layer, "cures": cures_layer}
 
 
@@ -548,15 +638,14 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True)
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    rows, arrays, chosen, name, lm = [], {}, {}, "", None
+    rows, arrays, name, lm = [], {}, "", None
     for turn, (wanted, layer) in enumerate(run.split(":") for run in asked.runs):
         if wanted != name:
             name, lm = wanted, models.load(wanted, device="cpu")
-            edits, watched = choose(lm)
-            chosen[name] = {
-                "edits": [[f.subject, f.relation, f.target_new] for f in edits],
-                "watched": [[f.subject, f.relation] for f in watched],
-            }
+            listed, (edits, watched) = facts.load("book"), choose(lm)
+            count = EDITS if asked.which != "causes" else POOL
+            for what, some in (("edits", edits[:count]), ("watched", watched)):
+                arrays[f"{name} {what}"] = np.array([listed.index(fact) for fact in some], dtype=np.int16)
         store = Store(asked.which, VERSIONS[asked.which], lm.digest(), int(layer), values.Settings(), TOKENS, EDITS)
         kept = store.load()
         if kept:
@@ -564,17 +653,13 @@ def main() -> int:
         else:
             row, found = KINDS[asked.which](lm, int(layer))
             store.save(row=np.array(json.dumps(row)), **found)
+        row, found = compact(row, found, first=turn == 0)
         rows.append({"model": name, "sha256": lm.sha256} | row)
-        arrays |= {
-            f"{name} {layer} {what}": value.astype(np.float32) if value.dtype == np.float64 else value
-            for what, value in found.items()
-            if what not in ONCE or (what in KEPT_ONCE and turn == 0)
-        }
+        arrays |= {f"{name} {layer} {what}": value for what, value in found.items()}
     data = {
         "kind": asked.which,
         "runs": rounded(rows),
         "looks": list(LOOKS),
-        "chosen": chosen,
         "facts": {"source": "book", "sha256": facts.fingerprint("book")},
         "text": {"source": "book", "tokens": TOKENS},
         "settings": values.Settings().as_dict(),

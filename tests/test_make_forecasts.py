@@ -57,6 +57,19 @@ def test_a_life_is_forecast_lived_and_put_back(bench, monkeypatch):
     for name, value in arrays.items():
         np.testing.assert_array_equal(arrays_again[name], value, err_msg=name)
     assert json.dumps(again["looks"]) == json.dumps(row["looks"])
+    # what a record keeps of it
+    short, kept = bench.compact(row, arrays, first=True)
+    assert "ranks" in row["looks"][0] and "ranks" not in short["looks"][0]
+    place, look = short["forecasts"].index("drift, all"), row["looks"][1]
+    for measure, values_of in zip(bench.MEASURES, kept["statistics"][1], strict=True):
+        np.testing.assert_allclose(values_of[place], look[measure]["drift, all"], atol=1e-3)
+    assert np.isnan(kept["statistics"][0, 0, short["forecasts"].index("drift, subject")]).all()
+    np.testing.assert_allclose(kept["forecast 4 drift, all"], arrays["forecast 4 drift, all"], rtol=1e-3)
+    M, delta = kept["directions"].astype(float), kept["residuals"].astype(float)
+    np.testing.assert_allclose(delta @ M.T, arrays["residuals"][:, :2] @ arrays["directions"][:, :2].T, atol=5e-3)
+    assert (kept["blamed"] == arrays["by edit"].argmax(0)).all()
+    np.testing.assert_allclose(kept["blamed share"], arrays["by edit"].max(0), rtol=1e-3, atol=1e-4)
+    assert "directions" not in bench.compact(row, arrays, first=False)[1]
 
 
 def test_arms_change_one_thing(bench):
@@ -79,12 +92,16 @@ def test_arms_change_one_thing(bench):
     assert arms["scaled: 0.5"]["crowding"] == pytest.approx(base["crowding"] / 4)
     assert arms["only at: subject"]["crowding"] == pytest.approx(base["crowding_at_subject"])
     assert arms["least overlapping"]["p2"] <= arms["most overlapping"]["p2"]
+    short, kept = bench.compact(row, arrays, first=False)
+    read = dict(zip(short["columns"], kept["table"][short["arms"].index("all at once")], strict=True))
+    assert read.pop("held") != read.get("held")  # not asked of this arm
+    assert read == pytest.approx(arms["all at once"])
 
 
 def test_cures_leave_the_model_and_say_what_holds(bench):
     lm = tiny()
     before = lm.digest()
-    row, _ = bench.cures_layer(lm, 1)
+    row, arrays = bench.cures_layer(lm, 1)
     assert lm.digest() == before
     arms = row["arms"]
     assert all(0 <= arm["held"] <= 1 for arm in arms.values())
@@ -94,6 +111,11 @@ def test_cures_leave_the_model_and_say_what_holds(bench):
         arms["cap: 0.25"]["sum_of_lengths"] < arms["cap: 0.75"]["sum_of_lengths"] < arms["as it is"]["sum_of_lengths"]
     )
     assert arms["all in one step"]["p2"] > 0 and len(arms["spread: 2"]["norms"]) == 2
+    first = [name for name in arms if name.startswith("after 2: ")]
+    assert len(first) == 6 and {arms[name]["edits"] for name in first} == {2}
+    assert all(cost["edit"] > 0 and cost["peak_mib"] > 0 for name, cost in row["costs"].items() if name != "protect")
+    assert row["costs"]["protect"]["facts"] == 12
+    assert "norms" not in bench.compact(row, arrays, first=True)[0]["columns"]
 
 
 def test_spreading_reaches_the_stream_that_was_asked_for(bench):
