@@ -4,10 +4,14 @@ import errno
 import hashlib
 import json
 import os
+import pathlib
 import sys
+import tempfile
 
+import hypothesis
 import numpy as np
 import pytest
+from hypothesis import strategies
 
 from superposition import files, paths
 from superposition.errors import UserError
@@ -149,6 +153,29 @@ def test_json_is_utf8_and_refuses_what_json_has_no_word_for(tmp_path):
             files.write_json(path, {"a": value})
     assert json.loads(path.read_text(encoding="utf-8")) == {"Pelé": [1, 2.5, None]}
     assert names(tmp_path) == ["a.json"]
+
+
+@hypothesis.given(
+    strategies.recursive(
+        strategies.none()
+        | strategies.integers()
+        | strategies.floats(allow_nan=False, allow_infinity=False)
+        | strategies.text(),
+        lambda inner: strategies.lists(inner) | strategies.dictionaries(strategies.text(), inner),
+    )
+)
+def test_json_says_the_same_in_fewer_lines(value):
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder) / "a.json"
+        files.write_json(path, value)
+        assert json.loads(path.read_text(encoding="utf-8")) == value
+
+
+def test_lists_of_numbers_stand_in_one_line(tmp_path):
+    files.write_json(tmp_path / "a.json", {"a": [[1, 2.5], [3, 4]], "b": {"low": 1, "high": 2}, "c": "x [\n 1 ]"})
+    lines = (tmp_path / "a.json").read_text().splitlines()
+    assert ["[ 1, 2.5 ]," in line for line in lines].count(True) == 1
+    assert any('{ "low": 1, "high": 2 }' in line for line in lines)
 
 
 def test_the_cache_is_where_the_variable_says_and_is_made(cache):

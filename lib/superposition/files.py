@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
@@ -71,9 +72,18 @@ def disk_error(error: Exception, path: Path) -> UserError | None:
     return None
 
 
+#: What may stand in one line. A string in JSON holds no line break, so that none is changed by taking breaks away.
+_NUMBERS, _SMALL = re.compile(r'\[\n[^\[\]{}"]*\]'), re.compile(r"\{\n[^{}]{,160}\}")
+
+
 def json_writer(value: object) -> Callable[[Path], object]:
-    """What writes ``value`` as indented UTF-8 JSON. Refuses NaN and infinities, and at once."""
+    """What writes ``value`` as indented UTF-8 JSON. Refuses NaN and infinities, and at once.
+
+    A list of numbers, and an object of few members, stand in one line.
+    """
     text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    for innermost in (_NUMBERS, _SMALL):
+        text = innermost.sub(lambda found: re.sub(r"\n *", " ", found[0]), text)
     return lambda temporary: temporary.write_text(text, encoding="utf-8")
 
 

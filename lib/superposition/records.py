@@ -231,15 +231,25 @@ def _commit() -> str | None:
         return None
 
 
+def _nine_digits(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _nine_digits(part) for name, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_nine_digits(part) for part in value]
+    return float(f"{value:.9g}") if isinstance(value, float) else value
+
+
 def write(path: Path, data: Mapping[str, Any], arrays: Mapping[str, np.ndarray] | None = None) -> None:
     """Write a record and the arrays beside it (``NAME.npz``), both whole or neither written.
+
+    Numbers are kept to nine digits, more than float32 has.
 
     Raises
     ------
     UserError
         The disk is full, or the folder cannot be written.
     """
-    data = dict(data)
+    data = _nine_digits(data)
     writers = {}
     if arrays:
         beside = path.with_suffix(".npz")
