@@ -509,10 +509,11 @@ def cures_layer(lm: models.LanguageModel, layer: int) -> tuple[dict[str, Any], d
     part = forecast.shares(base.directions, reading.keys)
     slope = forecast.slope_along(lm, reading, forecast.drift(base.residuals, part), 2)
     harm = forecast.first_order(slope, base.residuals, part).sum(1)
-    crowd = (part**2).sum((1, 2))
+    crowd, among = (part**2).sum((1, 2)), (base.directions.T @ targets.keys[:, first]) ** 2
     for name, risk in (
         ("harm", harm),
         ("overlap", crowd),
+        ("overlap among edits", among.sum(0) + among.sum(1)),
         ("size", np.linalg.norm(base.residuals, axis=0) ** 2 * crowd),
     ):
         safe = np.argsort(risk, kind="stable")
@@ -553,6 +554,8 @@ def cures_layer(lm: models.LanguageModel, layer: int) -> tuple[dict[str, Any], d
             for i in first[:n]:
                 lives[name].edit_batch(targets.keys[:, i : i + 1], targets.values[:, i : i + 1], rule, **options)
         lives["protect: 10"] = replay(W, weighted(C, seen, 10.0), targets, first[:n])
+        if n == min(LOOKS):
+            protecting = lives["protect: 10"].directions
         for name, memory in lives.items():
             add(f"after {n}: {name}", memory, first[:n])
         cap = np.quantile(size, 0.5)
@@ -562,7 +565,8 @@ def cures_layer(lm: models.LanguageModel, layer: int) -> tuple[dict[str, Any], d
     row = {"layer": layer, "watched": len(watched), "edits": EDITS, "arms": arms.rows}
     row |= {"seconds": round(time.perf_counter() - start, 1), "costs": costs(lm, layer, targets, C)}
     row["costs"]["protect"] = cost_of_protection(lm, layer, watched, C)
-    return row, {"falls": np.array([arms.falls[name] for name in arms.rows], dtype=np.float32)}
+    falls = np.array([arms.falls[name] for name in arms.rows], dtype=np.float32)
+    return row, {"falls": falls, "protecting": protecting}
 
 
 # --- the record ---------------------------------------------------------------------------------------------
@@ -592,14 +596,15 @@ MEASURES = ("ranks", "sizes", "separations")
 
 
 def compact(row: dict[str, Any], arrays: dict[str, np.ndarray], first: bool) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What a record keeps of a layer: short lists in its JSON, all tables as half-precision arrays."""
+    """What a record keeps of a layer: short lists in its JSON, all tables as arrays, what is long in half precision."""
     row, kept = dict(row), {}
     if "arms" in row:
         arms = row.pop("arms")
         row["columns"] = list(dict.fromkeys(name for arm in arms.values() for name in arm if name != "norms"))
         row["arms"] = list(arms)
         kept["table"] = np.array([[arm.get(name, np.nan) for name in row["columns"]] for arm in arms.values()])
-        return row, kept | {"falls": arrays["falls"].astype(np.float16)}
+        halves = {name: arrays[name].astype(np.float16) for name in ("falls", "protecting") if name in arrays}
+        return row, {"table": kept["table"].astype(np.float32)} | halves
     names, row["looks"] = list(row["looks"][-1]["ranks"]), [dict(look) for look in row["looks"]]
     absent = [np.nan] * 3
     kept["statistics"] = np.array(
@@ -627,7 +632,7 @@ def compact(row: dict[str, Any], arrays: dict[str, np.ndarray], first: bool) -> 
 
 
 #: Raise one when what it computes changes: what is finished is kept in the cache under it.
-VERSIONS = {"forecasts": 2, "causes": 1, "cures": 2}
+VERSIONS = {"forecasts": 2, "causes": 1, "cures": 3}
 KINDS = {"forecasts": forecast_layer, "causes": causes_layer, "cures": cures_layer}
 
 
