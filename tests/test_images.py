@@ -38,6 +38,22 @@ def test_a_ramp_of_many_colours_moves_by_little():
     assert np.abs(pixels(after) - picture[..., :3]).mean() < 8
 
 
+def colours(data: bytes) -> int:
+    return len(np.unique(pixels(data).reshape(-1, 3), axis=0))
+
+
+def test_only_a_picture_of_few_colours_gets_the_small_palette():
+    rng = np.random.default_rng(0)
+    plot = np.full((200, 300, 3), 255, np.uint8)
+    plot[::50] = rng.integers(100, 160, (4, 300, 3))  # many shades, in few places
+    few = images.lighten(png(plot))
+    assert colours(few) <= 64 < colours(png(plot))
+    assert np.abs(pixels(few) - plot).mean() < images.SEEN
+    shades = np.stack([np.arange(250), 255 - np.arange(250), np.full(250, 90)], -1).astype(np.uint8)
+    heat = images.lighten(png(shades[rng.integers(0, 250, (200, 250))]))
+    assert 64 < colours(heat) <= 256
+
+
 @pytest.mark.parametrize("picture", ["transparent", "tiny"])
 def test_what_cannot_gain_stays_bit_for_bit(picture):
     array = np.zeros((50, 50, 4), np.uint8)

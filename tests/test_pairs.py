@@ -312,10 +312,14 @@ def test_drawing_edits_and_partners_covers_the_truth_where_both_have_effects():
 
 
 def drawn(figure):
-    """Rendered without a warning of the layout or of a missing glyph."""
+    """Rendered without a warning of the layout or of a missing glyph, and with its legends inside."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         figure.savefig(io.BytesIO(), format="png", dpi=60)
+    figure.draw_without_rendering()
+    for legend in figure.legends:
+        box = legend.get_window_extent()
+        assert figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1, "the legend is cut off"
     return figure
 
 
@@ -331,6 +335,14 @@ def test_shares_are_drawn_by_depth_with_their_intervals():
         assert [line.get_label() for line in axis.lines] == ["all together", "last token", "relation"]
         bands = [band.get_paths()[0].get_extents() for band in axis.collections]
         assert np.allclose([band.y1 - band.y0 for band in bands], np.ptp(shares[1:], axis=1) + 0.2)
+
+
+def test_shares_of_unlike_models_all_fit():
+    table = {"groups": ["all", "kind"], "dropped": np.ones((2, 3)), "dropped_interval": np.ones((2, 2, 3))}
+    small = table | {"dropped": np.full((2, 3), 0.1), "dropped_interval": np.full((2, 2, 3), 0.1)}
+    for order in ({"small": small, "large": table}, {"large": table, "small": small}):
+        for axis in figures.shares_by_depth(order, ["kind"]).axes:
+            assert axis.get_ylim()[0] == 0 and axis.get_ylim()[1] > 1
 
 
 def test_effects_stand_in_their_features_rows():
@@ -355,7 +367,8 @@ def test_the_strongest_are_drawn_beside_all():
 
 def test_wordings_and_bins_are_drawn_as_they_are():
     effect, error = np.array([1.0, 2.0, 3.0]), np.array([0.1, 0.2, 0.1])
-    figure = drawn(figures.relation_by_wording({"model": {"own": (effect, error), "drawn": (effect / 2, error)}}))
+    lines = {"own": (effect, error), "drawn": (effect / 2, error)}
+    figure = drawn(figures.relation_by_wording({"model": lines}))
     assert np.array_equal(figure.axes[0].lines[1].get_ydata(), effect / 2)
     band = figure.axes[0].collections[0].get_paths()[0].get_extents()
     assert (band.y0, band.y1) == pytest.approx((1 - 0.196, 3 + 0.196))

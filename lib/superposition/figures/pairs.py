@@ -8,10 +8,11 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from superposition.figures.style import BLACK, BLUE, CYCLE, ORANGE, STYLE, VERMILION, canvas
+from superposition.figures.style import BLACK, BLUE, CYCLE, STYLE, VERMILION, canvas
 
 MARKERS = "osD^vPX"
 GREY = "#666666"
+DPI = 92
 
 
 def shares_by_depth(tables: Mapping[str, Mapping[str, np.ndarray]], groups: Sequence[str]) -> Figure:
@@ -26,7 +27,7 @@ def shares_by_depth(tables: Mapping[str, Mapping[str, np.ndarray]], groups: Sequ
         Which to draw.
     """
     with mpl.rc_context(STYLE):
-        figure, axes = canvas(1, len(tables), height=3.7, sharey=True)
+        figure, axes = canvas(1, len(tables), height=3.7, dpi=DPI, sharey=True)
         for axis, (title, table) in zip(axes[0], tables.items(), strict=True):
             depth = np.arange(table["dropped"].shape[1])
             axis.plot(depth, table["dropped"][0], color=BLACK, linestyle="--", linewidth=1.2, label="all together")
@@ -40,7 +41,7 @@ def shares_by_depth(tables: Mapping[str, Mapping[str, np.ndarray]], groups: Sequ
                 )
             axis.set_title(title)
             axis.set_xlabel("layer")
-            axis.set_ylim(bottom=0)
+        axes[0, 0].set_ylim(bottom=0)
         axes[0, 0].set_ylabel("share of the variance")
         handles, labels = axes[0, 0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=4)
@@ -57,7 +58,7 @@ def effects(rows: Mapping[str, Mapping[str, tuple[Sequence[str], np.ndarray, np.
     """
     names = list(dict.fromkeys(name for panel in rows.values() for found in panel.values() for name in found[0]))
     with mpl.rc_context(STYLE):
-        figure, axes = canvas(1, len(rows), height=0.8 + 0.36 * len(names), sharey=True)
+        figure, axes = canvas(1, len(rows), height=0.8 + 0.36 * len(names), dpi=DPI, sharey=True)
         for axis, (title, panel) in zip(axes[0], rows.items(), strict=True):
             axis.axvline(0, color=GREY, linestyle="--", linewidth=1)
             for (model, (known, effect, error)), colour, marker, shift in zip(
@@ -88,7 +89,7 @@ def strongest_by_depth(panels: Mapping[str, Mapping[str, np.ndarray]], base: Map
         Its share among all pairs.
     """
     with mpl.rc_context(STYLE):
-        figure, axes = canvas(1, len(panels), height=3.6, sharey=True)
+        figure, axes = canvas(1, len(panels), height=3.6, dpi=DPI, sharey=True)
         for axis, (title, lines) in zip(axes[0], panels.items(), strict=True):
             for (name, values), colour, marker in zip(lines.items(), CYCLE, MARKERS, strict=False):
                 axis.plot(values, color=colour, marker=marker, markersize=3, linewidth=1.3, label=name)
@@ -110,7 +111,7 @@ def relation_by_wording(panels: Mapping[str, Mapping[str, tuple[np.ndarray, np.n
         By model and by wording: effects (layers,) and standard errors (layers,).
     """
     with mpl.rc_context(STYLE):
-        figure, axes = canvas(1, len(panels), height=3.0, sharey=True)
+        figure, axes = canvas(1, len(panels), height=3.0, dpi=DPI, sharey=True)
         for axis, (title, lines) in zip(axes[0], panels.items(), strict=True):
             for (name, (effect, error)), colour, marker in zip(lines.items(), CYCLE, MARKERS, strict=False):
                 layers = np.arange(len(effect))
@@ -136,15 +137,15 @@ def by_overlap(panels: Mapping[str, Mapping[str, Mapping[str, np.ndarray]]], tit
         Of the panels.
     """
     with mpl.rc_context(STYLE):
-        figure, axes = canvas(1, len(panels), height=3.3)
+        figure, axes = canvas(1, len(panels), height=3.3, dpi=DPI)
         for axis, (label, lines), title in zip(axes[0], panels.items(), titles, strict=True):
-            for (name, bins), colour, marker in zip(lines.items(), (BLUE, ORANGE, VERMILION), MARKERS, strict=False):
+            for (name, bins), colour, marker in zip(lines.items(), (BLUE, VERMILION, GREY), MARKERS, strict=False):
                 p, mean = np.asarray(bins["p"]), np.asarray(bins["mean"])
                 axis.fill_between(p, bins["low"], bins["high"], color=colour, alpha=0.18, linewidth=0)
                 axis.plot(p, mean, color=colour, marker=marker, markersize=4, label=name)
             axis.axhline(0, color=GREY, linestyle="--", linewidth=1)
             axis.set_title(title, fontweight="normal")
-            axis.set_xlabel("overlap $p(k_A, k_B)$, mean of the bin")
+            axis.set_xlabel("overlap $p(k_A, k_B)$")
             axis.set_ylabel(label)
         figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure

@@ -59,9 +59,11 @@ class Plot(Figure):
         return buffer.getvalue()
 
 
-def canvas(rows: int = 1, columns: int = 1, *, height: float = 3.2, **options) -> tuple[Figure, np.ndarray]:
+def canvas(
+    rows: int = 1, columns: int = 1, *, height: float = 3.2, dpi: int = STYLE["figure.dpi"], **options
+) -> tuple[Figure, np.ndarray]:
     """A figure of the book's width in the book's style, outside pyplot, and its axes as a (rows, columns) array."""
     with mpl.rc_context(STYLE):
-        figure = Plot(figsize=(WIDTH, height), layout="constrained")
+        figure = Plot(figsize=(WIDTH, height), layout="constrained", dpi=dpi)
         axes = figure.subplots(rows, columns, squeeze=False, **options)
     return figure, axes
