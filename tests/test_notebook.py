@@ -1,6 +1,7 @@
 """Glued values look the same everywhere, chapters run reproducibly, and a failing one changes nothing."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -169,3 +170,31 @@ def test_bad_files_are_named(tmp_path, capsys, name, content, message):
         path.write_text(content)
     assert notebook.main(["execute", str(path)]) == 1
     assert message in capsys.readouterr().err
+
+
+def test_chapters_are_timed_without_a_cache_and_with_it_and_left_as_they_are(tmp_path, monkeypatch):
+    code = (
+        "import time\nfrom superposition import paths\nkept = paths.cache_dir() / 'kept'\n"
+        "assert not (paths.cache_dir() / 'before').exists()\n"
+        "if not kept.exists():\n    time.sleep(2)\nkept.touch()"
+    )
+    monkeypatch.setenv("SUPERPOSITION_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "before").touch()
+    chapter, out = tmp_path / "a.ipynb", tmp_path / "times.json"
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)]), chapter)
+    before = chapter.read_bytes()
+    assert notebook.main(["time", str(chapter), "--out", str(out)]) == 0
+    record = json.loads(out.read_text())
+    [row] = record["chapters"]
+    assert row["chapter"] == "a" and row["first"] > row["again"] + 1 and "versions" in record["provenance"]
+    assert chapter.read_bytes() == before and [path.name for path in (tmp_path / "cache").iterdir()] == ["before"]
+    assert os.environ["SUPERPOSITION_CACHE"] == str(tmp_path / "cache")
+
+
+def test_a_chapter_that_cannot_be_timed_is_named(tmp_path, capsys):
+    chapter = tmp_path / "a.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1 / 0")]), chapter)
+    assert notebook.main(["time", str(chapter), "--out", str(tmp_path / "times.json")]) == 1
+    assert "a.ipynb cannot be timed" in capsys.readouterr().err
+    assert not (tmp_path / "times.json").exists()

@@ -7,6 +7,7 @@ expressions from cells into the prose. ``python -m superposition.notebook`` runs
     python -m superposition.notebook execute book/02-single-edit.ipynb     # re-run a chapter where it is
     python -m superposition.notebook execute drafts/02-single-edit.py      # make book/02-single-edit.ipynb
     python -m superposition.notebook text book/02-single-edit.ipynb        # make drafts/02-single-edit.py
+    python -m superposition.notebook time book/*.ipynb --out book/records/run-times.json
 """
 
 import argparse
@@ -16,9 +17,12 @@ import math
 import numbers
 import os
 import sys
+import tempfile
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
-from superposition import images
+from superposition import images, paths
 from superposition.console import quiet
 from superposition.errors import UserError
 from superposition.files import write_whole
@@ -191,8 +195,6 @@ def execute(path, book: Path | None = None, timeout: int = CELL_TIMEOUT) -> Path
         notebook is left as it was.
     """
     import nbformat
-    from nbclient import NotebookClient
-    from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
     source = Path(path)
     if not source.is_file():
@@ -213,16 +215,9 @@ def execute(path, book: Path | None = None, timeout: int = CELL_TIMEOUT) -> Path
 
     notebook = normalise(notebook)
     target.parent.mkdir(parents=True, exist_ok=True)
-    client = NotebookClient(
-        notebook,
-        timeout=timeout,
-        kernel_name=KERNEL["name"],
-        record_timing=False,
-        resources={"metadata": {"path": str(target.parent)}},
-    )
     try:
-        client.execute()
-    except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
+        _run(notebook, target.parent, timeout)
+    except _failures() as error:
         raise UserError(f"{source} was not written, since a cell failed.\n{error}") from error
     for number, cell in enumerate(notebook.cells, start=1):
         for output in cell.get("outputs", []):
@@ -231,6 +226,65 @@ def execute(path, book: Path | None = None, timeout: int = CELL_TIMEOUT) -> Path
     notebook = normalise(notebook)
     write_whole(target, lambda part: nbformat.write(notebook, part))
     return target
+
+
+def _run(notebook, folder: Path, timeout: int) -> None:
+    from nbclient import NotebookClient
+
+    NotebookClient(
+        notebook,
+        timeout=timeout,
+        kernel_name=KERNEL["name"],
+        record_timing=False,
+        resources={"metadata": {"path": str(folder)}},
+    ).execute()
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+
+    return CellExecutionError, CellTimeoutError, DeadKernelError
+
+
+def run_times(files: Sequence[Path], timeout: int = CELL_TIMEOUT) -> list[dict]:
+    """Seconds that each chapter takes: the first time, with no measurement in the cache, and again.
+
+    The chapters run one after the other, each twice, with a cache of their own that knows the model's weights and
+    nothing else, so that what one chapter leaves there serves the next, as it serves a reader. The files stay as
+    they are.
+
+    Raises
+    ------
+    UserError
+        A file is no notebook, or a cell of it fails.
+    """
+    import nbformat
+
+    rows, theirs = [], os.environ.get("SUPERPOSITION_CACHE")
+    weights = paths.cache_dir() / "models"
+    with tempfile.TemporaryDirectory() as empty:
+        if weights.is_dir():
+            (Path(empty) / "models").symlink_to(weights)
+        os.environ["SUPERPOSITION_CACHE"] = empty
+        try:
+            for file in map(Path, files):
+                seconds = []
+                for _ in range(2):
+                    try:
+                        notebook = nbformat.read(file, as_version=4)
+                        began = time.perf_counter()
+                        _run(notebook, file.resolve().parent, timeout)
+                    except (OSError, nbformat.reader.NotJSONError, nbformat.ValidationError, *_failures()) as error:
+                        raise UserError(f"{file} cannot be timed, since it does not run: {error}") from error
+                    seconds.append(round(time.perf_counter() - began, 1))
+                rows.append({"chapter": file.stem, "first": seconds[0], "again": seconds[1]})
+                print(rows[-1], file=sys.stderr)
+        finally:
+            if theirs is None:
+                del os.environ["SUPERPOSITION_CACHE"]
+            else:
+                os.environ["SUPERPOSITION_CACHE"] = theirs
+    return rows
 
 
 def to_text(path, drafts: Path | None = None) -> Path:
@@ -280,9 +334,27 @@ def main(arguments: list[str] | None = None) -> int:
     run = commands.add_parser("execute", help="run chapters and write them with their outputs")
     run.add_argument("files", nargs="+", metavar="FILE", help="book/NN-name.ipynb, or drafts/NN-name.py")
     run.add_argument("--timeout", type=int, default=CELL_TIMEOUT, help="seconds a cell may run")
+    clock = commands.add_parser("time", help="how long chapters take, as a record")
+    clock.add_argument("files", nargs="+", metavar="FILE", help="book/NN-name.ipynb")
+    clock.add_argument("--out", type=Path, required=True, help="the record to write, NAME.json")
+    clock.add_argument("--timeout", type=int, default=CELL_TIMEOUT, help="seconds a cell may run")
     text = commands.add_parser("text", help="write chapters as percent-format text into drafts/")
     text.add_argument("files", nargs="+", metavar="FILE", help="book/NN-name.ipynb")
     options = parser.parse_args(arguments)
+    if options.command == "time":
+        from superposition import records
+
+        try:
+            rows = run_times(options.files, options.timeout)
+            command = f"python -m superposition.notebook time book/*.ipynb --out {options.out}"
+            records.write(
+                options.out,
+                {"kind": "run times", "chapters": rows, "provenance": records.provenance(command=command)},
+            )
+        except UserError as error:
+            print(error, file=sys.stderr)
+            return 1
+        return 0
     for file in options.files:
         try:
             done = execute(file, timeout=options.timeout) if options.command == "execute" else to_text(file)
