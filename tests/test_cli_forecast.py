@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from conftest import SENTENCES, tiny
 
-from superposition import cli, editing, facts, forecast, models, moments, values
+from superposition import cli, cli_forecast, editing, facts, forecast, models, moments, values
 
 EDITS = "subject,prompt,target_true,target_new\nviolin,A {} is an,instrument,sport\nfootball,{} is a,sport,city\n"
 PROTECT = (
@@ -70,6 +70,7 @@ def test_a_forecast_is_written_and_the_weights_are_let_be(go, tmp_path, model_fo
     assert [row["prompt"] for row in rows] == [row["prompt"] for row in data["facts"]]
     assert protect[order[0]].text in out and "Nothing was changed" in out
     assert "2 edits, 3 facts to protect" in out  # football is edited, so it is not to be protected
+    assert "left out" not in out
 
 
 @pytest.mark.parametrize("level", ["keys", "values"])
@@ -134,6 +135,19 @@ def test_run_is_what_its_parts_give():
         forecast.run(lm, edits, protect, layer=1, moment=C, rule="best")
     with pytest.raises(forecast.UserError, match="There are no edits"):
         forecast.run(lm, [], protect, layer=1, moment=C)
+
+
+def test_the_table_marks_who_is_forecast_to_be_lost():
+    edits, protect = (facts.Fact("violin", "A {} is an", "instrument", "sport"),), tuple(facts_to_protect())
+    risk, lost = np.array([0.5, 2.0, -1.0]), np.array([False, True, False])
+    found = forecast.Forecast("passes", 1, "rome", edits, protect, risk[None], risk, -risk, lost)
+    lines = cli_forecast.describe(found, "tiny").splitlines()
+    assert lines[1].endswith("most 2.000; forecast lost: 1")
+    assert [line.split()[:2] for line in lines[3:]] == [["2.000", "lost"], ["0.500", "The"], ["-1.000", "The"]]
+    assert (
+        len({line.index(fact.text) for line, fact in zip(lines[3:], [protect[1], protect[0], protect[2]], strict=True)})
+        == 1
+    )
 
 
 def facts_to_protect():

@@ -66,6 +66,7 @@ def main(options: argparse.Namespace, command: str, load) -> int:
     model = load(options)
     layer = len(model.layers) // 5 if options.layer is None else options.layer
     before = model.digest()
+    named = len(protect)
     if not options.all_facts:
         protect = evaluation.known(model, protect)
         if not protect:
@@ -86,6 +87,8 @@ def main(options: argparse.Namespace, command: str, load) -> int:
         seconds=round(time.perf_counter() - start, 1),
         provenance=records.provenance(command=command, device=model.device),
     )
+    if len(protect) < named:
+        print(f"{named - len(protect)} of {named} facts to protect are left out: the model does not say them now.")
     print(describe(found, model.name))
     print(f"Nothing was changed: the weights' digest is {before[:12]} before and {after[:12]} after.")
     print(f"Written: {options.out / 'forecast.json'}, forecast.csv and by_edit.npz")
@@ -93,7 +96,7 @@ def main(options: argparse.Namespace, command: str, load) -> int:
 
 
 def describe(found: Forecast, name: str, count: int = 10) -> str:
-    """The ten facts most at risk, each with the edit most to blame, as a table."""
+    """The ten facts most at risk, each with the edit most to blame, as a table; "lost": will not be said any more."""
     from superposition.forecast import UNITS
 
     head = (
@@ -104,12 +107,13 @@ def describe(found: Forecast, name: str, count: int = 10) -> str:
     )
     if found.lost is not None:
         head += f"; forecast lost: {found.lost.sum()}"
-    lines = [head, f"{'risk':>8}  {'fact at risk':<48}  {'of it':>7}  edit most to blame"]
+    lines = [head, f"{'risk':>8}  {'':4}  {'fact at risk':<48}  {'of it':>7}  edit most to blame"]
     for j, i in found.endangered(count):
         fact, edit = found.protect[j], found.edits[i]
+        lost = "lost" if found.lost is not None and found.lost[j] else ""
         lines.append(
-            f"{found.total[j]:>8.3f}  {_cut(f'{fact.text} {fact.target_true}'):<48}  {found.by_edit[i, j]:>7.3f}  "
-            f"{_cut(f'{edit.text} {edit.target_new}')}"
+            f"{found.total[j]:>8.3f}  {lost:4}  {_cut(f'{fact.text} {fact.target_true}'):<48}  "
+            f"{found.by_edit[i, j]:>7.3f}  {_cut(f'{edit.text} {edit.target_new}')}"
         )
     return "\n".join(lines)
 

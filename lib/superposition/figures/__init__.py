@@ -12,6 +12,7 @@ from superposition.figures.editing import (
 from superposition.figures.forecasting import (
     calibration,
     cures,
+    cures_on_the_way,
     dose_and_damage,
     forecast_and_loss,
     ladder,
@@ -90,6 +91,7 @@ __all__ = [
     "confounds_by_depth",
     "crowding",
     "cures",
+    "cures_on_the_way",
     "damage_around",
     "densities",
     "dimensionality_steps",

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
+import matplotlib.ticker
 import numpy as np
 from matplotlib.figure import Figure
 
-from superposition.figures.style import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, STYLE, VERMILION, canvas
+from superposition.figures.style import BLACK, BLUE, CYCLE, GREEN, ORANGE, PURPLE, SKY, STYLE, VERMILION, canvas
 
 _GREY = "#666666"
 _RUNS = ((BLUE, "o"), (SKY, "s"), (VERMILION, "D"), (ORANGE, "^"))
@@ -101,7 +102,7 @@ def calibration(forecasts: Mapping[str, tuple[np.ndarray, np.ndarray]], bins: in
         axis.plot([low, high], [low, high], color=_GREY, linestyle="--", linewidth=1, label="as forecast")
         axis.set_xlabel("forecast fall, mean of a bin (nats)")
         axis.set_ylabel("fall that came about,\nmean of the bin (nats)")
-        axis.legend()
+        axis.legend(loc="upper left")
     return figure
 
 
@@ -130,13 +131,16 @@ def dose_and_damage(
         figure, axes = canvas(1, 2, height=3.4, sharey=True)
         for (label, (x, y)), colour, marker in zip(series.items(), colours, "osD^vP", strict=False):
             axes[0, 0].plot(x, y, color=colour, marker=marker, markersize=5, linestyle="", alpha=0.85, label=label)
-        axes[0, 0].set_xscale("log")
+        axes[0, 0].set(xscale="log", yscale="log")  # the other panel shares the ordinate
+        axes[0, 1].set_xscale("log")
+        axes[0, 1].set_xticks(by_norm[0], labels=[f"{norm:g}" for norm in by_norm[0]], minor=False)
+        axes[0, 1].xaxis.set_minor_locator(mpl.ticker.NullLocator())
         axes[0, 0].set_xlabel(r"crowding $\sum_i \sum_t p^2\, \|\delta\|^2$, mean over facts (log)")
         axes[0, 0].set_title(r"one norm $\|\Delta W\|$, other overlaps", fontweight="normal")
         axes[0, 1].plot(*by_norm, color=BLUE, marker="o", markersize=5)
         axes[0, 1].set_xlabel(r"$\|\Delta W\|$, relative to the edits as they are")
         axes[0, 1].set_title("one overlap, other norms", fontweight="normal")
-        axes[0, 0].set_ylabel(r"mean loss of $\log p$ (nats)")
+        axes[0, 0].set_ylabel(r"mean loss of $\log p$ (nats, log)")
         axes[0, 0].legend(fontsize=8)
     return figure
 
@@ -153,4 +157,23 @@ def cures(rows: Mapping[str, Mapping[str, Any]], start: str) -> Figure:
             axis.annotate(label, (row["loss"], row["held"]), xytext=(5, up), textcoords="offset points", fontsize=8)
         axis.set_xlabel(r"damage: mean loss of $\log p$ of untouched facts (nats)")
         axis.set_ylabel("edits that hold (exact match)")
+    return figure
+
+
+def cures_on_the_way(lives: Mapping[str, Mapping[str, Sequence[float]]], edits: Sequence[int]) -> Figure:
+    """Left what is lost, right what holds, against the number of edits, a line a rule.
+
+    ``lives`` maps a label to ``lost`` and ``held``, shares (n,) at each of ``edits``.
+    """
+    with mpl.rc_context(STYLE):
+        figure, axes = canvas(1, 2, height=3.2)
+        for axis, what in zip(axes[0], ("lost", "held"), strict=True):
+            for (label, life), colour, marker in zip(lives.items(), CYCLE, "osD^vPX", strict=False):
+                axis.plot(edits, life[what], color=colour, marker=marker, markersize=5, label=label)
+            axis.set_xticks(edits)
+            axis.set_xlabel("edits")
+            axis.yaxis.set_major_formatter(mpl.ticker.PercentFormatter(1, decimals=0))
+        axes[0, 0].set_ylabel("untouched facts lost")
+        axes[0, 1].set_ylabel("edits that hold")
+        axes[0, 0].legend(fontsize=8)
     return figure
