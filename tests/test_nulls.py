@@ -1,5 +1,7 @@
 """Null models keep what they say and nothing else; robust statistics agree with slower ways and with theory."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -418,3 +420,30 @@ def test_statistics_by_layer_are_those_of_the_keys(tmp_path):
         for row, P, norm in zip(found, matrices["P"], matrices["norm_whitened"], strict=True):
             products = (P * norm[:, None] ** 2)[np.ix_(keep, keep)]
             np.testing.assert_allclose(row, nulls.of_products(products, 40), atol=2e-2)
+
+
+def test_a_dropped_record_appears_in_the_chapter_without_a_change_of_code(tmp_path, monkeypatch):
+    import nbformat
+
+    from superposition import paths
+
+    for path in paths.records_dir().iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    monkeypatch.setattr("superposition.paths.records_dir", lambda: tmp_path)
+    shelve(tmp_path, "dropped-30", "another", 30, 100, d_m=90)
+    book = Path(__file__).parents[1] / "book"
+    chapter = nbformat.read(book / "13-scaling.ipynb", as_version=4)
+    monkeypatch.setattr("superposition.nulls.resampled", lambda G, d_m, count, rng: np.ones((2, 2, 6)))
+    space, shown = {}, []
+    for cell in chapter.cells:
+        if cell.cell_type == "code" and "simulated" not in cell.source:
+            lines = cell.source.rstrip().split("\n")
+            if lines[-1].startswith(("table(", "figures.")):
+                lines[-1] = "shown = " + lines[-1]
+            exec("\n".join(lines), space)
+            shown.append(space.pop("shown", None))
+    tables = [one.data for one in shown if hasattr(one, "data")]
+    assert sum("dropped" in text for text in tables) == 2
+    drawn = [one for one in shown if hasattr(one, "axes")]
+    assert any("dropped" in [line.get_label() for axis in one.axes for line in axis.lines] for one in drawn)
+    assert any("90\ndropped" in [t.get_text() for axis in one.axes for t in axis.get_xticklabels()] for one in drawn)

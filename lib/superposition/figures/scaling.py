@@ -14,6 +14,7 @@ from superposition.figures.style import BLACK, BLUE, CYCLE, ORANGE, STYLE, VERMI
 from superposition.records import Record
 
 MARKERS = "osD^vP*X"
+DPI = 92
 
 
 def law_of_one_pair(
@@ -29,14 +30,14 @@ def law_of_one_pair(
         Marked on the axis.
     """
     with mpl.rc_context(STYLE):
-        figure, axes = canvas(height=3.8)
+        figure, axes = canvas(height=3.6, dpi=DPI)
         axis = axes[0, 0]
         for (spread, values), colour, line in zip(spreads.items(), CYCLE, ("-", "--", "-.", ":"), strict=False):
             label = "random keys (spread 1)" if spread == 1 else f"keys of spread {spread:g}"
             axis.plot(widths, values, color=colour, linestyle=line, label=label)
         axis.set_xscale("log", base=2)
         axis.set_yscale("log")
-        axis.set_yticks([1, 10, 100, 1000, 10000], labels=["1", "10", "100", "1,000", "10,000"])
+        axis.set_yticks([0.1, 1, 10, 100, 1000, 10000], labels=["0.1", "1", "10", "100", "1,000", "10,000"])
         for name, width in models.items():
             axis.axvline(width, color="#999999", linewidth=0.7, zorder=0)
             axis.annotate(
@@ -66,7 +67,7 @@ def models_by_depth(
     ``found`` holds :func:`superposition.nulls.by_layer` of each record.
     """
     with mpl.rc_context(STYLE):
-        figure, axes = canvas(1, 3, height=3.6)
+        figure, axes = canvas(1, 3, height=3.6, dpi=DPI)
         panels = ("spread", 0), ("excess_kurtosis", 0), ("l_kurtosis", 1)
         for axis, (name, matrix) in zip(axes[0], panels, strict=True):
             column = nulls.STATISTICS.index(name)
@@ -90,7 +91,7 @@ def models_by_depth(
             x = np.linspace(0, 1, len(curve))
             axes[0, 1].plot(x, curve, color=BLACK, linestyle=":", label=f"{name} (published)")
         axes[0, 1].set_yscale("log")
-        axes[0, 1].set_yticks([3, 10, 30, 100], labels=["3", "10", "30", "100"])
+        axes[0, 1].set_yticks([1, 3, 10, 30, 100], labels=["1", "3", "10", "30", "100"])
         axes[0, 1].minorticks_off()
         figure.legend(*axes[0, 1].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
@@ -101,7 +102,7 @@ def models_by_width(measured: Sequence[Record], every: Sequence[np.ndarray], cle
     panels = ("excess_kurtosis", 0, "excess kurtosis of $p$"), ("l_kurtosis", 1, "L-kurtosis of cosines")
     widths = np.array([nulls.width(record) for record in measured])
     with mpl.rc_context(STYLE):
-        figure, axes = canvas(1, 2, height=3.6)
+        figure, axes = canvas(1, 2, height=3.6, dpi=DPI)
         for axis, (name, matrix, title) in zip(axes[0], panels, strict=True):
             column = nulls.STATISTICS.index(name)
             for found, colour, shift, fill, label in (
@@ -122,7 +123,7 @@ def models_by_width(measured: Sequence[Record], every: Sequence[np.ndarray], cle
             axis.set_xlim(widths.min() / 1.3, widths.max() * 1.3)
             axis.set_xlabel("width $d_m$")
         axes[0, 0].set_yscale("log")
-        axes[0, 0].set_yticks([3, 10, 30, 100], labels=["3", "10", "30", "100"])
+        axes[0, 0].set_yticks([1, 3, 10, 30, 100], labels=["1", "3", "10", "30", "100"])
         axes[0, 0].legend()
     return figure
 
@@ -133,7 +134,7 @@ def before_training(record: Record, listed: str) -> Figure:
     x = np.array(record["layers"]) / (record["depth"] - 1)
     panels = ("spread", 0), ("excess_kurtosis", 0), ("l_kurtosis", 1)
     with mpl.rc_context(STYLE):
-        figure, axes = canvas(1, 3, height=3.3)
+        figure, axes = canvas(1, 3, height=3.3, dpi=DPI)
         for axis, (name, matrix) in zip(axes[0], panels, strict=True):
             column = record["statistics"].index(name)
             axis.plot(x, record.arrays["trained"][:, row, matrix, column], color=BLUE, marker="o", label="trained")
@@ -143,7 +144,7 @@ def before_training(record: Record, listed: str) -> Figure:
             title = nulls.LABELS[name]
             axis.set_title(title if matrix == 0 else f"{title} of cosines", fontweight="normal")
             axis.set_xlabel("relative depth")
-            axis.set_ylim(bottom=0)
-        axes[0, 0].axhline(1, color="#666666", linestyle="--", linewidth=1)
-        axes[0, 2].legend()
+            axis.axhline(1 if name == "spread" else 0, color="#666666", linestyle="--", linewidth=1)
+        axes[0, 0].set_ylim(bottom=0)
+        figure.legend(*axes[0, 2].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
