@@ -62,3 +62,14 @@ def test_what_cannot_gain_stays_bit_for_bit(picture):
     data = png(array)
     after = images.lighten(data)
     assert after == data or (picture == "tiny" and len(after) < len(data))
+
+
+def test_a_palette_is_cut_down_as_well_and_twice_is_once():
+    rng = np.random.default_rng(1)
+    plot = np.full((200, 300, 3), 255, np.uint8)
+    plot[::50] = rng.integers(100, 160, (4, 300, 3))
+    held = io.BytesIO()
+    Image.fromarray(plot).quantize(256).save(held, "png", optimize=True)
+    once = images.lighten(held.getvalue())
+    assert len(once) < len(held.getvalue()) and colours(once) <= 64
+    assert images.lighten(once) == once

@@ -17,7 +17,9 @@ def lighten(png: bytes) -> bytes:
     from PIL import Image
 
     with Image.open(io.BytesIO(png)) as image:
-        opaque = image.mode == "RGB" or (image.mode == "RGBA" and image.getextrema()[3][0] == 255)
+        opaque = (image.mode in ("RGB", "P") and "transparency" not in image.info) or (
+            image.mode == "RGBA" and image.getextrema()[3][0] == 255
+        )
         if not opaque:
             return png
         whole = image.convert("RGB")
