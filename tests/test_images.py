@@ -72,4 +72,4 @@ def test_a_palette_is_cut_down_as_well_and_twice_is_once():
     Image.fromarray(plot).quantize(256).save(held, "png", optimize=True)
     once = images.lighten(held.getvalue())
     assert len(once) < len(held.getvalue()) and colours(once) <= 64
-    assert images.lighten(once) == once
+    assert np.abs(pixels(images.lighten(once)) - pixels(once)).max() == 0
