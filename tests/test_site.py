@@ -355,6 +355,15 @@ def test_the_checks_of_a_page_bite(browser):
     tab.context.close()
 
 
+def test_chapters_link_to_the_functions_they_use_and_these_link_back(site, soups):
+    chapter, listed = (soups[site / "book" / page] for page in ("10-keys-and-moments.html", "api-measuring.html"))
+    there = [a["href"] for a in chapter.select_one("#in-the-library").find_all("a")]
+    assert "api-measuring.html#superposition.moments.estimate" in there
+    entry = listed.find(id="superposition.moments.estimate").find_parent("dl")
+    back = [a["href"] for a in entry.find_all("a", href=True)]
+    assert "10-keys-and-moments.html" in back
+
+
 def test_search_works_from_disk(site, browser):
     tab = Reader(browser, "light")
     tab.open(site / "search.html", "?q=superposition")

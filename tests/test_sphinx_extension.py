@@ -53,3 +53,15 @@ def test_roles_that_name_no_list_are_mended():
     page = '<div role="list" class="citation-list"><div class="citation" id="x" role="doc-biblioentry">a</div></div>'
     assert site.mend_roles(page) == '<div class="citation-list"><div class="citation" id="x">a</div></div>'
     assert site.mend_roles('<ul role="list">') == '<ul role="list">'
+
+
+def test_what_a_notebook_uses_of_the_library_is_found():
+    cells = [
+        "import numpy as np\nfrom superposition import moments, overlap as o\nfrom superposition.notebook import glue",
+        "C = moments.estimate(lm, text=o.measure).second_moment(3)\nnp.linalg.inv(C)\nthis.overlap.summary()",
+    ]
+    assert site.library_uses(cells) == {
+        "superposition.moments.estimate",
+        "superposition.overlap.measure",
+        "superposition.notebook.glue",
+    }

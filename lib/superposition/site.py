@@ -1,13 +1,16 @@
-"""A Sphinx extension that keeps the book's pages light: MathJax in pieces, and only the icons in use.
+"""A Sphinx extension: pages that weigh little, and links from the chapters to the library and back.
 
 Listed in ``_config.yml``; ``tests/test_site.py`` holds every page to its weight.
 """
 
 from __future__ import annotations
 
+import ast
 import gc
+import json
 import re
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,12 @@ from typing import Any
 MATHJAX = {
     "loader": {"load": ["core", "input/tex", "output/chtml"]},
 }
+
+#: How many of the pages that use a function its entry names.
+SHOWN_USERS = 4
+
+#: Modules whose functions a chapter uses, but is not about.
+_HELPS = ("superposition.exercises.", "superposition.notebook.")
 
 _ICON = re.compile(
     r'(?:"(?P<quoted>[a-z0-9-]+)"|(?P<bare>[a-z0-9A-Z_$]+)):'
@@ -97,6 +106,68 @@ def mend_roles(page: str) -> str:
     )
 
 
+def library_uses(cells: Iterable[str]) -> set[str]:
+    """Full names of what the code of a notebook's cells takes from the library, as far as its own names go.
+
+    Whatever hangs on a module that was imported from ``superposition`` counts, and so does a name imported from one.
+    """
+    tree = ast.parse("\n".join(cells))
+    modules, found = {}, set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module == "superposition":
+            modules |= {alias.asname or alias.name: f"superposition.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("superposition."):
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in modules:
+            found.add(f"{modules[node.value.id]}.{node.attr}")
+    return found
+
+
+def _read_uses(app: Any) -> None:
+    """Which page uses what of the library, and who is used where."""
+    app.library_uses, app.library_users = {}, {}
+    for path in sorted((Path(app.srcdir) / "book").glob("*.ipynb")):
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        page = path.relative_to(app.srcdir).with_suffix("").as_posix()
+        code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+        app.library_uses[page] = library_uses(code)
+        for name in app.library_uses[page]:
+            app.library_users.setdefault(_defined(name), []).append(page)
+
+
+def _defined(name: str) -> str:
+    """The name under which the API pages have it: figures are listed by the module that draws them."""
+    module, _, own = name.rpartition(".")
+    if module == "superposition.figures":
+        import superposition.figures
+
+        return f"{getattr(getattr(superposition.figures, own, None), '__module__', module)}.{own}"
+    return name
+
+
+def _tell_users(app: Any, _what: str, name: str, _object: Any, _options: Any, lines: list[str]) -> None:
+    pages = [page for page in app.library_users.get(name, []) if page in app.env.found_docs]
+    if pages:
+        lines += ["", "Used in " + ", ".join(f":doc:`/{page}`" for page in pages[:SHOWN_USERS]) + ".", ""]
+
+
+def _tell_uses(app: Any, page: str, _template: str, context: dict[str, Any], _tree: Any) -> None:
+    documented = app.env.get_domain("py").objects
+    links = []
+    for name in sorted(map(_defined, app.library_uses.get(page, ()))):
+        if name in documented and not name.startswith(_HELPS):
+            entry = documented[name]
+            there = app.builder.get_relative_uri(page, entry.docname)
+            short = name.removeprefix("superposition.")
+            links.append(f'<a class="reference internal" href="{there}#{entry.node_id}"><code>{short}</code></a>')
+    if links and "body" in context:
+        context["body"] += (
+            '<section id="in-the-library" class="in-the-library"><h2>In the library</h2>'
+            f"<p>The code of this page uses {', '.join(links)}.</p></section>"
+        )
+
+
 def _mend_page(_app: Any, _page: str, _template: str, context: dict[str, Any], _tree: Any) -> None:
     if "body" in context:
         context["body"] = mend_roles(context["body"])
@@ -117,7 +188,11 @@ def setup(app: Any) -> dict[str, Any]:
     # Trees of pages are many small objects that stay: with Python's usual thresholds a quarter of a build is spent
     # on looking through them for garbage.
     gc.set_threshold(200_000, 50, 100)
+    app.setup_extension("sphinx.ext.autodoc")
     app.connect("config-inited", _set_mathjax, priority=900)
     app.connect("html-page-context", _mend_page)
+    app.connect("builder-inited", _read_uses)
+    app.connect("autodoc-process-docstring", _tell_users, priority=900)  # after napoleon
+    app.connect("html-page-context", _tell_uses, priority=400)  # before the previews are gathered
     app.connect("build-finished", _finished)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
