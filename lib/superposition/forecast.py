@@ -349,7 +349,7 @@ def separation(
     level: float = 0.95,
     seed: int = 0,
 ) -> tuple[float, float, float]:
-    """The odds that a fact that was lost was forecast to be worse off than one that was not (area under the ROC curve).
+    """The chance that a lost fact had been forecast to be worse off than one that was kept (area under the ROC curve).
 
     Ties count half. A value of 0.5 is no forecast at all. The interval is a bootstrap over facts.
 
