@@ -13,9 +13,7 @@ PAGES = sorted([*BOOK.glob("*.md"), *BOOK.glob("*.ipynb")])
 
 #: What says nothing, and what this book spells otherwise.
 FILLER = r"obviously|clearly|basically|actually|of course|needless to say|it should be noted|note that|in order to"
-AMERICAN = (
-    r"\w*(?:behavior|neighbor|color(?!bar)|favor|center|normaliz|optimiz|generaliz|summariz|analyz)\w*"
-)
+AMERICAN = r"\w*(?:behavior|neighbor|color(?!bar)|favor|center|normaliz|optimiz|generaliz|summariz|analyz)\w*"
 LONGEST = 60  # words of a sentence
 
 
