@@ -276,6 +276,81 @@ WRONG += [
 ]
 
 
+# --- capstone -----------------------------------------------------------------------------------------------
+
+
+def needed(moved, half, tokens, d_m, wanted):
+    return d_m + int(np.ceil(moved**2 / (1 / (half - d_m) - 1 / (tokens - d_m)) / wanted**2))
+
+
+def strongest_clean(P, keep):
+    allowed = np.where(keep & ~np.eye(len(P), dtype=bool), P, -np.inf)
+    i, j = np.unravel_index(allowed.argmax(), P.shape)
+    return (i, j) if np.isfinite(allowed[i, j]) else None
+
+
+def blame(delta, p):
+    return p * (delta.T @ delta @ p) / ((delta @ p) ** 2).sum(0)
+
+
+def drop(delta, p):
+    G = (delta.T @ delta) * (p @ p.T)
+    return (2 * G.sum(1) - np.diag(G)).argmax()
+
+
+def strongest_of_all(P, keep):
+    i, j = np.unravel_index(np.where(keep, P, -np.inf).argmax(), P.shape)
+    return (i, j) if keep.any() else None
+
+
+RIGHT += [
+    (exercises.check_capstone_tokens, needed),
+    (exercises.check_capstone_strongest, strongest_clean),
+    (exercises.check_capstone_blame, blame),
+    (exercises.check_capstone_drop, drop),
+]
+WRONG += [
+    (
+        exercises.check_capstone_tokens,
+        lambda moved, half, N, d_m, w: d_m + (N - d_m) * (moved / w) ** 2,
+        "dimensions moved",
+    ),
+    (
+        exercises.check_capstone_tokens,
+        lambda moved, half, N, d_m, w: needed(moved, half, N, d_m, w) - d_m,
+        "singular|moved",
+    ),
+    (exercises.check_capstone_strongest, strongest_of_all, "strongest kept pair|No pair"),
+    (
+        exercises.check_capstone_strongest,
+        lambda P, keep: strongest_clean(P, keep | True),
+        "strongest kept pair|No pair",
+    ),
+    (exercises.check_capstone_strongest, lambda P, keep: None, "the answer is None"),
+    (
+        exercises.check_capstone_strongest,
+        lambda P, keep: (strongest_clean(P, keep) or (0, 0))[::-1],
+        "kept pair|No pair",
+    ),
+    (exercises.check_capstone_blame, lambda delta, p: blame(delta, p) * 1.1, "add up to"),
+    (
+        exercises.check_capstone_blame,
+        lambda delta, p: (
+            (p * np.linalg.norm(delta, axis=0)[:, None]) ** 2
+            / ((p * np.linalg.norm(delta, axis=0)[:, None]) ** 2).sum(0)
+        ),
+        "not those of the inner products",
+    ),
+    (exercises.check_capstone_blame, lambda delta, p: blame(delta, p).T, "shape"),
+    (
+        exercises.check_capstone_drop,
+        lambda delta, p: ((delta**2).sum(0) * (p**2).sum(1)).argmax(),
+        "Without edit",
+    ),
+    (exercises.check_capstone_drop, lambda delta, p: None, "is wanted"),
+]
+
+
 @pytest.mark.parametrize("check, answer", RIGHT, ids=lambda x: getattr(x, "__name__", ""))
 def test_a_right_answer_is_accepted_again_and_again(check, answer):
     said = check(answer)

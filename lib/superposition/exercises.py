@@ -813,3 +813,104 @@ def check_18_protect(function: Callable[..., Any], *, problems: int = 20, seed: 
         assert not _far(answer @ k_e, np.ones(())), f"M does not write: Mᵀk_e is {answer @ k_e:.3f} ({problem})."
         assert not _far(answer, wanted), f"M writes, but another one spares more ({problem}); mind the mean over keys."
     return f"Right on all {problems} problems: written, and the others are spared as far as they can be."
+
+
+# --- capstone -------------------------------------------------------------------------------------------------
+
+
+def check_capstone_tokens(function: Callable[..., Any], *, problems: int = 40, seed: int = 19) -> str:
+    """Check ``function(moved, half, tokens, d_m, wanted)``: the tokens that an error of p below ``wanted`` takes.
+
+    The squared error is ``κ / (N − d_m)``, and between ``half`` and ``tokens`` P moved by ``moved``, both in the same
+    unit. Oracle: a κ is drawn first, and ``moved`` made from it.
+    """
+    rng = np.random.default_rng(seed)
+    for number in range(problems):
+        d_m = int(rng.integers(10, 20_000))
+        half = d_m + int(rng.integers(1, 20 * d_m))
+        tokens = half + int(rng.integers(1, 20 * d_m))
+        kappa, wanted = rng.uniform(0.1, 60), rng.uniform(0.01, 1)
+        moved = float(np.sqrt(kappa / (half - d_m) - kappa / (tokens - d_m)))
+        right, answer = d_m + kappa / wanted**2, float(function(moved, half, tokens, d_m, wanted))
+        assert answer > d_m, f"Problem {number}: with {answer:.0f} tokens for {d_m} dimensions C is singular."
+        assert right * (1 - 1e-6) <= answer <= right * (1 + 1e-6) + 1, (
+            f"Problem {number}: P of {d_m} dimensions moved by {moved:.4f} between {half} and {tokens} tokens; an "
+            f"error of {wanted:.4f} takes {np.ceil(right):.0f}, and the answer is {answer:.0f}."
+        )
+    return f"Right on all {problems} texts."
+
+
+def check_capstone_strongest(function: Callable[..., Any], *, problems: int = 60, seed: int = 20) -> str:
+    """Check ``function(P, keep)``: the kept pair (i, j), i ≠ j, of largest ``P[i, j]``, or None.
+
+    Oracle: all pairs, sorted.
+    """
+    rng = np.random.default_rng(seed)
+    for number in range(problems):
+        m = int(rng.integers(2, 9))
+        P = rng.normal(size=(m, m)) - rng.integers(0, 4)
+        np.fill_diagonal(P, 1.0)
+        keep = rng.uniform(size=(m, m)) < rng.uniform()
+        keep = keep | keep.T if number % 5 else np.eye(m, dtype=bool)
+        given = P.copy(), keep.copy()
+        pairs = sorted((-P[i, j], i, j) for i, j in itertools.permutations(range(m), 2) if keep[i, j])
+        answer = function(P, keep)
+        _untouched({"P": P, "keep": keep}, {"P": given[0], "keep": given[1]})
+        if not pairs:
+            assert answer is None, f"No pair of two facts is kept, and the answer is {answer} (problem {number})."
+            continue
+        right = pairs[0][1:]
+        assert answer is not None, f"The pair {right} is kept, and the answer is None (problem {number})."
+        assert tuple(int(place) for place in answer) == right, (
+            f"Among {m} facts the strongest kept pair is {right}, and the answer is {tuple(answer)} (problem {number})."
+        )
+    return f"Right on all {problems} matrices."
+
+
+def check_capstone_blame(function: Callable[..., Any], *, problems: int = ROUNDS, seed: int = 21) -> str:
+    """Check ``function(delta, p)``: the share (n, m) of each edit in the squared length of each fact's drift.
+
+    Oracle: every inner product by itself.
+    """
+    rng = np.random.default_rng(seed)
+    for number in range(problems):
+        d, n, m = (int(size) for size in rng.integers(1, 8, size=3))
+        delta, p = rng.normal(size=(d, n)), rng.normal(size=(n, m))
+        given, problem = {"delta": delta.copy(), "p": p.copy()}, f"problem {number}"
+        answer = _array(function(delta, p), (n, m), "the array of shares", problem)
+        _untouched({"delta": delta, "p": p}, given)
+        right = np.zeros((n, m))
+        for j in range(m):
+            drift = sum(p[i, j] * delta[:, i] for i in range(n))
+            for i in range(n):
+                right[i, j] = p[i, j] * (delta[:, i] @ drift) / (drift @ drift)
+        worst = np.abs(answer.sum(0) - 1).argmax()
+        assert np.allclose(answer.sum(0), 1, atol=1e-6), (
+            f"The shares of fact {worst} add up to {answer.sum(0)[worst]:.4f}, not to 1 ({problem})."
+        )
+        assert np.allclose(answer, right, rtol=1e-6, atol=1e-6 * np.abs(right).max()), (
+            f"The shares add up, and are not those of the inner products with the drift ({problem})."
+        )
+    return f"Right on all {problems} lists of edits."
+
+
+def check_capstone_drop(function: Callable[..., Any], *, problems: int = ROUNDS, seed: int = 22) -> str:
+    """Check ``function(delta, p)``: the edit without which ``Σ_j ‖Σ_i p_ij δ_i‖²`` is least.
+
+    Oracle: leave out each in turn.
+    """
+    rng = np.random.default_rng(seed)
+    for number in range(problems):
+        d, n, m = int(rng.integers(1, 6)), int(rng.integers(2, 9)), int(rng.integers(1, 9))
+        delta = rng.normal(size=(d, n)) * rng.uniform(0.2, 2, size=n)
+        p = rng.normal(size=(n, m)) * 0.3 + rng.normal()
+        given = {"delta": delta.copy(), "p": p.copy()}
+        left = [((np.delete(delta, i, axis=1) @ np.delete(p, i, axis=0)) ** 2).sum() for i in range(n)]
+        answer = function(delta, p)
+        _untouched({"delta": delta, "p": p}, given)
+        assert answer is not None and 0 <= int(answer) < n, f"An edit from 0 to {n - 1} is wanted, not {answer}."
+        assert left[int(answer)] <= min(left) * (1 + 1e-9), (
+            f"Without edit {int(answer)} the squared drift is {left[int(answer)]:.4f}, and without edit "
+            f"{int(np.argmin(left))} it is {min(left):.4f} (problem {number})."
+        )
+    return f"Right on all {problems} lists of edits."
