@@ -3,6 +3,7 @@
 import gc
 import json
 import os
+import signal
 from functools import cache as memo
 
 import numpy as np
@@ -30,6 +31,8 @@ CONTEXT = 96
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "real_model: reads SmolLM2's weights (a few seconds a test)")
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # so a shell starts what it runs in the background
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @memo
