@@ -11,7 +11,7 @@ def lighten(png: bytes) -> bytes:
     """The same picture in 64 colours, or 256 where 64 would show, if it is opaque and that makes it smaller.
 
     A plot has few colours and loses nothing that can be seen; a heat map keeps some 250 shades. A picture that is not
-    opaque, or would not get smaller, comes back as it is.
+    opaque, or would not get smaller, comes back as it is, and so does one that has been lightened before.
     """
     import numpy as np
     from PIL import Image
@@ -22,12 +22,18 @@ def lighten(png: bytes) -> bytes:
         )
         if not opaque:
             return png
+        held = len(image.getcolors()) if image.mode == "P" else None  # how many colours its palette uses
         whole = image.convert("RGB")
-    for colours in (64, 256):
+    if held and held <= 64:
+        return png
+    for colours in (64,) if held else (64, 256):
         small = whole.quantize(colours, dither=Image.Dither.NONE, kmeans=2)
         moved = np.abs(np.asarray(small.convert("RGB"), dtype=int) - np.asarray(whole, dtype=int)).mean()
         if moved < SEEN:
             break
-    held = io.BytesIO()
-    small.save(held, "png", optimize=True)
-    return min(png, held.getvalue(), key=len)
+    else:
+        if held:
+            return png
+    lighter = io.BytesIO()
+    small.save(lighter, "png", optimize=True)
+    return min(png, lighter.getvalue(), key=len)
