@@ -82,3 +82,11 @@ def test_pytest_runs_against_the_checkout():
     import superposition
 
     assert Path(superposition.__file__).is_relative_to(ROOT)
+
+
+def test_the_tree_stays_small():
+    done = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip("no git checkout")
+    there = [ROOT / name for name in done.stdout.split("\0") if name]
+    assert sum(path.stat().st_size for path in there if path.is_file()) < 15e6
