@@ -196,6 +196,23 @@ def check_exercises(chapter: Chapter) -> Iterator[str]:
         yield f"a solution is for {label!r}, which is no exercise here"
 
 
+def check_hints(chapter: Chapter) -> Iterator[str]:
+    exercise, hinted = "", set()
+    for name, argument, options, body in directives(chapter.section("Exercises") or ""):
+        if name in ("exercise", "exercise-start"):
+            exercise = options.get("label", "")
+        elif name == "admonition" and argument == "Hint":
+            if "dropdown" not in options.get("class", "").split():
+                yield f"the hint of {exercise} does not fold away"
+            if not body.strip():
+                yield f"the hint of {exercise} is empty"
+            if exercise in hinted:
+                yield f"{exercise} has two hints"
+            hinted.add(exercise)
+        elif name in ("solution", "solution-start") and argument not in hinted:
+            yield f"there is no hint between {argument} and its solution"
+
+
 def check_sources(chapter: Chapter) -> Iterator[str]:
     section = chapter.section("Sources")
     if section is None:
@@ -436,6 +453,11 @@ CLOSING = """## Takeaways
 Why?
 ```
 
+:::{admonition} Hint
+:class: dropdown tip
+Look.
+:::
+
 ````{solution} ex-77-rank
 :label: sol-77-rank
 :class: dropdown
@@ -450,6 +472,11 @@ y = 0.5
 :label: ex-77-check
 How?
 ```
+
+:::{admonition} Hint
+:class: dropdown tip
+Try.
+:::
 
 ```{solution} ex-77-check
 :label: sol-77-check
@@ -564,6 +591,12 @@ def code_before_prose(cells):
     cells.insert(0, cells.pop(1))
 
 
+def hint_last(cells):
+    hint = ":::{admonition} Hint\n:class: dropdown tip\nTry.\n:::\n\n"
+    assert hint in cells[5].source
+    cells[5].source = cells[5].source.replace(hint, "").replace("\n## Sources", f"\n{hint}## Sources")
+
+
 def no_code(cells):
     cells[:] = [cell for cell in cells if cell.cell_type == "markdown"]
 
@@ -610,6 +643,15 @@ BREAKS = {
         replaced(5, "{solution} ex-77-check", "{solution} ex-77-x"),
         "exercises",
         "no exercise here",
+    ),
+    "no hint": (replaced(5, "{admonition} Hint\n:class: dropdown tip\nTry.", "{note}\nTry."), "hints", "no hint"),
+    "hint after its solution": (hint_last, "hints", "no hint between ex-77-check"),
+    "open hint": (replaced(5, ":class: dropdown tip\nTry.", ":class: tip\nTry."), "hints", "fold away"),
+    "empty hint": (replaced(5, "Try.", ""), "hints", "ex-77-check is empty"),
+    "two hints": (
+        replaced(5, "Try.\n:::", "Try.\n:::\n\n:::{admonition} Hint\n:class: dropdown\nOr.\n:::"),
+        "hints",
+        "two",
     ),
     "no sources": (replaced(5, "## Sources", "## Thanks"), "sources", "no section"),
     "nothing cited": (replaced(5, "{cite:t}`hu2024superposition`", "a paper"), "sources", "cite nothing"),
