@@ -25,7 +25,7 @@ from superposition.records import Record
 
 RECORDS = ("smollm2-400", "gemma3-400")
 #: How many facts are shipped: ten a relation, since the table takes the relations in turn.
-FACTS = 150
+FACTS = 128
 NAME = "superpositionExplorer"
 TITLES = {"smollm2": "SmolLM2-135M", "gemma3": "Gemma 3 270M"}
 STEPS = 127
