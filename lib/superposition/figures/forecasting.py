@@ -173,7 +173,9 @@ def cures_on_the_way(lives: Mapping[str, Mapping[str, Sequence[float]]], edits: 
             axis.set_xticks(edits)
             axis.set_xlabel("edits")
             axis.yaxis.set_major_formatter(mpl.ticker.PercentFormatter(1, decimals=0))
+            axis.yaxis.set_major_locator(mpl.ticker.MultipleLocator(0.05))
         axes[0, 0].set_ylabel("untouched facts lost")
         axes[0, 1].set_ylabel("edits that hold")
-        axes[0, 0].legend(fontsize=8)
+        axes[0, 1].set_ylim(min(0.85, axes[0, 1].get_ylim()[0]), 1.01)
+        figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
     return figure
