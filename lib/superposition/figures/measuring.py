@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from superposition import overlap
 from superposition.figures.style import BLACK, BLUE, CYCLE, ORANGE, SIGNED, STYLE, canvas
-from superposition.records import Record
+from superposition.records import STEP_RAW, Record
 
 
 def _heatmap(axis: Axes, matrix: np.ndarray, *, limit: float = 1.0):
@@ -177,20 +177,26 @@ def several_by_depth(measured: Sequence[Record], published: Mapping[str, Sequenc
     return figure
 
 
+def _raw_edges(cosines: np.ndarray) -> np.ndarray:
+    """Edges of bins of angles: raw cosines are kept in steps of ``STEP_RAW``, so no bin is narrower than a step."""
+    least, most = cosines.min(), min(cosines.max(), 1.0)
+    edges = least - STEP_RAW / 2 + STEP_RAW * np.arange(np.ceil((most - least) / STEP_RAW) + 2)
+    return np.unique(np.degrees(np.arccos(np.clip(edges, -1, 1))))
+
+
 def angles(record: Record, layers: Sequence[int]) -> Figure:
     """Angles between keys before and after whitening, a panel a layer."""
-    edges = np.linspace(0, 180, 73)
     with mpl.rc_context(STYLE):
         figure, axes = canvas(1, len(layers), height=2.8, sharey=True, sharex=True)
         for axis, layer in zip(axes[0], layers, strict=True):
             found = record.overlaps(layer)
-            for name, matrix, colour, hatch in (
-                ("raw", found.cosine_raw, ORANGE, "//"),
-                ("whitened", found.cosine_whitened, BLUE, ""),
+            raw, whitened = (overlap.off_diagonal(m) for m in (found.cosine_raw, found.cosine_whitened))
+            for name, cosines, edges, colour, hatch in (
+                ("raw", raw, _raw_edges(raw), ORANGE, "//"),
+                ("whitened", whitened, np.linspace(0, 180, 73), BLUE, ""),
             ):
-                degrees = np.degrees(np.arccos(np.clip(overlap.off_diagonal(matrix), -1, 1)))
                 axis.hist(
-                    degrees,
+                    np.degrees(np.arccos(np.clip(cosines, -1, 1))),
                     edges,
                     density=True,
                     histtype="stepfilled",
