@@ -48,7 +48,7 @@ notebooks: $(READY)
 	$(BIN)/python -m pytest --nbval --nbval-cell-timeout=300 -p no:cacheprovider book
 
 execute: $(READY)  ## run every chapter in place and write its outputs
-	$(BIN)/python -m superposition.notebook execute book/[0-9]*.ipynb
+	$(BIN)/python -m superposition.notebook execute book/*.ipynb
 
 serve: book  ## look at the book at http://localhost:8000
 	$(BIN)/python -m http.server --directory _build/html 8000

@@ -126,7 +126,7 @@ def bounded(bound: float, *names: str) -> Callable:
 
 
 def of_each(settle: Callable[[Record], Found]) -> Callable[..., Found]:
-    """A trial of both models from one of one record; the names of its values begin with s_ and g_, as in chapter 11."""
+    """A trial of both models from one of one record; names of values begin with ``s_`` and ``g_``, as in chapter 11."""
 
     @wraps(settle)
     def both(*measured: Record) -> Found:
