@@ -102,7 +102,7 @@ def calibration(forecasts: Mapping[str, tuple[np.ndarray, np.ndarray]], bins: in
         axis.plot([low, high], [low, high], color=_GREY, linestyle="--", linewidth=1, label="as forecast")
         axis.set_xlabel("forecast fall, mean of a bin (nats)")
         axis.set_ylabel("fall that came about,\nmean of the bin (nats)")
-        axis.legend(loc="upper left")
+        axis.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3)
     return figure
 
 
