@@ -39,7 +39,8 @@ COMMANDS = {
     "smollm2-single-edits": "python benchmarks/make_edits.py single --out book/records/smollm2-single-edits.json",
     "smollm2-lifelong": "python benchmarks/make_edits.py lifelong --out book/records/smollm2-lifelong.json",
     "forecasts": (
-        "python benchmarks/make_forecasts.py forecasts --runs smollm2:6 smollm2:12 gemma3:5 gemma3:9 --out book/records/forecasts.json"
+        "python benchmarks/make_forecasts.py forecasts --runs smollm2:6 smollm2:12 gemma3:5 gemma3:9 "
+        "--out book/records/forecasts.json"
     ),
     "causes": "python benchmarks/make_forecasts.py causes --runs smollm2:6 --out book/records/causes.json",
     "cures": "python benchmarks/make_forecasts.py cures --runs smollm2:6 --out book/records/cures.json",
