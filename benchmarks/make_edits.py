@@ -42,10 +42,13 @@ TOGETHER = (
     ("rome order 2", "rome", 1, SHORT),
     ("alphaedit order 2", "alphaedit", 1, SHORT),
 )
-#: Lives that are led alone: name, method, edits a step, changes of the writing.
+#: Lives that are led alone: name, method, edits a step, edits, changes of the writing. The short ones of fine-tuning
+#: are there to see whether other settings of it do better.
 ALONE = (
-    ("memit batch 20", "memit", 20, {}),
-    ("ft", "ft", 1, {}),
+    ("memit batch 20", "memit", 20, EDITS, {}),
+    ("ft", "ft", 1, EDITS, {}),
+    ("ft slower", "ft", 1, SHORT, {"ft_lr": 2e-4, "ft_steps": 50}),
+    ("ft bounded", "ft", 1, SHORT, {"ft_norm": 2e-3, "ft_steps": 50}),
 )
 
 
@@ -264,8 +267,7 @@ class Examiner:
         old = list(edits[: max(0, n - 20)])
         begun["new"] = shares(evaluation.evaluate(self.model, recent, paraphrases=1, neighbours=1))
         if old:
-            some = [old[i] for i in np.linspace(0, len(old) - 1, min(30, len(old))).astype(int)]
-            begun["old"] = shares(evaluation.evaluate(self.model, some, paraphrases=1, neighbours=1))
+            begun["old"] = self.asked_of(old)
         if n == len(edits):
             found = evaluation.evaluate(self.model, edits, paraphrases=0, neighbours=0)
             begun["every"] = {name: found[name] for name in ("success", "exact", "hit")}
@@ -275,6 +277,10 @@ class Examiner:
             error = np.linalg.norm(editor.predicted(self.K) - measured) / np.linalg.norm(measured)
             begun["prediction_error"] = float(error)
         return begun
+
+    def asked_of(self, old: Sequence[Fact]) -> dict[str, Any]:
+        some = [old[i] for i in np.linspace(0, len(old) - 1, min(30, len(old))).astype(int)]
+        return shares(evaluation.evaluate(self.model, some, paraphrases=1, neighbours=1))
 
 
 def shares(found: dict[str, Any]) -> dict[str, Any]:
@@ -358,11 +364,11 @@ def save(life: dict[str, Any]) -> None:
 def lead_alone(
     model: models.LanguageModel, parts: dict[str, Any], layer: int, C: np.ndarray, examine: Examiner, work: Path
 ) -> None:
-    for name, method, batch, changes in ALONE:
+    for name, method, batch, count, changes in ALONE:
         path = work / f"{name.replace(' ', '-')}.json"
         if path.is_file():
             continue
-        edits = order_of(parts, 0, EDITS)
+        edits = order_of(parts, 0, count)
         cpu = time.process_time()
         with editing.preserved(model):
             done = editing.run(
@@ -408,11 +414,12 @@ def merge(
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """The lives there are, and the course of interference at the layer from their accounts."""
     start = examine(editing.Editor(model, options.layer, "ft"), [])
+    start["old"] = examine.asked_of(parts["edits"][:-20] or parts["edits"])
     lives, arrays = {}, {"untouched_log_true": np.float32(examine.before)}
     factor = None
-    planned = [(name, method, order, count, 1) for name, method, order, count in TOGETHER]
-    planned += [(name, method, 0, EDITS, batch) for name, method, batch, _ in ALONE]
-    for name, method, order, count, batch in planned:
+    planned = [(name, method, order, count, 1, {}) for name, method, order, count in TOGETHER]
+    planned += [(name, method, 0, count, batch, changes) for name, method, batch, count, changes in ALONE]
+    for name, method, order, count, batch, changes in planned:
         path = options.work / f"{name.replace(' ', '-')}.json"
         if not path.is_file():
             continue
@@ -421,6 +428,7 @@ def merge(
             "method": method,
             "order": order,
             "batch": batch,
+            "changes": changes,
             "edits": len(stored["state"]["batches"]),
             "planned": count,
             "seconds_cpu": stored["cpu"],
@@ -449,6 +457,7 @@ def merge(
         "untouched": [fact.text for fact in parts["untouched"]],
         "start": start,
         "lives": lives,
+        "seconds": {"cpu": round(sum(life["seconds_cpu"] for life in lives.values()))},
     }
     return data, arrays
 
@@ -486,15 +495,23 @@ def protection(editor: editing.Editor) -> dict[str, float]:
 
 
 def course(memory: LinearMemory, K: np.ndarray) -> dict[str, np.ndarray]:
-    """After every edit, the norm of the interference on each untouched key; at the end that on each edit; the δ's."""
+    """After every edit, the norm of the interference on each untouched key; at the end that on each edit; the δ's.
+
+    ``step`` is the size of each step at the untouched keys, the root of the mean over the keys of ``p² |δ|²``: steps at
+    right angles to each other sum to the root of the sum of its squares. ``straight`` is what they would sum to if all
+    went in one direction.
+    """
     shares = memory.transfer(K)  # (n, N)
     total = np.zeros((memory.W.shape[0], K.shape[1]))
     norms = []
     for delta, share in zip(memory.residuals.T, shares, strict=True):
         total += np.outer(delta, share)
         norms.append(np.linalg.norm(total, axis=0))
+    steps = np.abs(shares) * np.linalg.norm(memory.residuals, axis=0)[:, None]
     return {
         "interference": np.float32(norms),
+        "step": np.float32(np.sqrt((steps**2).mean(1))),
+        "straight": np.float32(np.sqrt((np.cumsum(steps, axis=0) ** 2).mean(1))),
         "on_edits": np.float32(np.linalg.norm(memory.predicted_interference_on_edits(), axis=0)),
         "on_edits_measured": np.float32(np.linalg.norm(memory.measured_interference_on_edits(), axis=0)),
         "residual": np.float32(np.linalg.norm(memory.residuals, axis=0)),

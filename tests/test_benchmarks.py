@@ -11,7 +11,7 @@ import torch
 from conftest import tiny
 from torch.utils.flop_counter import FlopCounterMode
 
-from superposition import cli, facts, keys, overlap, paths, text
+from superposition import cli, editing, facts, keys, overlap, paths, text, values
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -80,3 +80,25 @@ def test_every_record_names_a_command_that_is_known_and_parses(benchmark):
             cli.parser().parse_args(words[3:])
         elif words[1] != "-m":
             assert (BENCHMARKS.parent / words[1]).is_file()
+
+
+def test_a_step_of_the_search_reads_the_layers_from_the_edited_one_up(benchmark):
+    """Against the weights counted by name, in both directions."""
+    model = tiny("llama")
+    counted = sum(
+        p.numel() * 4
+        for name, p in model.model.named_parameters()
+        if name.startswith(("model.layers.1.", "model.layers.2."))
+    )
+    counted += model.model.get_output_embeddings().weight.numel() * 4
+    assert benchmark("editing").bytes_a_step(model, 1) == 2 * counted
+
+
+def test_writing_times_every_closed_form(benchmark):
+    model = tiny("llama")
+    edits = [facts.Fact(subject, "The home of {} is", "here", "there") for subject in ("Rome", "Vienna", "Tokyo")]
+    found = values.targets(model, edits, 1, values.Settings(steps=1))
+    before, draws = model.digest(), np.random.default_rng(0).standard_normal((model.layers[1].d_m, 200))
+    spent = benchmark("editing").writing(model, 1, draws @ draws.T / 200, found)
+    assert set(spent) == set(editing.METHODS) - {"ft"} and min(spent.values()) > 0
+    assert model.digest() == before

@@ -25,7 +25,7 @@ def script(cache, model_folder, tmp_path, monkeypatch):
         (name, method, order, min(count, 6 if count > 60 else 4)) for name, method, order, count in module.TOGETHER
     ]
     monkeypatch.setattr(module, "TOGETHER", tuple(together))
-    monkeypatch.setattr(module, "ALONE", (("memit batch 20", "memit", 4, {}), ("ft", "ft", 1, {"ft_steps": 2})))
+    monkeypatch.setattr(module, "ALONE", (("memit batch 20", "memit", 4, 6, {}), ("ft", "ft", 1, 6, {"ft_steps": 2})))
     monkeypatch.setattr(evaluation, "known", lambda model, listed: list(listed)[::3])
     load = models.load
     path = str(model_folder)
@@ -66,6 +66,12 @@ def test_lives(script, monkeypatch):
             norms = record.arrays[f"{name}/interference"]
             assert norms.shape == (life["edits"], 5)
             assert norms[-1].mean() == pytest.approx(life["results"][-1]["interference"], rel=1e-2)
+            step, straight = (record.arrays[f"{name}/{what}"] for what in ("step", "straight"))
+            root = np.sqrt((norms**2).mean(1))
+            assert step[0] == pytest.approx(root[0], rel=1e-5) == pytest.approx(straight[0], rel=1e-5)
+            assert np.all(root <= straight * (1 + 1e-5)) and np.all(
+                np.sqrt(np.cumsum(step**2)) <= straight * (1 + 1e-5)
+            )
             np.testing.assert_allclose(
                 record.arrays[f"{name}/on_edits"], record.arrays[f"{name}/on_edits_measured"], atol=1e-4
             )

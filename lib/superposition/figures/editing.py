@@ -9,7 +9,6 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from superposition.figures.style import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, STYLE, VERMILION, canvas
 from superposition.records import Record
@@ -116,61 +115,67 @@ def _points(life: dict[str, Any], *path: str) -> tuple[list[int], list[Any]]:
 
 
 def lives(record: Record) -> Figure:
-    """Six measures of every method's life against the number of edits."""
+    """Seven measures of every method's life against the number of edits."""
     panels = (
-        (("new", "exact", "share"), "last edits", None),
-        (("old", "exact", "share"), "older edits", None),
-        (("old", "paraphrase_exact", "share"), "older edits' paraphrases", None),
-        (("untouched_exact", "share"), "untouched facts", "untouched_exact"),
-        (("perplexity",), "perplexity", "perplexity"),
-        (("drift",), r"$\|W_n - W_0\| \,/\, \|W_0\|$", None),
+        (("new", "exact", "share"), "last edits", False),
+        (("old", "exact", "share"), "older edits", False),
+        (("old", "paraphrase_exact", "share"), "older edits' paraphrases", False),
+        (("old", "neighbourhood_exact", "share"), "older edits' neighbours", True),
+        (("untouched_exact", "share"), "untouched facts", True),
+        (("perplexity",), "perplexity of plain text", True),
+        (("drift",), r"$\|W_n - W_0\| \,/\, \|W_0\|$", False),
     )
     with mpl.rc_context(STYLE):
-        figure, axes = canvas(2, 3, height=5.0, sharex=True)
-        for axis, (path, title, start) in zip(axes.flat, panels, strict=True):
+        figure, axes = canvas(4, 2, height=9.0, sharex=True)
+        for axis, (path, title, unedited) in zip(axes.flat, panels, strict=False):
             for name, (colour, dash, words) in _LIVES.items():
                 if name not in record["lives"]:
                     continue
                 n, values = _points(record["lives"][name], *path)
                 axis.plot(n, values, color=colour, linestyle=dash, marker=".", markersize=5, linewidth=1.5, label=words)
-            if start is not None:
-                value = record["start"][start]
-                axis.axhline(value["share"] if isinstance(value, dict) else value, color="#888888", linewidth=0.8)
+            if unedited:
+                value = record["start"]
+                for part in path:
+                    value = value[part]
+                axis.axhline(value, color="#888888", linewidth=0.8)
             axis.set_title(title, fontsize=10)
             if path[-1] == "share":
-                axis.set_ylim(-0.03, 1.05)
-            else:
-                axis.set_yscale("log")
-                axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-                axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-                axis.yaxis.set_minor_formatter(NullFormatter())
-        for axis in axes[1]:
+                axis.set(ylim=(-0.03, 1.05), ylabel="exact match")
+        axes[3, 0].set_ylim(bottom=0)
+        for axis in (axes[3, 0], axes[2, 1]):
             axis.set_xlabel("edits n")
-        for axis in axes[:, 0]:
-            axis.set_ylabel("exact match")
-        handles, labels = axes[0, 0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=4)
+            axis.tick_params(labelbottom=True)
+        axes[3, 1].axis("off")
+        axes[3, 1].legend(*axes[0, 0].get_legend_handles_labels(), loc="center")
     return figure
 
 
 def growth_on_a_layer(record: Record, names: Sequence[str]) -> Figure:
-    """Mean norm of the interference on untouched keys, after every edit, on two logarithmic axes."""
+    """Interference on untouched keys after every edit (root mean square), and how much each edit asks for.
+
+    Left, for the first of the names, also what its steps would sum to at right angles and all in one direction.
+    """
     with mpl.rc_context(STYLE):
-        figure, axes = canvas(1, 2, height=3.3)
+        figure, axes = canvas(1, 2, height=3.5)
         for name in names:
             colour, dash, words = _LIVES[name]
-            norms = record.arrays[f"{name}/interference"].mean(1)
+            norms = np.sqrt((record.arrays[f"{name}/interference"].astype(float) ** 2).mean(1))
             residual = record.arrays[f"{name}/residual"]
             n = np.arange(1, len(norms) + 1)
             axes[0, 0].plot(n, norms, color=colour, linestyle=dash, label=words)
             width = min(10, len(residual))
             smooth = np.convolve(residual, np.ones(width) / width, mode="valid")
             axes[0, 1].plot(n[width - 1 :], smooth, color=colour, linestyle=dash)
-        top = record.arrays[f"{names[0]}/interference"].mean(1)
-        n = np.arange(1, len(top) + 1)
-        axes[0, 0].plot(n, top[0] * n, color="#888888", linewidth=0.9, linestyle=":", label="linear growth")
-        axes[0, 0].set(xscale="log", yscale="log", xlabel="edits n", ylabel=r"mean $\|\Delta_o[:, j]\|$")
-        axes[0, 0].legend(fontsize=8)
+        step = record.arrays[f"{names[0]}/step"].astype(float)
+        n = np.arange(1, len(step) + 1)
+        axes[0, 0].plot(
+            n, np.sqrt(np.cumsum(step**2)), color=BLACK, linewidth=1, linestyle="--", label="at right angles"
+        )
+        axes[0, 0].plot(
+            n, record.arrays[f"{names[0]}/straight"], color="#888888", linewidth=1, linestyle=":", label="all aligned"
+        )
+        axes[0, 0].set(xscale="log", yscale="log", xlabel="edits n", ylabel=r"$\|\Delta_o[:, j]\|$, root mean square")
+        axes[0, 0].legend(fontsize=7.5)
         axes[0, 1].set(xlabel="edits n", ylabel=r"$\|\delta(v_n)\|$, mean of ten", ylim=(0, None))
     return figure
 
