@@ -166,6 +166,24 @@ def test_claim_7_follows_the_slope(power, verdict):
     assert trials.growth(altered("toy-memory", grow)).verdict == verdict
 
 
+@pytest.mark.parametrize(("power", "verdict"), [(1.2, "reproduced"), (0.5, "qualified"), (-0.5, "refuted")])
+def test_claim_7_follows_the_slope_in_a_model_too(power, verdict):
+    def grow(_, arrays):
+        for name in [name for name in arrays if name.endswith("/interference")]:
+            count, last = len(arrays[name]), arrays[name][-1].astype(float)
+            arrays[name] = np.arange(1, count + 1)[:, None] ** power * last
+
+    assert trials.growth_in_a_model(altered("smollm2-lifelong", grow)).verdict == verdict
+
+
+def test_claim_6_turns_with_the_order_in_a_model_too():
+    def turn(_, arrays):
+        for name in [name for name in arrays if name.endswith("/on_edits")]:
+            arrays[name] = arrays[name][::-1] + 1e-3
+
+    assert trials.earlier_suffer_in_a_model(altered("smollm2-lifelong", turn)).verdict == "refuted"
+
+
 def test_claim_8_needs_overlap_in_every_layer(monkeypatch):
     def three_layers(data, _):
         data["statistics"] = data["statistics"][:3]

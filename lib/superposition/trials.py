@@ -117,6 +117,15 @@ def interference_of_one(record: Record) -> Found:
     return Found([x < 1e-4 for x in errors], text, {"rounding": 1e-4, "layer": record["layer"]})
 
 
+@trial(3, "16-lifelong-failure", "smollm2-lifelong")
+def interference_of_lives(record: Record) -> Found:
+    """Predicted and measured agree within the rounding of the weights, at a stop in a life of up to 200 edits."""
+    stops = [stop for life in record["lives"].values() for stop in life["results"]]
+    errors = [stop["prediction_error"] for stop in stops if "prediction_error" in stop]
+    text = f"at {len(errors)} stops they differ by less than $10^{{-4}}$ of their size"
+    return Found([x < 1e-4 for x in errors], text, {"worst_error": max(errors), "looks": len(errors)})
+
+
 @trial(6, "03-lifelong", "toy-memory")
 def earlier_suffer(record: Record) -> Found:
     """The first third of a life's edits suffers more than the last third."""
@@ -127,6 +136,21 @@ def earlier_suffer(record: Record) -> Found:
     text = f"proved in the mean, for random keys; squared change {told(ends[0])} against {told(ends[1])}"
     values = glued("07-toy-memory::old_{}", ends[0], "mean") | glued("07-toy-memory::young_{}", ends[1], "mean")
     return Found(list(old > young), text, values)
+
+
+@trial(6, "16-lifelong-failure", "smollm2-lifelong")
+def earlier_suffer_in_a_model(record: Record) -> Found:
+    """The interval of what a life's first third of edits suffers, over what its last third does, lies above 1."""
+    ends = {}
+    for name in (name for name in record["lives"] if f"{name}/step" in record.arrays and name != "rls-hard"):
+        norms = record.arrays[f"{name}/on_edits"].astype(float)
+        early, late = norms[: len(norms) // 3], norms[-(len(norms) // 3) :]
+        draw = np.random.default_rng(17).integers(0, len(early), size=(2, 1000, len(early)))
+        ratios = early[draw[0]].mean(1) / late[draw[1]].mean(1)
+        ends[name] = (early.mean() / late.mean(), *np.percentile(ratios, [2.5, 97.5]))
+    text = f"ROME {told(ends['rome'], 1)}; the least of {len(ends)} lives {told(min(ends.values()), 1)}"
+    values = dict(zip(("age_ratio", "age_low", "age_high"), ends["rome"], strict=True)) | {"age_lives": len(ends)}
+    return Found([low > 1 for _, low, _ in ends.values()], text, values)
 
 
 @trial(7, "07-toy-memory", "toy-memory")
@@ -140,6 +164,29 @@ def growth(record: Record) -> Found:
     text = f"slope {shown['fixed']} with fixed targets, {shown['wander']} with re-optimised ones, "
     values = {part: x for name, one in names.items() for part, x in glued(name + "_{}", one, "mean").items()}
     return Found([one[2] >= 1 for one in ends], text + f"{shown['linear']} if residuals align and keys lean", values)
+
+
+@trial(7, "16-lifelong-failure", "smollm2-lifelong")
+def growth_in_a_model(record: Record) -> Found:
+    """The interval of a life's slope on log-log axes reaches 1; that of a long life, late, lies above 0."""
+
+    def slope(norms: np.ndarray, first: int) -> tuple[float, ...]:
+        keys = np.random.default_rng(16).integers(0, norms.shape[1], size=(400, norms.shape[1]))
+        squares = norms[first - 1 :] ** 2
+        courses = np.sqrt([squares.mean(1), *(squares[:, chosen].mean(1) for chosen in keys)])
+        slopes = toys.log_slope(np.arange(first, len(norms) + 1), courses)
+        return slopes[0], *np.percentile(slopes[1:], [2.5, 97.5])
+
+    names = [name for name in record["lives"] if f"{name}/step" in record.arrays]
+    lives = [record.arrays[f"{name}/interference"].astype(float) for name in names]
+    long = [one for one in lives if len(one) == len(record["subjects"])]
+    ends, late = sorted(slope(one, 10) for one in long), sorted(slope(one, 100) for one in long)
+    text = (
+        f"slope {told(ends[0])} to {told(ends[-1])} in long lives; from the hundredth edit on {told(late[0])} and more"
+    )
+    values = {"slope_least": ends[0][0], "slope_most": ends[-1][0], "late_least": late[0][0], "late_most": late[-1][0]}
+    cases = [slope(one, 10)[2] >= 1 for one in lives] + [low > 0 for _, low, _ in late]
+    return Found(cases, text, values)
 
 
 # Measuring language models
