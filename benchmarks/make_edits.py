@@ -509,7 +509,7 @@ def course(memory: LinearMemory, K: np.ndarray) -> dict[str, np.ndarray]:
         norms.append(np.linalg.norm(total, axis=0))
     steps = np.abs(shares) * np.linalg.norm(memory.residuals, axis=0)[:, None]
     return {
-        "interference": np.float32(norms),
+        "interference": np.float16(norms),
         "step": np.float32(np.sqrt((steps**2).mean(1))),
         "straight": np.float32(np.sqrt((np.cumsum(steps, axis=0) ** 2).mean(1))),
         "on_edits": np.float32(np.linalg.norm(memory.predicted_interference_on_edits(), axis=0)),

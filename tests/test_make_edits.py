@@ -63,15 +63,14 @@ def test_lives(script, monkeypatch):
         if life["method"] != "ft":
             assert life["closed_form_error"] < 1e-6
             assert life.get("protection", {"leak": 0})["leak"] < 1e-5
-            norms = record.arrays[f"{name}/interference"]
+            norms = record.arrays[f"{name}/interference"].astype(float)
             assert norms.shape == (life["edits"], 5)
             assert norms[-1].mean() == pytest.approx(life["results"][-1]["interference"], rel=1e-2)
             step, straight = (record.arrays[f"{name}/{what}"] for what in ("step", "straight"))
             root = np.sqrt((norms**2).mean(1))
-            assert step[0] == pytest.approx(root[0], rel=1e-5) == pytest.approx(straight[0], rel=1e-5)
-            assert np.all(root <= straight * (1 + 1e-5)) and np.all(
-                np.sqrt(np.cumsum(step**2)) <= straight * (1 + 1e-5)
-            )
+            assert step[0] == pytest.approx(straight[0], rel=1e-5) == pytest.approx(root[0], rel=1e-3)
+            for sums in (root, np.sqrt(np.cumsum(step**2))):
+                assert np.all(sums <= straight * (1 + 1e-3))
             np.testing.assert_allclose(
                 record.arrays[f"{name}/on_edits"], record.arrays[f"{name}/on_edits_measured"], atol=1e-4
             )
