@@ -433,7 +433,7 @@ def merge(
             "planned": count,
             "seconds_cpu": stored["cpu"],
             "results": stored["results"],
-            "log": {key: [row[key] for row in stored["state"]["log"]] for key in stored["state"]["log"][0]},
+            "log": {key: [brief(row[key]) for row in stored["state"]["log"]] for key in stored["state"]["log"][0]},
         }
         if method != "ft":
             editor = editing.Editor(
@@ -460,6 +460,11 @@ def merge(
         "seconds": {"cpu": round(sum(life["seconds_cpu"] for life in lives.values()))},
     }
     return data, arrays
+
+
+def brief(number: float) -> float:
+    """With five digits, as a record of thousands of them keeps it."""
+    return number if isinstance(number, int) else float(f"{number:.5g}")
 
 
 def closed_form_error(editor: editing.Editor, C: np.ndarray) -> float:
