@@ -204,6 +204,18 @@ def test_afterwards_the_model_is_the_same_bits(method):
     assert lm.digest() == before and not any(p.requires_grad for p in lm.model.parameters())
 
 
+@pytest.mark.parametrize("method", ["rome", "alphaedit", "ft"])
+def test_the_same_edits_give_the_same_numbers(method):
+    found = []
+    for _ in range(2):
+        lm = tiny("llama")
+        done = editing.run(
+            lm, EDITS[:3], method, layer=LAYER, C=moment(lm), settings=SETTINGS, write=WRITE, examine=examine
+        )
+        found.append((lm.digest(), done.results, done.editor.log))
+    assert found[0] == found[1]
+
+
 def examine(editor, _n):
     found = evaluation.evaluate(editor.model, EDITS)
     return {"log_new": found["log_new"], "drift": editor.drift()}
