@@ -3,7 +3,8 @@
     python benchmarks/measuring.py --out book/records/benchmark-measuring.json
 
 The floor is the time that the arithmetic alone would take at this machine's measured matrix-multiply rates: the
-forward pass's multiplications in float32, and the moments' in float64, of which the symmetric half suffices.
+forward pass's multiplications in float32, and the moments' in float64, of which the symmetric half suffices. The
+rates are the best of several products, so the pass too is the fastest of several; the record holds them all.
 """
 
 from __future__ import annotations
@@ -74,6 +75,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=24_576)
     parser.add_argument("--facts", type=int, default=128)
     parser.add_argument("--slice", type=int, default=3, help="facts in the slice of the paper's procedure")
+    parser.add_argument("--repeats", type=int, default=3, help="passes for C, of which the fastest counts")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
 
@@ -82,9 +84,12 @@ def main() -> None:
     layers = len(model.layers)
     rates = {str(d).removeprefix("torch."): matmul_rate(d) for d in (torch.float32, torch.float64)}
 
-    began = time.perf_counter()
-    summed = moments.estimate(model, "book", tokens=options.tokens, cache=False)
-    c_seconds = time.perf_counter() - began
+    passes = []
+    for _ in range(options.repeats):
+        began = time.perf_counter()
+        summed = moments.estimate(model, "book", tokens=options.tokens, cache=False)
+        passes.append(time.perf_counter() - began)
+    c_seconds = min(passes)
     rates_after = {str(d).removeprefix("torch."): matmul_rate(d) for d in (torch.float32, torch.float64)}
     rate = {name: statistics.mean((rates[name], rates_after[name])) for name in rates}
     cut = text.windows(text.read("book"), model.tokenizer, tokens=options.tokens)
@@ -126,6 +131,7 @@ def main() -> None:
         "matmul_gflops": {name: round(value / 1e9, 1) for name, value in rate.items()},
         "c_pass": {
             "seconds": round(c_seconds, 2),
+            "seconds_each": [round(seconds, 2) for seconds in passes],
             "floor_seconds": round(floor, 2),
             "ratio": round(c_seconds / floor, 3),
             "forward_tflop": round(forward / 1e12, 3),
