@@ -5,6 +5,8 @@ python benchmarks/make_records.py [NAME ...]
 
 from __future__ import annotations
 
+import glob
+import itertools
 import shlex
 import subprocess
 import sys
@@ -46,6 +48,7 @@ COMMANDS = {
     "cures": "python benchmarks/make_forecasts.py cures --runs smollm2:6 --out book/records/cures.json",
     "benchmark-editing": "python benchmarks/editing.py --out book/records/benchmark-editing.json",
     "benchmark-measuring": "python benchmarks/measuring.py --out book/records/benchmark-measuring.json",
+    "run-times": "python -m superposition.notebook time book/*.ipynb --out book/records/run-times.json",
 }
 
 
@@ -58,7 +61,8 @@ def main() -> int:
     for name in wanted:
         print(f"{name}: {COMMANDS[name]}", flush=True)
         for command in COMMANDS[name].split(" && "):
-            subprocess.run([sys.executable, *shlex.split(command)[1:]], check=True)
+            words = [sorted(glob.glob(word)) if "*" in word else [word] for word in shlex.split(command)[1:]]
+            subprocess.run([sys.executable, *itertools.chain(*words)], check=True)
     return 0
 
 
