@@ -6,7 +6,6 @@ import errno
 import hashlib
 import json
 import os
-import re
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
@@ -73,18 +72,37 @@ def disk_error(error: Exception, path: Path) -> UserError | None:
 
 
 #: What may stand in one line. A string in JSON holds no line break, so that none is changed by taking breaks away.
-_NUMBERS, _SMALL = re.compile(r'\[\n[^\[\]{}"]*\]'), re.compile(r"\{\n[^{}]{,160}\}")
+#: Characters of a line of JSON, and how deep a longer one is divided.
+_LINE, _DEEPEST = 160, 3
 
 
 def json_writer(value: object) -> Callable[[Path], object]:
     """What writes ``value`` as indented UTF-8 JSON. Refuses NaN and infinities, and at once.
 
-    A list of numbers, and an object of few members, stand in one line.
+    A list of numbers, whatever is short, and whatever lies three levels down stand in one line.
     """
-    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    for innermost in (_NUMBERS, _SMALL):
-        text = innermost.sub(lambda found: re.sub(r"\n *", " ", found[0]), text)
+    text = _indented(value, 0) + "\n"
     return lambda temporary: temporary.write_text(text, encoding="utf-8")
+
+
+def _indented(value: object, level: int) -> str:
+    line = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    divided = isinstance(value, dict) or (
+        isinstance(value, (list, tuple)) and not all(isinstance(member, (int, float)) for member in value)
+    )
+    if not divided or len(line) <= _LINE or level == _DEEPEST:
+        return line
+    if isinstance(value, dict):
+        # a dictionary of one member spells its name as JSON has it, whatever its type
+        members = [
+            json.dumps({name: 0}, ensure_ascii=False)[1:-2] + _indented(member, level + 1)
+            for name, member in value.items()
+        ]
+    else:
+        members = [_indented(member, level + 1) for member in value]
+    opening, closing = "{}" if isinstance(value, dict) else "[]"
+    indent = " " * (level + 1)
+    return opening + "\n" + ",\n".join(indent + member for member in members) + "\n" + " " * level + closing
 
 
 def npz_writer(arrays: Mapping[str, np.ndarray], *, small: bool = False) -> Callable[[Path], object]:
