@@ -76,6 +76,15 @@ def test_numbers_are_those_of_the_chapters(board):
     assert compared > 100
 
 
+def test_the_page_says_rightly_that_no_record_is_from_a_gpu():
+    page = " ".join("".join(cell["source"]) for cell in cells("claims"))
+    devices = {
+        json.loads(path.read_text(encoding="utf-8"))["provenance"]["device"]
+        for path in (BOOK / "records").glob("*.json")
+    }
+    assert ("None of our records was made on a GPU" in page) == all(device.startswith("cpu") for device in devices)
+
+
 def test_every_line_names_a_record_that_is_there_and_a_rule_in_words(board):
     for one, found in board:
         assert set(one.records) <= set(records.names())

@@ -65,3 +65,12 @@ def test_what_a_notebook_uses_of_the_library_is_found():
         "superposition.overlap.measure",
         "superposition.notebook.glue",
     }
+
+
+def test_a_page_is_freed_of_the_search_scripts_once():
+    page = '<head><script src="a.js"></script>\n <script src="../_static/searchtools.js"></script>\n' + (
+        '<script src="../searchindex.js?v=1"></script></head>'
+    )
+    lighter = site.without_search(page)
+    assert lighter == '<head><script src="a.js"></script><script>var Search = null;</script></head>'
+    assert site.without_search(lighter) == lighter

@@ -106,6 +106,19 @@ def mend_roles(page: str) -> str:
     )
 
 
+_SEARCH = re.compile(r'\s*<script src="[^"]*(?:searchtools|language_data|searchindex)\.js[^"]*"></script>')
+
+
+def without_search(page: str) -> str:
+    """A page's HTML without the scripts that search the book, the index among them.
+
+    The theme has every page load them, to search while the reader types. Only ``search.html`` needs them, where the
+    search box leads. The theme lets search be if ``Search`` is null.
+    """
+    lighter = _SEARCH.sub("", page)
+    return page if lighter == page else lighter.replace("</head>", "<script>var Search = null;</script></head>", 1)
+
+
 def library_uses(cells: Iterable[str]) -> set[str]:
     """Full names of what the code of a notebook's cells takes from the library, as far as its own names go.
 
@@ -175,7 +188,12 @@ def _mend_page(_app: Any, _page: str, _template: str, context: dict[str, Any], _
 
 def _finished(app: Any, exception: Exception | None) -> None:
     if exception is None and app.builder.format == "html":
-        trim_icons(Path(app.outdir))
+        html = Path(app.outdir)
+        trim_icons(html)
+        for path in html.rglob("*.html"):
+            page = path.read_text(encoding="utf-8")
+            if path != html / "search.html" and (lighter := without_search(page)) != page:
+                path.write_text(lighter, encoding="utf-8")
 
 
 def _set_mathjax(_app: Any, config: Any) -> None:
