@@ -326,7 +326,7 @@ def at_norm(delta: np.ndarray, M: np.ndarray, norm: float) -> np.ndarray:
 
 def weighted(C: moments.Whitening, found: np.ndarray, weight: float) -> moments.Whitening:
     """The factor of ``C + weight · mean k kᵀ``: protected keys counted ``weight`` times as a text of their own."""
-    return moments.Whitening(C.moment + weight * found @ found.T / found.shape[1])
+    return moments.Whitening(moments.protecting(C.moment, found, weight))
 
 
 def choose_by_overlap(crowd: np.ndarray, count: int, tilt: float, rng: np.random.Generator) -> np.ndarray:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from conftest import SENTENCES
 
-from superposition import cli, editing, models
+from superposition import cli, editing, facts, forecast, models
 
 ROWS = [
     "subject,prompt,target_true,target_new",
@@ -50,6 +50,31 @@ def test_an_edited_model_is_saved_and_loads(go, tmp_path, model_folder, method):
     assert record["watched"]["after"]["log_true"] == pytest.approx(record["after"]["log_true"])
     assert not (tmp_path / "out" / "state.safetensors").exists()
     assert "3 edits by" in out and "watched facts" in out
+
+
+def test_protected_facts_are_spared(go, tmp_path, model_folder):
+    spared = tmp_path / "spared.csv"
+    rows = [
+        "subject,prompt,target_true",
+        "The Rhine,People say {} flows through,Cologne",
+        "France,The capital of {} is,Paris",
+    ]
+    spared.write_text("\n".join(rows), encoding="utf-8")
+    moved, lm = {}, models.load(model_folder, device="cpu")
+    K = forecast.read(lm, facts.load(spared)[:1], 1, passes=False).everywhere()
+    for name, options in {"plain": [], "sparing": ["--protect", spared, "--protect-weight", 1000]}.items():
+        status, out, err = go("--limit", 1, *options, out=tmp_path / name)
+        assert (status, err) == (0, "")
+        edited = models.load(tmp_path / name / "model", device="cpu")
+        moved[name] = np.linalg.norm((edited.layers[1].weight - lm.layers[1].weight).double().numpy() @ K)
+    assert moved["sparing"] < moved["plain"] / 10
+    record = json.loads((tmp_path / "sparing" / "edit.json").read_text(encoding="utf-8"))
+    assert (record["protect"]["count"], record["protect"]["positions"]) == (1, K.shape[1])
+    assert record["drift"] > 0
+    assert "protected facts" in out
+    assert "leave --protect out" in go("--protect", spared, method="ft")[2]
+    assert "only what --edits" in go("--protect", tmp_path / "edits.csv")[2]
+    assert "weight of -1" in go("--protect", spared, "--protect-weight", -1)[2]
 
 
 def test_an_interrupted_command_goes_on(go, tmp_path, monkeypatch):

@@ -598,3 +598,19 @@ def test_memory_that_runs_out_between_two_layers_counts_no_key_twice(model, corp
         torch.testing.assert_close(
             whole.outer[layer], found.outer[layer], rtol=1e-4, atol=1e-3
         )  # the pass itself rounds by batch
+
+
+def test_protected_keys_count_as_a_text_of_their_own():
+    rng = np.random.default_rng(0)
+    C, K = np.cov(rng.standard_normal((4, 50))), rng.standard_normal((4, 3))
+    by_hand = C + 10 * sum(np.outer(k, k) for k in K.T) / 3
+    np.testing.assert_allclose(moments.protecting(C, K), by_hand, rtol=1e-12)
+    assert (moments.protecting(C, K, 0) == C).all()
+    for keys, weight, said in (
+        (K, -1, "weight"),
+        (K, float("nan"), "weight"),
+        (K[:3], 1, "width"),
+        (K[:, :0], 1, "width"),
+    ):
+        with pytest.raises(UserError, match=said):
+            moments.protecting(C, keys, weight)

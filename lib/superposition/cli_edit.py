@@ -37,6 +37,12 @@ def add(commands: Any, model_options: Callable[[argparse.ArgumentParser], None])
     edit.add_argument("--limit", type=int, metavar="M", help="only the first M facts")
     edit.add_argument("--batch", type=int, default=1, metavar="B", help="edits a step (default: 1)")
     edit.add_argument("--watch", metavar="FACTS", help="facts that are not edited, to be asked before and after")
+    edit.add_argument(
+        "--protect", metavar="FACTS", help="facts to spare: their keys are put into C, and they are asked"
+    )
+    edit.add_argument(
+        "--protect-weight", type=float, default=10.0, metavar="W", help="how much they count (default: 10)"
+    )
     edit.add_argument("--text", default="book", metavar="TEXT", help="text for C: book, a file, or hub:wikitext")
     edit.add_argument("--tokens", type=int, metavar="N", help="tokens of it (default: 16 for each dimension of C)")
     edit.add_argument("--text-weight", type=float, metavar="W", help="of memit: λ a dimension (see the library)")
@@ -47,7 +53,7 @@ def add(commands: Any, model_options: Callable[[argparse.ArgumentParser], None])
 
 def main(options: argparse.Namespace, command: str, load: Callable[[argparse.Namespace], LanguageModel]) -> int:
     """Run the command; return the exit status."""
-    from superposition import editing, evaluation, facts, moments, records, text, values
+    from superposition import editing, evaluation, facts, forecast, moments, records, text, values
 
     if options.out.exists() and not options.out.is_dir():
         raise UserError(f"{options.out} is not a folder: name one for --out.")
@@ -63,6 +69,12 @@ def main(options: argparse.Namespace, command: str, load: Callable[[argparse.Nam
     changes = {name: getattr(options, name) for name in ("text_weight", "protected", "ft_norm")}
     write = replace(editing.Write(), **{name: one for name, one in changes.items() if one is not None})
     watched = facts.load(options.watch) if options.watch else []
+    edited = {fact.text for fact in edits}
+    protect = [fact for fact in facts.load(options.protect) if fact.text not in edited] if options.protect else []
+    if options.protect and not protect:
+        raise UserError("No fact is left to protect: --protect holds only what --edits does.")
+    if protect and options.method == "ft":
+        raise UserError("Fine-tuning has no C to put facts into: choose another --method, or leave --protect out.")
     model = load(options)
     (layer,) = model.select([len(model.layers) // 5 if options.layer is None else options.layer])
     summed = C = None
@@ -71,8 +83,12 @@ def main(options: argparse.Namespace, command: str, load: Callable[[argparse.Nam
         summed = moments.estimate(model, options.text, tokens=tokens, layers=[layer.index])
         C = summed.second_moment(layer.index)
         moments.Whitening(C)  # says in a sentence if the text is too short
+        if protect:
+            spared = forecast.read(model, protect, layer.index, passes=False).everywhere()
+            C = moments.protecting(C, spared, options.protect_weight)
     before = evaluation.evaluate(model, edits)
-    watched_before = evaluation.untouched(model, watched) if watched else None
+    asked = {"watched": (options.watch, watched), "protect": (options.protect, protect)}
+    untouched = {name: evaluation.untouched(model, listed) for name, (_, listed) in asked.items() if listed}
     state = options.out / "state.safetensors"
     done = editing.run(
         model, edits, options.method, layer=layer.index, C=C, batch=options.batch, write=write, state=state
@@ -102,12 +118,17 @@ def main(options: argparse.Namespace, command: str, load: Callable[[argparse.Nam
         "seconds": {"edits": round(done.seconds, 2)},
         "provenance": records.provenance(command=command, device=model.device),
     }
-    if watched_before:
-        record["watched"] = {
-            "source": str(options.watch),
-            "before": watched_before,
-            "after": evaluation.untouched(model, watched, watched_before["log_true"]),
+    for name, found in untouched.items():
+        source, listed = asked[name]
+        record[name] = {
+            "source": str(source),
+            "sha256": facts.fingerprint(source),
+            "count": len(listed),
+            "before": found,
+            "after": evaluation.untouched(model, listed, found["log_true"]),
         }
+    if protect:
+        record["protect"] |= {"weight": options.protect_weight, "positions": spared.shape[1]}
     _save_model(model, options.out / "model")
     records.write(options.out / "edit.json", record)
     state.unlink(missing_ok=True)
@@ -141,7 +162,8 @@ def _tell(record: dict[str, Any], out: Path) -> None:
         shares = [record[when][name]["share"] for when in ("before", "after")]
         if None not in shares:
             print(f"{words:<40} {shares[0]:>6.0%}  {shares[1]:>6.0%}")
-    if "watched" in record:
-        shares = [record["watched"][when]["exact"]["share"] for when in ("before", "after")]
-        print(f"{'watched facts answered right':<40} {shares[0]:>6.0%}  {shares[1]:>6.0%}")
+    for name, words in (("watched", "watched facts answered right"), ("protect", "protected facts answered right")):
+        if name in record:
+            shares = [record[name][when]["exact"]["share"] for when in ("before", "after")]
+            print(f"{words:<40} {shares[0]:>6.0%}  {shares[1]:>6.0%}")
     print(f"Written: {out / 'edit.json'} and {out / 'model'}")

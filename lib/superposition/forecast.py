@@ -122,6 +122,10 @@ class Reading:
         """The keys at the subjects, as columns."""
         return self.keys[np.arange(len(self)), self.subjects].T.astype(np.float64)
 
+    def everywhere(self) -> Float[np.ndarray, "d_m N"]:
+        """The keys at every position of every prompt and object, as columns."""
+        return self.keys[self.mask()].T.astype(np.float64)
+
     def subset(self, chosen: Sequence[int] | np.ndarray) -> Reading:
         """The reading of some of the facts, by index or by a boolean mask."""
         rows = np.arange(len(self))[np.asarray(chosen)]

@@ -144,6 +144,27 @@ def oas(moment: Float[np.ndarray, "d_m d_m"], tokens: int) -> float:
     return min(1.0, (mean_square + mean**2) / below) if below > 0 else 1.0
 
 
+def protecting(
+    moment: Float[np.ndarray, "d_m d_m"], keys: Float[np.ndarray, "d_m N"], weight: float = 10.0
+) -> Float[np.ndarray, "d_m d_m"]:
+    """``C + λ · mean k kᵀ``: C with keys counted ``weight`` = λ times, as a text of their own.
+
+    An edit written with it in place of C spares these keys; it stays exact (``eq-cures-protect`` of chapter
+    ``18-cures``).
+
+    Raises
+    ------
+    UserError
+        A weight below 0; no keys, or keys of another width than C.
+    """
+    if not weight >= 0:
+        raise UserError(f"A weight of {weight} makes no sense: give 0 or more.")
+    if keys.ndim != 2 or keys.shape[0] != len(moment) or not keys.shape[1]:
+        raise UserError(f"Keys of shape {keys.shape} cannot be counted in C of width {len(moment)}.")
+    keys = np.asarray(keys, dtype=np.float64)
+    return moment + weight * keys @ keys.T / keys.shape[1]
+
+
 def check_shrinkage(shrinkage: float) -> None:
     """Raise a :class:`UserError` unless the shrinkage is from 0 to 1."""
     if not 0 <= shrinkage <= 1:
