@@ -1,6 +1,8 @@
 """Figures show the record: what is drawn is compared with the numbers it is drawn from."""
 
+import base64
 import io
+import json
 import warnings
 
 import numpy as np
@@ -73,6 +75,21 @@ def test_the_front_pages_picture_is_drawn_from_the_record(tmp_path):
     one, other = image.imread(fresh), image.imread(shipped)
     assert one.shape == other.shape
     assert np.abs(one - other).mean() < 0.01
+
+
+def test_no_picture_in_the_book_is_cut_off_at_an_edge():
+    """Titles, labels and legends end before the picture does: its outermost pixels are blank."""
+    cut = []
+    for path in sorted(records.paths.records_dir().parent.glob("*.ipynb")):
+        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+            for output in cell.get("outputs", []):
+                if "image/png" not in output.get("data", {}):
+                    continue
+                picture = image.imread(io.BytesIO(base64.b64decode("".join(output["data"]["image/png"]))))[..., :3]
+                rim = [picture[0], picture[-1], picture[:, 0], picture[:, -1]]
+                if min(edge.min() for edge in rim) < 0.8:
+                    cut.append((path.stem, "".join(cell["source"])[:60]))
+    assert cut == []
 
 
 def test_line_colours_differ_and_stand_out_from_white():

@@ -33,7 +33,7 @@ def touching_ellipse(
 
     `exact` and `naive` are the two changes, each (2,). The ellipses are level sets of the damage ``D K Kᵀ Dᵀ``.
     """
-    figure, ((cloud, weights),) = canvas(1, 2, height=4.1)
+    figure, ((cloud, weights),) = canvas(1, 2, height=4.6)
     cloud.scatter(*keys, s=9, color=SKY, alpha=0.7, linewidths=0, label="stored keys")
     _arrow(cloud, k, VERMILION, "edited key $k_e$")
     _arrow(cloud, exact * np.linalg.norm(k) / np.linalg.norm(exact), BLUE, "direction $C^{-1}k_e$")

@@ -183,7 +183,7 @@ def growth_on_a_layer(record: Record, names: Sequence[str]) -> Figure:
 def suffering_by_age(record: Record, names: Sequence[str]) -> Figure:
     """Norm of what later edits did to edit j, against j: each edit a dot, means of ten as a line."""
     with mpl.rc_context(STYLE):
-        figure, axes = canvas(1, len(names), height=3.0)
+        figure, axes = canvas(1, len(names), height=3.0, sharey=True)
         for axis, name in zip(axes[0], names, strict=True):
             colour, _, words = _LIVES[name]
             norms = record.arrays[f"{name}/on_edits"]
@@ -192,6 +192,7 @@ def suffering_by_age(record: Record, names: Sequence[str]) -> Figure:
             ten = len(norms) // 10 * 10
             means = [part[:ten].reshape(-1, 10).mean(1) for part in (j, norms)]
             axis.plot(*means, color=BLACK, linewidth=1.5)
-            axis.set(xlabel="edit j", title=words, ylim=(0, None))
+            axis.set(xlabel="edit j", title=words)
+        axes[0, 0].set_ylim(bottom=0)
         axes[0, 0].set_ylabel(r"$\|\Delta_e[:, j]\|$")
     return figure

@@ -59,17 +59,18 @@ def whitened_plane(K: np.ndarray, k_i: np.ndarray, k_j: np.ndarray) -> Figure:
     ring = vectors @ np.diag(values**0.5) @ np.stack([np.cos(turn), np.sin(turn)])
     with mpl.rc_context(STYLE):
         figure, axes = canvas(1, 2, height=3.7)
-        for axis, B, title in zip(axes[0], spaces, ("Keys as they are", "Keys whitened"), strict=True):
+        titles, letters = ("Keys as they are", "Keys whitened"), ("k", r"\tilde k")
+        for axis, B, title, k in zip(axes[0], spaces, titles, letters, strict=True):
             axis.scatter(*(B @ K), s=7, color="#b0b0b0", alpha=0.5, linewidths=0)
             for radius in (1, 2):
                 axis.plot(*(radius * B @ ring), color=GREY, linewidth=0.9)
             foot, tip, drop = p * B @ k_i, B @ k_i, B @ k_j
             axis.axline((0, 0), tip, color=BLUE, linewidth=0.8, linestyle=":")
             axis.plot(*np.stack([drop, foot], axis=1), color=VERMILION, linewidth=1.4, linestyle="--")
-            _arrow(axis, tip, BLUE, "$k_i$", (7, -5))
-            _arrow(axis, drop, VERMILION, "$k_j$", (1, 7))
+            _arrow(axis, tip, BLUE, f"${k}_i$", (7, -5))
+            _arrow(axis, drop, VERMILION, f"${k}_j$", (1, 7))
             axis.plot(*foot, marker="o", color=GREEN, markersize=7)
-            _label(axis, foot, GREEN, "$p\\,k_i$", (0, -16))
+            _label(axis, foot, GREEN, f"$p\\,{k}_i$", (0, -16))
             axis.set_title(title)
             axis.set_aspect("equal", adjustable="datalim")
             axis.axhline(0, color="#cccccc", linewidth=0.8, zorder=0)

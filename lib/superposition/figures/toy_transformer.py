@@ -203,5 +203,5 @@ def tails_by_history(record: Record) -> Figure:
             panel.axhline(0, color="#666666", linestyle="--", linewidth=1)
         axes[0, 0].set_ylabel("excess kurtosis")
         handles, labels = axes[0, 0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper center", ncols=4, columnspacing=1.2)
+        figure.legend(handles, labels, loc="outside upper center", ncols=2, columnspacing=1.2)
     return figure
