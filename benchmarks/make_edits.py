@@ -358,7 +358,9 @@ def save(life: dict[str, Any]) -> None:
     arrays, state = life["editor"].state()
     content = {"state": state, "results": life["results"], "cpu": life["cpu"]}
     path = life["path"]
-    files.write_together({path.with_suffix(".npz"): files.npz_writer(arrays, small=True), path: files.json_writer(content)})
+    files.write_together(
+        {path.with_suffix(".npz"): files.npz_writer(arrays, small=True), path: files.json_writer(content)}
+    )
 
 
 def lead_alone(
@@ -387,7 +389,9 @@ def lead_alone(
             arrays, state = done.editor.state()
             arrays = {} if method == "ft" else arrays
         content = {"state": state, "results": done.results, "cpu": time.process_time() - cpu, "batch": batch}
-        files.write_together({path.with_suffix(".npz"): files.npz_writer(arrays, small=True), path: files.json_writer(content)})
+        files.write_together(
+            {path.with_suffix(".npz"): files.npz_writer(arrays, small=True), path: files.json_writer(content)}
+        )
         print(name, told({"results": done.results}), flush=True)
 
 
