@@ -74,3 +74,28 @@ def test_a_page_is_freed_of_the_search_scripts_once():
     lighter = site.without_search(page)
     assert lighter == '<head><script src="a.js"></script><script>var Search = null;</script></head>'
     assert site.without_search(lighter) == lighter
+
+
+def test_folds_of_the_table_of_contents_get_a_name_once():
+    page = '<details><summary><span class="toctree-toggle" role="presentation"></span></summary></details>'
+    named = site.name_folds(page)
+    assert '<summary aria-label="Pages below this one"><span class="toctree-toggle"' in named
+    assert site.name_folds(named) == named
+
+
+def test_only_pages_with_formulas_load_mathjax(tmp_path):
+    tips = tmp_path / "_static" / "tippy" / "a.js"
+    tips.parent.mkdir(parents=True)
+    tips.write_text("{}")
+    scripts = (
+        '<script>window.MathJax = {"a": 1}</script>\n<script defer="defer" src="_static/mathjax/startup.js"></script>'
+    )
+    page = tmp_path / "a.html"
+    page.write_text(f'<script src="_static/tippy/a.js"></script>{scripts}<p>plain</p>')
+    assert not site.has_formulas(page)
+    assert site.without_mathjax(page.read_text()) == '<script src="_static/tippy/a.js"></script><p>plain</p>'
+    tips.write_text('{"x": "<span class=\\"math notranslate\\">"}')
+    assert site.has_formulas(page)
+    tips.write_text("{}")
+    page.write_text('<span class="math notranslate">')
+    assert site.has_formulas(page)

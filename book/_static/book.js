@@ -24,3 +24,8 @@ window.addEventListener("load", async () => {
   reach();
   window.addEventListener("resize", reach);
 });
+
+// A page without formulas does not load MathJax; previews of links ask it to typeset all the same.
+window.addEventListener("load", () => {
+  window.MathJax ??= { typesetPromise: () => Promise.resolve() };
+});

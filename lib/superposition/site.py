@@ -106,6 +106,14 @@ def mend_roles(page: str) -> str:
     )
 
 
+_FOLD = '<summary><span class="toctree-toggle"'
+
+
+def name_folds(page: str) -> str:
+    """A page's HTML with a name for the folds of its table of contents, which show a mere arrow."""
+    return page.replace(_FOLD, _FOLD.replace("<summary>", '<summary aria-label="Pages below this one">'))
+
+
 _SEARCH = re.compile(r'\s*<script src="[^"]*(?:searchtools|language_data|searchindex)\.js[^"]*"></script>')
 
 
@@ -117,6 +125,25 @@ def without_search(page: str) -> str:
     """
     lighter = _SEARCH.sub("", page)
     return page if lighter == page else lighter.replace("</head>", "<script>var Search = null;</script></head>", 1)
+
+
+_MATHJAX = re.compile(
+    r'\s*<script>window\.MathJax = .*?</script>|\s*<script[^>]*src="[^"]*mathjax/startup\.js"[^>]*></script>'
+)
+_TIPS = re.compile(r'src="([^"?]*_static/tippy/[^"?]*\.js)')
+
+
+def without_mathjax(page: str) -> str:
+    """A page's HTML without the scripts that typeset formulas."""
+    return _MATHJAX.sub("", page)
+
+
+def has_formulas(path: Path) -> bool:
+    """Whether a built page, or a preview of one of its links, has a formula to typeset."""
+    page = path.read_text(encoding="utf-8")
+    previews = [path.parent / source for source in _TIPS.findall(page)]
+    texts = [page, *(preview.read_text(encoding="utf-8") for preview in previews if preview.is_file())]
+    return any('class="math' in text or 'class=\\"math' in text for text in texts)
 
 
 def library_uses(cells: Iterable[str]) -> set[str]:
@@ -192,8 +219,13 @@ def _finished(app: Any, exception: Exception | None) -> None:
         trim_icons(html)
         for path in html.rglob("*.html"):
             page = path.read_text(encoding="utf-8")
-            if path != html / "search.html" and (lighter := without_search(page)) != page:
-                path.write_text(lighter, encoding="utf-8")
+            mended = name_folds(page)
+            if path != html / "search.html":
+                mended = without_search(mended)
+            if not has_formulas(path):
+                mended = without_mathjax(mended)
+            if mended != page:
+                path.write_text(mended, encoding="utf-8")
 
 
 def _set_mathjax(_app: Any, config: Any) -> None:
