@@ -23,13 +23,21 @@ import paper_procedure
 from superposition import facts, keys, models, moments, overlap, records, text
 
 
-def matmul_rate(dtype: torch.dtype, size: int = 1536, repeats: int = 9) -> float:
+def wait(device: torch.device) -> None:
+    """Until the device has done what it was told."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def matmul_rate(dtype: torch.dtype, size: int = 1536, repeats: int = 9, device: torch.device | str = "cpu") -> float:
     """Floating-point operations a second of square matrix products: the best of several."""
-    a, b = torch.randn(2, size, size, dtype=torch.float32).to(dtype).unbind()
+    a, b = torch.randn(2, size, size, dtype=torch.float32, device=device).to(dtype).unbind()
     best = float("inf")
     for _ in range(repeats):
+        wait(a.device)
         began = time.perf_counter()
         a @ b
+        wait(a.device)
         best = min(best, time.perf_counter() - began)
     return 2 * size**3 / best
 

@@ -306,20 +306,22 @@ def in_groups(
         raise UserError(f"A batch of {batch} makes no sense: give 1 or more.")
     groups = layer_groups(chosen, memory)
     context = min(context, model.context_length or context)
-    recipe = {
-        "weights": model.digest(),
-        "dtype": str(model.dtype),
-        "text": text.fingerprint(source),
-        "tokens": tokens,
-        "skip_first": skip_first,
-        "context": context,
-        "version": 3,
-    }
     shared = processes.current()
-    store = _Store(recipe, shared)
+    store = None
+    if cache:  # the digest reads all weights, which takes a while for a large model
+        recipe = {
+            "weights": model.digest(),
+            "dtype": str(model.dtype),
+            "text": text.fingerprint(source),
+            "tokens": tokens,
+            "skip_first": skip_first,
+            "context": context,
+            "version": 3,
+        }
+        store = _Store(recipe, shared)
     cut: list[text.Window] = []
     for group in groups:
-        kept = store.load([layer.index for layer in group]) if cache else None
+        kept = store.load([layer.index for layer in group]) if store else None
         if shared.all(kept is not None):
             yield kept
             kept = None
@@ -327,8 +329,8 @@ def in_groups(
         cut = cut or text.windows(
             text.read(source), model.tokenizer, tokens=tokens, skip_first=skip_first, context=context
         )
-        moments = _one_pass(model, cut, group, batch, store if cache else None, shared)
-        if cache and shared.is_main:
+        moments = _one_pass(model, cut, group, batch, store, shared)
+        if store and shared.is_main:
             store.save(moments)
         yield moments
         del moments
@@ -352,16 +354,17 @@ def of_windows(
     if not cut:
         raise UserError("There are no windows to read keys from: give at least one.")
     chosen = model.select(layers)
+    if not cache:
+        return _one_pass(model, list(cut), chosen, batch, None, processes.Processes())
     read = hashlib.sha256()
     for window in cut:
         read.update(json.dumps([window.token_ids, window.first, window.stop]).encode())
     recipe = {"weights": model.digest(), "dtype": str(model.dtype), "windows": read.hexdigest(), "version": 3}
     store = _Store(recipe, processes.Processes())
-    if cache and (kept := store.load([layer.index for layer in chosen])) is not None:
+    if (kept := store.load([layer.index for layer in chosen])) is not None:
         return kept
-    moments = _one_pass(model, list(cut), chosen, batch, store if cache else None, processes.Processes())
-    if cache:
-        store.save(moments)
+    moments = _one_pass(model, list(cut), chosen, batch, store, processes.Processes())
+    store.save(moments)
     return moments
 
 
