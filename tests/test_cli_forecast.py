@@ -82,6 +82,23 @@ def test_cheaper_levels(go, tmp_path, level):
     assert forecast.UNITS[level] in out
 
 
+def test_a_forecast_for_protected_facts_is_for_a_C_that_holds_their_keys(go, tmp_path, model_folder):
+    risks = {}
+    for weight in (0, 10, 1e4):
+        assert go("--all-facts", "--protect-weight", str(weight), level="keys")[0] == 0
+        data = json.loads((tmp_path / "out" / "forecast.json").read_text(encoding="utf-8"))
+        assert data["protect_weight"] == weight
+        risks[weight] = {row["fact"]: row["risk"] for row in data["facts"]}
+    model = models.load(model_folder, device="cpu")
+    edits, protect = facts.load(tmp_path / "edits.csv"), facts.load(tmp_path / "protect.csv")[:3]
+    C = moments.estimate(model, tmp_path / "text.txt", tokens=300, layers=[1]).second_moment(1)
+    K = forecast.read(model, protect, 1, passes=False).everywhere()
+    by_hand = forecast.run(model, edits, protect, "keys", layer=1, C=C + 10 * K @ K.T / K.shape[1])
+    assert [risks[10][j] for j in range(3)] == pytest.approx(by_hand.total.tolist())
+    assert all(risks[1e4][j] < risks[0][j] / 3 for j in range(3))
+    assert "weight of -1" in go("--all-facts", "--protect-weight", "-1", level="keys")[2]
+
+
 def test_the_layer_by_default_is_a_fifth_of_the_way_up(go, tmp_path):
     assert go("--all-facts", level="keys", layer=-3)[0] == 0
     assert json.loads((tmp_path / "out" / "forecast.json").read_text(encoding="utf-8"))["layer"] == 0
@@ -110,7 +127,7 @@ def test_run_is_what_its_parts_give():
     found = values.targets(lm, edits, 1)
     before = lm.digest()
     by_level = {
-        level: forecast.run(lm, edits, protect, level, layer=1, moment=C, targets=found) for level in forecast.LEVELS
+        level: forecast.run(lm, edits, protect, level, layer=1, C=C, targets=found) for level in forecast.LEVELS
     }
     assert lm.digest() == before
     reading = forecast.read(lm, protect, 1)
@@ -128,13 +145,13 @@ def test_run_is_what_its_parts_give():
     np.testing.assert_array_equal(passes.lost, reading.exact & ~said.exact)
     assert passes.endangered(1) == [(int(passes.total.argmax()), 0)]
     with pytest.raises(forecast.UserError, match="to be edited and to be protected"):
-        forecast.run(lm, edits, [*protect, edits[0]], layer=1, moment=C)
+        forecast.run(lm, edits, [*protect, edits[0]], layer=1, C=C)
     with pytest.raises(forecast.UserError, match="There is no level 'all'"):
-        forecast.run(lm, edits, protect, "all", layer=1, moment=C)
-    with pytest.raises(forecast.UserError, match="There is no rule 'best'"):
-        forecast.run(lm, edits, protect, layer=1, moment=C, rule="best")
+        forecast.run(lm, edits, protect, "all", layer=1, C=C)
+    with pytest.raises(forecast.UserError, match="There is no method 'best'"):
+        forecast.run(lm, edits, protect, layer=1, C=C, method="best")
     with pytest.raises(forecast.UserError, match="There are no edits"):
-        forecast.run(lm, [], protect, layer=1, moment=C)
+        forecast.run(lm, [], protect, layer=1, C=C)
 
 
 def test_the_table_marks_who_is_forecast_to_be_lost():
@@ -168,7 +185,7 @@ def test_a_forecast_is_what_the_editor_does_with_the_same_values(architecture, r
     C, protect = sample @ sample.T / 200, facts_to_protect()
     edits = [facts.Fact("violin", "A {} is an", "instrument", "sport"), facts.Fact("Asia", "{} is a", "place", "city")]
     found = values.targets(lm, edits, 1)
-    told = forecast.run(lm, edits, protect, layer=1, moment=C, rule=rule, targets=found, nodes=8)
+    told = forecast.run(lm, edits, protect, layer=1, C=C, method=rule, targets=found, nodes=8)
     reading, editor = forecast.read(lm, protect, 1), editing.Editor(lm, 1, rule, C=C)
     with editing.preserved(lm):
         editor.store(found[0])

@@ -38,7 +38,14 @@ def add(commands: argparse._SubParsersAction, model_options) -> None:
     command.add_argument(
         "--level", choices=LEVELS, default="passes", help="what the forecast may know (default: passes)"
     )
-    command.add_argument("--rule", choices=RULES, default="rome", help="how the edits are written (default: rome)")
+    command.add_argument("--method", choices=RULES, default="rome", help="how the edits are written (default: rome)")
+    command.add_argument(
+        "--protect-weight",
+        type=float,
+        default=0.0,
+        metavar="W",
+        help="forecast for `edit --protect`, where the protected facts' keys count W times in C (default: 0)",
+    )
     command.add_argument(
         "--text", default="book", metavar="TEXT", help="for C: book, a .jsonl or .txt file, or hub:wikitext"
     )
@@ -74,12 +81,16 @@ def main(options: argparse.Namespace, command: str, load) -> int:
     moment = moments.estimate(model, options.text, tokens=options.tokens, layers=[layer])
     (layer,) = moment.outer
     C = moments.Whitening(moment.second_moment(layer, shrinkage=options.shrinkage)).moment
-    found = forecast.run(model, edits, protect, options.level, layer=layer, moment=C, rule=options.rule)
+    if options.protect_weight:
+        spared = forecast.read(model, protect, layer, passes=False).everywhere()
+        C = moments.protecting(C, spared, options.protect_weight)
+    found = forecast.run(model, edits, protect, options.level, layer=layer, C=C, method=options.method)
     after = model.digest()
     found.write(
         options.out,
         model={"name": model.name, "sha256": model.sha256, "digest_before": before, "digest_after": after},
         text={"source": options.text, "tokens": moment.tokens, "shrinkage": options.shrinkage},
+        protect_weight=options.protect_weight,
         sources={
             name: files.sha256_of(Path(value)) if Path(value).is_file() else value
             for name, value in (("edits", options.edits), ("protect", options.protect))
@@ -100,7 +111,7 @@ def describe(found: Forecast, name: str, count: int = 10) -> str:
     from superposition.forecast import UNITS
 
     head = (
-        f"{name}, layer {found.layer}, rule {found.rule}: {len(found.edits)} edits, "
+        f"{name}, layer {found.layer}, {found.method}: {len(found.edits)} edits, "
         f"{len(found.protect)} facts to protect\n"
         f"Forecast from {found.level}, in {UNITS[found.level]}: "
         f"mean {found.total.mean():.3f}, most {found.total.max():.3f}"

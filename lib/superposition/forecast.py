@@ -489,7 +489,7 @@ class Forecast:
     level : str
         What it knows: one of :data:`LEVELS`. Its unit is in :data:`UNITS`.
     layer : int
-    rule : str
+    method : str
     edits, protect : tuple of Fact
     by_edit : (n, m) array
         What edit i is forecast to do to fact j. At the level ``"passes"`` it is signed, a fall being positive, and adds
@@ -504,7 +504,7 @@ class Forecast:
 
     level: str
     layer: int
-    rule: str
+    method: str
     edits: tuple[Fact, ...]
     protect: tuple[Fact, ...]
     by_edit: Float[np.ndarray, "n m"]
@@ -536,7 +536,7 @@ class Forecast:
             "level": self.level,
             "unit": UNITS[self.level],
             "layer": self.layer,
-            "rule": self.rule,
+            "method": self.method,
             "facts": rows,
             "edits": [
                 {
@@ -574,8 +574,8 @@ def run(
     level: str = "passes",
     *,
     layer: int,
-    moment: Float[np.ndarray, "d_m d_m"],
-    rule: str = "rome",
+    C: Float[np.ndarray, "d_m d_m"],
+    method: str = "rome",
     targets: Targets | None = None,
     settings: Settings | None = None,
     write: Write | None = None,
@@ -593,9 +593,10 @@ def run(
         With ``target_true``. A fact that is also edited is no fact to protect: leave it out.
     level : {"keys", "values", "passes"}
     layer : int
-    moment : (d_m, d_m) array
-        The second moment C of the layer's keys.
-    rule : str
+    C : (d_m, d_m) array
+        The second moment of the layer's keys (:meth:`superposition.moments.Moments.second_moment`), perhaps with the
+        keys of the protected facts in it (:func:`superposition.moments.protecting`).
+    method : str
         One of :data:`superposition.memory.RULES`.
     write : superposition.editing.Write, optional
         Settings of the writing step.
@@ -609,15 +610,15 @@ def run(
     Raises
     ------
     UserError
-        A level or rule that is not known; no edits; a fact on both sides; and as :func:`read` and
+        A level or method that is not known; no edits; a fact on both sides; and as :func:`read` and
         :func:`superposition.values.targets`.
     """
     from superposition import editing, values
 
     if level not in LEVELS:
         raise UserError(f"There is no level {level!r}: choose from {', '.join(LEVELS)}.")
-    if rule not in RULES:
-        raise UserError(f"There is no rule {rule!r}: choose from {', '.join(RULES)}.")
+    if method not in RULES:
+        raise UserError(f"There is no method {method!r}: choose from {', '.join(RULES)}.")
     if not edits:
         raise UserError("There are no edits: give at least one.")
     both = {fact.text for fact in edits} & {fact.text for fact in protect}
@@ -626,11 +627,11 @@ def run(
     (place,) = model.select([layer])
     bits = model.digest()
     found = read(model, protect, place.index, passes=level == "passes", batch=batch)
-    editor = editing.Editor(model, place.index, rule, C=np.asarray(moment, dtype=float), settings=settings, write=write)
-    about = (level, place.index, rule, tuple(edits), tuple(protect))
+    editor = editing.Editor(model, place.index, method, C=np.asarray(C, dtype=float), settings=settings, write=write)
+    about = (level, place.index, method, tuple(edits), tuple(protect))
     if level == "keys":
         K = keys.extract(model, edits, layers=[place.index])[place.index]
-        M = directions(K, editor.memory.factor, rule, **editor.options)
+        M = directions(K, editor.memory.factor, method, **editor.options)
         risk = norm_over(shares(M, found.keys), found.mask(RISKY))
         forecast = Forecast(*about, risk, np.sqrt((risk**2).sum(0)))
     else:
