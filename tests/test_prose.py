@@ -50,6 +50,8 @@ def faults(text: str) -> list[str]:
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
 def test_prose(path):
     assert faults(prose(path)) == []
+    twice = re.findall(r"\(\{eq\}`[^`]*`\)", path.read_text(encoding="utf-8"))
+    assert twice == [], "the number of an equation brings its own brackets"
 
 
 def test_spelling(tmp_path):
