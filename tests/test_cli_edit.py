@@ -104,7 +104,7 @@ def test_an_interrupted_command_goes_on(go, tmp_path, monkeypatch):
         ({"edits": "nowhere.csv"}, "no facts file"),
         ({"tokens": 20}, "singular"),
         ({"batch": 0}, "batch"),
-        ({"protected": 2}, "protected"),
+        ({"protected-share": 2}, "protected"),
     ],
 )
 def test_what_goes_wrong_is_one_sentence(go, tmp_path, options, said):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from conftest import SENTENCES, tiny
 
-from superposition import cli, cli_forecast, editing, facts, forecast, models, moments, values
+from superposition import cli, cli_forecast, editing, evaluation, facts, forecast, models, moments, values
 
 EDITS = "subject,prompt,target_true,target_new\nviolin,A {} is an,instrument,sport\nfootball,{} is a,sport,city\n"
 PROTECT = (
@@ -97,6 +97,17 @@ def test_a_forecast_for_protected_facts_is_for_a_C_that_holds_their_keys(go, tmp
     assert [risks[10][j] for j in range(3)] == pytest.approx(by_hand.total.tolist())
     assert all(risks[1e4][j] < risks[0][j] / 3 for j in range(3))
     assert "weight of -1" in go("--all-facts", "--protect-weight", "-1", level="keys")[2]
+
+
+def test_facts_that_the_model_does_not_know_are_protected_too(go, tmp_path, monkeypatch):
+    """As `edit --protect` does, which forecasts for none of them."""
+    monkeypatch.setattr(evaluation, "known", lambda _model, listed: listed[:1])
+    spared, original = [], moments.protecting
+    monkeypatch.setattr(moments, "protecting", lambda C, K, w: spared.append(K.shape[1]) or original(C, K, w))
+    status, out, _ = go("--protect-weight", "10", level="keys")
+    assert status == 0 and "2 of 3 facts to protect are left out" in out
+    assert go("--protect-weight", "10", "--all-facts", level="keys")[0] == 0
+    assert spared[0] == spared[1]
 
 
 def test_the_layer_by_default_is_a_fifth_of_the_way_up(go, tmp_path):

@@ -92,10 +92,10 @@ def test_only_pages_with_formulas_load_mathjax(tmp_path):
     )
     page = tmp_path / "a.html"
     page.write_text(f'<script src="_static/tippy/a.js"></script>{scripts}<p>plain</p>')
-    assert not site.has_formulas(page)
+    assert not site.has_formulas(page, page.read_text())
     assert site.without_mathjax(page.read_text()) == '<script src="_static/tippy/a.js"></script><p>plain</p>'
     tips.write_text('{"x": "<span class=\\"math notranslate\\">"}')
-    assert site.has_formulas(page)
+    assert site.has_formulas(page, page.read_text())
     tips.write_text("{}")
     page.write_text('<span class="math notranslate">')
-    assert site.has_formulas(page)
+    assert site.has_formulas(page, page.read_text())

@@ -17,9 +17,6 @@ from superposition.errors import UserError
 if TYPE_CHECKING:
     from superposition.models import LanguageModel
 
-#: Tokens of text that C is estimated on for each of its dimensions, unless told otherwise.
-TOKENS_PER_DIMENSION = 16
-
 
 def add(commands: Any, model_options: Callable[[argparse.ArgumentParser], None]) -> None:
     """Add the command's parser to those of the others."""
@@ -46,7 +43,13 @@ def add(commands: Any, model_options: Callable[[argparse.ArgumentParser], None])
     edit.add_argument("--text", default="book", metavar="TEXT", help="text for C: book, a file, or hub:wikitext")
     edit.add_argument("--tokens", type=int, metavar="N", help="tokens of it (default: 16 for each dimension of C)")
     edit.add_argument("--text-weight", type=float, metavar="W", help="of memit: λ a dimension (see the library)")
-    edit.add_argument("--protected", type=float, metavar="S", help="of alphaedit: share of C that is protected")
+    edit.add_argument(
+        "--protected-share",
+        type=float,
+        metavar="S",
+        dest="protected",
+        help="of alphaedit: share of C that is left alone",
+    )
     edit.add_argument("--ft-norm", type=float, metavar="E", help="of ft: bound on the change of each weight")
     edit.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the result")
 
@@ -69,17 +72,14 @@ def main(options: argparse.Namespace, command: str, load: Callable[[argparse.Nam
     changes = {name: getattr(options, name) for name in ("text_weight", "protected", "ft_norm")}
     write = replace(editing.Write(), **{name: one for name, one in changes.items() if one is not None})
     watched = facts.load(options.watch) if options.watch else []
-    edited = {fact.text for fact in edits}
-    protect = [fact for fact in facts.load(options.protect) if fact.text not in edited] if options.protect else []
-    if options.protect and not protect:
-        raise UserError("No fact is left to protect: --protect holds only what --edits does.")
+    protect = facts.load_besides(options.protect, edits) if options.protect else []
     if protect and options.method == "ft":
         raise UserError("Fine-tuning has no C to put facts into: choose another --method, or leave --protect out.")
     model = load(options)
     (layer,) = model.select([len(model.layers) // 5 if options.layer is None else options.layer])
     summed = C = None
     if options.method != "ft":
-        tokens = options.tokens or TOKENS_PER_DIMENSION * layer.d_m
+        tokens = moments.TOKENS_PER_DIMENSION * layer.d_m if options.tokens is None else options.tokens
         summed = moments.estimate(model, options.text, tokens=tokens, layers=[layer.index])
         C = summed.second_moment(layer.index)
         moments.Whitening(C)  # says in a sentence if the text is too short

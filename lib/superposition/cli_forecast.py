@@ -49,7 +49,7 @@ def add(commands: argparse._SubParsersAction, model_options) -> None:
     command.add_argument(
         "--text", default="book", metavar="TEXT", help="for C: book, a .jsonl or .txt file, or hub:wikitext"
     )
-    command.add_argument("--tokens", type=int, default=24_576, metavar="N", help="tokens of it (default: 24576)")
+    command.add_argument("--tokens", type=int, metavar="N", help="tokens of it (default: 16 for each dimension of C)")
     command.add_argument("--shrinkage", type=float, default=0.0, metavar="X", help="of C toward the identity, 0 to 1")
     command.add_argument("--all-facts", action="store_true", help="protect also facts that the model does not know")
     command.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the result")
@@ -66,23 +66,20 @@ def main(options: argparse.Namespace, command: str, load) -> int:
     lacking = next((fact for fact in edits if not fact.target_new), None)
     if lacking is not None:
         raise UserError(f"The edit {lacking.text!r} has no target_new: say what the model shall answer.")
-    edited = {fact.text for fact in edits}
-    protect = [fact for fact in facts.load(options.protect, limit=options.protect_limit) if fact.text not in edited]
-    if not protect:
-        raise UserError("No fact is left to protect: --protect holds only what --edits does.")
+    named = facts.load_besides(options.protect, edits, limit=options.protect_limit)
     model = load(options)
     layer = len(model.layers) // 5 if options.layer is None else options.layer
     before = model.digest()
-    named = len(protect)
-    if not options.all_facts:
-        protect = evaluation.known(model, protect)
-        if not protect:
-            raise UserError("The model knows none of the facts to protect: give others, or --all-facts.")
-    moment = moments.estimate(model, options.text, tokens=options.tokens, layers=[layer])
-    (layer,) = moment.outer
+    protect = named if options.all_facts else evaluation.known(model, named)
+    if not protect:
+        raise UserError("The model knows none of the facts to protect: give others, or --all-facts.")
+    (place,) = model.select([layer])
+    layer = place.index
+    tokens = moments.TOKENS_PER_DIMENSION * place.d_m if options.tokens is None else options.tokens
+    moment = moments.estimate(model, options.text, tokens=tokens, layers=[layer])
     C = moments.Whitening(moment.second_moment(layer, shrinkage=options.shrinkage)).moment
     if options.protect_weight:
-        spared = forecast.read(model, protect, layer, passes=False).everywhere()
+        spared = forecast.read(model, named, layer, passes=False).everywhere()  # all of them, as `edit` does
         C = moments.protecting(C, spared, options.protect_weight)
     found = forecast.run(model, edits, protect, options.level, layer=layer, C=C, method=options.method)
     after = model.digest()
@@ -98,8 +95,8 @@ def main(options: argparse.Namespace, command: str, load) -> int:
         seconds=round(time.perf_counter() - start, 1),
         provenance=records.provenance(command=command, device=model.device),
     )
-    if len(protect) < named:
-        print(f"{named - len(protect)} of {named} facts to protect are left out: the model does not say them now.")
+    if unknown := len(named) - len(protect):
+        print(f"{unknown} of {len(named)} facts to protect are left out: the model does not say them now.")
     print(describe(found, model.name))
     print(f"Nothing was changed: the weights' digest is {before[:12]} before and {after[:12]} after.")
     print(f"Written: {options.out / 'forecast.json'}, forecast.csv and by_edit.npz")

@@ -867,6 +867,14 @@ def check_capstone_strongest(function: Callable[..., Any], *, problems: int = 60
     return f"Right on all {problems} matrices."
 
 
+def _list_of_edits(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+    """Residuals δ (d, n) of two or more edits, overlaps p (n, m) that lean to one side, and copies of both by name."""
+    d, n, m = int(rng.integers(1, 6)), int(rng.integers(2, 9)), int(rng.integers(1, 9))
+    delta = rng.normal(size=(d, n)) * rng.uniform(0.2, 2, size=n)
+    p = rng.normal(size=(n, m)) * 0.3 + rng.normal()
+    return delta, p, {"delta": delta.copy(), "p": p.copy()}
+
+
 def check_capstone_blame(function: Callable[..., Any], *, problems: int = ROUNDS, seed: int = 21) -> str:
     """Check ``function(delta, p)``: the share (n, m) of each edit in the squared length of each fact's drift.
 
@@ -874,9 +882,8 @@ def check_capstone_blame(function: Callable[..., Any], *, problems: int = ROUNDS
     """
     rng = np.random.default_rng(seed)
     for number in range(problems):
-        d, n, m = (int(size) for size in rng.integers(1, 8, size=3))
-        delta, p = rng.normal(size=(d, n)), rng.normal(size=(n, m))
-        given, problem = {"delta": delta.copy(), "p": p.copy()}, f"problem {number}"
+        delta, p, given = _list_of_edits(rng)
+        (n, m), problem = p.shape, f"problem {number}"
         answer = _array(function(delta, p), (n, m), "the array of shares", problem)
         _untouched({"delta": delta, "p": p}, given)
         right = np.zeros((n, m))
@@ -901,10 +908,8 @@ def check_capstone_drop(function: Callable[..., Any], *, problems: int = ROUNDS,
     """
     rng = np.random.default_rng(seed)
     for number in range(problems):
-        d, n, m = int(rng.integers(1, 6)), int(rng.integers(2, 9)), int(rng.integers(1, 9))
-        delta = rng.normal(size=(d, n)) * rng.uniform(0.2, 2, size=n)
-        p = rng.normal(size=(n, m)) * 0.3 + rng.normal()
-        given = {"delta": delta.copy(), "p": p.copy()}
+        delta, p, given = _list_of_edits(rng)
+        n = len(p)
         left = [((np.delete(delta, i, axis=1) @ np.delete(p, i, axis=0)) ** 2).sum() for i in range(n)]
         answer = function(delta, p)
         _untouched({"delta": delta, "p": p}, given)

@@ -132,6 +132,21 @@ def load(source: str | Path = "book", limit: int | None = None) -> list[Fact]:
     return found[:limit]
 
 
+def load_besides(source: str | Path, edits: Sequence[Fact], limit: int | None = None) -> list[Fact]:
+    """:func:`load` without what is to be edited: the facts that edits are to spare.
+
+    Raises
+    ------
+    UserError
+        Nothing is left; and as :func:`load`.
+    """
+    edited = {fact.text for fact in edits}
+    found = [fact for fact in load(source, limit) if fact.text not in edited]
+    if not found:
+        raise UserError("No fact is left to protect: --protect holds only what --edits does.")
+    return found
+
+
 def relations(source: str | Path = "book") -> dict[str, Relation]:
     """The relations of a table by id: of the book's, or of the one whose CSV file is ``source``.
 

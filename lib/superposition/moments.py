@@ -34,6 +34,9 @@ CHECKPOINT_EVERY = 120.0
 #: Tokens of a forward pass, unless the caller asks for a number of texts.
 TOKENS_A_PASS = 1024
 
+#: Tokens of text for each dimension of C that the commands which edit and forecast read, unless told otherwise.
+TOKENS_PER_DIMENSION = 16
+
 #: Columns of the second moment that are summed at once. Narrow blocks waste less above the diagonal, wide ones
 #: multiply faster; of 128, 192, 256, 384 and 512 this was the fastest on two cores.
 BLOCK = 192

@@ -138,9 +138,8 @@ def without_mathjax(page: str) -> str:
     return _MATHJAX.sub("", page)
 
 
-def has_formulas(path: Path) -> bool:
-    """Whether a built page, or a preview of one of its links, has a formula to typeset."""
-    page = path.read_text(encoding="utf-8")
+def has_formulas(path: Path, page: str) -> bool:
+    """Whether the HTML of the page at a path, or a preview of one of its links, has a formula to typeset."""
     previews = [path.parent / source for source in _TIPS.findall(page)]
     texts = [page, *(preview.read_text(encoding="utf-8") for preview in previews if preview.is_file())]
     return any('class="math' in text or 'class=\\"math' in text for text in texts)
@@ -222,7 +221,7 @@ def _finished(app: Any, exception: Exception | None) -> None:
             mended = name_folds(page)
             if path != html / "search.html":
                 mended = without_search(mended)
-            if not has_formulas(path):
+            if not has_formulas(path, page):
                 mended = without_mathjax(mended)
             if mended != page:
                 path.write_text(mended, encoding="utf-8")

@@ -1,0 +1,36 @@
+"""The tables of the status page say what the records say."""
+
+import copy
+import json
+
+from superposition import paths, records, status
+from superposition.records import Record
+
+
+def test_every_record_has_a_line_with_its_command():
+    rows, commands = status.kept()
+    names = sorted(path.stem for path in paths.records_dir().glob("*.json"))
+    assert [row[0] for row in rows] == [name for name, _ in commands] == names
+    for (name, command), row in zip(commands, rows, strict=True):
+        run = json.loads((paths.records_dir() / f"{name}.json").read_text(encoding="utf-8"))["provenance"]
+        assert command == f"`{run['command']}`" and row[2:4] == (run["device"], run["versions"]["torch"])
+
+
+def test_speeds_are_those_of_the_benchmarks():
+    measuring, editing = records.load("benchmark-measuring"), records.load("benchmark-editing")
+    rows = {what: (seconds, beside) for what, seconds, beside in status.speeds(measuring, editing)}
+    assert rows["$P$ of all layers from them"][0] == measuring["p_seconds"]
+    assert rows["a ROME edit, two threads"][0] == editing["two_threads"]["rome_edit_seconds"]
+    (groups,) = (beside for what, (_, beside) in rows.items() if "MiB" in what)
+    assert groups.endswith("the same sums")
+    data = copy.deepcopy(measuring.data)
+    data["memory"]["same_sums"] = False
+    (groups,) = (
+        row[2] for row in status.speeds(Record(measuring.name, data, measuring.folder), editing) if "MiB" in row[0]
+    )
+    assert groups.endswith("other sums")
+
+
+def test_chapters_are_told_in_order():
+    times = records.load("run-times")
+    assert status.chapters(times)[0] == tuple(times["chapters"][0][name] for name in ("chapter", "first", "again"))
