@@ -181,7 +181,7 @@ class Tab:
         self.page.goto("about:blank")
         self.page.set_viewport_size({"width": 1280, "height": 1600})
         self.page.goto(self.path.as_uri() + address)
-        self.page.wait_for_selector("#overlap-explorer[data-ready]", timeout=10_000)
+        self.page.wait_for_selector("#overlap-explorer[data-ready]", timeout=60_000)
         return self
 
     def value(self, name: str) -> float:
@@ -396,8 +396,7 @@ def test_colours_follow_the_sign_and_the_scheme(tab, shipped, by_relation):
 def test_it_fits_a_phone(tab):
     tab.open()
     tab.page.set_viewport_size({"width": 360, "height": 800})
-    tab.page.wait_for_timeout(100)
-    assert tab.page.evaluate("document.documentElement.scrollWidth") <= 360
+    tab.page.wait_for_function("document.documentElement.scrollWidth <= 360")
     assert tab.page.locator("canvas").bounding_box()["width"] <= 360
     assert tab.page.evaluate("document.querySelector('canvas').clientWidth") > 280
 

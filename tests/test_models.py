@@ -5,7 +5,6 @@ import json
 import shutil
 import subprocess
 import sys
-import time
 import warnings
 from pathlib import Path
 
@@ -580,11 +579,9 @@ def test_smollm2_is_what_science_says(smollm2):
 
 
 @pytest.mark.real_model
-def test_smollm2_loads_in_seconds_once_converted(smollm2, user_cache, monkeypatch):
+def test_smollm2_is_converted_once(smollm2, user_cache, monkeypatch):
     monkeypatch.setattr(models, "_convert", lambda *_: pytest.fail("converted again"))
-    began = time.perf_counter()
-    models.load("smollm2")
-    assert time.perf_counter() - began < 10
+    assert models.load("smollm2").sha256 == smollm2.sha256
 
 
 @pytest.mark.real_model

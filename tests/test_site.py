@@ -5,11 +5,10 @@ except where ``CI`` is set, where its absence is a failure.
 """
 
 import os
+import resource
 import shutil
-import statistics
 import subprocess
 import sys
-import time
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -18,7 +17,7 @@ import yaml
 from bs4 import BeautifulSoup
 
 ROOT = Path(__file__).parents[1]
-#: Twice what a cold build takes on two idle cores: a busy machine must not fail it.
+#: Of one processor. A cold build keeps one busy for less than half of this; a busy machine must not fail it.
 BUILD_SECONDS = 60
 WIDTHS = (1280, 768, 360)
 PAGE_BYTES = 2_000_000
@@ -49,9 +48,10 @@ def site(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(ROOT)]
     command += ["-W", "-n", "--keep-going", "--path-output", str(out)]
-    start = time.perf_counter()
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
-    seconds = time.perf_counter() - start
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     said = done.stdout + done.stderr
     assert done.returncode == 0, (
         "\n".join(line for line in said.splitlines() if "WARNING" in line or "ERROR" in line) or said[-4000:]
@@ -281,10 +281,15 @@ UNREACHED = """() => new Promise(done => requestAnimationFrame(() => done(
     && getComputedStyle(e).overflowX === "auto" && e.tabIndex < 0).map(e => e.textContent.slice(0, 80)))))"""
 
 
-@pytest.mark.parametrize("name", PAGES)
-def test_page(site, reader, name):
-    reader.open(site / f"{name}.html")
-    page = reader.page
+@pytest.fixture(scope="module", params=PAGES)
+def opened(site, reader, request) -> Reader:
+    """The reader at a page, opened once for all tests of it."""
+    reader.open(site / f"{request.param}.html")
+    return reader
+
+
+def test_page(opened):
+    reader, page = opened, opened.page
 
     mathematics = page.evaluate(MATHEMATICS)
     assert mathematics == {"bare": [], "errors": [], "raw": []}
@@ -310,12 +315,21 @@ def test_page(site, reader, name):
     assert sum(reader.weights.values()) < PAGE_BYTES, heaviest
 
 
-@pytest.mark.parametrize("name", PAGES)
-def test_assistive_software_finds_no_serious_fault(site, reader, name):
+def test_the_first_paint_comes_within_a_second(opened):
+    """The quickest of three tries, so that a busy machine does not fail it."""
+    times = []
+    while len(times) < 3 and (not times or times[-1] >= 1000):
+        if times:
+            opened.page.reload(wait_until="load")
+        times += opened.page.evaluate("performance.getEntriesByName('first-contentful-paint').map(e => e.startTime)")
+    assert min(times) < 1000, times
+
+
+def test_assistive_software_finds_no_serious_fault(opened):
     """axe-core's rules for WCAG 2 A and AA and its best practices: nothing serious or critical."""
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
-    reader.open(site / f"{name}.html")
-    found = axe.run(reader.page, options={"preload": False, "resultTypes": ["violations"]}).response["violations"]
+    opened.page.set_viewport_size({"width": WIDTHS[0], "height": 900})
+    found = axe.run(opened.page, options={"preload": False, "resultTypes": ["violations"]}).response["violations"]
     grave = [
         (fault["id"], node["html"][:120], node["any"][0]["message"] if node["any"] else "")
         for fault in found
@@ -323,18 +337,6 @@ def test_assistive_software_finds_no_serious_fault(site, reader, name):
         for node in fault["nodes"][:3]
     ]
     assert grave == []
-
-
-def test_the_first_paint_comes_within_a_second(site, browser):
-    """The median over the pages, each in a tab of its own."""
-    times = []
-    for name in PAGES:
-        tab = Reader(browser, "light")
-        tab.open(site / f"{name}.html")
-        times += tab.page.evaluate("performance.getEntriesByName('first-contentful-paint').map(e => e.startTime)")
-        tab.context.close()
-    assert len(times) == len(PAGES)
-    assert statistics.median(times) < 1000, times
 
 
 def test_the_checks_of_a_page_bite(browser):
@@ -371,7 +373,7 @@ def test_chapters_link_to_the_functions_they_use_and_these_link_back(site, soups
 def test_search_works_from_disk(site, browser):
     tab = Reader(browser, "light")
     tab.open(site / "search.html", "?q=superposition")
-    tab.page.wait_for_selector("#search-results li a", timeout=10_000)
+    tab.page.wait_for_selector("#search-results li a", timeout=60_000)
     assert tab.errors == []
     assert tab.outside == []
     tab.context.close()
@@ -385,7 +387,7 @@ def test_a_cross_reference_previews_its_target(site, soups, browser):
     tab = Reader(browser, "light")
     tab.open(path)
     tab.page.locator(f'article a.reference.internal[href="{link["href"]}"]').first.hover()
-    shown = tab.page.wait_for_selector(".tippy-box mjx-container", timeout=10_000)
+    shown = tab.page.wait_for_selector(".tippy-box mjx-container", timeout=60_000)
     assert shown.bounding_box()["height"] > 5  # glyphs are drawn by style sheets: there is no text to read
     assert tab.errors == []
     assert tab.outside == []
@@ -397,7 +399,7 @@ def test_a_page_without_formulas_previews_its_links_too(site, browser):
     tab.open(site / "book" / "explorer.html")
     assert not tab.page.query_selector("article mjx-container")
     tab.page.locator('article a.reference.internal[href*="glossary"]').first.hover()
-    assert tab.page.wait_for_selector(".tippy-box", timeout=10_000).inner_text().strip()
+    assert tab.page.wait_for_selector(".tippy-box", timeout=60_000).inner_text().strip()
     assert tab.errors == []
     tab.context.close()
 
