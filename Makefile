@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup gemma book test lint unit notebooks execute serve sample records benchmarks audit lock clean
+.PHONY: help setup gemma book pdf test lint unit notebooks execute serve sample records benchmarks audit lock clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -33,6 +33,9 @@ gemma: $(READY)  ## add Gemma 3 270M, the second family (Gemma Terms of Use appl
 book: $(READY)  ## build the book, warnings as errors
 	@$(BIN)/jupyter-book build . -W -n --keep-going --quiet
 	@echo "The book: file://$(CURDIR)/$(PAGES)"
+
+pdf: book  ## the book on one page, and as a PDF to print (needs Chromium)
+	@$(BIN)/python -m superposition.edition
 
 test: lint unit notebooks  ## lint, library tests, every notebook through nbval
 

@@ -4,6 +4,7 @@ import gc
 import json
 import os
 import signal
+from contextlib import ExitStack
 from functools import cache as memo
 
 import numpy as np
@@ -12,7 +13,8 @@ import torch
 from tokenizers import Tokenizer, decoders, pre_tokenizers, processors, trainers
 from tokenizers.models import BPE
 
-from superposition import models
+from superposition import edition, models
+from superposition.errors import UserError
 
 SENTENCES = [
     "The capital of France is Paris, and the capital of Spain is Madrid.",
@@ -117,6 +119,18 @@ def tiny(architecture: str = "llama", *, bos: bool = False, seed: int = 0, **cha
 def frozen():
     """Keep what is imported out of the garbage collector, which accelerate calls before every pass."""
     gc.freeze()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A Chromium; where there is none the test is left out, except where ``CI`` is set."""
+    pytest.importorskip("playwright.sync_api")
+    with ExitStack() as stack:
+        try:
+            launched = stack.enter_context(edition.browser())
+        except UserError as error:
+            (pytest.fail if os.environ.get("CI") else pytest.skip)(str(error))
+        yield launched
 
 
 @pytest.fixture

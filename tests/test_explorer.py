@@ -1,7 +1,6 @@
 """The explorer: its data agree with the records, and the page works from disk, by mouse and by keyboard."""
 
 import json
-import os
 import re
 import shutil
 from pathlib import Path
@@ -16,7 +15,6 @@ ROOT = Path(__file__).parents[1]
 BOOK = ROOT / "book"
 STATIC = BOOK / "_static" / "explorer"
 LIMIT = 1_200_000
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 
 
 @pytest.fixture(scope="module")
@@ -139,30 +137,6 @@ def page_file(tmp_path_factory) -> Path:
         encoding="utf8",
     )
     return out
-
-
-@pytest.fixture(scope="module")
-def browser():
-    path = os.environ.get("SUPERPOSITION_BROWSER") or next(filter(None, map(shutil.which, BROWSERS)), None)
-    if path is None:
-        message = f"none of {', '.join(BROWSERS)} is installed, nor named by SUPERPOSITION_BROWSER"
-        if os.environ.get("CI"):
-            pytest.fail(message)
-        pytest.skip(message)
-    sync_api = pytest.importorskip("playwright.sync_api")
-    with sync_api.sync_playwright() as playwright:
-        launched = playwright.chromium.launch(
-            executable_path=path,
-            args=[
-                "--no-sandbox",
-                "--disable-gpu",
-                "--disable-quic",
-                "--no-first-run",
-                "--disable-background-networking",
-            ],
-        )
-        yield launched
-        launched.close()
 
 
 class Tab:

@@ -4,9 +4,7 @@ One cold build serves all tests of this file. The browser tests need Chromium; w
 except where ``CI`` is set, where its absence is a failure.
 """
 
-import os
 import resource
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,12 +14,13 @@ import pytest
 import yaml
 from bs4 import BeautifulSoup
 
+from superposition import edition
+
 ROOT = Path(__file__).parents[1]
 #: Of one processor. A cold build keeps one busy for less than half of this; a busy machine must not fail it.
 BUILD_SECONDS = 60
 WIDTHS = (1280, 768, 360)
 PAGE_BYTES = 2_000_000
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 
 
 def pages_of_toc() -> list[str]:
@@ -158,38 +157,19 @@ def test_a_chapter_can_be_downloaded_as_a_notebook(site):
             assert (site / "_sources" / f"{page}.ipynb").read_bytes() == (ROOT / f"{page}.ipynb").read_bytes()
 
 
+def test_the_book_stands_on_one_page(site):
+    page = edition.single_page(site)
+    soup = BeautifulSoup(page.read_text(encoding="utf8"), "html.parser")
+    page.unlink()
+    assert [section["id"] for section in soup.select("section.page")] == [Path(name).name for name in PAGES]
+    names = [tag["id"] for tag in soup.find_all(id=True)]
+    assert len(set(names)) == len(names)
+    assert {link["href"] for link in soup.select('a[href^="#"]')} <= {f"#{name}" for name in names}
+    assert all((site / image["src"]).is_file() for image in soup.find_all("img"))
+    assert all(tag["href"].startswith(("#", "https://")) for tag in soup.select("a[href]"))
+
+
 # In the browser
-
-
-def browser_path() -> str | None:
-    named = os.environ.get("SUPERPOSITION_BROWSER")
-    return named or next(filter(None, map(shutil.which, BROWSERS)), None)
-
-
-@pytest.fixture(scope="session")
-def browser():
-    path = browser_path()
-    if path is None:
-        message = f"none of {', '.join(BROWSERS)} is installed, nor named by SUPERPOSITION_BROWSER"
-        if os.environ.get("CI"):
-            pytest.fail(message)
-        pytest.skip(message)
-    sync_api = pytest.importorskip("playwright.sync_api")
-    with sync_api.sync_playwright() as playwright:
-        launched = playwright.chromium.launch(
-            executable_path=path,
-            args=[
-                "--no-sandbox",
-                "--disable-gpu",
-                "--disable-quic",
-                "--no-first-run",
-                "--disable-background-networking",
-                "--disable-component-update",
-                "--disable-sync",
-            ],
-        )
-        yield launched
-        launched.close()
 
 
 class Reader:
@@ -227,7 +207,7 @@ class Reader:
         self.page.evaluate("window.MathJax?.startup?.promise")
 
 
-@pytest.fixture(scope="session", params=["light", "dark"])
+@pytest.fixture(scope="module", params=["light", "dark"])
 def reader(browser, request):
     tab = Reader(browser, request.param)
     tab.scheme = request.param
