@@ -207,6 +207,7 @@ body.edition { background: #fff; }
   .edition h1.part + section.page { break-before: avoid; }
   .edition h1, .edition h2, .edition h3, .edition h4, .edition table caption { break-after: avoid; }
   .edition p { orphans: 3; widows: 3; }
+  .edition div.math mjx-container { font-size: 104% !important; }
   .edition dl.py { margin-bottom: 0.5rem; }
   .edition .admonition, .edition div.cell, .edition figure { margin-block: 0.7em !important; }
   .edition .pst-scrollable-table-container, .edition mjx-container, .edition div.math { overflow: visible !important; }
