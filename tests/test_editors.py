@@ -38,8 +38,8 @@ def family(A_inverse, U, R_U, w=np.inf):
     return R_U @ np.linalg.inv(G + np.eye(len(G)) / w) @ U.T @ A_inverse
 
 
-def close(a, b, rtol=1e-6):
-    np.testing.assert_allclose(a, b, rtol=0, atol=rtol * (1e-9 + np.abs(b).max()))
+def close(a, b, rtol=1e-6, scale=0.0):
+    np.testing.assert_allclose(a, b, rtol=0, atol=rtol * (1e-9 + max(scale, np.abs(b).max())))
 
 
 def whitened(C, K):
@@ -133,12 +133,12 @@ def test_alphaedit_is_the_family_with_a_projector_and_a_limit_of_memit(seed, d_m
     close(rules.alphaedit(q.W, q.K_1, q.V_1, P, q.K_p, ridge), published)
     close(family(P, q.U, q.R_U, 1 / ridge), published)
     gaps = []
-    for t in (1e4, 1e6):
+    for t in (1e6, 1e8):
         A = P + t * (np.eye(d_m) - P)
         gaps.append(np.abs(rules.memit(q.W, q.K_1, q.V_1, A, q.K_p, 1 / ridge) - published).max())
     size = np.abs(published).max()
     assert gaps[1] < 1e-3 * size + 1e-6
-    assert gaps[1] < 0.05 * gaps[0] + 1e-7 * size
+    assert gaps[1] < 0.05 * gaps[0] + 1e-6 * size
 
 
 # --- what remains of interference -----------------------------------------------------------------------------
@@ -199,7 +199,8 @@ def test_one_step_of_the_recursion(seed, d_m, w, hard):
         c = k @ S @ k + (0 if hard else 1 / w)
         step, following = rules.rls_step(W, S, k, v, hard, weight=w)
         close(step, np.outer(v - W @ k, S @ k) / c)
-        close(following, S - np.outer(S @ k, S @ k) / c, rtol=1e-5)
+        scale = 1e-3 * np.abs(q.C_inv).max()  # the hard S ends at zero
+        close(following, S - np.outer(S @ k, S @ k) / c, rtol=1e-5, scale=scale)
         W, S = W + step, following
         if not hard:
             close(S, np.linalg.inv(q.C + w * q.K_1[:, :i] @ q.K_1[:, :i].T), rtol=1e-5)
