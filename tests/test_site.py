@@ -157,10 +157,15 @@ def test_a_chapter_can_be_downloaded_as_a_notebook(site):
             assert (site / "_sources" / f"{page}.ipynb").read_bytes() == (ROOT / f"{page}.ipynb").read_bytes()
 
 
-def test_the_book_stands_on_one_page(site):
+@pytest.fixture(scope="module")
+def one_page(site):
     page = edition.single_page(site)
-    soup = BeautifulSoup(page.read_text(encoding="utf8"), "html.parser")
+    yield page
     page.unlink()
+
+
+def test_the_book_stands_on_one_page(site, one_page):
+    soup = BeautifulSoup(one_page.read_text(encoding="utf8"), "html.parser")
     assert [section["id"] for section in soup.select("section.page")] == [Path(name).name for name in PAGES]
     names = [tag["id"] for tag in soup.find_all(id=True)]
     assert len(set(names)) == len(names)
@@ -318,6 +323,19 @@ def test_page(opened):
     assert reader.errors == []
     heaviest = sorted(reader.weights.items(), key=lambda item: -item[1])[:8]
     assert sum(reader.weights.values()) < PAGE_BYTES, heaviest
+
+
+def test_the_book_on_one_page_can_be_read(one_page, browser):
+    tab = Reader(browser, "light")
+    tab.open(one_page)
+    assert tab.page.evaluate(MATHEMATICS) == {"bare": [], "errors": [], "raw": []}
+    assert all(image["width"] > 0 and image["alt"] for image in tab.page.evaluate(IMAGES))
+    for width in WIDTHS:
+        tab.page.set_viewport_size({"width": width, "height": 900})
+        assert tab.page.evaluate(TOO_WIDE) == [], f"at {width} px"
+    assert tab.errors == []
+    assert tab.outside == []
+    tab.context.close()
 
 
 def test_the_checks_of_a_page_bite(browser):

@@ -1,10 +1,10 @@
-"""The whole book on one page, and that page as a PDF, from the built HTML.
+"""The whole book on one page, and that page as a PDF, from the built HTML::
 
     python -m superposition.edition --html _build/html --out _build/knowledge-in-superposition.pdf
 
 Sphinx's own builder for a single page cannot write this book's cards and folds, so the pages it has built are joined.
-What only a screen can do is left out: the explorer's map, copy buttons, and the folded code that draws figures.
-Solutions are open.
+The explorer's map, which only a screen can show, is left out, and so is the code that pages keep folded: it prepares
+the numbers of the prose and the figures, and stands in the notebooks. Solutions are open.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import posixpath
 import re
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from superposition import files
 from superposition.errors import UserError
 
 #: The page's name, beside the folder of pages, so that it finds the same style sheets and pictures.
@@ -40,10 +40,7 @@ _OPTIONS = (
     "--disable-sync",
 )
 
-_REFERRING = ("for", "headers", "aria-labelledby", "aria-describedby", "aria-controls")
-_FURNITURE = (
-    ".headerlink, .copybtn, .prev-next-area, script, style, noscript, link, details.hide, .cell.tag_hide-input > .hide"
-)
+_LEFT_OUT = ".headerlink, script, link, details.hide"
 
 
 @contextmanager
@@ -53,14 +50,17 @@ def browser() -> Iterator[Any]:
     Raises
     ------
     UserError
-        There is none.
+        There is none, or playwright is not installed.
     """
     program = os.environ.get("SUPERPOSITION_BROWSER") or next(filter(None, map(shutil.which, BROWSERS)), None)
     if program is None:
         raise UserError(
             f"Chromium is missing: install one of {', '.join(BROWSERS)}, or name yours by SUPERPOSITION_BROWSER."
         )
-    from playwright.sync_api import sync_playwright
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError as error:
+        raise UserError("Playwright is missing: `make pdf` installs it, or pip install playwright.") from error
 
     with sync_playwright() as playwright:
         started = playwright.chromium.launch(executable_path=program, args=list(_OPTIONS))
@@ -140,9 +140,7 @@ def single_page(html: Path) -> Path:
         + "\n".join(body)
         + "\n</article></main></body></html>\n"
     )
-    part = out.with_suffix(".part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(out)
+    files.write_whole(out, lambda temporary: temporary.write_text(text, encoding="utf-8"))
     return out
 
 
@@ -161,32 +159,30 @@ def pdf(page: Path, out: Path) -> None:
         tab.evaluate("window.MathJax?.startup?.promise")
         if wrong := tab.evaluate(_WRONG):
             raise UserError(f"{page} did not come out whole: {'; '.join(wrong[:3])}. Build the book again.")
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=out.parent) as folder:
-            part = Path(folder) / out.name
-            tab.pdf(
-                path=part,
-                format="A4",
-                print_background=True,
-                display_header_footer=True,
-                header_template="<span></span>",
-                footer_template=_FOOTER,
-                margin={"top": "18mm", "bottom": "20mm", "left": "19mm", "right": "19mm"},
-                outline=True,
-                tagged=True,
-            )
-            part.replace(out)
+        files.write_whole(out, lambda temporary: temporary.write_bytes(tab.pdf(**_PAPER)))
 
 
+_PAPER = {
+    "format": "A4",
+    "print_background": True,
+    "display_header_footer": True,
+    "header_template": "<span></span>",
+    "footer_template": '<div style="width: 100%; text-align: center; font: 8pt sans-serif; color: #555">'
+    '<span class="pageNumber"></span></div>',
+    "margin": {"top": "18mm", "bottom": "20mm", "left": "19mm", "right": "19mm"},
+    "outline": True,
+    "tagged": True,
+}
 _TITLE = (
-    '<header><img src="_static/logo.svg" alt=""><h1>Knowledge in Superposition</h1>'
+    '<header><img src="_static/logo.svg" alt="Five features in two dimensions: a star of five rays"><h1>Knowledge in Superposition</h1>'
     "<p>Why editing facts inside a language model, again and again, ends in ruin, "
-    "and how to see it coming. The executable book, without what only a screen or a kernel can do.</p>"
+    "and how to see it coming.</p><p>The executable book on paper. The code that its pages keep folded, which prepares "
+    "numbers and figures, stands in the notebooks.</p>"
     "<p>The text, figures and data are under CC BY 4.0, the code under the MIT licence.</p></header>"
 )
 _STYLE = """\
 body.edition { background: #fff; }
-.edition main.bd-content { display: block; max-width: 46rem; margin: 0 auto; padding: 0 1rem; }
+.edition main.bd-content { display: block; width: 100%; max-width: 46rem; margin: 0 auto; padding: 0 1rem; }
 .edition article.bd-article { padding: 0; }
 .edition header { margin: 4rem 0; }
 .edition header img { width: 6rem; }
@@ -220,10 +216,6 @@ body.edition { background: #fff; }
   .edition img { max-height: 20cm; object-fit: contain; }
 }
 """
-_FOOTER = (
-    '<div style="width: 100%; text-align: center; font: 8pt sans-serif; color: #555">'
-    '<span class="pageNumber"></span></div>'
-)
 _WRONG = """() => [
   ...[...document.querySelectorAll("mjx-merror, [data-mjx-error]")].map(e => `formula ${e.textContent.slice(0, 60)}`),
   ...[...document.querySelectorAll(".math")].filter(e => !e.querySelector("mjx-container"))
@@ -265,14 +257,14 @@ def _head(soup: Any, page: str) -> str:
 
 def _article(soup: Any, page: str, pages: Sequence[str]) -> Any:
     article = soup.select_one("article.bd-article")
-    for tag in article.select(_FURNITURE):
+    for tag in article.select(_LEFT_OUT):
         tag.decompose()
     for tag in article.select(".explorer"):
         note = soup.new_tag("p")
         note.string = "The explorer's map needs the book on a screen: it is the page of this name there."
         tag.replace_with(note)
-    for tag in article.select("details"):
-        tag["open"] = ""
+    for tag in article.select("button"):
+        tag.unwrap()
     for level in range(5, 0, -1):
         for tag in article.find_all(f"h{level}"):
             tag.name = f"h{level + 1}"
@@ -282,10 +274,6 @@ def _article(soup: Any, page: str, pages: Sequence[str]) -> Any:
         if own not in taken:
             tag["id"] = f"{_stem(page)}--{own}"
         taken.add(own)
-    for name in _REFERRING:
-        for tag in article.find_all(attrs={name: True}):
-            old = tag[name] if isinstance(tag[name], list) else tag[name].split()
-            tag[name] = " ".join(f"{_stem(page)}--{one}" for one in old)
     for tag, name in _addresses(article):
         if _outside(tag[name]):
             continue
