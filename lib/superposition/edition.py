@@ -174,7 +174,8 @@ _PAPER = {
     "tagged": True,
 }
 _TITLE = (
-    '<header><img src="_static/logo.svg" alt="Five features in two dimensions: a star of five rays"><h1>Knowledge in Superposition</h1>'
+    '<header><img src="_static/logo.svg" alt="Five features in two dimensions: a star of five rays">'
+    "<h1>Knowledge in Superposition</h1>"
     "<p>Why editing facts inside a language model, again and again, ends in ruin, "
     "and how to see it coming.</p><p>The executable book on paper. The code that its pages keep folded, which prepares "
     "numbers and figures, stands in the notebooks.</p>"
