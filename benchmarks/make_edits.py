@@ -317,14 +317,15 @@ def lead_together(
         now = [one for one in going if one["editor"].n_edits == n]
         cpu = time.process_time()
         try:
-            editing.edit_side_by_side([one["editor"] for one in now], [one["edits"][n] for one in now], 8, searcher)
+            editing.edit_side_by_side([one["editor"] for one in now], [[one["edits"][n]] for one in now], 8, searcher)
         except UserError as error:  # a life that cannot go on ends; the others go on without it
             if len(now) == 1:
                 now[0]["edits"] = now[0]["edits"][:n]
                 print(now[0]["path"].stem, "ends after", n, error, flush=True)
                 continue
             for one in now:
-                _alone(one, n, searcher)
+                if one["editor"].n_edits == n:
+                    _alone(one, n, searcher)
             now = [one for one in now if one["editor"].n_edits == n + 1]
         cpu = (time.process_time() - cpu) / len(now)
         for one in now:
@@ -343,7 +344,7 @@ def lead_together(
 
 def _alone(life: dict[str, Any], n: int, searcher: models.LanguageModel) -> None:
     try:
-        editing.edit_side_by_side([life["editor"]], [life["edits"][n]], 8, searcher)
+        editing.edit_side_by_side([life["editor"]], [[life["edits"][n]]], 8, searcher)
     except UserError as error:
         life["edits"] = life["edits"][:n]
         print(life["path"].stem, "ends after", n, error, flush=True)

@@ -102,20 +102,3 @@ def test_writing_times_every_closed_form(benchmark):
     spent = benchmark("editing").writing(model, 1, draws @ draws.T / 200, found)
     assert set(spent) == set(editing.METHODS) - {"ft"} and min(spent.values()) > 0
     assert model.digest() == before
-
-
-def test_layer_groups_do_not_change_P_at_scale(benchmark):
-    """All of it on a small random model: P as from one pass, and whatever the record names is there."""
-    at_scale = benchmark("at_scale")
-    model = at_scale.random_model("small", torch.float32, torch.device("cpu"))
-    cut = at_scale.random_windows(500, 1000, 128)
-    assert sum(window.counted for window in cut) == 1000
-    found, P = at_scale.measure(model, cut, 6, None, batch=2)
-    again, in_groups = at_scale.measure(model, cut, 6, 8 * 172**2 * 2, batch=3)
-    assert (found["groups"], again["groups"]) == (1, 2)
-    assert sorted(P) == [0, 1, 2, 3]
-    for layer, one in P.items():
-        assert one.shape == (6, 6)
-        np.testing.assert_allclose(np.diag(one), 1, atol=1e-10)
-        np.testing.assert_allclose(in_groups[layer], one, atol=1e-5)
-    assert min(found[name] for name in ("c_tokens_a_second", "forward_tokens_a_second")) > 0

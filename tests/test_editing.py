@@ -121,7 +121,7 @@ def test_lives_side_by_side_are_the_lives_alone():
     names = ["rome", "memit", "rls-hard"]
     editors = [editing.Editor(lm, LAYER, name, C=C, settings=SETTINGS, write=WRITE) for name in names]
     for fact in EDITS[:3]:
-        editing.edit_side_by_side(editors, [fact] * 3)
+        editing.edit_side_by_side(editors, [[fact]] * 3)
     assert lm.digest() == before
     for name, together in zip(names, editors, strict=True):
         with editing.preserved(lm):
@@ -133,13 +133,44 @@ def test_lives_side_by_side_are_the_lives_alone():
             np.testing.assert_allclose(weights(lm), mine, rtol=1e-3, atol=1e-3)
     # the search may be another model's business; keys and answers stay the editors' own
     alone = editing.Editor(lm, LAYER, "rome", C=C, settings=SETTINGS)
-    editing.edit_side_by_side([alone], EDITS[:1], searcher=tiny("llama", seed=7))
+    editing.edit_side_by_side([alone], [EDITS[:1]], searcher=tiny("llama", seed=7))
     k = keys.extract(lm, EDITS[:1], layers=[LAYER])[LAYER]
     np.testing.assert_allclose(alone.memory.keys, k)
     shift = values.targets(tiny("llama", seed=7), EDITS[:1], LAYER, SETTINGS, weights=[alone.layer.weight]).shifts
     np.testing.assert_allclose(alone.memory.values, alone.W_0 @ k + shift, atol=1e-4)
-    with pytest.raises(UserError, match="a fact for each"):
-        editing.edit_side_by_side(editors, EDITS[:1])
+    with pytest.raises(UserError, match="a step of edits for each"):
+        editing.edit_side_by_side(editors, [EDITS[:1]])
+
+
+def test_steps_of_several_edits_side_by_side_are_steps_alone():
+    """Also of different edits, in sequences that share their passes."""
+    lm = tiny("llama")
+    C = moment(lm)
+    orders = {"rome": [EDITS[:2], EDITS[2:3]], "memit": [EDITS[1:3], EDITS[:1]]}
+    editors = [editing.Editor(lm, LAYER, name, C=C, settings=SETTINGS, write=WRITE) for name in orders]
+    for steps in zip(*orders.values(), strict=True):
+        editing.edit_side_by_side(editors, steps, batch=4)
+    for together, (name, steps) in zip(editors, orders.items(), strict=True):
+        alone = editing.Editor(lm, LAYER, name, C=C, settings=SETTINGS, write=WRITE)
+        with editing.preserved(lm):
+            for some in steps:
+                alone.edit(some)
+        np.testing.assert_allclose(together.memory.W, alone.memory.W, rtol=1e-3, atol=1e-3)
+        np.testing.assert_allclose(together.memory.keys, alone.memory.keys, rtol=1e-5, atol=1e-5)
+        assert together.batches == alone.batches == [0, 0, 1] and len(together.log) == 3
+
+
+def test_an_account_that_refuses_its_step_leaves_the_others_theirs():
+    lm = tiny("llama")
+    editors = [editing.Editor(lm, LAYER, "rome", C=moment(lm), settings=SETTINGS) for _ in range(3)]
+
+    def refuse(*_args, **_kwargs):
+        raise UserError("no")
+
+    editors[1].memory.edit_batch = refuse
+    with pytest.raises(UserError, match="no"):
+        editing.edit_side_by_side(editors, [EDITS[:1]] * 3)
+    assert [one.n_edits for one in editors] == [1, 0, 1]
 
 
 def test_what_alphaedit_protects_is_protected():

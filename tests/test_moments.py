@@ -293,44 +293,70 @@ def well_conditioned(seed, width):
     return mixing @ mixing.T / width
 
 
+#: The two ways to factorise C: by SciPy, and by torch, where the sums are.
+FACTORS = [moments.Whitening, lambda C: moments.DeviceWhitening(torch.from_numpy(C))]
+
+
+@pytest.mark.parametrize("factor", FACTORS)
 @given(SEEDS, st.integers(1, 40))
 @settings(max_examples=40, deadline=None)
-def test_whitening_solves_whitens_and_conditions_as_numpy_does(seed, width):
+def test_whitening_solves_whitens_and_conditions_as_numpy_does(factor, seed, width):
     C = well_conditioned(seed, width)
     keys = np.random.default_rng(seed).standard_normal((width, 4))
-    whitening = moments.Whitening(C)
+    whitening = factor(C)
     assert whitening.d_m == width
     np.testing.assert_allclose(whitening.solve(keys), np.linalg.inv(C) @ keys, rtol=1e-6, atol=1e-9)
     np.testing.assert_allclose(whitening.solve(keys[:, 0]), np.linalg.inv(C) @ keys[:, 0], rtol=1e-6, atol=1e-9)
     white = whitening.whiten(keys)
     np.testing.assert_allclose(white.T @ white, keys.T @ np.linalg.inv(C) @ keys, rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(whitening.whiten(keys[:, 1]), white[:, 1], rtol=1e-12)
     assert whitening.condition() == pytest.approx(np.linalg.cond(C), rel=1e-3)
 
 
+@pytest.mark.parametrize("factor", FACTORS)
 @given(SEEDS, st.integers(2, 80), st.integers(1, 3))
 @settings(max_examples=150, deadline=None)
-def test_c_from_fewer_tokens_than_its_width_is_refused(seed, width, missing):
+def test_c_from_fewer_tokens_than_its_width_is_refused(factor, seed, width, missing):
     rng = np.random.default_rng(seed)
     keys = rng.standard_normal((width, max(width - missing, 1))) * rng.lognormal(0, 1, (width, 1))
     with pytest.raises(UserError, match=f"C of width {width} is singular: .*\\(at least {width},"):
-        moments.Whitening(keys @ keys.T / keys.shape[1])
+        factor(keys @ keys.T / keys.shape[1])
 
 
-def test_neurons_of_very_different_size_are_no_reason_to_refuse():
+@pytest.mark.parametrize("factor", FACTORS)
+def test_neurons_of_very_different_size_are_no_reason_to_refuse(factor):
     C = well_conditioned(3, 20)
     scale = np.logspace(-6, 6, 20)
     keys = np.random.default_rng(0).standard_normal((20, 3)) * scale[:, None]
-    solved = moments.Whitening(C * np.outer(scale, scale)).solve(keys)
+    solved = factor(C * np.outer(scale, scale)).solve(keys)
     np.testing.assert_allclose(solved * scale[:, None], np.linalg.inv(C) @ (keys / scale[:, None]), rtol=1e-8)
 
 
-def test_a_dead_neuron_makes_c_singular_and_shrinkage_mends_it():
+@pytest.mark.parametrize("factor", FACTORS)
+def test_a_dead_neuron_makes_c_singular_and_shrinkage_mends_it(factor):
     C = well_conditioned(4, 6)
     C[2] = C[:, 2] = 0
     with pytest.raises(UserError, match="give a shrinkage above 0"):
-        moments.Whitening(C)
+        factor(C)
     sums = moments.Moments({0: torch.from_numpy(C)}, {0: torch.zeros(6)}, 1)
     moments.Whitening(sums.second_moment(0, shrinkage=0.01))
+
+
+def test_sums_can_stay_where_they_are_and_can_be_narrow(model, corpus):
+    """On a CPU they stay there anyway; in float32 they are those of a float32 loop."""
+    cut = text.windows(text.read(corpus), model.tokenizer, context=40)
+    wide, stayed = (moments.of_windows(model, cut, cache=False, to_cpu=to_cpu) for to_cpu in (True, False))
+    narrow = moments.of_windows(model, cut, cache=False, sums=torch.float32)
+    for index in wide.outer:
+        assert torch.equal(stayed.outer[index], wide.outer[index])
+        assert narrow.outer[index].dtype == torch.float32
+        close(narrow.outer[index].double(), wide.outer[index])
+        shrunk = [one.whitening(index, shrinkage=0.1).moment for one in (wide, narrow)]
+        np.testing.assert_allclose(*shrunk, rtol=1e-3, atol=1e-3 * np.abs(shrunk[0]).max())
+        np.testing.assert_array_equal(shrunk[0], wide.second_moment(index, shrinkage=0.1))
+    model.model.double()
+    with pytest.raises(UserError, match="load the model in float32"):
+        moments.of_windows(model, cut, cache=False, sums=torch.float32)
 
 
 # Too little, too much, not a number

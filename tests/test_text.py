@@ -217,6 +217,13 @@ def test_sampled_text_has_the_tokens_asked_for_and_reads_back(talker, tmp_path):
     assert sum(w.counted for w in text.windows(text.read(path), talker.tokenizer, tokens=150)) == 150
 
 
+def test_sampling_stops_when_its_time_is_up_and_goes_on_later(talker, tmp_path):
+    short = text.sample(talker, tmp_path / "a.jsonl", tokens=500, length=40, batch=2, seconds=0)
+    assert 0 < short < 500 and len(sampled(tmp_path / "a.jsonl")) <= 2
+    assert text.sample(talker, tmp_path / "b.jsonl", tokens=500, length=40, batch=2) >= 500
+    assert sampled(tmp_path / "b.jsonl")[: len(sampled(tmp_path / "a.jsonl"))] == sampled(tmp_path / "a.jsonl")
+
+
 def test_a_seed_gives_the_same_text_and_another_seed_another(talker, tmp_path, monkeypatch):
     results = []
     for number, seed in enumerate((0, 0, 1)):

@@ -21,6 +21,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -313,22 +314,35 @@ class Editor:
 
 
 def edit_side_by_side(
-    editors: Sequence[Editor], facts: Sequence[Fact], batch: int = 8, searcher: LanguageModel | None = None
+    editors: Sequence[Editor],
+    steps: Sequence[Sequence[Fact]],
+    batch: int = 8,
+    searcher: LanguageModel | None = None,
 ) -> None:
-    """Make one step of one edit in each of several accounts of a layer, their targets found in shared passes.
+    """Make one step of edits in each of several accounts of a layer, their targets found in shared passes.
 
-    A forward pass on a CPU takes its time for reading the weights, so that several lives of one model, which differ in
-    one matrix only, cost little more than one. The model itself is left as it is; :meth:`Editor.apply` shows it a life.
-    The search for the shifts can be left to a ``searcher``, the same unedited model in a narrower dtype; keys, recalled
-    answers and the writing stay the editors' own.
+    A forward pass takes its time for reading the weights, or for telling a GPU what to do, so that several lives of one
+    model, which differ in one matrix only, cost little more than one. The model itself is left as it is;
+    :meth:`Editor.apply` shows it a life. The search for the shifts can be left to a ``searcher``, the same unedited
+    model in a narrower dtype; keys, recalled answers and the writing stay the editors' own.
+
+    Parameters
+    ----------
+    editors : sequence of Editor
+    steps : sequence of sequence of Fact
+        For each editor the edits of its step.
+    batch : int
+        Edits a forward pass.
+    searcher : LanguageModel, optional
 
     Raises
     ------
     UserError
-        Editors of different layers, models or settings, or of fine-tuning; as many facts as editors are needed.
+        Editors of different layers, models or settings, or of fine-tuning; as many steps as editors are needed; and as
+        :meth:`Editor.edit`. Where one account refuses its step, the others have made theirs.
     """
     first = editors[0]
-    if len(facts) != len(editors) or any(
+    if len(steps) != len(editors) or any(
         one.model is not first.model
         or one.layer.index != first.layer.index
         or one.settings != first.settings
@@ -336,18 +350,24 @@ def edit_side_by_side(
         for one in editors
     ):
         raise UserError(
-            "Side by side go editors of one model, layer and settings, no fine-tuning, and a fact for each."
+            "Side by side go editors of one model, layer and settings, no fine-tuning, and a step of edits for each."
         )
     lm = searcher or first.model
     weights = [one.weights().to(lm.dtype) for one in editors]
-    found = targets(lm, facts, first.layer.index, first.settings, batch=batch, weights=weights)
+    facts = [fact for step in steps for fact in step]
+    of = [weight for weight, step in zip(weights, steps, strict=True) for _ in step]
+    found = targets(lm, facts, first.layer.index, first.settings, batch=batch, weights=of)
+    ends = np.cumsum([len(step) for step in steps])
+    parts = [slice(end - len(step), end) for end, step in zip(ends, steps, strict=True)]
     if searcher is not None:
         K = keys_of(first.model, facts, first.layer.index, first.settings)
-        answers = [one.memory.W @ K[:, [i]] + one._bias() for i, one in enumerate(editors)]
+        answers = [one.memory.W @ K[:, part] + one._bias() for one, part in zip(editors, parts, strict=True)]
         recalled = np.concatenate(answers, axis=1)
         found = replace(found, keys=K, recalled=recalled, values=recalled + found.shifts)
-    for i, one in enumerate(editors):
-        one.store(found[i], apply=False)
+    with ThreadPoolExecutor() as pool:  # each writes into an account of its own
+        writing = [pool.submit(one.store, found[part], False) for one, part in zip(editors, parts, strict=True)]
+    for one in writing:
+        one.result()
 
 
 def null_space(C: Float[np.ndarray, "d_m d_m"], write: Write) -> tuple[Float[np.ndarray, "d_m d_m"], float]:

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 
-from superposition import console, files, paths, text
+from superposition import console, files, models, paths, text
 from superposition.errors import UserError
 
 if TYPE_CHECKING:
@@ -126,8 +126,6 @@ def in_batches(
     UserError
         A batch below 1; a sequence longer than the model's context; memory that does not suffice for one.
     """
-    from accelerate.utils import find_executable_batch_size
-
     if batch < 1:
         raise UserError(f"A batch of {batch} makes no sense: give 1 or more.")
     longest = max(map(len, sequences))
@@ -136,7 +134,6 @@ def in_batches(
     order = sorted(range(len(sequences)), key=lambda i: -len(sequences[i]))
     done = 0
 
-    @find_executable_batch_size(starting_batch_size=min(batch, len(order)))
     def run(size: int) -> None:
         nonlocal done
         while done < len(order):
@@ -146,12 +143,9 @@ def in_batches(
                 use(group, run_body(model, ids, mask, use_cache=False).last_hidden_state)
             done += len(group)
 
-    try:
-        run()
-    except RuntimeError as error:
-        if "No executable batch size" not in str(error):
-            raise
-        raise UserError("Memory does not suffice for one text at a time: give a smaller --dtype.") from error
+    models.as_memory_allows(
+        run, min(batch, len(order)), "Memory does not suffice for one text at a time: give a smaller --dtype."
+    )
 
 
 # --- probabilities ------------------------------------------------------------------------------------------

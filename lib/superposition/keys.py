@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from superposition import console
+from superposition import console, models
 from superposition.errors import UserError
 
 if TYPE_CHECKING:
@@ -119,8 +119,6 @@ def extract(
         No facts; a batch below 1; a subject not found in its tokens; a prompt longer than the model's context;
         NaN or infinite keys; memory that does not suffice for one prompt.
     """
-    from accelerate.utils import find_executable_batch_size
-
     if batch < 1:
         raise UserError(f"A batch of {batch} makes no sense: give 1 or more.")
     chosen = model.select(layers)
@@ -128,22 +126,22 @@ def extract(
     by_length = sorted(range(len(located)), key=lambda i: len(located[i].token_ids))
     columns: dict[int, dict[int, torch.Tensor]] = {layer.index: {} for layer in chosen}
 
-    @find_executable_batch_size(starting_batch_size=min(batch, len(facts)))
-    def run(size: int) -> None:
-        with console.bar(total=len(facts), what="keys", unit="fact") as bar:
-            for start in range(0, len(by_length), size):
-                group = by_length[start : start + size]
-                _read(model, [located[i] for i in group], group, chosen, columns, padding_side)
-                bar.update(len(group))
+    done = 0
 
-    try:
-        run()
-    except RuntimeError as error:
-        if "No executable batch size" not in str(error):
-            raise
-        raise UserError(
-            "Memory does not suffice for the keys of one prompt: give fewer --layers or a smaller --dtype."
-        ) from error
+    def run(size: int) -> None:
+        nonlocal done
+        while done < len(by_length):
+            group = by_length[done : done + size]
+            _read(model, [located[i] for i in group], group, chosen, columns, padding_side)
+            done += len(group)
+            bar.update(len(group))
+
+    with console.bar(total=len(facts), what="keys", unit="fact") as bar:
+        models.as_memory_allows(
+            run,
+            min(batch, len(facts)),
+            "Memory does not suffice for the keys of one prompt: give fewer --layers or a smaller --dtype.",
+        )
     by_layer = {
         index: torch.stack([found[i] for i in range(len(facts))], dim=1).numpy() for index, found in columns.items()
     }

@@ -278,6 +278,31 @@ def _layer(index: int, name: str, module: nn.Module) -> Layer:
     return Layer(index, name, module, transposed=type(module).__name__ == "Conv1D")
 
 
+def as_memory_allows(run: Callable[[int], None], size: int, otherwise: str) -> None:
+    """Call ``run`` with a number of texts a pass; where memory does not suffice, again with a tenth less.
+
+    ``run`` has to go on where the call before it broke off.
+
+    Raises
+    ------
+    UserError
+        Memory does not suffice for one text: the sentence given as ``otherwise``.
+    """
+    from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
+
+    while True:
+        try:
+            run(size)
+            return
+        except Exception as error:  # of torch's allocator, of cuDNN, of the CPU's: several kinds
+            if not should_reduce_batch_size(error):
+                raise
+            if size == 1:
+                raise UserError(otherwise) from error
+        size = size * 9 // 10  # out here, where the failed pass is let go of
+        clear_device_cache(garbage_collection=True)
+
+
 def load(
     source: str | Path = "smollm2",
     *,
@@ -313,7 +338,7 @@ def load(
     path = Path(source).expanduser()
     if source in PRESETS:
         preset = PRESETS[source]
-        folder, known, name = _converted(lambda: _preset_files(source, preset), preset.sha256), preset.sha256, source
+        folder, known, name = _converted(lambda: preset_files(source, preset), preset.sha256), preset.sha256, source
     elif path.suffix == ".gguf":
         if not path.is_file():
             raise UserError(f"There is no file {source}: check the path of the GGUF weights.")
@@ -351,7 +376,7 @@ def _device(device: str | torch.device | None) -> torch.device:
     return device
 
 
-def _preset_files(name: str, preset: Preset) -> list[Path]:
+def preset_files(name: str, preset: Preset) -> list[Path]:
     """The files of an installed preset that, joined, are its GGUF file."""
     located = []
     for package, filename in preset.parts:

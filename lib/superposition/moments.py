@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from scipy.sparse.linalg import LinearOperator, eigsh
 
-from superposition import console, files, paths, processes, text
+from superposition import console, files, models, paths, processes, text
 from superposition.errors import UserError
 
 if TYPE_CHECKING:
@@ -31,15 +31,15 @@ if TYPE_CHECKING:
 #: Seconds between two checkpoints of a pass.
 CHECKPOINT_EVERY = 120.0
 
-#: Tokens of a forward pass, unless the caller asks for a number of texts.
-TOKENS_A_PASS = 1024
+#: Tokens of a forward pass on a CPU and on a GPU, unless the caller asks for a number of texts.
+TOKENS_A_PASS, TOKENS_A_PASS_GPU = 1024, 16_384
 
 #: Tokens of text for each dimension of C that the commands which edit and forecast read, unless told otherwise.
 TOKENS_PER_DIMENSION = 16
 
-#: Columns of the second moment that are summed at once. Narrow blocks waste less above the diagonal, wide ones
-#: multiply faster; of 128, 192, 256, 384 and 512 this was the fastest on two cores.
-BLOCK = 192
+#: Columns of the second moment that are summed at once, on a CPU and on a GPU. Narrow blocks waste less above the
+#: diagonal, wide ones multiply faster; of 128, 192, 256, 384 and 512 the first was the fastest on two cores.
+BLOCK, BLOCK_GPU = 192, 1536
 
 
 @dataclass
@@ -49,7 +49,7 @@ class Moments:
     Attributes
     ----------
     outer : dict of int to (d_m, d_m) float64
-        ``Σ k kᵀ``.
+        ``Σ k kᵀ``; on the CPU, unless they were left where they were summed (:func:`of_windows`).
     total : dict of int to (d_m,) float64
         ``Σ k``.
     tokens : int
@@ -98,14 +98,32 @@ class Moments:
         UserError
             The shrinkage is outside [0, 1].
         """
+        return self._estimate(self.outer[layer].cpu().numpy(), self.total[layer].cpu().numpy(), shrinkage, centred)
+
+    def whitening(self, layer: int, *, shrinkage: float = 0.0, centred: bool = False) -> Whitening:
+        """``C`` of one layer, factorised where its sums are: on a GPU by torch. Arguments as for the second moment.
+
+        Raises
+        ------
+        UserError
+            As :meth:`second_moment` and :class:`Whitening`.
+        """
+        outer = self.outer[layer]
+        if outer.device.type == "cpu":
+            return Whitening(self.second_moment(layer, shrinkage=shrinkage, centred=centred))
+        return DeviceWhitening(self._estimate(outer, self.total[layer], shrinkage, centred))
+
+    def _estimate(self, outer: Any, total: Any, shrinkage: float, centred: bool) -> Any:
         check_shrinkage(shrinkage)
-        moment = self.outer[layer].numpy() / self.tokens
+        moment = outer / self.tokens
         if centred:
-            mean = self.total[layer].numpy() / self.tokens
-            moment = moment - np.outer(mean, mean)
+            mean = total / self.tokens
+            moment = moment - mean[:, None] * mean[None, :]
         if shrinkage:
-            size = moment.shape[0]
-            moment = (1 - shrinkage) * moment + shrinkage * np.trace(moment) / size * np.eye(size)
+            every = range(len(moment))
+            towards = shrinkage * moment.trace() / len(moment)
+            moment = (1 - shrinkage) * moment
+            moment[every, every] += towards
         return moment
 
 
@@ -189,31 +207,40 @@ class Whitening:
     """
 
     def __init__(self, moment: Float[np.ndarray, "d_m d_m"]):
-        moment = np.asarray(moment, dtype=np.float64)
+        moment = self._read(moment)
         if moment.ndim != 2 or moment.shape[0] != moment.shape[1]:
-            raise UserError(f"C must be square, and its shape is {moment.shape}.")
-        if not np.isfinite(moment).all():
+            raise UserError(f"C must be square, and its shape is {tuple(moment.shape)}.")
+        if not (abs(moment) < float("inf")).all():
             raise UserError("C holds NaN or infinity: check the keys that it was made from.")
+        self.moment = moment
         try:
-            self.factor = scipy.linalg.cholesky(moment, lower=True)
-            if self._reciprocal_condition(moment) < len(moment) * np.finfo(float).eps:
+            self.factor = self._factorised()
+            if self._reciprocal_condition() < len(moment) * np.finfo(float).eps:
                 raise scipy.linalg.LinAlgError("singular to working precision")
         except scipy.linalg.LinAlgError as error:
             raise UserError(
                 f"C of width {len(moment)} is singular: estimate it from more tokens "
                 f"(at least {len(moment)}, better ten times that), or give a shrinkage above 0."
             ) from error
-        self.moment = moment
 
-    def _reciprocal_condition(self, moment: Float[np.ndarray, "d_m d_m"]) -> float:
+    def _read(self, moment: Any) -> Any:
+        return np.asarray(moment, dtype=np.float64)
+
+    def _factorised(self) -> Any:
+        return scipy.linalg.cholesky(self.moment, lower=True)
+
+    def _reciprocal_condition(self) -> float:
         """Of ``C`` scaled to a unit diagonal, which is what the error of a Cholesky solve depends on (1-norm)."""
-        scale = np.sqrt(np.diag(moment))
-        norm = np.abs(moment / np.outer(scale, scale)).sum(0).max()
+        scale = np.sqrt(np.diag(self.moment))
+        norm = np.abs(self.moment / np.outer(scale, scale)).sum(0).max()
         return float(scipy.linalg.lapack.dpocon(self.factor / scale[:, None], norm, uplo="L")[0])
 
     @property
     def d_m(self) -> int:
         return self.moment.shape[0]
+
+    def _times(self, vector: Float[np.ndarray, " d_m"]) -> Float[np.ndarray, " d_m"]:
+        return self.moment @ vector
 
     def solve(self, keys: Float[np.ndarray, "d_m n"]) -> Float[np.ndarray, "d_m n"]:
         """``C⁻¹ K``."""
@@ -226,14 +253,62 @@ class Whitening:
     def condition(self) -> float:
         """Condition number of ``C``: its largest eigenvalue over its smallest, by Lanczos iteration."""
         if self.d_m < 16:
-            return float(np.linalg.cond(self.moment))
+            return float(np.linalg.cond(np.stack([self._times(unit) for unit in np.eye(self.d_m)])))
         start = np.random.default_rng(0).standard_normal(self.d_m)
-        inverse = LinearOperator((self.d_m, self.d_m), matvec=self.solve, dtype=np.float64)
         largest = [
-            float(eigsh(operator, k=1, v0=start, tol=1e-6, return_eigenvectors=False)[0])
-            for operator in (self.moment, inverse)
+            float(
+                eigsh(
+                    LinearOperator((self.d_m, self.d_m), matvec=product, dtype=np.float64),
+                    k=1,
+                    v0=start,
+                    tol=1e-6,
+                    return_eigenvectors=False,
+                )[0]
+            )
+            for product in (self._times, self.solve)
         ]
         return largest[0] * largest[1]
+
+
+class DeviceWhitening(Whitening):
+    """:class:`Whitening` by torch, where the moment is: for a C that a CPU takes too long to factorise.
+
+    Keys and results are NumPy arrays, as there.
+
+    Parameters
+    ----------
+    moment : (d_m, d_m) torch tensor, any device that has float64
+    """
+
+    def _read(self, moment: torch.Tensor) -> torch.Tensor:
+        return moment.double()
+
+    def _factorised(self) -> torch.Tensor:
+        factor, failed = torch.linalg.cholesky_ex(self.moment)
+        if int(failed):
+            raise scipy.linalg.LinAlgError("not positive definite")
+        return factor
+
+    def _reciprocal_condition(self) -> float:
+        scale = self.moment.diagonal().sqrt()
+        norm = (self.moment / (scale[:, None] * scale[None, :])).abs().sum(0).max()
+        inverse = torch.cholesky_inverse(self.factor / scale[:, None])
+        return 1 / float(norm * inverse.abs().sum(0).max())
+
+    def _there(self, keys: Any) -> torch.Tensor:
+        return torch.from_numpy(np.array(keys, dtype=np.float64)).to(self.factor.device)
+
+    def _times(self, vector: Float[np.ndarray, " d_m"]) -> Float[np.ndarray, " d_m"]:
+        return (self.moment @ self._there(vector)).cpu().numpy()
+
+    def solve(self, keys: Float[np.ndarray, "d_m n"]) -> Float[np.ndarray, "d_m n"]:
+        keys = self._there(keys)
+        return torch.cholesky_solve(keys.reshape(self.d_m, -1), self.factor).reshape(keys.shape).cpu().numpy()
+
+    def whiten(self, keys: Float[np.ndarray, "d_m n"]) -> Float[np.ndarray, "d_m n"]:
+        keys = self._there(keys)
+        columns = torch.linalg.solve_triangular(self.factor, keys.reshape(self.d_m, -1), upper=False)
+        return columns.reshape(keys.shape).cpu().numpy()
 
 
 def estimate(
@@ -346,19 +421,31 @@ def of_windows(
     layers: Sequence[int] | None = None,
     batch: int | None = None,
     cache: bool = True,
+    to_cpu: bool = True,
+    sums: torch.dtype = torch.float64,
 ) -> Moments:
     """:func:`estimate` for windows that are cut already (:func:`superposition.text.windows`).
+
+    Parameters
+    ----------
+    to_cpu : bool
+        Without a cache, False leaves each layer's sums on the device that made them, where
+        :meth:`Moments.whitening` factorises them.
+    sums : torch.dtype
+        Without a cache, ``torch.float32`` sums the keys of a float32 model in float32, as the paper's code does.
 
     Raises
     ------
     UserError
-        No windows; otherwise as :func:`estimate`.
+        No windows; sums that are narrower than the keys; otherwise as :func:`estimate`.
     """
     if not cut:
         raise UserError("There are no windows to read keys from: give at least one.")
+    if sums == torch.float32 and model.dtype == torch.float64:
+        raise UserError("Keys of float64 are not summed in float32: load the model in float32 for that.")
     chosen = model.select(layers)
     if not cache:
-        return _one_pass(model, list(cut), chosen, batch, None, processes.Processes())
+        return _one_pass(model, list(cut), chosen, batch, None, processes.Processes(), to_cpu, sums)
     read = hashlib.sha256()
     for window in cut:
         read.update(json.dumps([window.token_ids, window.first, window.stop]).encode())
@@ -398,19 +485,19 @@ def _one_pass(
     batch: int | None,
     store: _Store | None,
     shared: processes.Processes,
+    to_cpu: bool = True,
+    dtype: torch.dtype = torch.float64,
 ) -> Moments:
-    from accelerate.utils import find_executable_batch_size
-
     cut = sorted(cut, key=lambda window: -len(window.token_ids))
     tokens = sum(window.counted for window in cut)
-    size = batch or max(1, TOKENS_A_PASS // len(cut[0].token_ids))
+    at_once = TOKENS_A_PASS if model.device.type == "cpu" else TOKENS_A_PASS_GPU
+    size = batch or max(1, at_once // len(cut[0].token_ids))
     cut = cut[shared.index :: shared.count]
-    sums = (store.resume(chosen) if store else None) or _Sums.zeros(chosen)
+    sums = (store.resume(chosen) if store else None) or _Sums.zeros(chosen, dtype)
     saved = time.monotonic()
     bar = console.bar(total=sum(window.counted for window in cut), what="second moments", unit="tok")
     bar.update(sum(window.counted for window in cut[: sums.done]))
 
-    @find_executable_batch_size(starting_batch_size=size)
     def run(size: int) -> None:
         nonlocal saved
         while sums.done < len(cut):
@@ -423,14 +510,12 @@ def _one_pass(
 
     try:
         with bar:
-            run()
-    except RuntimeError as error:
-        if "No executable batch size" not in str(error):
-            raise
-        raise UserError(
-            "Memory does not suffice for one text at a time: give a shorter --context, fewer --layers, "
-            "or a smaller --dtype."
-        ) from error
+            models.as_memory_allows(
+                run,
+                size,
+                "Memory does not suffice for one text at a time: give a shorter --context, fewer --layers, "
+                "or a smaller --dtype.",
+            )
     except KeyboardInterrupt:
         if store and sums.done:
             store.checkpoint(sums)
@@ -438,7 +523,7 @@ def _one_pass(
     for index in sums.lower:
         shared.add_up(sums.lower[index])
         shared.add_up(sums.total[index])
-    return sums.finish(tokens)
+    return sums.finish(tokens, to_cpu)
 
 
 @dataclass
@@ -454,9 +539,9 @@ class _Sums:
     windows: dict[int, int]
 
     @classmethod
-    def zeros(cls, chosen: Sequence[Layer]) -> _Sums:
+    def zeros(cls, chosen: Sequence[Layer], dtype: torch.dtype = torch.float64) -> _Sums:
         def zeros(layer: Layer, *shape: int) -> torch.Tensor:
-            return torch.zeros(*shape, dtype=torch.float64, device=_summed_on(layer.weight.device))
+            return torch.zeros(*shape, dtype=dtype, device=_summed_on(layer.weight.device))
 
         return cls(
             {layer.index: zeros(layer, layer.d_m, layer.d_m) for layer in chosen},
@@ -478,14 +563,16 @@ class _Sums:
         """Add the keys, (tokens, d_m), of all windows up to ``stop`` that are still missing."""
         index = layer.index
         lower = self.lower[index]
-        keys = _widen(keys.to(lower.device))
+        keys = keys.to(lower.device)
+        if keys.dtype != lower.dtype and not _multiplies_exactly(keys):
+            keys = _widen(keys)
         total = keys.sum(0, dtype=torch.float64)
         if not torch.isfinite(total).all():
             raise UserError(
                 f"Layer {index} gives NaN or infinity on the text: the weights are damaged, or "
                 f"{layer.weight.dtype} is too narrow (try --dtype float32)."
             )
-        partial = lower if keys.dtype == lower.dtype else torch.zeros_like(lower, dtype=keys.dtype)
+        partial = lower if keys.dtype == lower.dtype else torch.zeros_like(lower, dtype=torch.float32)
         with console.interrupts_wait():
             _add_lower(partial, keys)
             if partial is not lower:
@@ -493,13 +580,23 @@ class _Sums:
             self.total[index] += total
             self.windows[index] = stop
 
-    def finish(self, tokens: int) -> Moments:
-        outer = {}
+    def finish(self, tokens: int, to_cpu: bool = True) -> Moments:
+        outer, total = {}, dict(self.total)
         for index, lower in self.lower.items():
-            half = lower.cpu().tril_()
+            half = (lower.cpu() if to_cpu else lower).tril_()
             half += half.tril(-1).T
             outer[index] = half
-        return Moments(outer, {index: total.cpu() for index, total in self.total.items()}, tokens)
+            total[index] = total[index].cpu() if to_cpu else total[index]
+        return Moments(outer, total, tokens)
+
+
+def _multiplies_exactly(keys: torch.Tensor) -> bool:
+    """Whether the device multiplies narrow keys without rounding a product, and sums the products in float32.
+
+    A GPU's matrix units do: a product of two numbers of bfloat16 or float16 fits into float32. It is what
+    :func:`_widen` would give, at ten times the speed.
+    """
+    return keys.is_cuda and keys.dtype in (torch.bfloat16, torch.float16)
 
 
 def _widen(keys: torch.Tensor) -> torch.Tensor:
@@ -530,27 +627,34 @@ def _sum_group(model: LanguageModel, group: list[text.Window], stop: int, chosen
     model.read_keys(ids, mask, [layer for layer in chosen if sums.windows[layer.index] < stop], receive)
 
 
-def outer_sum(keys: Float[torch.Tensor, "tokens d_m"], *, block: int = BLOCK) -> Float[torch.Tensor, "d_m d_m"]:
+def outer_sum(keys: Float[torch.Tensor, "tokens d_m"], *, block: int | None = None) -> Float[torch.Tensor, "d_m d_m"]:
     """``Σ k kᵀ`` over the rows, in blocks of columns.
 
     Sums are one precision wider than the keys: float32 for bfloat16 and float16, float64 for float32. A condition
     number of C near 10⁶, usual in some layers, turns float32 sums into errors of 10⁻⁴ in P. Little more than one
     triangle is computed.
     """
-    keys = _widen(keys)
-    lower = keys.new_zeros(keys.shape[1], keys.shape[1])
+    keys = keys if _multiplies_exactly(keys) else _widen(keys)
+    sums = torch.float64 if keys.dtype == torch.float64 else torch.float32
+    lower = keys.new_zeros(keys.shape[1], keys.shape[1], dtype=sums)
     _add_lower(lower, keys, block)
     return lower.tril() + lower.tril(-1).T
 
 
-def _add_lower(lower: torch.Tensor, keys: torch.Tensor, block: int = BLOCK) -> None:
-    """Add ``Σ k kᵀ`` to the lower triangle of ``lower``, in place; both are of one dtype and on one device.
+def _add_lower(lower: torch.Tensor, keys: torch.Tensor, block: int | None = None) -> None:
+    """Add ``Σ k kᵀ`` to the lower triangle of ``lower``, in place; both are on one device.
 
-    What stands above the diagonal afterwards means nothing.
+    Both are of one dtype, or ``lower`` is float32 and the keys :func:`_multiplies_exactly`. What stands above the
+    diagonal afterwards means nothing.
     """
+    block = block or (BLOCK if lower.device.type == "cpu" else BLOCK_GPU)
     for start in range(0, len(lower), block):
-        stop = start + block
-        lower[start:, start:stop].addmm_(keys[:, start:].T, keys[:, start:stop])
+        part = lower[start:, start : start + block]
+        rows, columns = keys[:, start:].T, keys[:, start : start + block]
+        if keys.dtype == lower.dtype:
+            part.addmm_(rows, columns)
+        else:
+            part += torch.mm(rows, columns, out_dtype=lower.dtype)
 
 
 class _Store:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import platformdirs
-
 from superposition.errors import UserError
 
 _PACKAGE = Path(__file__).resolve().parent
@@ -40,7 +38,12 @@ def cache_dir() -> Path:
     UserError
         It cannot be made.
     """
-    folder = Path(os.environ.get("SUPERPOSITION_CACHE") or platformdirs.user_cache_dir("superposition"))
+    named = os.environ.get("SUPERPOSITION_CACHE")
+    if not named:
+        import platformdirs  # not needed, and may be absent, where the variable names the folder
+
+        named = platformdirs.user_cache_dir("superposition")
+    folder = Path(named)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -182,12 +183,14 @@ def sample(
     length: int = 256,
     temperature: float = 0.8,
     batch: int = 64,
+    seconds: float | None = None,
 ) -> int:
     """Sample texts from the model itself and write them as JSONL; return how many tokens they hold.
 
     Each text starts from the tokenizer's document separator and ends where the model ends it or after ``length``
     tokens. Every batch draws from its own seed and is kept as soon as it is done, so that a run that was
-    interrupted goes on where it stopped and gives the same file.
+    interrupted goes on where it stopped and gives the same file. With ``seconds``, no batch is begun later than that,
+    and the texts may hold fewer tokens than asked for.
 
     Raises
     ------
@@ -207,9 +210,9 @@ def sample(
     recipe = [model.sha256, seed, length, temperature, batch, str(model.dtype), "v1"]
     key = hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:16]
     kept = paths.cache_dir() / "samples" / key
-    total, texts, number, fruitless = 0, [], 0, 0
+    total, texts, number, fruitless, began = 0, [], 0, 0, time.monotonic()
     with console.bar(total=tokens, what="sampling", unit="tok") as bar:
-        while total < tokens:
+        while total < tokens and not (total and seconds is not None and time.monotonic() - began > seconds):
             part = kept / f"{number:05d}.json"
             rows = _kept(part)
             if rows is None:

@@ -132,9 +132,10 @@ class Targets:
     def __len__(self) -> int:
         return self.keys.shape[1]
 
-    def __getitem__(self, i: int) -> Targets:
-        """Edit ``i`` alone, as :class:`Targets` of one."""
-        return Targets(**{name: getattr(self, name)[..., i : i + 1] for name in Targets.__dataclass_fields__})
+    def __getitem__(self, chosen: int | slice) -> Targets:
+        """Some of the edits; one by its number is :class:`Targets` of one."""
+        part = chosen if isinstance(chosen, slice) else slice(chosen, chosen + 1)
+        return Targets(**{name: getattr(self, name)[..., part] for name in Targets.__dataclass_fields__})
 
 
 @dataclass(frozen=True)
@@ -191,14 +192,19 @@ class _Prefix:
         for layer in out.past_key_values.layers:
             self.layers.append(tuple(_shifted(part, source, target) for part in (layer.keys, layer.values)))
 
-    def cache(self, rows: list[int]) -> Any:
-        """A fresh cache for some of the rows: a forward pass adds to it and leaves what is kept here alone."""
-        from transformers import DynamicCache
+    def of(self, rows: list[int]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Keys and values of some of the rows, layer by layer."""
+        return [tuple(part[rows] for part in parts) for parts in self.layers]
 
-        cache = DynamicCache()
-        for index, parts in enumerate(self.layers):
-            cache.update(*(part[rows] for part in parts), index)
-        return cache
+
+def _cache(layers: list[tuple[torch.Tensor, torch.Tensor]]) -> Any:
+    """A fresh cache: a forward pass adds to it and leaves what it was made from alone."""
+    from transformers import DynamicCache
+
+    cache = DynamicCache()
+    for index, parts in enumerate(layers):
+        cache.update(*parts, index)
+    return cache
 
 
 def _shifted(part: torch.Tensor, source: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -266,14 +272,22 @@ class _Answer:
         places: torch.Tensor | None = None,
         shifts: torch.Tensor | None = None,
     ):
-        self.rows, self.weights, self.places, self.shifts = rows, weights, places, shifts
+        self.rows, self.places, self.shifts = rows, places, shifts
         self.recalled: torch.Tensor | None = None
+        self.shared: list[tuple[torch.Tensor, list[int]]] | None = None
+        if weights is not None:  # rows that share a matrix are multiplied together
+            mine: dict[int, list[int]] = {}
+            for row, weight in enumerate(weights):
+                mine.setdefault(id(weight), []).append(row)
+            self.shared = [(weights[its_rows[0]], its_rows) for its_rows in mine.values()]
 
     def __call__(self, module: nn.Module, inputs: Any, output: torch.Tensor) -> torch.Tensor:
         flat = output.reshape(self.rows, -1, output.shape[-1])
-        if self.weights is not None:
+        if self.shared is not None:
             keys = inputs[0].reshape(self.rows, -1, inputs[0].shape[-1])
-            flat = torch.stack([key @ weight.T for key, weight in zip(keys, self.weights, strict=True)])
+            flat = torch.empty_like(flat)
+            for weight, its_rows in self.shared:
+                flat[its_rows] = keys[its_rows] @ weight.T
             if getattr(module, "bias", None) is not None:
                 flat = flat + module.bias
         if self.shifts is not None:
@@ -281,6 +295,29 @@ class _Answer:
             self.recalled = flat[at, places].detach()
             flat = flat + torch.zeros_like(flat).index_put((at, places), self.shifts.to(flat))
         return flat.reshape(output.shape)
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """What every step of a search does alike while the same edits are searched for: rows, tokens, places, targets.
+
+    ``asked`` are the (row, position) where the head is asked; ``lines`` are those of them that hold a token of an
+    object, with its edit, its id and its share in the misfit; ``essences`` the others, of the KL texts.
+    """
+
+    chosen: list[int]
+    ids: torch.Tensor
+    mask: torch.Tensor
+    prefix: list[tuple[torch.Tensor, torch.Tensor]]
+    owner: torch.Tensor
+    places: torch.Tensor
+    weights: list[torch.Tensor] | None
+    asked: tuple[torch.Tensor, torch.Tensor]
+    lines: torch.Tensor
+    line_owner: torch.Tensor
+    line_token: torch.Tensor
+    line_share: torch.Tensor
+    essences: torch.Tensor
 
 
 class _Objective:
@@ -306,55 +343,74 @@ class _Objective:
         self.prefix = _Prefix(model, self.rows, self.layer, self.weights) if cached else None
         self.reference: torch.Tensor | None = None
         self.entering: list[torch.Tensor] = []
+        self._laid_out: tuple[list[int], _Pass] | None = None
+
+    def _lay_out(self, active: list[int]) -> _Pass:
+        """The pass for the active edits: made once, and again when an edit has stopped."""
+        if self._laid_out is not None and self._laid_out[0] == active:
+            return self._laid_out[1]
+        turn = {edit: i for i, edit in enumerate(active)}
+        chosen = [at for at, row in enumerate(self.rows) if row.edit in turn]
+        rows = [self.rows[at] for at in chosen]
+        start = [row.place if self.cached else 0 for row in rows]
+        ids, mask = padded([row.token_ids[first:] for row, first in zip(rows, start, strict=True)])
+        prefix = []
+        if self.cached and self.prefix.length:
+            mask = torch.cat([self.prefix.mask[chosen], mask], dim=1)
+            prefix = self.prefix.of(chosen)
+        asked = [(i, at - start[i]) for i, row in enumerate(rows) for at in row.asked]
+        told = [(line, i) for line, (i, _) in enumerate(asked) if not rows[i].is_kl]
+        contexts, device = len(self.settings.contexts), self.model.device
+
+        def there(numbers: list) -> torch.Tensor:
+            return torch.tensor(numbers, device=device)
+
+        owner = [turn[row.edit] for row in rows]
+        found = _Pass(
+            chosen,
+            ids.to(device),
+            mask.to(device),
+            prefix,
+            there(owner),
+            there([row.place - first for row, first in zip(rows, start, strict=True)]),
+            None if self.weights is None else [self.weights[at] for at in chosen],
+            (there([i for i, _ in asked]), there([at for _, at in asked])),
+            there([line for line, _ in told]),
+            there([owner[i] for _, i in told]),
+            there([token for row in rows for token in row.wanted]),
+            there([1.0 / len(rows[i].wanted) / contexts for _, i in told]),
+            there([line for line, (i, _) in enumerate(asked) if rows[i].is_kl]),
+        )
+        self._laid_out = (list(active), found)
+        return found
 
     def run(self, shifts: torch.Tensor, active: list[int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Misfit (NLL), KL (both for the active edits), and the down-projection's own output at every row's place.
 
         ``shifts`` (active, d) belongs to the active edits, in order.
         """
-        turn = {edit: i for i, edit in enumerate(active)}
-        chosen = [at for at, row in enumerate(self.rows) if row.edit in turn]
-        rows = [self.rows[at] for at in chosen]
-        start = [row.place if self.cached else 0 for row in rows]
-        ids, mask = padded([row.token_ids[first:] for row, first in zip(rows, start, strict=True)])
+        this = self._lay_out(active)
         extra: dict[str, Any] = {"use_cache": False}
-        if self.cached and self.prefix.length:
-            mask = torch.cat([self.prefix.mask[chosen], mask], dim=1)
-            extra = {"past_key_values": self.prefix.cache(chosen), "use_cache": True}
-        owner = torch.tensor([turn[row.edit] for row in rows], device=shifts.device)
-        places = torch.tensor([row.place - first for row, first in zip(rows, start, strict=True)])
-        weights = None if self.weights is None else [self.weights[at] for at in chosen]
-        hook = _Answer(len(rows), weights, places, shifts[owner])
+        if this.prefix:
+            extra = {"past_key_values": _cache(this.prefix), "use_cache": True}
+        hook = _Answer(len(this.chosen), this.weights, this.places, shifts[this.owner.to(shifts.device)])
         kept = self.entering if self.cached else []
-        entering = kept[0][chosen, : ids.shape[1]] if kept else None
+        entering = kept[0][this.chosen, : this.ids.shape[1]] if kept else None
         with _hooked(self.layer, hook), _entered_at(self.model, self.layer, entering, kept):
-            hidden = run_body(self.model, ids, mask, **extra).last_hidden_state
-        asked = [(i, at - start[i]) for i, row in enumerate(rows) for at in row.asked]
-        picked = hidden[[i for i, _ in asked], [at for _, at in asked]]
-        logs = logits_of(self.model, picked).log_softmax(-1)
-        misfit = self._misfit(logs, rows, owner, asked, len(active))
-        return misfit, self._divergence(logs, rows, asked, active), hook.recalled
+            hidden = run_body(self.model, this.ids, this.mask, **extra).last_hidden_state
+        logs = logits_of(self.model, hidden[tuple(one.to(hidden.device) for one in this.asked)]).log_softmax(-1)
+        return self._misfit(logs, this, len(active)), self._divergence(logs, this, active), hook.recalled
 
-    def _misfit(
-        self, logs: torch.Tensor, rows: list[_Row], owner: torch.Tensor, asked: list[tuple[int, int]], active: int
-    ) -> torch.Tensor:
+    def _misfit(self, logs: torch.Tensor, this: _Pass, active: int) -> torch.Tensor:
         """−log P of the objects, mean over tokens, then over contexts (active,)."""
-        told = [(line, i) for line, (i, _) in enumerate(asked) if not rows[i].is_kl]
-        wanted = [token for row in rows for token in row.wanted]
-        lines = torch.tensor([line for line, _ in told], device=logs.device)
-        of = torch.tensor([i for _, i in told], device=logs.device)
-        found = logs[lines, torch.tensor(wanted, device=logs.device)]
-        share = torch.tensor(
-            [1.0 / len(rows[i].wanted) / len(self.settings.contexts) for _, i in told], device=logs.device
+        lines, owner, token, share = (
+            one.to(logs.device) for one in (this.lines, this.line_owner, this.line_token, this.line_share)
         )
-        return logs.new_zeros(active).index_add(0, owner.to(logs.device)[of], -found * share.to(found))
+        return logs.new_zeros(active).index_add(0, owner, -logs[lines, token] * share.to(logs))
 
-    def _divergence(
-        self, logs: torch.Tensor, rows: list[_Row], asked: list[tuple[int, int]], active: list[int]
-    ) -> torch.Tensor:
+    def _divergence(self, logs: torch.Tensor, this: _Pass, active: list[int]) -> torch.Tensor:
         """``KL(P₀ ‖ P)`` at the essence prompt (active,); the first call, with all edits and no shift, sets P₀."""
-        lines = [line for line, (i, _) in enumerate(asked) if rows[i].is_kl]
-        now = logs[lines]
+        now = logs[this.essences.to(logs.device)]
         if self.reference is None:
             self.reference = now.detach()
         before = self.reference[active]

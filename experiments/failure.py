@@ -1,0 +1,466 @@
+"""To failure: two thousand edits one after another, by several methods and in several orders.
+
+The edits of a step are searched together on the model as it stands, and written one after the other (ROME) or at once
+(MEMIT with history, AlphaEdit). "rome, protected" is ROME with the keys of half of the watched facts in C: the cure
+that chapter ``18-cures`` found best. Each checkpoint says what is lost of the facts that nobody edits, what became of
+new and old edits, of the perplexity, and how far the layer's answers have drifted, in several units.
+
+Edited are facts of the table that the model does not know, and then invented people under the table's own relations;
+nothing is true of them, so there is nothing to lose but what the model knows of others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from job import Job
+from superposition import editing, evaluation, facts, files, forecast, keys, models, moments, text, values
+from superposition.errors import UserError
+from superposition.facts import Fact
+
+#: Methods by name: the rule, and whether half of the watched facts are put into C.
+METHODS = {
+    "rome": ("rome", False),
+    "memit with history": ("memit-history", False),
+    "alphaedit": ("alphaedit", False),
+    "rome, protected": ("rome", True),
+}
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How large a run is.
+
+    Parameters
+    ----------
+    edits, block : int
+        Of a sequence, and of a step.
+    methods : tuple of str
+        Of :data:`METHODS`.
+    orders : int
+        In how many orders the edits come.
+    checkpoints : tuple of int
+        After how many edits the models are examined.
+    watched : int
+        Facts that the model knows and nobody edits, at most.
+    asked : int
+        Of the newest and of the oldest edits, how many are asked at a checkpoint.
+    alone : int
+        Edits whose targets are also found on the unedited model, for c and q.
+    tokens, held_out : int
+        Of the text for C, at most, and of the text for the perplexity.
+    context : int
+        Of the windows in which the text is read.
+    layer : int, optional
+        Default: at a fifth of the depth.
+    search : str
+        The dtype of the search for the targets.
+    protection : float
+        Weight of the protected keys in C.
+    settings : values.Settings
+        Of the search.
+    """
+
+    edits: int = 2000
+    block: int = 10
+    methods: tuple[str, ...] = tuple(METHODS)
+    orders: int = 3
+    checkpoints: tuple[int, ...] = (10, 30, 60, 100, 200, 300, 450, 600, 800, 1000, 1250, 1500, 1750, 2000)
+    watched: int = 400
+    asked: int = 50
+    alone: int = 200
+    tokens: int = 1_048_576
+    held_out: int = 4_000
+    context: int = 256
+    layer: int | None = None
+    search: str = "bfloat16"
+    protection: float = 10.0
+    settings: values.Settings = field(default_factory=values.Settings)
+
+
+TINY = Sizes(
+    edits=12, block=3, orders=2, checkpoints=(3, 6, 12), watched=40, asked=4, alone=6, tokens=900, held_out=100,
+    context=16, search="float32", settings=values.Settings(steps=4, contexts=("",), kl_prompt="{} is"),
+)  # fmt: skip
+
+
+# --- which facts --------------------------------------------------------------------------------------------
+
+
+def invented(source: str, count: int, taken: set[str], seed: int = 0) -> list[Fact]:
+    """Requests about people who do not exist: a relation of the table, and one of its objects for the new one."""
+    objects: dict[str, set[str]] = {}
+    for fact in facts.load(source):
+        objects.setdefault(str(fact.relation), set()).add(str(fact.target_true))
+    personal = [relation for relation in facts.relations(source).values() if relation.subject_type == "person"]
+    rng, taken, found = np.random.default_rng(seed), set(taken), []
+    onsets = "b br c ch d dr f g gr h j k kl l m n p r s sh st t th tr v w z".split()
+    vowels, ends = "a e i o u ai ea ou".split(), "n r l s th nd rk ck m x".split()
+
+    def name(syllables: int) -> str:
+        spoken = "".join(str(rng.choice(onsets)) + str(rng.choice(vowels)) for _ in range(syllables))
+        return (spoken + str(rng.choice(ends))).capitalize()
+
+    while len(found) < count:
+        subject, relation = f"{name(1)} {name(2)}", personal[len(found) % len(personal)]
+        if subject in taken:
+            continue
+        taken.add(subject)
+        found.append(
+            Fact(
+                subject,
+                relation.prompt,
+                target_new=str(rng.choice(sorted(objects[relation.id]))),
+                relation=relation.id,
+                paraphrases=tuple(template.replace(facts.SLOT, subject) for template in relation.paraphrases),
+                subject_type=relation.subject_type,
+                object_type=relation.object_type,
+            )
+        )
+    return found
+
+
+def choose(lm: models.LanguageModel, source: str, sizes: Sizes, seed: int = 0) -> tuple[list[Fact], list[Fact]]:
+    """The edits, one a subject, and the watched facts, about other subjects; no key at a prompt's first position.
+
+    Raises
+    ------
+    UserError
+        The model knows none of the facts.
+    """
+    listed = facts.load(source)
+    order = [listed[i] for i in np.random.default_rng(seed).permutation(len(listed))]
+    away = [fact for fact in order if keys.locate(lm.tokenizer, fact).position > 0]
+    watched = evaluation.known(lm, away)[: sizes.watched]
+    if not watched:
+        raise UserError(f"{lm.name} knows none of the facts in {source}, so there is nothing to watch: give others.")
+    taken, edits = {fact.subject for fact in watched}, []
+    for fact in away:
+        if fact.subject not in taken:
+            taken.add(fact.subject)
+            edits.append(fact)
+    edits = edits[: sizes.edits]
+    return edits + invented(source, sizes.edits - len(edits), {fact.subject for fact in listed}, seed), watched
+
+
+# --- what is examined ---------------------------------------------------------------------------------------
+
+
+class Watched:
+    """What the unedited model says of the watched facts, and the lengths that drift is measured in.
+
+    Attributes
+    ----------
+    named : (m,) bool
+        The half of the facts that a protection names.
+    recalled, stream : (m, T) float64
+        Length of the layer's answer, and of the residual stream after it, at every position of prompt and object.
+    """
+
+    def __init__(self, lm: models.LanguageModel, watched: list[Fact], layer: int, windows: list, asked: int):
+        self.lm, self.facts, self.windows, self.asked = lm, watched, windows, asked
+        self.before = np.array(evaluation.untouched(lm, watched)["log_true"])
+        self.reading = forecast.read(lm, watched, layer, passes=False)
+        self.W_0 = lm.layers[layer].weight.detach().double().cpu().numpy()
+        self.named = np.arange(len(watched)) % 2 == 0
+        self.inside, self.subject = self.reading.mask(), self.reading.mask("subject")
+        self.recalled = np.linalg.norm(self.reading.keys @ self.W_0.T, axis=2)
+        self.stream = self._stream(layer)
+
+    def _stream(self, layer: int, batch: int = 64) -> np.ndarray:
+        found, read = np.ones(self.inside.shape), self.reading
+        seen: list[torch.Tensor] = []
+
+        def keep(_module: Any, _inputs: Any, output: Any) -> None:
+            seen[:] = [output[0] if isinstance(output, tuple) else output]
+
+        handle = evaluation.block_of(self.lm, self.lm.layers[layer]).register_forward_hook(keep)
+        try:
+            for start in range(0, len(self.facts), batch):
+                rows = range(start, min(start + batch, len(self.facts)))
+                ids, mask = evaluation.padded([read.token_ids[row, : read.lengths[row]].tolist() for row in rows])
+                with torch.no_grad():
+                    evaluation.run_body(self.lm, ids, mask, use_cache=False)
+                found[start : rows.stop, : ids.shape[1]] = seen[0].double().norm(dim=-1).cpu().numpy()
+        finally:
+            handle.remove()
+        return found
+
+    def protected_keys(self) -> np.ndarray:
+        """Keys of the named half, at every position of prompt and object, as columns."""
+        return self.reading.subset(self.named).everywhere()
+
+    def drift(self, W: np.ndarray) -> dict[str, float]:
+        """Root mean square of the drift of the layer's answers, over what they were and over the residual stream."""
+        moved = np.linalg.norm(self.reading.keys @ (W - self.W_0).T, axis=2)
+        return {
+            "drift_over_answer_subject": _rms(moved[self.subject] / self.recalled[self.subject]),
+            "drift_over_stream_subject": _rms(moved[self.subject] / self.stream[self.subject]),
+            "drift_over_stream_all": _rms(moved[self.inside] / self.stream[self.inside]),
+            "change": float(np.linalg.norm(W - self.W_0) / np.linalg.norm(self.W_0)),
+        }
+
+    def examine(self, editor: editing.Editor, edits: Sequence[Fact]) -> dict[str, Any]:
+        """The model with an account's W in it, which holds the first of these edits; it is put back afterwards.
+
+        Raises
+        ------
+        UserError
+            The model gives no numbers any more.
+        """
+        n = editor.n_edits
+        row = {"edits": n} | self.drift(editor.memory.W)
+        with editing.preserved(self.lm):
+            editor.apply()
+            others = evaluation.untouched(self.lm, self.facts)
+            held, falls = np.array(others["hit"]), self.before - np.array(others["log_true"])
+            if not np.isfinite(falls).all():
+                raise UserError(f"After {n} edits the model's probabilities are no numbers any more.")
+            for name, part in (("", slice(None)), ("_named", self.named), ("_unnamed", ~self.named)):
+                row[f"lost{name}"] = evaluation.share(~held[part])
+                row[f"fall{name}"] = evaluation.mean_interval(falls[part])
+            for name, some in (("newest", edits[max(0, n - self.asked) : n]), ("oldest", edits[: min(n, self.asked)])):
+                found = evaluation.evaluate(self.lm, some, paraphrases=1, neighbours=0)
+                row[name] = {kind: found[kind] for kind in ("exact", "paraphrase_exact")}
+            row["perplexity"] = evaluation.perplexity(self.lm, self.windows)
+        return row
+
+
+def _rms(numbers: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(numbers**2)))
+
+
+def before_any_edit(
+    found: values.Targets, C: np.ndarray, watched: Watched, settings: values.Settings
+) -> dict[str, Any]:
+    """What targets on the unedited model say beforehand: the size c of an edit, the overlap q with others, and c²q."""
+    M = forecast.directions(found.keys, C)
+    size = np.linalg.norm(found.shifts, axis=0) / np.linalg.norm(found.recalled, axis=0)
+    others, among = M.T @ watched.reading.at_subject(), M.T @ found.keys
+    c, q = _rms(size), float(np.mean(others**2))
+    own = float(np.mean(among[~np.eye(len(found), dtype=bool)] ** 2))
+    on_the_bound = float(np.mean(size > 0.999 * settings.clamp_norm_factor))
+    return {"edits": len(found), "c": c, "q": q, "c2q": c * c * q, "q_among_edits": own, "on_the_bound": on_the_bound}
+
+
+# --- the sequences ------------------------------------------------------------------------------------------
+
+
+@dataclass
+class EditSequence:
+    """One sequence of edits: a method, an order, its account, and what was found at the checkpoints.
+
+    ``recipe`` is a digest of all that determines it: a state of another recipe is not taken up.
+    """
+
+    method: str
+    order: int
+    editor: editing.Editor
+    edits: list[Fact]
+    recipe: str
+    checkpoints: list[dict[str, Any]] = field(default_factory=list)
+    ended: str | None = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.method} {self.order}"
+
+    def save(self, folder: Path) -> None:
+        """Keep the state, so that :meth:`take_up` goes on from here."""
+        arrays, state = self.editor.state()
+        content = {"recipe": self.recipe, "state": state, "checkpoints": self.checkpoints, "ended": self.ended}
+        path = folder / f"{self.name}.json"
+        files.write_together({path.with_suffix(".npz"): lambda to: _save(to, arrays), path: files.json_writer(content)})
+
+    def take_up(self, folder: Path) -> None:
+        """Go on from the state that was kept, if one was.
+
+        Raises
+        ------
+        UserError
+            The state is of other edits, another C or other settings.
+        """
+        path = folder / f"{self.name}.json"
+        if path.is_file():
+            content = json.loads(path.read_text(encoding="utf-8"))
+            if content["recipe"] != self.recipe:
+                raise UserError(
+                    f"The states in {folder} are of another run: remove them, or give the sizes of that run."
+                )
+            with np.load(path.with_suffix(".npz"), allow_pickle=False) as arrays:
+                self.editor.resume(dict(arrays), content["state"])
+            self.checkpoints, self.ended = content["checkpoints"], content["ended"]
+
+    def row(self) -> dict[str, Any]:
+        """What the record says of it."""
+        names = ("method", "order", "ended", "checkpoints")
+        return {"edits": self.editor.n_edits} | {name: getattr(self, name) for name in names}
+
+    def course(self) -> dict[str, np.ndarray]:
+        """Arrays over its edits: lengths of the residual, of the shift searched and of the answer; probability."""
+        log = self.editor.log
+        found = {"residual": np.linalg.norm(self.editor.memory.residuals, axis=0)}
+        found |= {key: np.array([row[key] for row in log]) for key in ("shift_norm", "recalled_norm", "probability")}
+        return {f"{self.name}/{key}": np.float32(value) for key, value in found.items()}
+
+
+def recipe_of(lm: models.LanguageModel, edits: Sequence[Fact], rule: str, C: np.ndarray, sizes: Sizes) -> str:
+    """Digest of the model, the edits in their order, the rule, C, and the sizes that count."""
+    told = [[fact.text, fact.target_new] for fact in edits]
+    content = [
+        lm.sha256,
+        told,
+        rule,
+        sizes.block,
+        sizes.search,
+        sizes.settings.as_dict(),
+        list(C.shape),
+        float(C.sum()),
+    ]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def _save(temporary: Path, arrays: dict[str, np.ndarray]) -> None:
+    with temporary.open("wb") as stream:  # not compressed: it is written often and read rarely
+        np.savez(stream, **arrays)
+
+
+def step(going: list[EditSequence], block: int, searcher: models.LanguageModel | None) -> None:
+    """One step of sequences that have equally many edits. One that cannot go on ends, and the others go on."""
+    n = going[0].editor.n_edits
+    steps = [one.edits[n : n + block] for one in going]
+    try:
+        editing.edit_side_by_side([one.editor for one in going], steps, len(going) * block, searcher)
+    except UserError:
+        for one, some in zip(going, steps, strict=True):
+            if one.editor.n_edits == n:
+                try:
+                    editing.edit_side_by_side([one.editor], [some], block, searcher)
+                except UserError as error:
+                    one.ended = str(error)
+
+
+def go_on(
+    job: Job,
+    sizes: Sizes,
+    sequences: Sequence[EditSequence],
+    watched: Watched,
+    searcher: models.LanguageModel | None,
+    write: Callable[[], None],
+    states: Path,
+) -> bool:
+    """Edit and examine until all is done, or until the time is up. True once all is done."""
+    step_took, checkpoint_took = 0.0, 0.0
+    while going := [one for one in sequences if one.ended is None and one.editor.n_edits < len(one.edits)]:
+        n = min(one.editor.n_edits for one in going)
+        now = [one for one in going if one.editor.n_edits == n]
+        if not job.fits(2 * step_took + 1.5 * checkpoint_took, f"the rest after {n} edits"):
+            for one in sequences:
+                one.save(states)
+            return False
+        began = time.monotonic()
+        step(now, sizes.block, searcher)
+        step_took = time.monotonic() - began
+        done = [one for one in now if one.editor.n_edits > n]
+        if not any(n < checkpoint <= n + sizes.block for checkpoint in sizes.checkpoints):
+            continue
+        began = time.monotonic()
+        for one in done:
+            try:
+                one.checkpoints.append(watched.examine(one.editor, one.edits))
+            except UserError as error:
+                one.ended = str(error)
+            one.save(states)
+        checkpoint_took = time.monotonic() - began
+        write()
+        lost = ", ".join(f"{one.name} {one.checkpoints[-1]['lost']['share']:.2f}" for one in done if one.checkpoints)
+        job.say(f"{n + sizes.block} edits, {step_took:.1f} s a step, {checkpoint_took:.1f} s to examine; lost: {lost}")
+    return True
+
+
+# --- the stage ----------------------------------------------------------------------------------------------
+
+
+def moment(
+    lm: models.LanguageModel, source: str | Path, layer: int, sizes: Sizes
+) -> tuple[np.ndarray, int, list[text.Window]]:
+    """C of the layer with how many tokens it is from, and windows from the text's end for the perplexity."""
+    windows = evaluation.held_out(lm, sizes.held_out, source=source, context=sizes.context)
+    cut = text.windows(text.read(source), lm.tokenizer, context=sizes.context)
+    left = min(sizes.tokens, sum(window.counted for window in cut) - 2 * sizes.held_out)
+    counts = np.cumsum([window.counted for window in cut])
+    summed = moments.of_windows(lm, cut[: max(1, int(np.searchsorted(counts, left)))], layers=[layer], cache=False)
+    return summed.second_moment(layer), summed.tokens, windows
+
+
+def run(job: Job, sizes: Sizes, source: str = "smollm2", facts_source: str = "book") -> bool:
+    """The stage, step by step. True once every sequence is at its end."""
+    name = f"{Path(source).stem}-failure"
+    record = job.read(name)
+    if record.get("complete"):
+        return True
+    lm = models.load(source, device=job.device, dtype="float32")
+    searcher = None if sizes.search == "float32" else models.load(source, device=job.device, dtype=sizes.search)
+    layer = len(lm.layers) // 5 if sizes.layer is None else sizes.layer
+    edits, known = choose(lm, facts_source, sizes)
+    sampled = job.work / f"text-{Path(source).stem}.jsonl"
+    where, named = (sampled, "sampled") if sampled.is_file() else ("book", "book")
+    C, tokens, windows = moment(lm, where, layer, sizes)
+    watched = Watched(lm, known, layer, windows, sizes.asked)
+    job.say(f"{lm.name}, layer {layer}: {len(edits)} edits, {len(known)} facts watched, C from {tokens:,} tokens")
+    record |= {
+        "kind": "failure",
+        "model": {"name": lm.name, "sha256": lm.sha256},
+        "layer": layer,
+        "facts": {"source": str(facts_source), "sha256": facts.fingerprint(facts_source)},
+        "watched": len(known),
+        "requests": {"all": len(edits), "invented": sum(fact.target_true is None for fact in edits)},
+        "text": {
+            "source": named,
+            "sha256": text.fingerprint(where),
+            "tokens": tokens,
+        },
+        "settings": sizes.settings.as_dict(),
+        "search": sizes.search,
+        "block": sizes.block,
+        "protection": sizes.protection,
+        "start": {"perplexity": evaluation.perplexity(lm, windows)},
+    }
+    if "before" not in record:
+        alone = values.targets(lm, edits[: sizes.alone], layer, sizes.settings, batch=64)
+        record["before"] = before_any_edit(alone, C, watched, sizes.settings)
+    job.say(f"c²q = {record['before']['c2q']:.4f}")
+    moment_of = {False: C, True: moments.protecting(C, watched.protected_keys(), sizes.protection)}
+    sequences = []
+    for order in range(sizes.orders):
+        turned = np.random.default_rng(order).permutation(len(edits)) if order else range(len(edits))
+        for method in sizes.methods:
+            rule, protected = METHODS[method]
+            editor = editing.Editor(lm, layer, rule, C=moment_of[protected], settings=sizes.settings)
+            mine = [edits[i] for i in turned]
+            recipe = recipe_of(lm, mine, rule, moment_of[protected], sizes)
+            sequences.append(EditSequence(method, order, editor, mine, recipe))
+    states = job.work / name
+    with editing.preserved(lm), ThreadPoolExecutor() as pool:
+        list(pool.map(lambda one: one.take_up(states), sequences))
+
+    def write(complete: bool = False) -> None:
+        arrays: dict[str, np.ndarray] = {}
+        for one in sequences:
+            arrays |= one.course()
+        rows = [one.row() for one in sequences]
+        job.write(name, record | {"sequences": rows, "complete": complete}, arrays)
+
+    complete = go_on(job, sizes, sequences, watched, searcher, write, states)
+    write(complete)
+    return complete
