@@ -191,8 +191,11 @@ def test_the_cache_is_where_the_variable_says_and_is_made(cache):
 
 def test_without_the_variable_the_cache_is_the_users(monkeypatch, tmp_path):
     monkeypatch.delenv("SUPERPOSITION_CACHE", raising=False)
-    monkeypatch.setattr(paths.platformdirs, "user_cache_dir", lambda name: str(tmp_path / "home" / name))
+    monkeypatch.setattr("platformdirs.user_cache_dir", lambda name: str(tmp_path / "home" / name))
     assert paths.cache_dir() == tmp_path / "home" / "superposition"
+    monkeypatch.setitem(sys.modules, "platformdirs", None)  # absent: with the variable it is not needed
+    monkeypatch.setenv("SUPERPOSITION_CACHE", str(tmp_path / "named"))
+    assert paths.cache_dir() == tmp_path / "named"
 
 
 def test_a_cache_that_cannot_be_made_says_what_to_set(monkeypatch, tmp_path):

@@ -4,7 +4,6 @@ One cold build serves all tests of this file. The browser tests need Chromium; w
 except where ``CI`` is set, where its absence is a failure.
 """
 
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -17,8 +16,6 @@ from bs4 import BeautifulSoup
 from superposition import edition
 
 ROOT = Path(__file__).parents[1]
-#: Of one processor. A cold build keeps one busy for less than half of this; a busy machine must not fail it.
-BUILD_SECONDS = 60
 WIDTHS = (1280, 768, 360)
 PAGE_BYTES = 2_000_000
 
@@ -47,22 +44,14 @@ def site(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(ROOT)]
     command += ["-W", "-n", "--keep-going", "--path-output", str(out)]
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     said = done.stdout + done.stderr
     assert done.returncode == 0, (
         "\n".join(line for line in said.splitlines() if "WARNING" in line or "ERROR" in line) or said[-4000:]
     )
-    (out / "seconds").write_text(str(seconds))
     html = out / "_build" / "html"
     assert (html / "index.html").exists(), said[-4000:]
     return html
-
-
-def test_the_build_is_quick(site):
-    assert float((site.parents[1] / "seconds").read_text()) < BUILD_SECONDS
 
 
 def test_every_page_of_the_book_is_in_the_table_of_contents():
@@ -286,16 +275,6 @@ def test_assistive_software_finds_no_serious_fault(opened):
         for node in fault["nodes"][:3]
     ]
     assert grave == []
-
-
-def test_the_first_paint_comes_within_a_second(opened):
-    """The quickest of three tries, so that a busy machine does not fail it."""
-    times = []
-    while len(times) < 3 and (not times or times[-1] >= 1000):
-        if times:
-            opened.page.reload(wait_until="load")
-        times += opened.page.evaluate("performance.getEntriesByName('first-contentful-paint').map(e => e.startTime)")
-    assert min(times) < 1000, times
 
 
 def test_page(opened):
