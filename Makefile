@@ -70,7 +70,7 @@ lock: $(READY)  ## compile requirements.txt anew from pyproject.toml
 	$(BIN)/python -m pip install --quiet pip-tools
 	sed -n '1,/^-e/p' requirements.txt > requirements.txt.part
 	$(BIN)/pip-compile --quiet --upgrade --no-header --strip-extras --no-annotate --allow-unsafe \
-	  --extra book --extra test -P torch==2.13.0 --no-emit-index-url --no-emit-find-links --no-emit-options \
+	  --extra book --extra test -P torch==2.13.0 -P soupsieve==2.10 --no-emit-index-url --no-emit-find-links --no-emit-options \
 	  --output-file - pyproject.toml 2>/dev/null | grep -E '^[a-z].*==' | sed 's/^torch==.*/torch==2.13.0/' >> requirements.txt.part
 	mv requirements.txt.part requirements.txt
 

@@ -44,7 +44,7 @@ def reading_rate(megabytes: int = 256, repeats: int = 7) -> float:
 
 def bytes_a_step(model: models.LanguageModel, layer: int) -> int:
     """What one step of the search reads: the decoder layers from ``layer`` up and the head, forwards and backwards."""
-    above = {id(p): p for one in model.layers[layer:] for p in evaluation.block_of(model, one).parameters()}
+    above = {id(p): p for one in model.layers[layer:] for p in model.block(one).parameters()}
     head = model.model.get_output_embeddings().weight
     return 2 * sum(p.numel() * p.element_size() for p in [*above.values(), head])
 

@@ -22,7 +22,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from superposition import editing, evaluation, facts, files, forecast, keys, models, moments, paths, records, values
+from superposition import (
+    editing,
+    evaluation,
+    facts,
+    files,
+    forecast,
+    keys,
+    models,
+    moments,
+    passes,
+    paths,
+    records,
+    values,
+)
 from superposition.facts import Fact
 from superposition.forecast import Reading
 from superposition.memory import LinearMemory
@@ -417,7 +430,7 @@ def spread(
     come, which includes this one. The directions are ROME's. The model is changed.
     """
     factors, subject = {layer: sources(lm, layer) for layer in layers}, layers[-1]
-    block = evaluation.block_of(lm, lm.layers[subject])
+    block = lm.block(lm.layers[subject])
     asked = forecast.read(lm, edits, subject, passes=False)
 
     def run(i: int) -> tuple[np.ndarray, dict[int, np.ndarray]]:
@@ -435,7 +448,7 @@ def spread(
         handles += [lm.layers[one].module.register_forward_pre_hook(key(one)) for one in layers]
         try:
             with torch.no_grad():
-                evaluation.run_body(lm, ids, torch.ones_like(ids), use_cache=False)
+                passes.run_body(lm, ids, torch.ones_like(ids), use_cache=False)
         finally:
             for handle in handles:
                 handle.remove()

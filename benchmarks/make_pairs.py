@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from superposition import evaluation, facts, keys, models, moments, overlap, pairs, paths, records, values
+from superposition import evaluation, facts, keys, models, moments, overlap, pairs, passes, paths, records, values
 from superposition.facts import Fact
 from superposition.memory import LinearMemory
 
@@ -168,7 +168,7 @@ class Asker:
 
         def use(group: list[int], hidden: torch.Tensor) -> None:
             last = torch.tensor([len(prompts[i]) - 1 for i in group])
-            logits = evaluation.logits_of(self.lm, hidden[torch.arange(len(group)), last])
+            logits = passes.logits_of(self.lm, hidden[torch.arange(len(group)), last])
             found[group] = logits.log_softmax(-1)[:, wanted].double().numpy()
             best[group] = logits.argmax(-1).numpy()
 

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from job import Job
-from superposition import editing, evaluation, facts, files, forecast, keys, models, moments, text, values
+from superposition import editing, evaluation, facts, files, forecast, keys, models, moments, passes, text, values
 from superposition.errors import UserError
 from superposition.facts import Fact
 
@@ -184,13 +184,13 @@ class Watched:
         def keep(_module: Any, _inputs: Any, output: Any) -> None:
             seen[:] = [output[0] if isinstance(output, tuple) else output]
 
-        handle = evaluation.block_of(self.lm, self.lm.layers[layer]).register_forward_hook(keep)
+        handle = self.lm.block(self.lm.layers[layer]).register_forward_hook(keep)
         try:
             for start in range(0, len(self.facts), batch):
                 rows = range(start, min(start + batch, len(self.facts)))
-                ids, mask = evaluation.padded([read.token_ids[row, : read.lengths[row]].tolist() for row in rows])
+                ids, mask = passes.padded([read.token_ids[row, : read.lengths[row]].tolist() for row in rows])
                 with torch.no_grad():
-                    evaluation.run_body(self.lm, ids, mask, use_cache=False)
+                    passes.run_body(self.lm, ids, mask, use_cache=False)
                 found[start : rows.stop, : ids.shape[1]] = seen[0].double().norm(dim=-1).cpu().numpy()
         finally:
             handle.remove()

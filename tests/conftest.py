@@ -13,7 +13,7 @@ import torch
 from tokenizers import Tokenizer, decoders, pre_tokenizers, processors, trainers
 from tokenizers.models import BPE
 
-from superposition import edition, models
+from superposition import edition, models, passes
 from superposition.errors import UserError
 
 SENTENCES = [
@@ -112,7 +112,9 @@ def build(architecture: str, seed: int = 0, **changes):
 def tiny(architecture: str = "llama", *, bos: bool = False, seed: int = 0, **changes) -> models.LanguageModel:
     """A tiny random :class:`superposition.models.LanguageModel`."""
     model = build(architecture, seed, **changes)
-    return models.LanguageModel(model, tokenizer(bos), models.find_layers(model), architecture)
+    loaded = models.LanguageModel(model, tokenizer(bos), models.find_layers(model), architecture)
+    passes.check(loaded)
+    return loaded
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from importlib.metadata import PackageNotFoundError
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +18,8 @@ from conftest import ARCHITECTURES, build, environment, tokenizer
 from test_measure import ROWS, comparable, table  # noqa: F401
 from test_models import write_gguf
 
-from superposition import cli, doctor, facts, files, measure, models, records
+from superposition import cli, cli_options, doctor, facts, files, measure, models, records
+from superposition.errors import UserError
 from superposition.facts import Fact
 
 
@@ -102,7 +104,7 @@ def test_every_option_reaches_the_measurement(go, monkeypatch, tmp_path):
             *("--tokens", 9, "--skip-first", 2, "--context", 33, "--layers", 1, -1, "--limit", 5, "--batch", 7),
             *("--shrinkage", 0.25, "--centred", "--seed", 8, "--dtype", "bfloat16"),
         )  # fmt: skip
-    wanted = {"tokens": 9, "skip_first": 2, "context": 33, "layers": [1, -1], "limit": 5, "batch": 7}
+    wanted = {"tokens": 9, "skip_first": 2, "context": 33, "layers": [1, 2], "limit": 5, "batch": 7}
     wanted |= {"shrinkage": 0.25, "centred": True, "seed": 8, "resamples": 20, "dtype": torch.bfloat16}
     assert {name: seen[name] for name in wanted} == wanted
 
@@ -194,7 +196,7 @@ def test_the_record_reads_back_from_the_folder(go, tmp_path):
         (["--layers", "0", "-9"], "Layers asked for: -9"),
         (["--tokens", "-5"], "-5 tokens were asked for"),
         (["--tokens", "39"], "C of width 40 is singular when estimated from 39 tokens"),
-        (["--tokens", "999999"], "The text holds .* tokens and 999999 were asked for"),
+        (["--tokens", "999999"], "The text holds .* tokens and 999,?999 were asked for"),
         (["--skip-first", "-1"], "cannot be -1"),
         (["--limit", "-1"], "limit of -1"),
         (["--limit", "2"], "at least three facts"),
@@ -290,7 +292,7 @@ def test_a_full_disk_leaves_nothing_half_written(go, tmp_path, monkeypatch, fail
 
 
 def test_a_memory_limit_is_a_size(go, tmp_path):
-    assert [cli._bytes(size) for size in ("4G", "1.5 GB", "500M", "30k", "12", "2GiB")] == [
+    assert [cli_options.size(size) for size in ("4G", "1.5 GB", "500M", "30k", "12", "2GiB")] == [
         4 * 10**9, 1.5 * 10**9, 500 * 10**6, 30_000, 12, 2 * 10**9,
     ]  # fmt: skip
     assert go("--memory", "30K")[0] == 0
@@ -298,11 +300,142 @@ def test_a_memory_limit_is_a_size(go, tmp_path):
     assert status == 2 and "does not hold the second moment of one layer" in err
 
 
-@pytest.mark.parametrize("size", ["lots", "-1", "4X", "1.2.3G", ""])
+@pytest.mark.parametrize("size", ["lots", "-1", "4X", "1.2.3G", "", "9" * 400])
 def test_a_memory_limit_that_is_no_size_gives_the_usage(go, size, capsys):
     with pytest.raises(SystemExit):
         go(f"--memory={size}")
     assert "is no size: give one such as 4G" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("option", "sentence"),
+    [
+        ("--shrinkage=much", "much is no shrinkage: give a number from 0 to 1, or oas"),
+        ("--layers=2:x", "2:x is no layer: give an index such as 5, or a range such as 5:7"),
+        ("--out=~nobody-of-this-name/x", "~nobody-of-this-name/x names the home folder of a user who is not there"),
+        ("--compact=~nobody-of-this-name/x.json", "names the home folder of a user who is not there"),
+        ("--facts=~nobody-of-this-name/x", "names the home folder of a user who is not there"),
+        ("--text=" + "x" * 5000, "cannot be looked up (File name too long): check the path"),
+        ("--facts=" + "x" * 5000, "cannot be looked up (File name too long): check the path"),
+        ("--what\x1b[31m", "unrecognized arguments: --what\\x1b[31m"),
+    ],
+)
+def test_an_option_that_cannot_be_gives_the_usage_and_a_short_plain_sentence(go, capsys, option, sentence):
+    with pytest.raises(SystemExit) as caught:
+        go(option)
+    said = capsys.readouterr().err
+    assert caught.value.code == 2 and said.startswith("usage:") and "\x1b" not in said
+    last = said[said.index("error: ") :]
+    assert sentence in last and last.count("\n") == 1 and len(last) < 1100
+
+
+def test_layers_are_indices_and_ranges_with_both_ends(go, tmp_path):
+    lm = SimpleNamespace(select=lambda chosen: [SimpleNamespace(index=index % 30) for index in chosen])
+    for words, expected in (
+        (["5:7"], [5, 6, 7]),
+        (["0", "5:8", "-1"], [0, 5, 6, 7, 8, 29]),
+        (["28:-1", "3:3"], [28, 29, 3]),
+        (["-2:-1"], [28, 29]),
+    ):
+        assert cli_options.chosen(lm, [cli_options.layers(word) for word in words]) == expected
+    assert cli_options.chosen(lm, None) is None
+    assert go("--layers", "0", "1:-1")[0] == 0 and result(tmp_path / "out")[0]["layers"] == [0, 1, 2]
+    assert "end before they begin" in go("--layers", "2:1")[2]
+    assert "Layers asked for: 999999999; tiny-llama has layers 0 to 2" in go("--layers", "0:999999999")[2]
+
+
+def test_a_tilde_is_the_users_home_in_every_path(go, tmp_path, monkeypatch, table):  # noqa: F811
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(table, home / "facts.csv")
+    assert go("--facts=~/facts.csv", "--out=~/out", "--compact=~/tiny.json")[0] == 0
+    assert (home / "out" / "measurement.json").is_file() and (home / "tiny.npz").is_file()
+    assert not (tmp_path / "~").exists()
+
+
+def test_messages_are_short_and_plain(go, tmp_path, monkeypatch):
+    def refuse(*_args, **_more):
+        raise UserError("The subject Spain\x1b[31m" + "x" * 60_000 + " is too long: shorten it.")
+
+    monkeypatch.setattr(facts, "load", refuse)
+    err = refused(go, tmp_path, "Spain.*: shorten it")
+    assert "\x1b" not in err and len(err) <= 1001
+
+
+def test_output_never_ends_in_an_encoding_error(table, model_folder, corpus, cache, tmp_path):  # noqa: F811
+    table.write_text("subject,prompt\nパリ,{} is\n", encoding="utf-8")
+    words = ["--model", model_folder, "--facts", table, "--text", "パリ.txt", "--out", tmp_path / "out"]
+    for code in ("ascii", "cp1252"):
+        done = python("-m", "superposition", "measure", *map(str, words), PYTHONIOENCODING=code)
+        assert done.returncode == 2 and done.stderr.startswith("error: ") and "Traceback" not in done.stderr
+    script = "import sys; from superposition import console; console.encodable(); print('パ → ok')"
+    assert python("-c", script, PYTHONIOENCODING="ascii").stdout == "\\u30d1 \\u2192 ok\n"
+
+
+# Before the work
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"compact": "x.npz"}, r"x\.npz does not end in \.json"),
+        ({"compact": "folder.json"}, r"folder\.json cannot be written"),
+        ({"compact": "file/x.json"}, r"x\.npz|x\.json cannot be written"),
+        ({"out": "file/out"}, "cannot be written"),
+        ({"out": "held"}, "measurement.json cannot be written"),
+        ({"out": "loop"}, "cannot be written"),
+        ({"out": "x" * 5000}, "cannot be written .File name too long"),
+    ],
+)
+def test_what_cannot_be_written_is_refused_before_anything_is_measured(go, tmp_path, monkeypatch, changes, sentence):
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "folder.json").mkdir()
+    (tmp_path / "held" / "measurement.json").mkdir(parents=True)
+    (tmp_path / "loop").symlink_to("loop")
+    before = sorted(path.name for path in tmp_path.iterdir())
+    monkeypatch.setattr(models, "load", lambda *_, **__: pytest.fail("loaded"))
+    status, out, err = go(**{name: tmp_path / value for name, value in changes.items()})
+    assert (status, out) == (2, "") and re.search(sentence, err) and err.count("\n") == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def test_weights_that_cannot_be_converted_in_the_cache_get_one_sentence(go, tmp_path, cache):
+    file = write_gguf(tmp_path / "tiny.gguf", build("llama"))
+    cache.mkdir(exist_ok=True)
+    (cache / "models").write_text("a file in the place of the folder")
+    refused(go, tmp_path, "cannot be written", model=file)
+
+
+def test_what_a_killed_conversion_left_is_swept(go, tmp_path, cache):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    left = cache / "models" / f".converting-{files._machine()}-{dead.pid}-x"
+    left.mkdir(parents=True)
+    (left / "model.safetensors").write_bytes(b"half")
+    assert go(model=write_gguf(tmp_path / "tiny.gguf", build("llama")))[0] == 0
+    assert not left.exists() and left_over(cache) == []
+
+
+def test_a_sample_is_named_jsonl_and_can_be_written_before_anything_is_sampled(
+    tmp_path, model_folder, monkeypatch, capsys, cache
+):
+    monkeypatch.setattr(models, "load", lambda *_, **__: pytest.fail("loaded"))
+    (tmp_path / "folder.jsonl").mkdir()
+    for name, said in (("a.txt", "does not end in .jsonl"), ("folder.jsonl", "cannot be written")):
+        assert cli.main(["sample", "--model", str(model_folder), "--out", str(tmp_path / name)]) == 2
+        assert said in capsys.readouterr().err
+
+
+def test_a_result_of_another_command_is_replaced_with_a_note(go, tmp_path):
+    assert go()[2] == ""
+    assert go()[2] == ""
+    status, _, err = go("--limit", 4)
+    assert status == 0 and err.count("\n") == 1
+    assert err.startswith("note: ") and "is the result of another command and will be replaced (python -m" in err
+    (tmp_path / "out" / "measurement.json").write_text("[]")
+    assert "(unknown)" in go()[2]
 
 
 def test_an_out_that_is_a_file_is_refused_before_anything_is_measured(go, tmp_path, monkeypatch):
@@ -350,11 +483,13 @@ def test_interrupted_it_says_so_and_goes_on_where_it_stopped(go, tmp_path, monke
     assert len(calls) - resumed == resumed - 1  # the interrupted pass is the only one that was run twice
 
 
-def test_interrupted_from_the_keyboard_a_process_ends_with_130(tmp_path, corpus, table, model_folder, cache):  # noqa: F811
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupted_process_keeps_what_is_done(tmp_path, corpus, table, model_folder, cache, number):  # noqa: F811
     words = ["--model", model_folder, "--facts", table, "--text", corpus, "--out", tmp_path / "out", "--batch", 1]
     script = (
         "import signal, sys, time\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background jobs ignore it
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"  # and nohup's this
         "from superposition import cli, models\n"
         "read = models.LanguageModel.read_keys\n"
         "def slow(self, *a):\n"
@@ -369,9 +504,9 @@ def test_interrupted_from_the_keyboard_a_process_ends_with_130(tmp_path, corpus,
     for _ in range(2):
         assert process.stdout.readline() == "pass\n"
     time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == 128 + number
     assert err.strip() == "Interrupted. Run the same command again: it goes on where it stopped."
     assert len(list(cache.rglob("unfinished.safetensors"))) == 1
     assert left_over(tmp_path) == [] and not (tmp_path / "out").exists()
@@ -502,6 +637,19 @@ def test_the_doctor_notices_a_damaged_table_and_an_absent_text(monkeypatch, tmp_
     report = lines_of(doctor.examine(verify=False))
     for topic in ("facts", "text", "records"):
         assert not report[topic].fine and report[topic].todo.startswith("restore book/")
+
+
+def test_the_doctor_notices_a_cache_that_cannot_be_written(monkeypatch, cache):
+    assert lines_of(doctor.examine(verify=False))["cache"].fine
+    assert [path for path in cache.rglob("*") if path.is_file()] == []
+
+    def refuse(*_args, **_kwargs):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(files.os, "open", refuse)
+    line = lines_of(doctor.examine(verify=False))["cache"]
+    assert not line.fine and "cannot be written (Read-only file system)" in line.found
+    assert "set SUPERPOSITION_CACHE" in line.todo
 
 
 def test_the_doctor_notices_a_full_disk(monkeypatch, cache):

@@ -1,13 +1,17 @@
 """The command ``edit``, end to end on a tiny model: record, edited model, and what a user sees when something fails."""
 
 import json
+import shutil
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
-from conftest import SENTENCES
+from conftest import SENTENCES, build, environment, tokenizer
 
-from superposition import cli, editing, facts, forecast, models
+from superposition import cli, editing, facts, forecast, models, moments
 
 ROWS = [
     "subject,prompt,target_true,target_new",
@@ -77,6 +81,67 @@ def test_protected_facts_are_spared(go, tmp_path, model_folder):
     assert "weight of -1" in go("--protect", spared, "--protect-weight", -1)[2]
 
 
+def test_a_plan_is_checked_before_the_weights_are_loaded(go, tmp_path, cache, monkeypatch):
+    for width, name in ((100, "wide"), (300, "wider")):
+        build("llama", intermediate_size=width).save_pretrained(tmp_path / name)
+        tokenizer().save_pretrained(tmp_path / name)
+    status, _, err = go("--limit", 1, model=tmp_path / "wide", tokens=None)
+    assert status == 0
+    assert "note: The text holds " in err and "the standard error of p is" in err
+
+    def load(*_args, **_more):
+        raise AssertionError("loaded")
+
+    monkeypatch.setattr(models, "load", load)
+    for options, sentence in (
+        ({"model": tmp_path / "wider", "tokens": None}, "C of width 300 takes at least 1,200: give a longer --text"),
+        ({"tokens": 39}, "C of width 40 is singular when estimated from 39 tokens"),
+        ({"tokens": 99_999}, "and 99,999 were asked for"),
+        ({"layer": 7}, "has layers 0 to 2"),
+    ):
+        status, out, err = go(**options)
+        assert (status, out) == (2, "") and sentence in err
+
+
+def test_a_moment_from_romes_code_takes_the_place_of_a_text(go, tmp_path, model_folder):
+    summed = moments.estimate(models.load(model_folder), tmp_path / "text.txt", tokens=200, layers=[1])
+    statistics = tmp_path / "mom2.npz"
+    np.savez(statistics, **{"mom2.mom2": summed.outer[1].numpy(), "mom2.count": summed.tokens})
+    assert go("--limit", 1, "--method", "memit", out=tmp_path / "text")[0] == 0
+    status, _, err = go("--limit", 1, "--method", "memit", "--moment", statistics, tokens=None)
+    assert (status, err) == (0, "")
+    one, other = (json.loads((tmp_path / name / "edit.json").read_text()) for name in ("out", "text"))
+    assert one["text"] is None and one["moment"]["source"] == str(statistics) and other["moment"] is None
+    assert one["drift"] == pytest.approx(other["drift"], rel=1e-6)
+    assert "leave it or the other out" in go("--moment", statistics)[2]
+    assert "no statistics file" in go("--moment", tmp_path / "edits.csv", tokens=None)[2]
+
+
+def test_what_lay_beside_the_weights_lies_beside_the_edited_ones(go, tmp_path, model_folder):
+    origin = shutil.copytree(model_folder, tmp_path / "origin")
+    (origin / "preprocessor_config.json").write_text('{"image_processor_type": "None"}')
+    (origin / "chat_template.jinja").write_text("{{ messages }}")
+    (origin / "notes.pdf").write_text("x")
+    assert go("--limit", 1, model=origin)[0] == 0
+    saved = {path.name for path in (tmp_path / "out" / "model").iterdir()}
+    assert {path.name for path in origin.iterdir()} - {"notes.pdf"} <= saved and "notes.pdf" not in saved
+    assert models.load(tmp_path / "out" / "model").tokenizer.chat_template == "{{ messages }}"
+
+
+def test_subjects_at_the_beginning_are_counted(go, tmp_path):
+    rows = [ROWS[0], "a,{} is a city in,Japan,Spain", ROWS[1]]
+    edits = tmp_path / "first.csv"
+    edits.write_text("\n".join(rows), encoding="utf-8")
+    status, _, err = go("--limit", 1, edits=edits)
+    assert status == 0
+    assert "note: 1 of 1 subjects are a single token at the beginning of the prompt" in err
+
+
+def test_a_down_projection_can_be_named(go):
+    assert go("--limit", 1, "--down-projection", "mlp.down_proj")[0] == 0
+    assert "for mlp.gate; found there" in go("--down-projection", "mlp.gate")[2]
+
+
 def test_an_interrupted_command_goes_on(go, tmp_path, monkeypatch):
     go(out=tmp_path / "whole")
     original, calls = editing.Editor.edit, []
@@ -88,12 +153,54 @@ def test_an_interrupted_command_goes_on(go, tmp_path, monkeypatch):
         return original(self, facts, **more)
 
     monkeypatch.setattr(editing.Editor, "edit", edit)
-    monkeypatch.setattr(editing, "SAVE_EVERY", 1)
-    assert go()[0] == 130
+    status, _, err = go()
+    assert status == 130 and "Run the same command again: it goes on where it stopped." in err
     assert go()[0] == 0
-    assert len(calls) == 4
+    assert len(calls) == 4  # the edit that was made is kept
     one, other = (json.loads((tmp_path / name / "edit.json").read_text()) for name in ("out", "whole"))
     assert one["edited_digest"] == other["edited_digest"] and one["after"] == other["after"]
+
+
+def test_interrupted_before_the_first_edit_it_says_so(go, tmp_path, monkeypatch):
+    def interrupted(*_args, **_more):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(editing.Editor, "edit", interrupted)
+    status, out, err = go()
+    assert (status, out) == (130, "") and not (tmp_path / "out").exists()
+    assert err == "\nInterrupted. No edit was kept: the same command begins with the first.\n"
+
+
+def test_asked_to_end_a_process_keeps_the_edits_made(go, tmp_path, model_folder, cache):
+    assert go(out=tmp_path / "whole")[0] == 0
+    script = (
+        "import sys, time\n"
+        "from superposition import cli, editing\n"
+        "edit = editing.Editor.edit\n"
+        "def slow(self, *a, **k):\n"
+        "    edit(self, *a, **k); print('edit', flush=True); time.sleep(0.5)\n"
+        "editing.Editor.edit = slow\n"
+        "sys.exit(cli.main(sys.argv[1:]))\n"
+    )
+    named = {"model": model_folder, "edits": tmp_path / "edits.csv", "text": tmp_path / "text.txt", "tokens": 200}
+    named |= {"layer": 1, "device": "cpu", "out": tmp_path / "out"}
+    words = [word for name, value in named.items() for word in (f"--{name}", str(value))]
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, "edit", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(SUPERPOSITION_CACHE=str(cache)),
+    )
+    assert process.stdout.readline() == "edit\n"
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert err.strip() == "Interrupted. Run the same command again: it goes on where it stopped."
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["state.safetensors"]
+    assert go()[0] == 0
+    one, other = (json.loads((tmp_path / name / "edit.json").read_text()) for name in ("out", "whole"))
+    assert one["edited_digest"] == other["edited_digest"]
 
 
 @pytest.mark.parametrize(
@@ -119,3 +226,12 @@ def test_edits_need_a_new_object(go, tmp_path):
     assert status == 2 and "target_new" in err
     (tmp_path / "file").write_text("")
     assert "not a folder" in go(out=tmp_path / "file")[2]
+
+
+def test_what_cannot_be_written_is_refused_before_the_model_is_loaded(go, tmp_path, monkeypatch):
+    monkeypatch.setattr(models, "load", lambda *_, **__: pytest.fail("loaded"))
+    (tmp_path / "out" / "edit.json").mkdir(parents=True)
+    assert "edit.json cannot be written" in go()[2]
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "model").write_text("a file")
+    assert "cannot be written" in go(out=tmp_path / "other")[2]

@@ -205,3 +205,23 @@ def test_a_forecast_is_what_the_editor_does_with_the_same_values(architecture, r
     assert np.abs(fall).max() > 1e-3
     np.testing.assert_allclose(told.total, fall, atol=1e-4)
     np.testing.assert_allclose(told.by_edit.sum(0), told.total, atol=0.05 * np.abs(fall).max())
+
+
+def test_interrupted_nothing_is_written_and_it_says_so(go, tmp_path, monkeypatch):
+    def interrupted(*_args, **_more):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(forecast, "run", interrupted)
+    status, out, err = go("--all-facts")
+    assert (status, out, err) == (130, "", "\nInterrupted. Nothing was written.\n")
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_cannot_be_written_is_refused_before_the_model_is_loaded(go, tmp_path, monkeypatch):
+    monkeypatch.setattr(models, "load", lambda *_, **__: pytest.fail("loaded"))
+    (tmp_path / "out" / "forecast.csv").mkdir(parents=True)
+    assert "forecast.csv cannot be written" in go()[2]
+
+
+def test_the_table_does_nothing_to_the_terminal():
+    assert cli_forecast._cut("a\x1b[31m") == "a\\x1b[31m"

@@ -1,5 +1,7 @@
 """Edits of tiny models against the closed forms, restored bits, resumed runs; and one edit of SmolLM2's real layer."""
 
+import os
+import signal
 from dataclasses import replace
 
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 import torch
 from conftest import tiny
 
-from superposition import editing, evaluation, keys, moments, rules, values
+from superposition import console, editing, evaluation, keys, moments, rules, values
 from superposition.errors import UserError
 from superposition.facts import Fact
 
@@ -212,6 +214,43 @@ def test_fine_tuning_is_adam_on_the_matrix():
     assert losses[-1] < losses[0] and not lm.layers[LAYER].module.weight.requires_grad
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("bound", [None, 0.01])
+def test_fine_tuning_in_half_precision_keeps_a_float32_master(dtype, bound):
+    narrow, wide = tiny("llama"), tiny("llama")
+    narrow.model.to(dtype)
+    wide.model.load_state_dict({name: one.float() for name, one in narrow.model.state_dict().items()})
+    write = replace(WRITE, ft_lr=1e-3, ft_steps=6, ft_norm=bound)
+    before = weights(narrow)
+    losses = editing.fine_tune(narrow, LAYER, EDITS[:2], write)
+    expected = editing.fine_tune(wide, LAYER, EDITS[:2], write)
+    np.testing.assert_allclose(losses, expected, rtol=0.05)
+    moved, should = weights(narrow) - before, weights(wide) - before
+    # the step is what float32 makes, and the weights its rounding
+    assert np.linalg.norm(moved - should) < 0.2 * np.linalg.norm(should)
+    assert np.isfinite(losses).all() and losses[-1] < losses[0]
+
+
+def test_a_loss_of_fine_tuning_that_is_not_finite_is_said_and_nothing_is_changed():
+    lm = tiny("llama")
+    lm.layers[LAYER].weight[0, 0] = float("inf")
+    before = lm.digest()
+    with pytest.raises(UserError, match="The loss of fine-tuning is not finite at layer"):
+        editing.Editor(lm, LAYER, "ft", write=WRITE).edit(EDITS[:1])
+    assert lm.digest() == before
+
+
+@pytest.mark.parametrize("method", ["memit", "memit-history", "rls-soft"])
+@pytest.mark.parametrize("scale", [1e6, 1e-6])
+def test_a_moment_on_another_scale_is_refused_by_rules_that_feel_it(method, scale):
+    lm = tiny("llama")
+    before = lm.digest()
+    with pytest.raises(UserError, match=r"C seems to be on another scale than the keys, by a factor of \de[+-]0\d"):
+        editing.Editor(lm, LAYER, method, C=scale * moment(lm), settings=SETTINGS).edit(EDITS[:2])
+    assert lm.digest() == before
+    editing.Editor(lm, LAYER, "rome", C=scale * moment(lm), settings=SETTINGS).edit(EDITS[:2])
+
+
 def test_fine_tuning_keeps_its_bound():
     lm = tiny("llama")
     before = weights(lm)
@@ -284,6 +323,61 @@ def test_an_interrupted_run_goes_on_with_the_same_results(method, batch, tmp_pat
     state.write_bytes(b"half")
     with editing.preserved(lm), pytest.raises(UserError, match="damaged"):
         editing.run(lm, EDITS, method, state=state, **options)
+
+
+@pytest.mark.parametrize("method", ["rome", "ft"])
+@pytest.mark.parametrize("where", ["a search", "a writing", "a look"])
+def test_an_interrupt_anywhere_leaves_a_state_to_go_on_from(method, where, tmp_path, monkeypatch):
+    lm = tiny("llama")
+    options = {"layer": LAYER, "C": moment(lm), "settings": SETTINGS, "write": WRITE, "checkpoints": [0, 3, 5]}
+    with editing.preserved(lm):
+        whole = editing.run(lm, EDITS, method, examine=examine, **options)
+        final = lm.digest()
+    state, calls = tmp_path / "state.safetensors", []
+
+    def cut(original, at, signalled=False):
+        def call(*arguments, **more):
+            calls.append(1)
+            if len(calls) == at and not signalled:
+                raise KeyboardInterrupt
+            if len(calls) == at:
+                os.kill(os.getpid(), signal.SIGINT)
+            return original(*arguments, **more)
+
+        return call
+
+    look = examine
+    with monkeypatch.context() as patch:
+        if where == "a search" and method == "ft":
+            patch.setattr(torch.optim.Adam, "step", cut(torch.optim.Adam.step, 3 * WRITE.ft_steps - 1))
+        elif where == "a search":
+            patch.setattr(editing, "targets", cut(editing.targets, 3))
+        elif where == "a writing":
+            patch.setattr(editing.Editor, "_count", cut(editing.Editor._count, 2, signalled=True))
+        else:
+            look = cut(examine, 2)
+        with pytest.raises(KeyboardInterrupt), editing.preserved(lm):
+            editing.run(lm, EDITS, method, examine=look, state=state, **options)
+    made, original = [], editing.Editor.edit
+    monkeypatch.setattr(editing.Editor, "edit", lambda self, *a, **k: made.append(1) or original(self, *a, **k))
+    with editing.preserved(lm):
+        resumed = editing.run(lm, EDITS, method, examine=examine, state=state, **options)
+        assert lm.digest() == final
+    assert len(made) == len(EDITS) - (3 if where == "a look" else 2)
+    assert resumed.results == whole.results and resumed.editor.log == whole.editor.log
+
+
+def test_an_interrupt_while_the_disk_is_full_is_still_an_interrupt(tmp_path, monkeypatch):
+    lm, count = tiny("llama"), editing.Editor._count
+    (tmp_path / "file").write_text("")
+
+    def interrupted(self, edits):
+        count(self, edits)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(editing.Editor, "_count", interrupted)
+    with pytest.raises(KeyboardInterrupt), pytest.warns(console.SuperpositionWarning, match="were not kept"):
+        editing.run(lm, EDITS, layer=LAYER, C=moment(lm), settings=SETTINGS, state=tmp_path / "file" / "state")
 
 
 @pytest.mark.parametrize(

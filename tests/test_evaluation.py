@@ -9,7 +9,7 @@ from conftest import tiny
 from hypothesis import given
 from hypothesis import strategies as st
 
-from superposition import evaluation, text
+from superposition import console, evaluation, text
 from superposition.errors import UserError
 from superposition.facts import Fact
 
@@ -114,6 +114,22 @@ def test_known_facts_are_kept_by_content(cache, monkeypatch):
     lm.layers[0].module.weight.data *= 1.5  # another model
     with pytest.raises(BaseException, match="asked again"):
         evaluation.known(lm, listed)
+
+
+@pytest.mark.parametrize("content", ["", "[1]", '{"a": "yes"}', "[" * 100_000, None])
+def test_a_damaged_cache_of_known_facts_is_made_afresh(cache, content):
+    lm = tiny("llama")
+    listed = _facts(lm)
+    expected = evaluation.known(lm, listed)
+    (path,) = (cache / "known").iterdir()
+    before = path.read_text()
+    path.unlink()
+    path.mkdir() if content is None else path.write_text(content)
+    if content is None:
+        with pytest.warns(console.SuperpositionWarning, match="not kept in the cache"):
+            assert evaluation.known(lm, listed) == expected
+    else:
+        assert evaluation.known(lm, listed) == expected and path.read_text() == before
 
 
 def test_edits_are_judged_by_comparison_and_exactly():

@@ -5,16 +5,22 @@ import hashlib
 import json
 import os
 import pathlib
+import signal
+import socket
+import subprocess
 import sys
 import tempfile
+import threading
+import time
 from unittest import mock
 
 import hypothesis
 import numpy as np
 import pytest
+from conftest import environment
 from hypothesis import strategies
 
-from superposition import files, paths
+from superposition import console, files, paths
 from superposition.errors import UserError
 
 
@@ -43,7 +49,16 @@ def test_a_file_is_written_with_its_folders_and_leaves_nothing_else(tmp_path):
     files.write_whole(path, lambda temporary: temporary.write_text("whole"))
     assert path.read_text() == "whole"
     assert names(path.parent) == ["a.txt"]
-    assert path.stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_a_file_has_the_permissions_that_the_process_gives(tmp_path, umask, mode):
+    before = os.umask(umask)
+    try:
+        files.write_json(tmp_path / "a.json", [])
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a.json").stat().st_mode & 0o777 == mode
 
 
 @pytest.mark.parametrize("error", [RuntimeError("no"), KeyboardInterrupt(), UserError("a sentence")])
@@ -129,19 +144,168 @@ def test_a_folder_that_cannot_be_written_gets_one_sentence(tmp_path, monkeypatch
     def refuse(*_args, **_kwargs):
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(files.tempfile, "mkstemp", refuse)
-    with pytest.raises(UserError, match=rf"out cannot be written \({os.strerror(number)}\): choose another folder"):
-        files.write_whole(tmp_path / "out", lambda temporary: None)
+    said = rf"out cannot be written \({os.strerror(number)}\): choose another folder"
+    with monkeypatch.context() as patch:
+        patch.setattr(files.os, "open", refuse)
+        with pytest.raises(UserError, match=said):
+            files.write_whole(tmp_path / "out", lambda temporary: None)
+        with pytest.raises(UserError, match=said):
+            files.check_targets([tmp_path / "new" / "out"])
+    assert names(tmp_path) == []
 
 
 def test_a_folder_in_the_place_of_the_file_or_a_file_in_that_of_the_folder(tmp_path):
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").write_text("mine")
     for path in (tmp_path / "folder", tmp_path / "file" / "out"):
-        with pytest.raises(UserError, match=r"cannot be written .*: choose another folder"):
-            files.write_whole(path, lambda temporary: temporary.write_text("x"))
+        for attempt in (
+            lambda path=path: files.write_whole(path, lambda temporary: temporary.write_text("x")),
+            lambda path=path: files.check_targets([path]),
+        ):
+            with pytest.raises(UserError, match=r"cannot be written .*: choose another (name|folder)"):
+                attempt()
     assert names(tmp_path) == ["file", "folder"] and names(tmp_path / "folder") == []
     assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("kind", ["fifo", "socket", "folder", "loop", "link to a fifo"])
+def test_what_is_there_and_no_regular_file_is_never_replaced(tmp_path, kind):
+    path = tmp_path / "out"
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as made:
+            here = os.getcwd()
+            os.chdir(tmp_path)  # the name of a socket is short
+            try:
+                made.bind("out")
+            finally:
+                os.chdir(here)
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "loop":
+        path.symlink_to("out")
+    else:
+        os.mkfifo(tmp_path / "fifo")
+        path.symlink_to("fifo")
+    before, there = path.lstat(), names(tmp_path)
+    for attempt in (
+        lambda: files.write_together({tmp_path / "a": lambda _: pytest.fail("written"), path: print}),
+        lambda: files.check_targets([path]),
+    ):
+        with pytest.raises(UserError, match=r"out cannot be written .it is there and not a regular file"):
+            attempt()
+    assert path.lstat().st_mode == before.st_mode and names(tmp_path) == there
+
+
+def test_a_link_is_followed_and_stays(tmp_path):
+    (tmp_path / "far").mkdir()
+    (tmp_path / "out").symlink_to("far/a.txt")
+    for content in ("new", "newer"):  # the file that the link names is not there at first
+        files.check_targets([tmp_path / "out"])
+        files.write_whole(tmp_path / "out", lambda temporary, content=content: temporary.write_text(content))
+        assert (tmp_path / "out").is_symlink() and (tmp_path / "far" / "a.txt").read_text() == content
+    assert names(tmp_path) == ["far", "out"] and names(tmp_path / "far") == ["a.txt"]
+
+
+def test_of_files_that_belong_together_none_is_renamed_if_one_cannot_be(tmp_path):
+    first, second = tmp_path / "a", tmp_path / "b"
+
+    def late(temporary):
+        second.mkdir()
+
+    with pytest.raises(UserError, match="b cannot be written"):
+        files.write_together({first: lambda temporary: temporary.write_text("a"), second: late})
+    assert names(tmp_path) == ["b"]
+
+
+def test_a_check_of_targets_leaves_nothing_but_what_was_there(tmp_path):
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "a").write_text("old")
+    files.check_targets([tmp_path / "here" / "a", tmp_path / "new" / "deep" / "b", tmp_path / "new" / "c"])
+    assert names(tmp_path) == ["here"] and (tmp_path / "here" / "a").read_text() == "old"
+    with pytest.raises(UserError, match="File name too long"):
+        files.check_targets([tmp_path / "new" / ("x" * 5000)])
+    assert names(tmp_path) == ["here"]
+
+
+@pytest.mark.parametrize("kind", ["bytes", "safetensors"])
+def test_a_file_over_the_limit_on_sizes_gets_one_sentence(tmp_path, kind):
+    script = (
+        "import pathlib, resource, sys\n"
+        "import numpy as np\n"
+        "from safetensors.numpy import save_file\n"
+        "from superposition import files\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))\n"
+        "array = np.zeros(10_000)\n"
+        "write = {'bytes': lambda to: to.write_bytes(array), 'safetensors': lambda to: save_file({'a': array}, to)}\n"
+        "try:\n"
+        "    files.write_whole(pathlib.Path(sys.argv[1]), write[sys.argv[2]])\n"
+        "except files.UserError as error:\n"
+        "    print(error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, tmp_path / "out", kind], capture_output=True, text=True, env=environment()
+    )
+    assert done.stdout.startswith("out is larger than a file may be in") and "ulimit -f" in done.stdout, done.stderr
+    assert names(tmp_path) == []
+
+
+def test_what_a_killed_process_left_is_swept_by_the_next_that_writes(tmp_path):
+    script = (
+        "import pathlib, sys, time\n"
+        "from superposition import files\n"
+        "def write(part):\n"
+        "    part.write_text('half'); print('writing', flush=True); time.sleep(60)\n"
+        "with files.scratch_folder(pathlib.Path(sys.argv[1]), '.converting-') as place:\n"
+        "    (place / 'weights').write_text('half')\n"
+        "    files.write_whole(pathlib.Path(sys.argv[1]) / 'out', write)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, tmp_path], stdout=subprocess.PIPE, text=True, env=environment()
+    )
+    assert process.stdout.readline() == "writing\n"
+    files.write_whole(tmp_path / "out", lambda part: part.write_text("whole"))
+    with files.scratch_folder(tmp_path, ".converting-"):
+        assert len(names(tmp_path)) == 4  # a running process's are left alone
+    process.kill()
+    process.communicate()
+    assert len(names(tmp_path)) == 3
+    files.write_whole(tmp_path / "other", lambda part: part.write_text("whole"))
+    assert len(names(tmp_path)) == 4  # another target's part is not this one's business
+    files.write_whole(tmp_path / "out", lambda part: part.write_text("whole"))
+    with files.scratch_folder(tmp_path, ".converting-") as place:
+        assert names(tmp_path) == [place.name, "other", "out"]
+    assert names(tmp_path) == ["other", "out"]
+
+
+def test_another_machines_temporary_file_is_stale_after_a_day(tmp_path):
+    old, young = (tmp_path / f".out.{'0' * 8}-1-{name}.part" for name in "ab")
+    unmarked = tmp_path / ".out.abcdefgh.part"
+    for path in (old, young, unmarked):
+        path.write_text("half")
+    for path in (old, unmarked):
+        os.utime(path, (time.time() - 2 * files.STALE_AFTER,) * 2)
+    (tmp_path / ".out.part").write_text("mine")
+    (tmp_path / "out.part").write_text("mine")
+    files.sweep(tmp_path)
+    assert names(tmp_path) == [young.name, ".out.part", "out.part"]
+
+
+def test_a_scratch_folder_that_cannot_be_made_gets_one_sentence(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be written"), files.scratch_folder(tmp_path / "file", ".x-"):
+        pytest.fail("made")
+
+
+def test_a_kept_file_that_cannot_be_read_is_none(tmp_path):
+    path = tmp_path / "a.json"
+    assert files.kept_json(path) is None and files.kept_json(tmp_path) is None
+    for content in (b"", b"{", b"\xff", b"[" * 100_000):
+        path.write_bytes(content)
+        assert files.kept_json(path) is None
+    path.write_text("[1]")
+    assert files.kept_json(path) == [1]
 
 
 def test_json_is_utf8_and_refuses_what_json_has_no_word_for(tmp_path):
@@ -198,6 +362,15 @@ def test_without_the_variable_the_cache_is_the_users(monkeypatch, tmp_path):
     assert paths.cache_dir() == tmp_path / "named"
 
 
+def test_a_home_folder_is_meant_by_a_tilde(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("SUPERPOSITION_CACHE", "~/kept")
+    assert paths.cache_dir() == tmp_path / "kept"
+    monkeypatch.setenv("SUPERPOSITION_CACHE", "~nobody-of-this-name/kept")
+    with pytest.raises(UserError, match="names the home folder of a user who is not there"):
+        paths.cache_dir()
+
+
 def test_a_cache_that_cannot_be_made_says_what_to_set(monkeypatch, tmp_path):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("SUPERPOSITION_CACHE", str(tmp_path / "file" / "cache"))
@@ -217,3 +390,48 @@ def test_bars_are_silent_in_ci_and_away_from_a_terminal(monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: False, raising=False)
     assert console.silent()
     assert list(console.bar(range(3))) == [0, 1, 2]
+
+
+def test_a_message_is_short_and_does_nothing_to_the_terminal(capsys):
+    console.say("a\x1b[31mb\x00c\x9bd\r\te\nPelé → ok")
+    assert capsys.readouterr().err == "a\\x1b[31mb\\x00c\\x9bd\\x0d\\x09e\nPelé → ok\n"
+    console.say("first " + "x" * 60_000 + " last")
+    said = capsys.readouterr().err
+    assert len(said) == console.MOST + 1 and said.startswith("first x") and said.endswith("x last\n")
+
+
+@pytest.mark.parametrize("number", console.ENDING)
+def test_a_signal_that_ends_is_an_interrupt_and_waits_for_what_is_whole(number):
+    assert signal.getsignal(number) is signal.SIG_DFL
+    done = []
+    with pytest.raises(console.Ended) as caught, console.ends_interrupt():
+        with console.interrupts_wait():
+            os.kill(os.getpid(), number)
+            done.append("whole")
+        done.append("too late")
+    assert done == ["whole"] and caught.value.number == number
+    assert signal.getsignal(number) is signal.SIG_DFL
+
+
+def test_a_signal_that_is_ignored_or_handled_is_left_alone():
+    mine = lambda *_: None  # noqa: E731
+    for handler in (signal.SIG_IGN, mine):
+        before = signal.signal(signal.SIGHUP, handler)
+        try:
+            with console.ends_interrupt():
+                assert signal.getsignal(signal.SIGHUP) is handler
+                os.kill(os.getpid(), signal.SIGHUP)
+        finally:
+            signal.signal(signal.SIGHUP, before)
+
+
+def test_outside_the_main_thread_no_handler_is_touched():
+    def enter():
+        with console.ends_interrupt(), console.interrupts_wait():
+            seen.append(signal.getsignal(signal.SIGTERM))
+
+    seen = []
+    thread = threading.Thread(target=enter)
+    thread.start()
+    thread.join()
+    assert seen == [signal.SIG_DFL]

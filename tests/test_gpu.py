@@ -16,7 +16,7 @@ import torch
 from conftest import tiny
 from stand_in_gpu import stand_in_gpu
 
-from superposition import editing, evaluation, facts, models, moments, overlap, paths, records, text, values
+from superposition import editing, evaluation, facts, models, moments, overlap, passes, paths, records, text, values
 from superposition.errors import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -217,7 +217,7 @@ def test_drift_is_the_root_mean_square_of_what_the_model_itself_does(watched):
     layer, rng = model.layers[0], np.random.default_rng(0)
     W = watch.W_0 + 0.1 * rng.standard_normal(watch.W_0.shape)
     found = watch.drift(W)
-    block, ratios = evaluation.block_of(model, layer), {"answer": [], "stream": [], "all": []}
+    block, ratios = model.block(layer), {"answer": [], "stream": [], "all": []}
     for row, fact in enumerate(watch.facts):
         joined = evaluation.join(model.tokenizer, fact.text, str(fact.target_true))
         ids, seen = torch.tensor([joined.token_ids[:-1]]), []
@@ -226,9 +226,9 @@ def test_drift_is_the_root_mean_square_of_what_the_model_itself_does(watched):
             block.register_forward_hook(lambda _m, _i, out, seen=seen: seen.append(out[0].double().numpy())),
         ]
         with torch.no_grad(), editing.preserved(model):
-            evaluation.run_body(model, ids, torch.ones_like(ids), use_cache=False)
+            passes.run_body(model, ids, torch.ones_like(ids), use_cache=False)
             layer.module.weight.copy_(torch.from_numpy(W))
-            evaluation.run_body(model, ids, torch.ones_like(ids), use_cache=False)
+            passes.run_body(model, ids, torch.ones_like(ids), use_cache=False)
         for handle in handles:
             handle.remove()
         answer, stream, moved = seen[0], seen[1], seen[2] - seen[0]

@@ -10,7 +10,7 @@ import pytest
 import torch
 from conftest import tiny
 
-from superposition import editing, evaluation, facts, keys, moments, values
+from superposition import editing, facts, keys, moments, values
 
 EDITS, POOL, CHOSEN, LOOKS = 4, 6, 3, (2, 4)
 
@@ -126,7 +126,7 @@ def test_spreading_reaches_the_stream_that_was_asked_for(bench):
     lm = tiny()
     edits = bench.choose(lm)[0][:1]
     found = values.targets(lm, edits, 1, values.Settings())
-    block, place = evaluation.block_of(lm, lm.layers[1]), keys.locate(lm.tokenizer, edits[0])
+    block, place = lm.block(lm.layers[1]), keys.locate(lm.tokenizer, edits[0])
 
     def stream():
         seen = []

@@ -2,10 +2,13 @@
 
 import importlib.util
 import json
+import re
 import shutil
+import struct
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -84,7 +87,6 @@ def test_layers_count_is_the_configurations():
 @pytest.mark.parametrize(
     ("architecture", "settings", "found"),
     [
-        ("mixtral", {"num_local_experts": 2}, "self_attn.o_proj"),
         ("mamba", {"state_size": 4}, "mixer.out_proj"),
     ],
 )
@@ -100,7 +102,44 @@ def test_an_unknown_architecture_is_told_what_was_looked_for_and_what_was_found(
     assert "\n" not in sentence
 
 
-def test_a_model_with_experts_in_some_layers_is_not_taken_for_a_dense_one():
+@pytest.mark.parametrize(
+    ("architecture", "settings", "which"),
+    [
+        ("mixtral", {"num_local_experts": 2, "num_key_value_heads": 1}, "all of its 3 layers"),
+        ("qwen3_moe", {"num_experts": 2, "mlp_only_layers": [0], "num_key_value_heads": 1}, "2 of its 3 layers"),
+    ],
+)
+def test_a_mixture_of_experts_is_called_by_its_name(architecture, settings, which):
+    model = build(architecture, num_experts_per_tok=1, moe_intermediate_size=16, **settings)
+    with pytest.raises(UserError, match=rf"has a mixture of experts in {which}: .* Choose a dense model\.$") as caught:
+        models.find_layers(model)
+    assert "--down-projection" not in str(caught.value)
+
+
+def test_a_name_that_is_given_finds_what_is_not_known():
+    model = build("llama")
+    for layer in model.model.layers:
+        layer.mlp.odd = layer.mlp.down_proj
+        del layer.mlp.down_proj
+    with pytest.raises(UserError, match=r"found there .*mlp\.odd.* --down-projection, or down_projection="):
+        models.find_layers(model)
+    assert [layer.name for layer in models.find_layers(model, "mlp.odd")] == [
+        f"model.layers.{index}.mlp.odd" for index in range(3)
+    ]
+    with pytest.raises(UserError, match=r"for mlp\.strange; found there"):
+        models.find_layers(model, "mlp.strange")
+
+
+def test_layers_are_found_whatever_their_list_is_called():
+    settings = {"d_model": 24, "n_layers": 3, "n_heads": 2, "expansion_ratio": 2, "max_seq_len": 64}
+    loaded = tiny("mpt", **settings)
+    assert [layer.block for layer in loaded.layers] == [f"transformer.blocks.{index}" for index in range(3)]
+    assert loaded.block(loaded.layers[1]) is loaded.model.transformer.blocks[1]
+    del loaded.model.config.max_position_embeddings  # which the real ones do not have
+    assert replace(loaded).context_length == 64
+
+
+def test_a_model_with_a_dense_layer_missing_is_not_taken_for_a_dense_one():
     model = build("qwen2")
     model.model.layers[1].mlp = torch.nn.Identity()
     with pytest.raises(UserError, match=r"looked in each of its 3 layers .* found there .*mlp\.down_proj"):
@@ -259,7 +298,193 @@ def test_a_folder_that_will_not_do_gets_a_sentence(folder, spoil, sentence):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("source", ["./absent", "/no/such/folder", "~/absent", "a/b/c"])
+# What is not in the files
+
+
+def rewritten(change):
+    """Spoil a folder by changing its dictionary of weights."""
+
+    def spoil(folder):
+        from safetensors.torch import load_file, save_file
+
+        weights = change(load_file(folder / "model.safetensors"))
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+    return spoil
+
+
+def lacking(*names):
+    return rewritten(lambda weights: {name: one for name, one in weights.items() if not name.startswith(names)})
+
+
+def deeper(folder):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 5, "layer_types": None}))
+
+
+def headless(folder):
+    build("llama").model.save_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "missing"),
+    [
+        (lacking("model.layers.1.mlp.down_proj"), r"model\.layers\.1\.mlp\.down_proj\.weight of the model"),
+        (lacking("model.layers.2."), r"model\.layers\.2\.input_layernorm\.weight, .* and 6 more of the model"),
+        (lacking("model.layers.1.mlp.down_proj", "lm_head"), r"lm_head\.weight, model\.layers\.1"),
+        (
+            rewritten(lambda weights: {f"_orig_mod.{name}": one for name, one in weights.items()}),
+            r"lm_head\.weight.* the files hold _orig_mod\..* take the prefix '_orig_mod\.' off",
+        ),
+        (deeper, r"model\.layers\.3\..* save the whole model, with its head"),
+        (headless, r"lm_head\.weight"),
+    ],
+    ids=["a-matrix", "a-layer", "matrix-and-head", "prefix", "more-layers", "headless"],
+)
+def test_weights_that_are_not_in_the_files_are_refused_by_name(folder, spoil, missing):
+    spoil(folder)
+    with pytest.raises(UserError, match=f"spoilt lacks weights: .*{missing}") as caught:
+        models.load(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_tied_weights_need_not_be_in_the_files(tmp_path):
+    tied = build("qwen2", tie_word_embeddings=True)
+    tied.save_pretrained(tmp_path)
+    tokenizer().save_pretrained(tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        torch.testing.assert_close(logits(models.load(tmp_path).model), logits(tied))
+
+
+def test_weights_that_have_no_place_are_noted(folder):
+    rewritten(lambda weights: weights | {"model.layers.3.mlp.up_proj.weight": torch.ones(2, 2)})(folder)
+    with pytest.warns(console.SuperpositionWarning, match=r"hold model\.layers\.3\.mlp\.up_proj\.weight, for which"):
+        models.load(folder)
+
+
+def index_that_names(name):
+    def spoil(folder):
+        listed = {"metadata": {}, "weight_map": {"lm_head.weight": name}}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(listed))
+        (folder / "model.safetensors").rename(folder / "x.safetensors")
+
+    return spoil
+
+
+def adapter(folder):
+    (folder / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+
+
+def only_adapter(folder):
+    adapter(folder)
+    (folder / "config.json").unlink()
+
+
+def named_itself(folder):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"transformers_weights": "x.safetensors"}))
+
+
+def no_map(folder):
+    index_that_names("x.safetensors")(folder)
+    (folder / "model.safetensors.index.json").write_text("[" * 100_000)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "sentence"),
+    [
+        (index_that_names("w.bin"), r"names w\.bin: only \.safetensors files in the folder itself are read"),
+        (index_that_names("../tiny/model.safetensors"), r"names \.\./tiny/.*: only \.safetensors files in the folder"),
+        (index_that_names("sub/model.safetensors"), "only .safetensors files in the folder itself"),
+        (index_that_names("gone.safetensors"), r"spoilt lacks gone\.safetensors, which .* names"),
+        (index_that_names(5), "holds no weight_map"),
+        (no_map, r"model\.safetensors\.index\.json of spoilt cannot be read"),
+        (
+            lambda folder: (folder / "model.safetensors").rename(folder / "x.safetensors"),
+            "holds x.safetensors and neither",
+        ),
+        (adapter, r"holds an adapter .*: merge it into its model first"),
+        (only_adapter, r"holds an adapter .*: merge it into its model first"),
+        (named_itself, "names its weights itself"),
+    ],
+)
+def test_files_that_are_not_the_folders_own_weights_are_refused(folder, spoil, sentence):
+    spoil(folder)
+    with pytest.raises(UserError, match=sentence):
+        models.load(folder)
+
+
+def test_the_digest_covers_the_files_that_were_loaded_and_no_others(folder):
+    whole = models.load(folder)
+    assert whole.weight_files == (folder / "model.safetensors",)
+    shutil.copy(folder / "model.safetensors", folder / "consolidated.safetensors")
+    assert models.load(folder).sha256 == whole.sha256
+    (folder / "model.safetensors").unlink()
+    whole.model.save_pretrained(folder, max_shard_size="20KB")
+    shards = models.load(folder)
+    named = json.loads((folder / "model.safetensors.index.json").read_text())["weight_map"]
+    assert [path.name for path in shards.weight_files] == sorted(set(named.values()))
+    assert len(shards.weight_files) > 1
+    assert shards.digest() == whole.digest()
+
+
+def test_an_outline_has_the_layers_and_no_weights(folder):
+    found, whole = models.outline(folder), models.load(folder)
+    assert [(layer.name, layer.d, layer.d_m) for layer in found.layers] == [
+        (layer.name, layer.d, layer.d_m) for layer in whole.layers
+    ]
+    assert found.layers[0].weight.is_meta
+    assert found.sha256 == whole.sha256
+    headless(folder)
+    models.outline(folder)
+
+
+# What does not belong together
+
+
+def test_a_tokenizer_larger_than_the_embedding_is_refused(tmp_path):
+    build("llama", vocab_size=300).save_pretrained(tmp_path)
+    tokenizer().save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="has tokens up to 383 and the model embeds 300: they do not belong together"):
+        models.load(tmp_path)
+
+
+def test_an_added_token_without_an_embedding_is_refused_where_a_text_holds_it(folder):
+    from transformers import AutoTokenizer
+
+    more = AutoTokenizer.from_pretrained(folder)
+    more.add_special_tokens({"additional_special_tokens": ["<image>"]})
+    more.save_pretrained(folder)
+    loaded = models.load(folder)
+    facts = [Fact("Paris", "{} lies in"), Fact("Rome", "<image> {} lies in")]
+    keys.extract(loaded, facts[:1])
+    with pytest.raises(UserError, match="holds the token '<image>', and spoilt has no embedding for it"):
+        keys.extract(loaded, facts)
+
+
+# Models that also see
+
+
+def test_the_text_part_of_a_model_that_sees_is_found_and_read(tmp_path):
+    from transformers import AutoConfig, AutoModelForImageTextToText
+
+    text = COMMON | {"vocab_size": 384, "num_key_value_heads": 1, "head_dim": 12, "model_type": "mistral"}
+    sight = COMMON | {"image_size": 28, "patch_size": 14, "head_dim": 12, "model_type": "pixtral"}
+    config = AutoConfig.for_model("mistral3", text_config=text, vision_config=sight, image_token_index=383)
+    seeing = AutoModelForImageTextToText.from_config(config, dtype=torch.float32)
+    seeing.save_pretrained(tmp_path)
+    tokenizer().save_pretrained(tmp_path)
+    loaded = models.load(tmp_path)
+    assert type(loaded.model).__name__ == "Mistral3ForConditionalGeneration"
+    assert [layer.name for layer in loaded.layers] == [
+        f"model.language_model.layers.{index}.mlp.down_proj" for index in range(3)
+    ]
+
+
+@pytest.mark.parametrize(
+    "source", ["./absent", "/no/such/folder", "~/absent", "a/b/c", "~nobody-of-that-name/x", "x" * 5000]
+)
 def test_a_path_to_nothing_is_not_looked_up_on_the_hub(source, monkeypatch):
     monkeypatch.setattr(models, "_from_hub", lambda *_: pytest.fail("asked the hub"))
     with pytest.raises(UserError, match="is no model: give a preset"):
@@ -295,8 +520,11 @@ def test_a_gpu_where_there_is_none_gets_a_sentence(model_folder):
 # GGUF
 
 
-def write_gguf(path, model):
-    """A tiny Llama as a GGUF file, its queries and keys in llama.cpp's order of rotary pairs."""
+def write_gguf(path, model, *, leave=(), part=None):
+    """A tiny Llama as a GGUF file, its queries and keys in llama.cpp's order of rotary pairs.
+
+    Tensors whose name begins with one of ``leave`` stay out; ``part`` is (number, count) of a file that was split.
+    """
     import gguf
 
     config, vocabulary = model.config, tokenizer()
@@ -320,6 +548,9 @@ def write_gguf(path, model):
     writer.add_bos_token_id(1)
     writer.add_eos_token_id(0)
     writer.add_add_bos_token(False)
+    if part:
+        writer.add_uint16("split.no", part[0])
+        writer.add_uint16("split.count", part[1])
     names = {
         "input_layernorm": "attn_norm",
         "post_attention_layernorm": "ffn_norm",
@@ -333,6 +564,8 @@ def write_gguf(path, model):
     }
     whole = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
     for name, tensor in model.state_dict().items():
+        if name.startswith(tuple(leave)):
+            continue
         stem = name.removesuffix(".weight")
         array = tensor.numpy()
         if stem in whole:
@@ -383,7 +616,7 @@ def test_a_damaged_cache_is_noted_and_converted_afresh(gguf_file, cache, damage)
         (folder / "manifest.json").unlink()
     else:
         (folder / "manifest.json").write_text("{" if damage == "manifest" else "[]")
-    with pytest.warns(console.SuperpositionWarning, match="are damaged: converting them afresh"):
+    with pytest.warns(console.SuperpositionWarning, match="are damaged or old: converting them afresh"):
         again = models.load(gguf_file)
     assert models.digest(again.model) == expected
 
@@ -391,7 +624,7 @@ def test_a_damaged_cache_is_noted_and_converted_afresh(gguf_file, cache, damage)
 def test_a_conversion_that_another_process_finished_first_is_used(gguf_file, cache, monkeypatch):
     models.load(gguf_file)
     (folder,) = (cache / "models").iterdir()
-    models._convert([gguf_file], folder, files.sha256_of(gguf_file))
+    models._convert([gguf_file], folder, files.sha256_of(gguf_file), torch.float32)
     assert [path.name for path in (cache / "models").iterdir()] == [folder.name]
     assert models.load(gguf_file).name == "tiny"
 
@@ -416,14 +649,67 @@ def test_a_conversion_interrupted_or_on_a_full_disk_leaves_nothing(gguf_file, ca
     assert models.load(gguf_file).name == "tiny"
 
 
-def test_a_gguf_file_that_is_none_gets_a_sentence(tmp_path):
+def test_a_gguf_file_that_is_none_gets_a_sentence(tmp_path, gguf_file):
+    whole = gguf_file.read_bytes()
     with pytest.raises(UserError, match=r"There is no file .*check the path of the GGUF weights"):
         models.load(tmp_path / "absent.gguf")
     path = tmp_path / "bad.gguf"
-    for content in (b"", b"not weights at all", b"GGUF" + bytes(40)):
+    version = struct.pack("<I", 3)
+    key = struct.pack("<Q", 3) + b"key"
+    contents = [
+        b"",
+        b"not weights at all",
+        b"GGUF",
+        b"GGUF" + bytes(40),
+        b"GGUF" + version + struct.pack("<QQ", 0, 2**64 - 1),  # so many entries
+        b"GGUF" + version + struct.pack("<QQ", 0, 1) + struct.pack("<Q", 2**63) + b"key",  # so long a name
+        b"GGUF" + version + struct.pack("<QQ", 0, 1) + key + struct.pack("<IIQ", 9, 4, 2**40),  # so long an array
+        *(whole[:size] for size in (1_000, 20_000, len(whole) // 2)),
+    ]
+    for content in contents:
         path.write_bytes(content)
         with pytest.raises(UserError, match=r"bad\.gguf cannot be read as GGUF weights"):
             models.load(path)
+
+
+@pytest.mark.parametrize("leave", ["model.layers.2.", "model.layers.1.mlp.down_proj"])
+def test_a_gguf_file_without_all_weights_is_refused(tmp_path, leave, cache):
+    path = write_gguf(tmp_path / "half.gguf", build("llama"), leave=[leave])
+    with pytest.raises(UserError, match=rf"half.gguf lacks weights: {re.escape(leave)}"):
+        models.load(path)
+    assert list((cache / "models").iterdir()) == []
+
+
+def test_a_part_of_a_split_gguf_file_is_refused(tmp_path):
+    path = write_gguf(tmp_path / "m-00001-of-00002.gguf", build("llama"), leave=["model.layers.2."], part=(0, 2))
+    with pytest.raises(UserError, match=r"is one of 2 parts of a model: join them with `llama-gguf-split --merge`"):
+        models.load(path)
+
+
+def test_a_gguf_file_of_one_part_is_read_whatever_its_suffix(tmp_path, gguf_file):
+    path = write_gguf(tmp_path / "TINY.GGUF", build("llama"), part=(0, 1))
+    assert models.load(path).digest() == models.load(gguf_file).digest()
+
+
+def test_what_an_older_version_converted_is_converted_afresh(gguf_file, cache):
+    expected = models.load(gguf_file).digest()
+    (manifest,) = (cache / "models").glob("*/manifest.json")
+    content = json.loads(manifest.read_text())
+    del content["conversion"]
+    manifest.write_text(json.dumps(content))
+    with pytest.warns(console.SuperpositionWarning, match="are damaged or old: converting them afresh"):
+        assert models.load(gguf_file).digest() == expected
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_conversion_keeps_the_dtype_asked_for(gguf_file, cache, dtype):
+    from safetensors.torch import load_file
+
+    wide = models.load(gguf_file)
+    narrow = models.load(gguf_file, dtype=dtype)
+    (folder,) = (path for path in (cache / "models").iterdir() if path.name != wide.sha256[:16])
+    assert {tensor.dtype for tensor in load_file(folder / "model.safetensors").values()} == {dtype}
+    assert narrow.digest() == models.digest(wide.model.to(dtype))
 
 
 # Presets
@@ -515,6 +801,18 @@ def test_weights_with_the_wrong_checksum_are_refused(preset, cache):
 # The hub
 
 
+def test_the_hub_is_asked_for_what_belongs_to_a_model_and_for_no_second_copy():
+    from huggingface_hub.utils import filter_repo_objects
+
+    wanted = """chat_template.jinja config.json generation_config.json merges.txt model-00001-of-00002.safetensors
+        model-00002-of-00002.safetensors model.safetensors.index.json preprocessor_config.json tokenizer.json
+        tokenizer.model tokenizer_config.json vocab.json""".split()
+    left = """consolidated.safetensors metal/model.bin original/config.json original/model.safetensors onnx/config.json
+        pytorch_model.bin model-q4.gguf flax_model.msgpack""".split()
+    asked = filter_repo_objects(wanted + left, allow_patterns=models.HUB_FILES, ignore_patterns=models.HUB_LEAVE)
+    assert list(asked) == wanted
+
+
 @pytest.fixture
 def hub(model_folder, tmp_path, monkeypatch):
     """The hub's own cache, offline, with two revisions of one model."""
@@ -561,6 +859,22 @@ def test_any_error_of_the_hubs_client_gets_the_sentence(monkeypatch):
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
     with pytest.raises(UserError, match=r"the hub did not give it \(ProxyError\)"):
+        models.load("someone/tiny")
+
+
+def test_a_model_behind_a_licence_says_what_to_do(monkeypatch):
+    import huggingface_hub
+    from huggingface_hub.errors import GatedRepoError
+
+    class Gated(GatedRepoError):
+        def __init__(self):
+            pass
+
+    def fail(*_args, **_kwargs):
+        raise Gated
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
+    with pytest.raises(UserError, match="accept it on the model's page, then run `hf auth login`"):
         models.load("someone/tiny")
 
 

@@ -1,19 +1,23 @@
 """C against a naive sum over tokens; the cache, the interruption, and what a singular or spoilt C is told."""
 
+import errno
 import inspect
 import json
 import os
+import re
 import signal
 import warnings
 import weakref
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import scipy.stats
 import torch
-from conftest import ARCHITECTURES, tiny
+from conftest import ARCHITECTURES, tiny, tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 
 from superposition import console, files, models, moments, text
 from superposition.errors import UserError
@@ -26,6 +30,73 @@ SEEDS = st.integers(0, 2**32 - 1)
 @pytest.fixture(params=["gpt2", "gemma3_text"])
 def model(request):
     return tiny(request.param)
+
+
+# How many tokens
+
+
+@pytest.mark.parametrize(
+    ("d_m", "options", "counted", "said"),
+    [
+        (10, {}, 160, None),  # as many as are wanted
+        (
+            100,
+            {},
+            887,
+            r"holds 887 tokens, 8\.9 for each dimension of C in place of 16: the standard error of p is 1\.4",
+        ),
+        (100, {"tokens": 300}, 300, None),
+        (100, {"tokens": 50, "shrinkage": 0.1}, 50, None),
+        (300, {"shrinkage": "oas"}, 887, "standard error of p is 2.8 times"),
+        (2000, {"shrinkage": 0.5}, 887, None),
+    ],
+)
+def test_the_plan_takes_what_the_text_has_and_says_what_that_costs(corpus, recwarn, d_m, options, counted, said):
+    have = text.count(text.read(corpus), tokenizer())
+    assert moments.plan(tokenizer(), corpus, d_m, **options) == (have if counted == 887 else counted)
+    notes = [str(one.message) for one in recwarn]
+    if said is None:
+        assert notes == []
+    else:
+        (note,) = notes
+        assert re.search(said.replace("887", f"{have:,}"), note)
+
+
+@pytest.mark.parametrize(
+    ("d_m", "options", "sentence"),
+    [
+        (300, {}, "holds .* tokens, and C of width 300 takes at least 1,200: give a longer --text, let `sample` write"),
+        (100, {"tokens": 99}, "C of width 100 is singular when estimated from 99 tokens"),
+        (100, {"tokens": 5000}, "tokens and 5,000 were asked for: .* or ask for fewer --tokens"),
+        (100, {"tokens": -1}, "-1 tokens were asked for"),
+    ],
+)
+def test_a_plan_that_cannot_be_kept_is_refused(corpus, d_m, options, sentence):
+    with pytest.raises(UserError, match=sentence):
+        moments.plan(tokenizer(), corpus, d_m, **options)
+
+
+def test_a_statistics_file_of_romes_code_gives_the_moment(corpus, tmp_path):
+    model = tiny()
+    summed = moments.estimate(model, corpus, layers=[1], cache=False)
+    path = tmp_path / "model.layers.1.mlp.down_proj_float32_mom2_100000.npz"
+    content = {
+        "mom2.constructor": "util.runningstats.SecondMoment()",
+        "mom2.count": summed.tokens,
+        "sample_size": 100_000,
+    }
+    np.savez(path, **content, **{"mom2.mom2": summed.outer[1].numpy().astype(np.float32)})
+    np.testing.assert_allclose(moments.of_rome(path, 40), summed.second_moment(1), rtol=1e-5, atol=1e-6)
+    with pytest.raises(UserError, match=r"holds a moment of shape \(40, 40\) and the layer's keys have width 41"):
+        moments.of_rome(path, 41)
+    for broken in ({"mom2.mom2": np.full((2, 2), np.nan), "mom2.count": 3}, {"mom2.mom2": np.eye(2), "mom2.count": 0}):
+        np.savez(path, **broken)
+        with pytest.raises(UserError, match="holds NaN or infinity, or counts no key"):
+            moments.of_rome(path, 2)
+    np.savez(path, other=np.eye(2))
+    for odd in (path, tmp_path / "absent.npz", tmp_path):
+        with pytest.raises(UserError, match="is no statistics file of ROME's code"):
+            moments.of_rome(odd, 2)
 
 
 def naive(model, path, *, tokens=None, skip_first=0, context=512):
@@ -41,10 +112,13 @@ def naive(model, path, *, tokens=None, skip_first=0, context=512):
     counted = 0
     for line in path.read_text().splitlines():
         ids = model.tokenizer(json.loads(line)["text"])["input_ids"]
-        for start in range(0, len(ids), context):
+        begins = ids[: model.tokenizer.bos_token is not None]  # of a prompt, and so of every window
+        room, body = context - len(begins), ids[len(begins) :]
+        for start in range(0, len(body), room):
+            window = begins + body[start : start + room]
             with torch.no_grad():
-                model.model(torch.tensor([ids[start : start + context]]))
-            for place in range(len(ids[start : start + context])):
+                model.model(torch.tensor([window]))
+            for place in range(len(window)):
                 if place < skip_first or (tokens is not None and counted == tokens):
                     continue
                 counted += 1
@@ -538,7 +612,7 @@ def test_a_resumed_pass_of_other_layers_starts_anew(model, corpus, monkeypatch):
     agrees(moments.estimate(model, corpus, batch=1), naive(model, corpus))
 
 
-@pytest.mark.parametrize("name", ["layer-001.safetensors", "layer-001.sha256", "unfinished.safetensors"])
+@pytest.mark.parametrize("name", ["layer-001.safetensors", "unfinished.safetensors"])
 @pytest.mark.parametrize("damage", [b"", b"half"])
 def test_a_corrupt_cache_is_noted_and_computed_again(model, corpus, cache, monkeypatch, name, damage):
     if name.startswith("unfinished"):
@@ -556,12 +630,96 @@ def test_a_corrupt_cache_is_noted_and_computed_again(model, corpus, cache, monke
         moments.estimate(model, corpus)
     (path,) = cache.rglob(name)
     path.write_bytes(damage)
-    with pytest.warns(console.SuperpositionWarning, match="damaged: they are removed and computed again"):
+    with pytest.warns(console.SuperpositionWarning, match="damaged or cannot be read: they are computed again"):
         again = moments.estimate(model, corpus)
     agrees(again, naive(model, corpus))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         same_bits(moments.estimate(model, corpus), again)
+
+
+def test_a_flipped_bit_in_the_cache_is_noticed(model, corpus, cache):
+    whole = moments.estimate(model, corpus)
+    (path,) = cache.rglob("layer-001.safetensors")
+    content = bytearray(path.read_bytes())
+    content[-100] ^= 1
+    path.write_bytes(content)
+    with pytest.warns(console.SuperpositionWarning, match="layer-001"):
+        same_bits(moments.estimate(model, corpus), whole)
+
+
+@pytest.mark.parametrize("damage", ["half", "other tensors", "other shapes", "folder", "loop"])
+def test_a_cache_that_cannot_be_written_and_is_damaged_is_no_more_than_notes(model, corpus, cache, monkeypatch, damage):
+    whole = moments.estimate(model, corpus)
+    (path,) = cache.rglob("layer-001.safetensors")
+    path.unlink()
+    if damage == "half":
+        path.write_bytes(b"half")
+    elif damage == "folder":
+        path.mkdir()
+    elif damage == "loop":
+        path.symlink_to(path.name)
+    else:  # with a digest that is right
+        tensors = {"outer": torch.eye(3).double(), "total": torch.ones(3).double(), "tokens": torch.tensor(7)}
+        if damage == "other tensors":
+            del tensors["outer"]
+        store = SimpleNamespace(folder=path.parent)
+        save_file(tensors, path, metadata={"sha256": moments._Store._digest(store, path, tensors)})
+
+    def refuse(*_args, **_kwargs):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(files.os, "open", refuse)
+    monkeypatch.setattr(files.Path, "unlink", refuse)
+    with pytest.warns(console.SuperpositionWarning) as notes:
+        same_bits(moments.estimate(model, corpus), whole)
+    said = [str(note.message) for note in notes]
+    assert "not kept in the cache" in said[-1]
+    # safetensors calls a loop absent
+    assert [one for one in said[:-1] if "layer-001.safetensors are damaged" in one] == said[: damage != "loop"]
+
+
+def test_a_checkpoint_that_another_process_removed_is_no_error(model, corpus, cache, monkeypatch):
+    monkeypatch.setattr(moments, "CHECKPOINT_EVERY", 0.0)
+    glob = files.Path.glob
+
+    def late(self, pattern):
+        for path in glob(self, pattern):
+            if pattern == "unfinished*":
+                path.unlink()
+            yield path
+
+    monkeypatch.setattr(files.Path, "glob", late)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        moments.estimate(model, corpus, batch=1)
+    assert not list(cache.rglob("unfinished*")) and len(list(cache.rglob("layer-*"))) == 3
+
+
+def test_a_checkpoint_is_one_file_and_whole_at_any_time(model, corpus, cache, monkeypatch):
+    """Killed right after any renaming, the next run has a checkpoint to go on from."""
+    whole = moments.estimate(model, corpus, batch=1, cache=False)
+    monkeypatch.setattr(moments, "CHECKPOINT_EVERY", 0.0)
+    replace, renamed = os.replace, []
+
+    class Killed(BaseException):
+        pass
+
+    def kill(source, target):
+        replace(source, target)
+        renamed.append(target)
+        if len(renamed) == 3:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files.os, "replace", kill)
+        with pytest.raises(Killed):
+            moments.estimate(model, corpus, batch=1)
+    passes = count_passes(model, monkeypatch)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        same_bits(moments.estimate(model, corpus, batch=1), whole)
+    assert len(passes) == len(text.windows(text.read(corpus), model.tokenizer, context=model.context_length)) - 3
 
 
 def test_a_swapped_layer_in_the_cache_is_noticed(model, corpus, cache):

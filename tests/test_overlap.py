@@ -227,11 +227,21 @@ def test_quantile_kurtosis_is_zero_for_a_normal_and_deaf_to_an_outlier():
     )
 
 
+def test_resamples_in_blocks_are_the_same_resamples(monkeypatch):
+    whole = overlap.summary(heavy(), resamples=300)
+    monkeypatch.setattr(overlap, "RESAMPLES_AT_ONCE", 7)
+    blocks = overlap.summary(heavy(), resamples=300)
+    assert whole.keys() == blocks.keys()
+    for name, value in whole.items():
+        np.testing.assert_allclose(blocks[name], value, rtol=1e-9)
+
+
 @pytest.mark.parametrize(
     ("matrix", "options", "sentence"),
     [
         (np.eye(2), {}, "at least three facts, and there are 2"),
         (heavy(), {"resamples": -1}, "-1 resamples make no sense"),
+        (heavy(), {"resamples": 10**9}, "1,000,000,000 resamples are too many: give --resamples of 1,000,000 at most"),
         (np.ones((5, 5)), {}, "overlap alike"),
         (np.full((4, 4), np.nan), {}, "NaN or infinity"),
     ],

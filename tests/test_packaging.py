@@ -1,6 +1,8 @@
 """The wheel carries the book's data and records, and finds them where it is unpacked."""
 
+import importlib.metadata
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -9,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from conftest import environment
+from packaging.specifiers import SpecifierSet
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -82,6 +85,17 @@ def test_pytest_runs_against_the_checkout():
     import superposition
 
     assert Path(superposition.__file__).is_relative_to(ROOT)
+
+
+def test_every_pinned_package_installs_on_the_least_python():
+    least = re.search(r'^requires-python = ">=(3\.\d+)"', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.M)[
+        1
+    ]
+    for line in (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines():
+        if "==" not in line or line.startswith("#"):
+            continue
+        needs = importlib.metadata.metadata(line.split("==")[0]).get("Requires-Python") or ""
+        assert f"{least}.2" in SpecifierSet(needs), line
 
 
 def test_the_tree_stays_small():

@@ -15,6 +15,13 @@ from superposition.errors import UserError
 from superposition.measure import MATRICES, Measurement
 
 
+def test_a_record_is_named_json_so_that_its_arrays_have_a_name_of_their_own(tmp_path):
+    for name in ("x.npz", "x", "x.json.gz"):
+        with pytest.raises(UserError, match=r"does not end in \.json"):
+            records.write(tmp_path / name, {}, {"a": np.ones(3)})
+    assert list(tmp_path.iterdir()) == []
+
+
 def measured(seed=0, layers=(3, 5), m=7, width=20):
     """Overlaps of random keys of very different lengths, and their stacked matrices."""
     rng = np.random.default_rng(seed)

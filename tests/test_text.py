@@ -10,7 +10,7 @@ from conftest import SENTENCES, tiny, tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from superposition import paths, text
+from superposition import console, paths, text
 from superposition.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("cache")
@@ -35,6 +35,61 @@ def test_a_text_file_is_one_text(tmp_path):
     assert list(text.read(write(tmp_path / "a.txt", "\ufeffone\n\ntwo\n"))) == ["one\n\ntwo\n"]
 
 
+@settings(deadline=None)
+@given(st.lists(st.text(st.sampled_from("ab \n東"), max_size=30), max_size=8), st.integers(1, 25))
+def test_pieces_hold_the_text_and_are_no_longer_than_asked_for(blocks, size):
+    whole, found = "".join(blocks), list(text.pieces(blocks, size))
+    assert "".join("".join(found).split()) == "".join(whole.split())
+    assert all(piece.strip() and len(piece) <= size for piece in found)
+    assert found == list(text.pieces([whole], size))
+    if len(whole) <= size and whole.strip():
+        assert found == [whole]
+
+
+def test_a_text_is_cut_where_a_paragraph_ends():
+    assert list(text.pieces(["one two\n\nthree\nfour five"], 14)) == ["one two", "three", "four five"]
+    assert list(text.pieces(["one two\n\nthree\nfour five"], 40)) == ["one two\n\nthree\nfour five"]
+    assert list(text.pieces(["one two three"], 9)) == ["one two", "three"]
+    assert list(text.pieces(["onetwothree"], 4)) == ["onet", "woth", "ree"]
+
+
+def test_a_long_text_is_read_and_tokenised_only_as_far_as_needed(tmp_path):
+    sentence = SENTENCES[0] + "\n"
+    path = write(tmp_path / "long.txt", sentence * 20_000)
+    seen = []
+
+    def watched(string, **options):
+        seen.append(len(string))
+        return tokenizer()(string, **options)
+
+    found = text.windows(text.read(path), watched, tokens=3000)
+    assert sum(window.counted for window in found) == 3000
+    assert sum(seen) < 2 * text.PIECE < path.stat().st_size / 5
+    lines = write(tmp_path / "lines.jsonl", json.dumps({"text": sentence * 20_000}) + "\nno JSON")
+    seen.clear()
+    assert sum(window.counted for window in text.windows(text.read(lines), watched, tokens=3000)) == 3000
+    assert sum(seen) < 2 * text.PIECE
+
+
+def test_a_bad_byte_far_down_a_text_file_is_found_with_its_line(tmp_path):
+    path = write(tmp_path / "a.txt", b"a line of text\n" * 20_000 + b"bad \xff\n")
+    with pytest.raises(UserError, match=r"a\.txt, line 20001: not UTF-8"):
+        list(text.read(path))
+
+
+def test_every_window_begins_as_a_prompt_does():
+    with_bos, whole = tokenizer(bos=True), " ".join(SENTENCES * 3)
+    begin, *rest = with_bos(whole)["input_ids"]
+    assert begin == with_bos.bos_token_id
+    found = text.windows([whole], with_bos, context=64)
+    assert all(window.token_ids[0] == begin and len(window.token_ids) <= 64 for window in found)
+    assert [token for window in found for token in window.token_ids[1:]] == rest
+    assert sum(window.counted for window in found) == len(rest) + len(found)
+    assert sum(window.counted for window in text.windows([whole], with_bos, context=64, skip_first=1)) == len(rest)
+    with pytest.raises(UserError, match="hold nothing but what the tokenizer begins them with"):
+        text.windows([whole], with_bos, context=1)
+
+
 def test_a_tilde_is_the_users_home(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     write(tmp_path / "a.txt", "here")
@@ -54,6 +109,7 @@ def test_the_books_text_is_the_shipped_file():
         ("a.jsonl", '{"text": "one"}\n["text"]\n', r'a\.jsonl, line 2: no "text" string'),
         ("a.jsonl", '{"text": "one"}\n\n{"body": "two"}\n', r'a\.jsonl, line 3: no "text" string'),
         ("a.jsonl", '{"text": "one"\n', r"a\.jsonl, line 1: not a JSON object in UTF-8"),
+        ("a.jsonl", '{"text": "one"}\n' + "[" * 100_000, r"a\.jsonl, line 2: not a JSON object in UTF-8"),
         ("a.jsonl", b'{"text": "one"}\n{"text": "\xff"}\n', r"a\.jsonl, line 2: not a JSON object in UTF-8"),
         ("a.jsonl", '{"text": "one"}\n{"text": "half \\ud800"}\n', r"a\.jsonl, line 2: not a JSON object in UTF-8"),
         ("a.jsonl", "\n", r"a\.jsonl holds no text"),
@@ -131,10 +187,12 @@ def test_without_a_network_the_sentence_says_so(monkeypatch, error, late):
 def naive_windows(texts, tokenizer, tokens, skip_first, context):
     """Every position one by one: (window, place) of those that count, and the windows' ids."""
     counted, pieces = [], []
-    for one in texts:
+    for one in filter(None, texts):
         ids = tokenizer(one)["input_ids"]
-        for start in range(0, len(ids), context):
-            pieces.append(ids[start : start + context])
+        begins = ids[: tokenizer.bos_token is not None]
+        body = ids[len(begins) :]
+        for start in range(0, len(body), context - len(begins)):
+            pieces.append(begins + body[start : start + context - len(begins)])
             for place in range(len(pieces[-1])):
                 if place >= skip_first and (tokens is None or len(counted) < tokens):
                     counted.append((len(pieces) - 1, place))
@@ -151,8 +209,8 @@ def naive_windows(texts, tokenizer, tokens, skip_first, context):
 @settings(max_examples=150, deadline=None)
 def test_windows_count_the_positions_that_a_naive_loop_counts(texts, tokens, skip_first, context, bos):
     cutter = tokenizer(bos)
-    if context <= skip_first:
-        with pytest.raises(UserError, match="leave nothing after"):
+    if context <= max(skip_first, bos):
+        with pytest.raises(UserError, match=r"leave nothing after|hold nothing but"):
             text.windows(texts, cutter, tokens=tokens, skip_first=skip_first, context=context)
         return
     counted, pieces = naive_windows(texts, cutter, tokens, skip_first, context)
@@ -168,6 +226,14 @@ def test_windows_count_the_positions_that_a_naive_loop_counts(texts, tokens, ski
         wanted.setdefault(piece, []).append(place)
     assert [list(window.token_ids) for window in found] == [pieces[number] for number in wanted]
     assert [list(range(window.first, window.stop)) for window in found] == list(wanted.values())
+
+
+def test_a_count_stops_at_what_is_asked_for():
+    whole = sum(window.counted for window in text.windows(SENTENCES, tokenizer()))
+    assert text.count(SENTENCES, tokenizer()) == whole
+    assert text.count(SENTENCES, tokenizer(), most=whole + 5) == whole
+    assert text.count(iter(SENTENCES), tokenizer(), most=40) == 40
+    assert text.count([], tokenizer(), most=40) == 0
 
 
 def test_no_more_text_is_read_than_needed():
@@ -265,7 +331,15 @@ def test_an_interrupted_run_goes_on_where_it_stopped_with_the_same_result(talker
     assert len(calls) == batches
 
 
-@pytest.mark.parametrize("damage", ['["half', "{}", "[1, 2]"])
+def test_a_cache_that_cannot_be_written_is_one_note(talker, tmp_path, cache):
+    cache.mkdir(exist_ok=True)
+    (cache / "samples").write_text("a file in the place of the folder")
+    with pytest.warns(console.SuperpositionWarning, match="not kept in the cache") as notes:
+        text.sample(talker, tmp_path / "a.jsonl", tokens=400, length=40, batch=4)
+    assert len(notes) == 1 and sampled(tmp_path / "a.jsonl")
+
+
+@pytest.mark.parametrize("damage", ['["half', "{}", "[1, 2]", "[" * 100_000])
 def test_a_damaged_batch_in_the_cache_is_made_again(talker, tmp_path, cache, damage):
     path = tmp_path / "a.jsonl"
     text.sample(talker, path, tokens=150, length=40, batch=4)

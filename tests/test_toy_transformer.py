@@ -388,6 +388,11 @@ def test_an_interrupted_grid_goes_on_where_it_stopped(cache, tmp_path, monkeypat
     assert not (tmp_path / "grid.json").exists()
     toy.grid(tmp_path / "grid.json", "the command")
     assert [s and s.seed for s in made] == [0, 1, None, 2], "finished cells are not run again"
+    one, two, _ = sorted((cache / "toy-transformer").rglob("*.json"))
+    one.write_text("{")
+    two.write_text("[]")
+    toy.grid(tmp_path / "grid.json", "the command")
+    assert len(made) == 6, "damaged cells are run again"
     record = records.load(tmp_path / "grid.json")
     assert [row["seed"] for row in record["cells"]] == [0, 1, 2] and record["seconds"] == 1.5
     assert record["provenance"]["command"] == "the command"

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import shlex
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
+from typing import NoReturn
 
-from superposition import cli_edit, cli_forecast, console
+from superposition import cli_edit, cli_forecast, cli_options, console
 from superposition.errors import UserError
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        super().error(console.readable(message))
 
 
 def parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
-    top = argparse.ArgumentParser(
+    top = _Parser(
         prog="python -m superposition",
         description="Measure how much the facts in a language model overlap.",
     )
@@ -30,28 +35,52 @@ def parser() -> argparse.ArgumentParser:
         "layer follow. Writes DIR/measurement.json and DIR/matrices.npz. Interrupted, it goes on where it stopped.",
     )
     _model_options(measure)
-    measure.add_argument("--facts", default="book", metavar="FACTS", help="book, or a .csv or CounterFact .json file")
-    measure.add_argument("--text", default="book", metavar="TEXT", help="book, a .jsonl or .txt file, or hub:wikitext")
+    measure.add_argument(
+        "--facts",
+        type=cli_options.source,
+        default="book",
+        metavar="FACTS",
+        help="book, or a .csv or CounterFact .json file",
+    )
+    measure.add_argument(
+        "--text",
+        type=cli_options.source,
+        default="book",
+        metavar="TEXT",
+        help="book, a .jsonl or .txt file, or hub:wikitext",
+    )
     measure.add_argument("--tokens", type=int, metavar="N", help="tokens of the text to count (default: all)")
     measure.add_argument("--skip-first", type=int, default=0, metavar="S", help="positions of each text to leave out")
     measure.add_argument("--context", type=int, default=512, metavar="T", help="token length of a text (default: 512)")
-    measure.add_argument("--layers", type=int, nargs="+", metavar="L", help="layers by index (default: all)")
+    measure.add_argument(
+        "--layers",
+        type=cli_options.layers,
+        nargs="+",
+        metavar="L",
+        help="layers by index, or from:to with both ends included, such as 0 5:7 -1 (default: all)",
+    )
     measure.add_argument("--limit", type=int, metavar="M", help="only the first M facts")
     measure.add_argument("--batch", type=int, metavar="B", help="texts and prompts a forward pass")
     measure.add_argument(
         "--memory",
-        type=_bytes,
+        type=cli_options.size,
         metavar="SIZE",
         help="for C of all layers at once, such as 4G; else several passes",
     )
     measure.add_argument(
-        "--shrinkage", type=_shrinkage, default=0.0, metavar="X", help="of C toward the identity: 0 to 1, or oas"
+        "--shrinkage",
+        type=cli_options.shrinkage,
+        default=0.0,
+        metavar="X",
+        help="of C toward the identity: 0 to 1, or oas",
     )
     measure.add_argument("--centred", action="store_true", help="subtract the mean key in C")
     measure.add_argument("--resamples", type=int, default=1000, metavar="R", help="of the bootstrap (default: 1000)")
     measure.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: 0)")
-    measure.add_argument("--compact", type=Path, metavar="FILE.json", help="also write the book's compact record here")
-    measure.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the result")
+    measure.add_argument(
+        "--compact", type=cli_options.path, metavar="FILE.json", help="also write the book's compact record here"
+    )
+    measure.add_argument("--out", type=cli_options.path, required=True, metavar="DIR", help="folder of the result")
 
     sample = commands.add_parser("sample", help="calibration text sampled from a model itself")
     _model_options(sample)
@@ -60,7 +89,7 @@ def parser() -> argparse.ArgumentParser:
     sample.add_argument("--temperature", type=float, default=0.8, metavar="X")
     sample.add_argument("--batch", type=int, default=64, metavar="B", help="texts at once")
     sample.add_argument("--seed", type=int, default=0)
-    sample.add_argument("--out", type=Path, required=True, metavar="FILE.jsonl")
+    sample.add_argument("--out", type=cli_options.path, required=True, metavar="FILE.jsonl")
 
     doctor = commands.add_parser("doctor", help="what is installed, what is missing, and what to do about it")
     doctor.add_argument("--quick", action="store_true", help="do not verify checksums")
@@ -75,27 +104,25 @@ def _model_options(command: argparse.ArgumentParser) -> None:
         "--device", help="cpu, cuda, cuda:1, …, or auto to spread a large model (default: a GPU if any)"
     )
     command.add_argument("--dtype", default="float32", help="float32, bfloat16, float16 or float64")
-
-
-def _shrinkage(value: str) -> float | str:
-    return value if value == "oas" else float(value)
-
-
-def _bytes(size: str) -> int:
-    """``500M``, ``4G``, ``1.5 GB`` or a plain number of bytes."""
-    match = re.fullmatch(r"([0-9.]+)\s*([KMGT]?)i?B?", size.strip(), re.IGNORECASE)
-    try:
-        return int(float(match[1]) * 1000 ** " KMGT".index(match[2].upper() or " "))
-    except (TypeError, ValueError):
-        raise argparse.ArgumentTypeError(f"{size} is no size: give one such as 4G") from None
+    command.add_argument(
+        "--down-projection",
+        metavar="NAME",
+        help="name of the MLP's down-projection inside a decoder layer, such as mlp.down_proj (default: looked for)",
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; return the exit status: 0, 2 for an error of the user's, 130 when interrupted."""
+    """Run a command; return the exit status.
+
+    It is 0; 1 where ``doctor`` misses something; 2 for an error of the user's; and 128 plus the signal's number when
+    interrupted, as a shell has it: 130 by Ctrl-C, 143 when the process is asked to end, 129 when the terminal is
+    closed. Interrupted, the process removes its temporary files and keeps what is done.
+    """
+    console.encodable()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     options = parser().parse_args(arguments)
     command = "python -m superposition " + shlex.join(arguments)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), console.ends_interrupt():
         warnings.simplefilter("always", console.SuperpositionWarning)
         warnings.showwarning = _show_warning
         try:
@@ -106,26 +133,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 )
             return run[options.command](options, command)
         except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
+            console.say(f"error: {error}")
             return 2
         except (MemoryError, RuntimeError) as error:
             if isinstance(error, RuntimeError) and not any(
                 said in str(error) for said in ("out of memory", "can't allocate memory")
             ):
                 raise
-            print(
-                "error: Memory does not suffice: measure with --memory 2G, with fewer --layers, or a smaller --dtype.",
-                file=sys.stderr,
+            console.say(
+                "error: Memory does not suffice: measure with --memory 2G, with fewer --layers, or a smaller --dtype."
             )
             return 2
-        except KeyboardInterrupt:
-            print("\nInterrupted. Run the same command again: it goes on where it stopped.", file=sys.stderr)
-            return 130
+        except KeyboardInterrupt as error:
+            console.say(f"\nInterrupted. {_left(options)}")
+            return 128 + (error.number if isinstance(error, console.Ended) else signal.SIGINT)
+
+
+def _left(options: argparse.Namespace) -> str:
+    """What an interrupted command leaves."""
+    if options.command in ("forecast", "doctor"):
+        return "Nothing was written."
+    if options.command == "edit" and not (options.out / cli_edit.STATE).is_file():
+        return "No edit was kept: the same command begins with the first."
+    return "Run the same command again: it goes on where it stopped."
 
 
 def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:
-    if issubclass(category, console.SuperpositionWarning):
-        print(f"note: {message}", file=sys.stderr)
+    if issubclass(category, console.SuperpositionWarning) and os.environ.get("RANK", "0") == "0":
+        console.say(f"note: {message}")
 
 
 def _load(options: argparse.Namespace):
@@ -137,15 +172,30 @@ def _load(options: argparse.Namespace):
     if shared.count > 1 and options.device is None:
         options.device = str(shared.device)
     if options.device == "auto":
-        return models.load(options.model, dtype=options.dtype, device_map="auto")
-    return models.load(options.model, device=options.device, dtype=options.dtype)
+        where = {"device_map": "auto"}
+    else:
+        where = {"device": options.device}
+    return models.load(options.model, dtype=options.dtype, down_projection=options.down_projection, **where)
 
 
 def _measure(options: argparse.Namespace, command: str) -> int:
-    from superposition import measure, processes
+    from superposition import facts, files, keys, measure, models, moments, processes, records
 
-    if options.out.exists() and not options.out.is_dir():
-        raise UserError(f"{options.out} is not a folder: name one for --out.")
+    records.check_out(options.out, measure.FILES, command)
+    if options.compact:
+        files.check_targets(records.targets(options.compact))
+    sketch = models.outline(options.model, down_projection=options.down_projection)
+    chosen = cli_options.chosen(sketch, options.layers)
+    keys.note_first(keys.locate_all(sketch, facts.load(options.facts, limit=options.limit)))
+    moments.plan(
+        sketch.tokenizer,
+        options.text,
+        max(layer.d_m for layer in sketch.select(chosen)),
+        tokens=options.tokens,
+        skip_first=options.skip_first,
+        context=min(options.context, sketch.context_length or options.context),
+        shrinkage=options.shrinkage,
+    )
     measurement = measure.run(
         _load(options),
         facts_source=options.facts,
@@ -153,7 +203,7 @@ def _measure(options: argparse.Namespace, command: str) -> int:
         tokens=options.tokens,
         skip_first=options.skip_first,
         context=options.context,
-        layers=options.layers,
+        layers=chosen,
         limit=options.limit,
         batch=options.batch,
         memory=options.memory,
@@ -183,8 +233,11 @@ def _measure(options: argparse.Namespace, command: str) -> int:
 
 
 def _sample(options: argparse.Namespace, command: str) -> int:
-    from superposition import text
+    from superposition import files, text
 
+    if options.out.suffix != ".jsonl":
+        raise UserError(f"{options.out} does not end in .jsonl, as a sampled text must to be read: name it so.")
+    files.check_targets([options.out])
     total = text.sample(
         _load(options),
         options.out,

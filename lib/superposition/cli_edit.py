@@ -11,11 +11,15 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from superposition import files
+from superposition import cli_options, files
 from superposition.errors import UserError
 
 if TYPE_CHECKING:
     from superposition.models import LanguageModel
+
+
+#: Where the edits made so far are kept, in the folder of the result.
+STATE = "state.safetensors"
 
 
 def add(commands: Any, model_options: Callable[[argparse.ArgumentParser], None]) -> None:
@@ -28,20 +32,43 @@ def add(commands: Any, model_options: Callable[[argparse.ArgumentParser], None])
         "Interrupted, it goes on where it stopped.",
     )
     model_options(edit)
-    edit.add_argument("--edits", required=True, metavar="FACTS", help="book, or a .csv or CounterFact .json file")
+    edit.add_argument(
+        "--edits",
+        type=cli_options.source,
+        required=True,
+        metavar="FACTS",
+        help="book, or a .csv or CounterFact .json file",
+    )
     edit.add_argument("--method", default="rome", metavar="X", help="rome, memit, memit-history, emmet, alphaedit, …")
     edit.add_argument("--layer", type=int, metavar="L", help="which layer (default: a fifth of the way up)")
     edit.add_argument("--limit", type=int, metavar="M", help="only the first M facts")
     edit.add_argument("--batch", type=int, default=1, metavar="B", help="edits a step (default: 1)")
-    edit.add_argument("--watch", metavar="FACTS", help="facts that are not edited, to be asked before and after")
     edit.add_argument(
-        "--protect", metavar="FACTS", help="facts to spare: their keys are put into C, and they are asked"
+        "--watch",
+        type=cli_options.source,
+        metavar="FACTS",
+        help="facts that are not edited, to be asked before and after",
+    )
+    edit.add_argument(
+        "--protect",
+        type=cli_options.source,
+        metavar="FACTS",
+        help="facts to spare: their keys are put into C, and they are asked",
     )
     edit.add_argument(
         "--protect-weight", type=float, default=10.0, metavar="W", help="how much they count (default: 10)"
     )
-    edit.add_argument("--text", default="book", metavar="TEXT", help="text for C: book, a file, or hub:wikitext")
-    edit.add_argument("--tokens", type=int, metavar="N", help="tokens of it (default: 16 for each dimension of C)")
+    edit.add_argument(
+        "--text",
+        type=cli_options.source,
+        default="book",
+        metavar="TEXT",
+        help="text for C: book, a file, or hub:wikitext",
+    )
+    edit.add_argument(
+        "--tokens", type=int, metavar="N", help="tokens of it (default: 16 for each dimension of C, or what there is)"
+    )
+    cli_options.moment(edit)
     edit.add_argument("--text-weight", type=float, metavar="W", help="of memit: λ a dimension (see the library)")
     edit.add_argument(
         "--protected-share",
@@ -51,15 +78,14 @@ def add(commands: Any, model_options: Callable[[argparse.ArgumentParser], None])
         help="of alphaedit: share of C that is left alone",
     )
     edit.add_argument("--ft-norm", type=float, metavar="E", help="of ft: bound on the change of each weight")
-    edit.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the result")
+    edit.add_argument("--out", type=cli_options.path, required=True, metavar="DIR", help="folder of the result")
 
 
 def main(options: argparse.Namespace, command: str, load: Callable[[argparse.Namespace], LanguageModel]) -> int:
     """Run the command; return the exit status."""
-    from superposition import editing, evaluation, facts, forecast, moments, records, text, values
+    from superposition import editing, evaluation, facts, forecast, keys, models, moments, records, text, values
 
-    if options.out.exists() and not options.out.is_dir():
-        raise UserError(f"{options.out} is not a folder: name one for --out.")
+    records.check_out(options.out, ("edit.json", STATE, "model/model.safetensors"), command)
     edits = facts.load(options.edits, limit=options.limit)
     without = [fact for fact in edits if fact.target_new is None]
     if without:
@@ -73,15 +99,26 @@ def main(options: argparse.Namespace, command: str, load: Callable[[argparse.Nam
     write = replace(editing.Write(), **{name: one for name, one in changes.items() if one is not None})
     watched = facts.load(options.watch) if options.watch else []
     protect = facts.load_besides(options.protect, edits) if options.protect else []
+    if options.moment and (options.tokens or options.method == "ft"):
+        raise UserError("With --moment no text is read and fine-tuning needs none: leave it or the other out.")
     if protect and options.method == "ft":
         raise UserError("Fine-tuning has no C to put facts into: choose another --method, or leave --protect out.")
+    sketch = models.outline(options.model, down_projection=options.down_projection)
+    (layer,) = sketch.select([len(sketch.layers) // 5 if options.layer is None else options.layer])
+    keys.note_first(keys.locate_all(sketch, edits))
+    tokens = stored = None
+    if options.moment:
+        stored = moments.of_rome(options.moment, layer.d_m)
+    elif options.method != "ft":
+        context = min(512, sketch.context_length or 512)
+        tokens = moments.plan(sketch.tokenizer, options.text, layer.d_m, tokens=options.tokens, context=context)
     model = load(options)
-    (layer,) = model.select([len(model.layers) // 5 if options.layer is None else options.layer])
-    summed = C = None
+    (layer,) = model.select([layer.index])
+    summed, C = None, stored
     if options.method != "ft":
-        tokens = moments.TOKENS_PER_DIMENSION * layer.d_m if options.tokens is None else options.tokens
-        summed = moments.estimate(model, options.text, tokens=tokens, layers=[layer.index])
-        C = summed.second_moment(layer.index)
+        if stored is None:
+            summed = moments.estimate(model, options.text, tokens=tokens, layers=[layer.index])
+            C = summed.second_moment(layer.index)
         moments.Whitening(C)  # says in a sentence if the text is too short
         if protect:
             spared = forecast.read(model, protect, layer.index, passes=False).everywhere()
@@ -89,7 +126,7 @@ def main(options: argparse.Namespace, command: str, load: Callable[[argparse.Nam
     before = evaluation.evaluate(model, edits)
     asked = {"watched": (options.watch, watched), "protect": (options.protect, protect)}
     untouched = {name: evaluation.untouched(model, listed) for name, (_, listed) in asked.items() if listed}
-    state = options.out / "state.safetensors"
+    state = options.out / STATE
     done = editing.run(
         model, edits, options.method, layer=layer.index, C=C, batch=options.batch, write=write, state=state
     )
@@ -101,6 +138,9 @@ def main(options: argparse.Namespace, command: str, load: Callable[[argparse.Nam
         "facts": {"source": str(options.edits), "sha256": facts.fingerprint(options.edits), "count": len(edits)},
         "text": {"source": str(options.text), "sha256": text.fingerprint(options.text), "tokens": summed.tokens}
         if summed
+        else None,
+        "moment": {"source": str(options.moment), "sha256": files.sha256_of(options.moment)}
+        if options.moment
         else None,
         "layer": layer.index,
         "method": options.method,
@@ -129,21 +169,11 @@ def main(options: argparse.Namespace, command: str, load: Callable[[argparse.Nam
         }
     if protect:
         record["protect"] |= {"weight": options.protect_weight, "positions": spared.shape[1]}
-    _save_model(model, options.out / "model")
+    models.save(model, options.out / "model")
     records.write(options.out / "edit.json", record)
     state.unlink(missing_ok=True)
     _tell(record, options.out)
     return 0
-
-
-def _save_model(model: LanguageModel, folder: Path) -> None:
-    try:
-        model.model.save_pretrained(folder)
-        model.tokenizer.save_pretrained(folder)
-    except Exception as error:
-        if (said := files.disk_error(error, folder)) is not None:
-            raise said from error
-        raise
 
 
 def _tell(record: dict[str, Any], out: Path) -> None:

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from superposition import cli_options, console
 from superposition.errors import UserError
 
 if TYPE_CHECKING:
@@ -27,10 +28,18 @@ def add(commands: argparse._SubParsersAction, model_options) -> None:
     )
     model_options(command)
     command.add_argument(
-        "--edits", required=True, metavar="E", help="facts to edit, with target_new: book, .csv or .json"
+        "--edits",
+        type=cli_options.source,
+        required=True,
+        metavar="E",
+        help="facts to edit, with target_new: book, .csv or .json",
     )
     command.add_argument(
-        "--protect", default="book", metavar="F", help="facts to protect, with target_true (default: book)"
+        "--protect",
+        type=cli_options.source,
+        default="book",
+        metavar="F",
+        help="facts to protect, with target_true (default: book)",
     )
     command.add_argument("--edit-limit", type=int, metavar="N", help="only the first N edits")
     command.add_argument("--protect-limit", type=int, metavar="M", help="only the first M facts to protect")
@@ -47,37 +56,59 @@ def add(commands: argparse._SubParsersAction, model_options) -> None:
         help="forecast for `edit --protect`, where the protected facts' keys count W times in C (default: 0)",
     )
     command.add_argument(
-        "--text", default="book", metavar="TEXT", help="for C: book, a .jsonl or .txt file, or hub:wikitext"
+        "--text",
+        type=cli_options.source,
+        default="book",
+        metavar="TEXT",
+        help="for C: book, a .jsonl or .txt file, or hub:wikitext",
     )
-    command.add_argument("--tokens", type=int, metavar="N", help="tokens of it (default: 16 for each dimension of C)")
+    command.add_argument(
+        "--tokens", type=int, metavar="N", help="tokens of it (default: 16 for each dimension of C, or what there is)"
+    )
+    cli_options.moment(command)
     command.add_argument("--shrinkage", type=float, default=0.0, metavar="X", help="of C toward the identity, 0 to 1")
     command.add_argument("--all-facts", action="store_true", help="protect also facts that the model does not know")
-    command.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the result")
+    command.add_argument("--out", type=cli_options.path, required=True, metavar="DIR", help="folder of the result")
 
 
 def main(options: argparse.Namespace, command: str, load) -> int:
     """Run the command; ``load`` gives the model for the options."""
-    from superposition import evaluation, facts, files, forecast, moments, records
+    from superposition import evaluation, facts, files, forecast, keys, models, moments, records
 
-    if options.out.exists() and not options.out.is_dir():
-        raise UserError(f"{options.out} is not a folder: name one for --out.")
+    records.check_out(options.out, ("forecast.json", "forecast.csv", "by_edit.npz"), command)
     start = time.perf_counter()
     edits = facts.load(options.edits, limit=options.edit_limit)
     lacking = next((fact for fact in edits if not fact.target_new), None)
     if lacking is not None:
         raise UserError(f"The edit {lacking.text!r} has no target_new: say what the model shall answer.")
     named = facts.load_besides(options.protect, edits, limit=options.protect_limit)
+    sketch = models.outline(options.model, down_projection=options.down_projection)
+    (place,) = sketch.select([len(sketch.layers) // 5 if options.layer is None else options.layer])
+    layer = place.index
+    keys.note_first(keys.locate_all(sketch, edits))
+    stored = moment = None
+    if options.moment:
+        if options.tokens or options.shrinkage:
+            raise UserError("With --moment no text is read: leave --tokens and --shrinkage out.")
+        stored = moments.of_rome(options.moment, place.d_m)
+    else:
+        tokens = moments.plan(
+            sketch.tokenizer,
+            options.text,
+            place.d_m,
+            tokens=options.tokens,
+            context=min(512, sketch.context_length or 512),
+            shrinkage=options.shrinkage,
+        )
     model = load(options)
-    layer = len(model.layers) // 5 if options.layer is None else options.layer
     before = model.digest()
     protect = named if options.all_facts else evaluation.known(model, named)
     if not protect:
         raise UserError("The model knows none of the facts to protect: give others, or --all-facts.")
-    (place,) = model.select([layer])
-    layer = place.index
-    tokens = moments.TOKENS_PER_DIMENSION * place.d_m if options.tokens is None else options.tokens
-    moment = moments.estimate(model, options.text, tokens=tokens, layers=[layer])
-    C = moments.Whitening(moment.second_moment(layer, shrinkage=options.shrinkage)).moment
+    if stored is None:
+        moment = moments.estimate(model, options.text, tokens=tokens, layers=[layer])
+        stored = moment.second_moment(layer, shrinkage=options.shrinkage)
+    C = moments.Whitening(stored).moment
     if options.protect_weight:
         spared = forecast.read(model, named, layer, passes=False).everywhere()  # all of them, as `edit` does
         C = moments.protecting(C, spared, options.protect_weight)
@@ -86,7 +117,8 @@ def main(options: argparse.Namespace, command: str, load) -> int:
     found.write(
         options.out,
         model={"name": model.name, "sha256": model.sha256, "digest_before": before, "digest_after": after},
-        text={"source": options.text, "tokens": moment.tokens, "shrinkage": options.shrinkage},
+        text={"source": options.text, "tokens": moment.tokens, "shrinkage": options.shrinkage} if moment else None,
+        moment={"source": str(options.moment), "sha256": files.sha256_of(options.moment)} if options.moment else None,
         protect_weight=options.protect_weight,
         sources={
             name: files.sha256_of(Path(value)) if Path(value).is_file() else value
@@ -127,4 +159,5 @@ def describe(found: Forecast, name: str, count: int = 10) -> str:
 
 
 def _cut(text: str, width: int = 48) -> str:
+    text = console.plain(text)
     return text if len(text) <= width else text[: width - 1] + "…"

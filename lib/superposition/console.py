@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import os
+import re
 import signal
 import sys
 import threading
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -60,18 +62,96 @@ def bar(iterable: Iterable[Any] | None = None, *, total: int | None = None, what
     return tqdm(iterable, total=total, desc=what, unit=unit, disable=silent(), delay=1.0, unit_scale=True)
 
 
+def encodable() -> None:
+    """Let the standard streams write ``\\u1234`` for what their encoding has no byte for, in place of an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def plain(text: str) -> str:
+    """Control characters written out, ``\\x1b``, so that a text from a file does nothing to a terminal."""
+    return re.sub(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", lambda found: f"\\x{ord(found[0]):02x}", text)
+
+
+#: Characters of a message; the middle of a longer one is left out.
+MOST = 1000
+
+
+def readable(message: str) -> str:
+    """A message :func:`plain`, and of :data:`MOST` characters at most."""
+    message = plain(message)
+    return message if len(message) <= MOST else f"{message[: MOST // 2]} … {message[3 - MOST // 2 :]}"
+
+
+def say(message: str) -> None:
+    """Print a message for the user on the standard error, :func:`readable`."""
+    with suppress(OSError):  # the terminal may be gone
+        print(readable(message), file=sys.stderr)
+
+
+# --- signals ------------------------------------------------------------------------------------------------
+
+
+class Ended(KeyboardInterrupt):
+    """The process was asked to end by a signal other than Ctrl-C's; ``number`` is the signal's."""
+
+    def __init__(self, number: int):
+        super().__init__(number)
+        self.number = number
+
+
+#: Signals that end a process as Ctrl-C does: from a batch system or a shutdown, and of a terminal that is closed.
+ENDING = (signal.SIGTERM, signal.SIGHUP)
+
+
 @contextmanager
-def interrupts_wait() -> Iterator[None]:
-    """Let Ctrl-C wait for the end of the block, so that what the block changes is changed as a whole or not at all."""
-    before = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(before):
-        yield
-        return
-    came: list[tuple[int, Any]] = []
-    signal.signal(signal.SIGINT, lambda number, frame: came.append((number, frame)))
+def ends_interrupt() -> Iterator[None]:
+    """Let what ends the process from outside (:data:`ENDING`) raise :class:`Ended` in the block, as Ctrl-C would.
+
+    So temporary files are removed and what is done is kept. A signal that is ignored, as ``nohup`` does, or that
+    somebody handles already, is left to that; and all are outside the main thread.
+    """
+
+    def end(number: int, frame: Any) -> None:
+        raise Ended(number)
+
+    changed = []
+    if threading.current_thread() is threading.main_thread():
+        changed = [number for number in ENDING if signal.getsignal(number) is signal.SIG_DFL]
+    for number in changed:
+        signal.signal(number, end)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number in changed:
+            signal.signal(number, signal.SIG_DFL)
+
+
+@contextmanager
+def interrupts_wait() -> Iterator[None]:
+    """Let Ctrl-C and what ends the process wait for the end of the block: what it changes is changed as a whole."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, *ENDING)}
+    handlers = {number: handler for number, handler in handlers.items() if callable(handler)}
+    came: list[tuple[int, Any]] = []
+    waiting = True
+
+    def later(number: int, frame: Any) -> None:
+        if waiting:
+            came.append((number, frame))
+        else:  # it came while the handlers were put back
+            handlers[number](number, frame)
+
+    for number in handlers:
+        signal.signal(number, later)
+    try:
+        yield
+    finally:
+        waiting = False
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
         if came:
-            before(*came[0])
+            handlers[came[0][0]](*came[0])

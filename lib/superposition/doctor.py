@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from superposition import models, paths, records
+from superposition import files, models, paths, records
 from superposition.errors import UserError
 
 
@@ -97,6 +97,10 @@ def _shipped() -> list[Line]:
 
 def _cache() -> Line:
     folder = paths.cache_dir()
+    try:
+        files.check_targets([folder / "doctor"])
+    except UserError as error:
+        return Line("cache", False, str(error), "make it writable, or set SUPERPOSITION_CACHE")
     used = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     free = shutil.disk_usage(folder).free
     where = "SUPERPOSITION_CACHE" if os.environ.get("SUPERPOSITION_CACHE") else "the user's cache folder"

@@ -35,8 +35,9 @@ from safetensors.numpy import save_file
 
 from superposition import console, files, rules
 from superposition.errors import UserError
-from superposition.evaluation import join, logits_of, padded, run_body
+from superposition.evaluation import join
 from superposition.memory import LinearMemory
+from superposition.passes import logits_of, padded, run_body
 from superposition.values import Settings, Targets, keys_of, targets
 
 if TYPE_CHECKING:
@@ -57,6 +58,9 @@ METHODS: dict[str, int] = {
     "ft": 1,
 }
 
+
+#: How far from its mean over a text, 1, the size kᵀC⁻¹k / d_m of an edit's key may be, either way.
+SCALE = 1e4
 
 #: After how many edits a state is written, checkpoints apart.
 SAVE_EVERY = 20
@@ -207,31 +211,37 @@ class Editor:
         Raises
         ------
         UserError
-            As :func:`superposition.values.targets` and the rules; the model is then as it was before the step.
+            As :func:`superposition.values.targets` and the rules. Then, and after an interrupt, the model is as it was
+            before the step.
         """
         facts = list(facts)
         if self.method == "ft":
-            before = self._weights()
-            for fact in facts:
-                if fact.target_new is None:
-                    raise UserError(f"The edit {fact.text!r} has no target_new: say what the model shall answer.")
-            losses = fine_tune(self.model, self.layer.index, facts, self.write)
-            change = float(np.linalg.norm(self._weights() - before))
-            self.log += [{"steps": len(losses) - 1, "loss": losses[-1], "change": change} for _ in facts]
-            self._count(len(facts))
+            self._fine_tune(facts)
             return
         found = targets(self.model, facts, self.layer.index, self.settings, batch=batch)
         self.store(found)
+
+    def _fine_tune(self, facts: list[Fact]) -> None:
+        for fact in facts:
+            if fact.target_new is None:
+                raise UserError(f"The edit {fact.text!r} has no target_new: say what the model shall answer.")
+        made, before, weight = self.n_edits, self._weights(), self.layer.module.weight
+        kept = weight.detach().clone()
+        try:
+            losses = fine_tune(self.model, self.layer.index, facts, self.write)
+            change = float(np.linalg.norm(self._weights() - before))
+            with console.interrupts_wait():
+                self.log += [{"steps": len(losses) - 1, "loss": losses[-1], "change": change} for _ in facts]
+                self._count(len(facts))
+        except BaseException:
+            if self.n_edits == made:
+                weight.data.copy_(kept)
+            raise
 
     def store(self, found: Targets, apply: bool = True) -> None:
         """Write target values found already, in one step; into the account alone if ``apply`` is false."""
         if self.memory is None:
             raise UserError("Fine-tuning has no target values to write: call edit.")
-        bias = self._bias()
-        self.memory.edit_batch(found.keys, found.values - bias, self.method, **self.options)
-        if apply:
-            self.apply()
-        self._count(len(found))
         rows = zip(
             found.steps.tolist(),
             found.loss.tolist(),
@@ -241,7 +251,27 @@ class Editor:
             strict=True,
         )
         names = ("steps", "loss", "probability", "recalled_norm", "shift_norm")
-        self.log += [dict(zip(names, row, strict=True)) for row in rows]
+        if "weight" in self.options and not self.n_edits:
+            self._check_scale(found.keys)
+        bias = self._bias()
+        with console.interrupts_wait():  # the account, the model and the log are of the same edits
+            self.memory.edit_batch(found.keys, found.values - bias, self.method, **self.options)
+            if apply:
+                self.apply()
+            self._count(len(found))
+            self.log += [dict(zip(names, row, strict=True)) for row in rows]
+
+    def _check_scale(self, K: Float[np.ndarray, "d_m n"]) -> None:
+        """Refuse a C that is no mean over keys: with the sum over a text's keys these rules write next to nothing.
+
+        In the mean over the text's own keys ``kᵀC⁻¹k / d_m`` is 1.
+        """
+        size = float(np.median((K * self.memory.factor.solve(K)).sum(0)) / self.layer.d_m)
+        if not 1 / SCALE <= size <= SCALE:
+            raise UserError(
+                f"C seems to be on another scale than the keys, by a factor of {1 / size:.0e}: give the mean of k kᵀ "
+                f"over a text's keys, not their sum; {self.method} weighs the text by it."
+            )
 
     def _bias(self) -> Float[np.ndarray, "d 1"] | float:
         bias = getattr(self.layer.module, "bias", None)
@@ -383,15 +413,17 @@ def null_space(C: Float[np.ndarray, "d_m d_m"], write: Write) -> tuple[Float[np.
 
 def fine_tune(model: LanguageModel, layer: int, facts: Sequence[Fact], write: Write) -> list[float]:
     """Adam on the layer's whole W, for the objects' mean log-probability at the bare prompts; the losses by step."""
-    joined = [join(model.tokenizer, fact.text, str(fact.target_new)) for fact in facts]
+    joined = [join(model.tokenizer, fact.text, str(fact.target_new), fact.joint) for fact in facts]
     ids, mask = padded([one.token_ids[:-1] for one in joined])
     asked = [(row, at) for row, one in enumerate(joined) for at in range(one.first - 1, len(one.token_ids) - 1)]
     wanted = torch.tensor([token for one in joined for token in one.target], device=model.device)
     share = torch.tensor([1.0 / len(one.target) / len(joined) for one in joined for _ in one.target])
     weight = model.layers[layer].module.weight
-    before = weight.detach().clone()
+    narrow = weight.dtype in (torch.float16, torch.bfloat16)
+    master = weight.detach().float() if narrow else weight  # Adam's ε is 0 in float16, and its small steps are lost
+    before = master.detach().clone()
     weight.requires_grad_(True)
-    adam = torch.optim.Adam([weight], lr=write.ft_lr)
+    adam = torch.optim.Adam([master], lr=write.ft_lr)
     losses = []
     try:
         for turn in range(write.ft_steps + 1):
@@ -400,14 +432,24 @@ def fine_tune(model: LanguageModel, layer: int, facts: Sequence[Fact], write: Wr
                 logs = logits_of(model, hidden[[r for r, _ in asked], [a for _, a in asked]]).log_softmax(-1)
                 loss = -(logs.gather(1, wanted[:, None])[:, 0] * share.to(logs)).sum()
             losses.append(float(loss.detach()))
+            if not np.isfinite(losses[-1]):
+                raise UserError(
+                    f"The loss of fine-tuning is not finite at layer {layer}: the weights are damaged, or "
+                    f"{model.dtype} is too narrow (try --dtype float32)."
+                )
             if losses[-1] < write.ft_stop or turn == write.ft_steps:
                 break
             adam.zero_grad()
+            weight.grad = None
             loss.backward()
+            if narrow:
+                master.grad = weight.grad.float()
             adam.step()
-            if write.ft_norm is not None:
-                with torch.no_grad():
-                    weight.copy_(torch.clamp(weight, before - write.ft_norm, before + write.ft_norm))
+            with torch.no_grad():
+                if write.ft_norm is not None:
+                    master.copy_(torch.clamp(master, before - write.ft_norm, before + write.ft_norm))
+                if narrow:
+                    weight.copy_(master)
     finally:
         weight.requires_grad_(False)
         weight.grad = None
@@ -457,8 +499,8 @@ def run(
     examine : callable, optional
         Returns plain content, which is kept with ``"edits": n``.
     state : Path, optional
-        A file that is written at every checkpoint and every twentieth edit. If it is there and of the same run, the run
-        goes on where it stopped, with the same results.
+        A file that is written at every checkpoint, every twentieth edit, and after an interrupt if an edit was made. If
+        it is there and of the same run, the run goes on where it stopped, with the same results.
 
     Raises
     ------
@@ -478,23 +520,35 @@ def run(
     marks = sorted({mark for mark in checkpoints or [len(edits)] if mark <= len(edits)})
     if state is not None and state.is_file():
         _take_up(state, recipe, done)
-    elif 0 in marks and examine:
-        done.results.append({"edits": 0} | examine(editor, 0))
     last_saved = editor.n_edits
-    with console.bar(total=len(edits), what=method, unit="edit") as bar:
-        bar.update(editor.n_edits)
-        while editor.n_edits < len(edits):
-            began = time.perf_counter()
-            before = editor.n_edits
-            editor.edit(edits[before : before + size])
-            done.seconds += time.perf_counter() - began
-            reached = any(before < mark <= editor.n_edits for mark in marks)
-            if reached and examine:
-                done.results.append({"edits": editor.n_edits} | examine(editor, editor.n_edits))
-            if state is not None and (reached or editor.n_edits - last_saved >= SAVE_EVERY):
+
+    def look() -> None:
+        seen = done.results[-1]["edits"] if done.results else -1
+        if examine and any(seen < mark <= editor.n_edits for mark in marks):
+            done.results.append({"edits": editor.n_edits} | examine(editor, editor.n_edits))
+
+    try:
+        with console.bar(total=len(edits), what=method, unit="edit") as bar:
+            bar.update(editor.n_edits)
+            look()
+            while editor.n_edits < len(edits):
+                began = time.perf_counter()
+                before = editor.n_edits
+                editor.edit(edits[before : before + size])
+                done.seconds += time.perf_counter() - began
+                look()
+                reached = any(before < mark <= editor.n_edits for mark in marks)
+                if state is not None and (reached or editor.n_edits - last_saved >= SAVE_EVERY):
+                    _save(state, recipe, done)
+                    last_saved = editor.n_edits
+                bar.update(editor.n_edits - before)
+    except KeyboardInterrupt:
+        if state is not None and editor.n_edits > last_saved:
+            try:
                 _save(state, recipe, done)
-                last_saved = editor.n_edits
-            bar.update(editor.n_edits - before)
+            except UserError as error:
+                console.warn(f"The edits made so far were not kept. {error}")
+        raise
     return done
 
 
@@ -525,11 +579,12 @@ def _take_up(path: Path, recipe: str | None, done: Run) -> None:
         with safe_open(path, framework="numpy") as stored:
             content = json.loads(stored.metadata()["state"])
             arrays = {name: stored.get_tensor(name) for name in stored.keys()}
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        made_by, results, seconds = content["recipe"], list(content["results"]), float(content["seconds"])
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"The state {path.name} is damaged: remove it and run again.") from error
-    if content["recipe"] != recipe:
+    if made_by != recipe:
         raise UserError(
             f"The state {path.name} is of another run (model, edits or settings): remove it or name another."
         )
     done.editor.resume(arrays, content)
-    done.results, done.seconds = list(content["results"]), float(content["seconds"])
+    done.results, done.seconds = results, seconds

@@ -9,10 +9,7 @@ Chapters ``15-editing-a-model`` and ``16-lifelong-failure``.
 from __future__ import annotations
 
 import hashlib
-import inspect
-import json
 import math
-import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -25,6 +22,8 @@ from jaxtyping import Bool, Float, Int
 
 from superposition import console, files, models, paths, text
 from superposition.errors import UserError
+from superposition.facts import joint as joint_by_rule
+from superposition.passes import logits_of, padded, run_body
 
 if TYPE_CHECKING:
     from superposition.facts import Fact
@@ -65,8 +64,17 @@ class Joined:
         return self.token_ids[self.first :]
 
 
-def join(tokenizer: Any, prompt: str, continuation: str) -> Joined:
-    """Tokenise ``prompt + " " + continuation`` with the tokenizer's defaults and tell the two apart by characters.
+def join(tokenizer: Any, prompt: str, continuation: str, joint: str | None = None) -> Joined:
+    """Tokenise ``prompt + joint + continuation`` with the tokenizer's defaults and tell the two apart by characters.
+
+    A token that holds the end of the prompt and the start of the continuation, as there may be where nothing stands
+    between them, is the continuation's first: the model has to predict all of it, from the tokens before. Were it the
+    prompt's, the start of the answer would be given away.
+
+    Parameters
+    ----------
+    joint : {None, " ", ""}, optional
+        What stands between the two; by default what :func:`superposition.facts.joint` says.
 
     Raises
     ------
@@ -76,7 +84,8 @@ def join(tokenizer: Any, prompt: str, continuation: str) -> Joined:
     prompt = prompt.rstrip()
     if not continuation.strip():
         raise UserError(f"The continuation of {prompt!r} is empty: give the object as text.")
-    encoded = tokenizer(f"{prompt} {continuation.strip()}", return_offsets_mapping=True)
+    between = joint_by_rule(prompt, continuation) if joint is None else joint
+    encoded = tokenizer(f"{prompt}{between}{continuation.strip()}", return_offsets_mapping=True)
     offsets = encoded["offset_mapping"]
     inside = [place for place, (_, stop) in enumerate(offsets) if stop > len(prompt)]
     if not prompt or inside[0] == 0:
@@ -86,34 +95,6 @@ def join(tokenizer: Any, prompt: str, continuation: str) -> Joined:
 
 
 # --- forward passes -----------------------------------------------------------------------------------------
-
-
-def run_body(model: LanguageModel, ids: torch.Tensor, mask: torch.Tensor, **extra: Any) -> Any:
-    """The model without its head on token ids (batch, tokens); positions count the mask's ones."""
-    body = model.model.base_model
-    known = inspect.signature(body.forward).parameters
-    if "position_ids" in known and "position_ids" not in extra:
-        extra["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :].to(model.device)
-    return body(ids.to(model.device), attention_mask=mask.to(model.device), **extra)
-
-
-def logits_of(model: LanguageModel, hidden: torch.Tensor) -> torch.Tensor:
-    """The head's logits (…, vocabulary) in float32 (float64 of a float64 model) for last hidden states (…, d)."""
-    logits = model.model.get_output_embeddings()(hidden)
-    logits = logits if logits.dtype == torch.float64 else logits.float()
-    cap = getattr(model.model.config.get_text_config(), "final_logit_softcapping", None)
-    return torch.tanh(logits / cap) * cap if cap else logits
-
-
-def padded(sequences: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids and mask (batch, tokens), padded on the right."""
-    length = max(map(len, sequences))
-    ids = torch.zeros(len(sequences), length, dtype=torch.long)
-    mask = torch.zeros(len(sequences), length, dtype=torch.long)
-    for row, sequence in enumerate(sequences):
-        ids[row, : len(sequence)] = torch.tensor(sequence)
-        mask[row, : len(sequence)] = 1
-    return ids, mask
 
 
 def in_batches(
@@ -170,13 +151,21 @@ class Scores:
     exact: Bool[np.ndarray, " n"]
 
 
-def score(model: LanguageModel, prompts: Sequence[str], continuations: Sequence[str], *, batch: int = 32) -> Scores:
+def score(
+    model: LanguageModel,
+    prompts: Sequence[str],
+    continuations: Sequence[str],
+    *,
+    joints: Sequence[str | None] | None = None,
+    batch: int = 32,
+) -> Scores:
     """Score continuations of prompts; a text that is the beginning of another is not run twice.
 
     Parameters
     ----------
     prompts, continuations : sequences of n texts
-        Joined by a space.
+    joints : sequence of n, optional
+        What stands between the two, as :func:`join` takes it; by its rule by default.
     batch : int
         Texts a forward pass; made smaller by itself while memory does not suffice.
 
@@ -187,7 +176,10 @@ def score(model: LanguageModel, prompts: Sequence[str], continuations: Sequence[
     """
     if len(prompts) != len(continuations) or not prompts:
         raise UserError(f"{len(prompts)} prompts and {len(continuations)} continuations: give one each, at least one.")
-    joined = [join(model.tokenizer, *pair) for pair in zip(prompts, continuations, strict=True)]
+    joints = [None] * len(prompts) if joints is None else joints
+    if len(joints) != len(prompts):
+        raise UserError(f"{len(prompts)} prompts and {len(joints)} joints: give one each.")
+    joined = [join(model.tokenizer, *three) for three in zip(prompts, continuations, joints, strict=True)]
     kept, home = _longest([one.token_ids[:-1] for one in joined])
     total = np.zeros(len(joined))
     exact = np.ones(len(joined), dtype=bool)
@@ -290,7 +282,7 @@ def _exp(x: float) -> float:
 def known(model: LanguageModel, facts: Sequence[Fact], *, batch: int = 32) -> list[Fact]:
     """Those of the facts whose true object greedy decoding gives, in their order.
 
-    The answers are kept in the user's cache under the digest of the weights, the prompt and the object.
+    The answers are kept in the user's cache under the digest of the weights, the prompt, the object and their joint.
 
     Raises
     ------
@@ -300,17 +292,20 @@ def known(model: LanguageModel, facts: Sequence[Fact], *, batch: int = 32) -> li
     for fact in facts:
         if fact.target_true is None:
             raise UserError(f"The fact {fact.text!r} has no target_true: a model cannot be asked whether it knows it.")
-    wanted = [f"{fact.text}\t{fact.target_true}" for fact in facts]
+    marks = ["" if fact.joint_to(str(fact.target_true)) == " " else "\tnone" for fact in facts]
+    wanted = [f"{fact.text}\t{fact.target_true}{mark}" for fact, mark in zip(facts, marks, strict=True)]
     key = hashlib.sha256(f"{model.digest()} {model.dtype} 1".encode()).hexdigest()[:24]
     store = paths.cache_dir() / "known" / f"{key}.json"
-    try:
-        answers = json.loads(store.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    answers = files.kept_json(store)
+    if not isinstance(answers, dict) or not all(isinstance(right, bool) for right in answers.values()):
         answers = {}
     missing = [i for i, what in enumerate(wanted) if what not in answers]
     if missing:
         asked = [facts[i] for i in missing]
-        found = score(model, [f.text for f in asked], [str(f.target_true) for f in asked], batch=batch).exact
+        joints = [f.joint for f in asked]
+        found = score(
+            model, [f.text for f in asked], [str(f.target_true) for f in asked], joints=joints, batch=batch
+        ).exact
         answers |= {wanted[i]: bool(right) for i, right in zip(missing, found, strict=True)}
         try:
             files.write_json(store, answers)
@@ -374,13 +369,15 @@ def trace(
     if kind not in ("state", "mlp"):
         raise UserError(f"There is nothing called {kind!r} to put back: choose state or mlp.")
     chosen = [layer.index for layer in model.select(layers)]
-    joined = join(model.tokenizer, fact.text, fact.target_true)
+    joined = join(model.tokenizer, fact.text, fact.target_true, fact.joint)
     ids = torch.tensor([joined.token_ids[: joined.first]])
     start, stop = fact.subject_span
     inside = [at for at, (a, b) in enumerate(joined.offsets[: joined.first]) if a < stop and b > start]
+    if not inside:
+        raise UserError(f"The object {fact.target_true!r} shares a token with the subject in {fact.text!r}.")
     last = joined.first - 1
     places = [inside[-1], min(inside[-1] + 1, last), last]
-    modules = [block_of(model, layer) if kind == "state" else layer.module for layer in model.layers]
+    modules = [model.block(layer) if kind == "state" else layer.module for layer in model.layers]
     embedding = model.model.get_input_embeddings()
     kept: list[torch.Tensor] = []
 
@@ -447,12 +444,6 @@ def trace(
 
 def _tensor(output: Any) -> torch.Tensor:
     return output[0] if isinstance(output, tuple) else output
-
-
-def block_of(model: LanguageModel, layer: Any) -> torch.nn.Module:
-    """The decoder layer that holds a down-projection."""
-    name = re.match(rf".*?\b(?:layers|h)\.{layer.index}(?=\.)", layer.name)
-    return model.model.get_submodule(name[0])
 
 
 # --- shares and intervals -----------------------------------------------------------------------------------
@@ -531,7 +522,8 @@ def evaluate(
     compared = np.array([fact.target_true is not None for fact in edits])[of]
     new = [str(edits[i].target_new) for i in of]
     true = [edits[i].target_true or edits[i].target_new for i in of]
-    found = score(model, texts * 2, [*new, *map(str, true)], batch=batch)
+    joints = [edits[i].joint for i in of] * 2
+    found = score(model, texts * 2, [*new, *map(str, true)], joints=joints, batch=batch)
     log_new, log_true = found.log_probability[: len(texts)], found.log_probability[len(texts) :]
     exact_new, exact_true = found.exact[: len(texts)], found.exact[len(texts) :]
     result: dict[str, Any] = {}
@@ -562,7 +554,8 @@ def untouched(
     """
     if any(fact.target_true is None for fact in facts):
         raise UserError("A fact has no target_true: give the true object of every fact that is to be watched.")
-    found = score(model, [f.text for f in facts], [str(f.target_true) for f in facts], batch=batch)
+    joints = [f.joint for f in facts]
+    found = score(model, [f.text for f in facts], [str(f.target_true) for f in facts], joints=joints, batch=batch)
     result = {"exact": share(found.exact), "log_true": found.log_probability.tolist(), "hit": found.exact.tolist()}
     if before is not None:
         result["change"] = mean_interval(found.log_probability - np.asarray(before))

@@ -30,10 +30,12 @@ import scipy.stats
 import torch
 from jaxtyping import Bool, Float, Int
 
-from superposition import console, files, keys
+from superposition import console, files
+from superposition import keys as key_reader
 from superposition.errors import UserError
-from superposition.evaluation import join, logits_of, run_body
+from superposition.evaluation import join
 from superposition.memory import RULES, LinearMemory
+from superposition.passes import logits_of, run_body
 
 if TYPE_CHECKING:
     from superposition.editing import Write
@@ -151,9 +153,10 @@ def read(model: LanguageModel, facts: Sequence[Fact], layer: int, *, passes: boo
     for fact in facts:
         if not fact.target_true:
             raise UserError(f"The fact about {fact.subject!r} has no true object: give it a target_true to protect.")
-        joined.append(join(model.tokenizer, fact.text, fact.target_true))
-        last = fact.subject_span[1] - 1
-        subjects.append([at for at, (start, stop) in enumerate(joined[-1].offsets) if start <= last < stop][-1])
+        joined.append(join(model.tokenizer, fact.text, fact.target_true, fact.joint))
+        subjects.append(key_reader.subject_token(fact, joined[-1].offsets))
+        if subjects[-1] >= joined[-1].first:
+            raise UserError(f"The object {fact.target_true!r} shares a token with the subject in {fact.text!r}.")
     prompts = np.array([one.first for one in joined])
     lengths = np.array([len(one.token_ids) for one in joined]) - 1
     if model.context_length and lengths.max() > model.context_length:
@@ -630,7 +633,7 @@ def run(
     editor = editing.Editor(model, place.index, method, C=np.asarray(C, dtype=float), settings=settings, write=write)
     about = (level, place.index, method, tuple(edits), tuple(protect))
     if level == "keys":
-        K = keys.extract(model, edits, layers=[place.index])[place.index]
+        K = key_reader.extract(model, edits, layers=[place.index])[place.index]
         M = directions(K, editor.memory.factor, method, **editor.options)
         risk = norm_over(shares(M, found.keys), found.mask(RISKY))
         forecast = Forecast(*about, risk, np.sqrt((risk**2).sum(0)))

@@ -5,6 +5,7 @@ Chapter ``11-superposition-in-llms``; the token rule is that of Hu et al. (arXiv
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -52,25 +53,48 @@ class Keys:
         return self.by_layer[layer]
 
 
-def locate(tokenizer, fact: Fact) -> SubjectToken:
-    """Tokenise a fact's prompt with the tokenizer's defaults and find the token of its subject's last character.
+def subject_token(fact: Fact, offsets: Sequence[tuple[int, int]]) -> int:
+    """Index of the token that holds the last character of a fact's subject.
 
-    Where a byte-level tokenizer spreads that character over several tokens, it is the last of them.
+    Where a byte-level tokenizer spreads that character over several tokens, it is the last of them. Accents written as
+    characters of their own (``"e\\u0301"``) belong to the letter before them: a tokenizer that composes them covers
+    the letter only.
+
+    Parameters
+    ----------
+    fact : Fact
+    offsets : sequence of (start, stop)
+        Of the tokens of a text that begins with the fact's own (:attr:`superposition.facts.Fact.text`), in characters.
 
     Raises
     ------
     UserError
         No token covers that character.
     """
-    encoded = tokenizer(fact.text, return_offsets_mapping=True)
-    last = fact.subject_span[1] - 1
-    holders = [place for place, (start, stop) in enumerate(encoded["offset_mapping"]) if start <= last < stop]
+    begin, end = fact.subject_span
+    while end - 1 > begin and unicodedata.category(fact.text[end - 1]) == "Mn":
+        end -= 1
+    holders = [
+        at for at, (start, stop) in enumerate(offsets) if start < fact.subject_span[1] and max(start + 1, end) <= stop
+    ]
     if holders:
-        return SubjectToken(tuple(encoded["input_ids"]), holders[-1])
+        return holders[-1]
     raise UserError(
         f"The subject {fact.subject!r} was not found in the tokens of {fact.text!r}: "
         "check the subject's last character, or the tokenizer."
     )
+
+
+def locate(tokenizer, fact: Fact) -> SubjectToken:
+    """Tokenise a fact's prompt with the tokenizer's defaults and find its subject's token (:func:`subject_token`).
+
+    Raises
+    ------
+    UserError
+        As there.
+    """
+    encoded = tokenizer(fact.text, return_offsets_mapping=True)
+    return SubjectToken(tuple(encoded["input_ids"]), subject_token(fact, encoded["offset_mapping"]))
 
 
 def locate_all(model: LanguageModel, facts: Sequence[Fact]) -> tuple[SubjectToken, ...]:
@@ -91,6 +115,20 @@ def locate_all(model: LanguageModel, facts: Sequence[Fact]) -> tuple[SubjectToke
                 f"takes {model.context_length}: shorten it."
             )
     return located
+
+
+def note_first(located: Sequence[SubjectToken]) -> None:
+    """Say how many subjects are read at position 0: a model's keys there are alike, whatever the token is.
+
+    Chapter ``12-nulls-and-confounds``.
+    """
+    first = sum(found.position == 0 for found in located)
+    if first:
+        console.warn(
+            f"{first} of {len(located)} subjects are a single token at the beginning of the prompt. What a model holds "
+            "there hardly depends on the token, so the overlap of these facts with each other says little about them "
+            "(chapter 12). Put words before the subject."
+        )
 
 
 def extract(

@@ -20,6 +20,9 @@ from superposition.errors import UserError
 if TYPE_CHECKING:
     from superposition.models import LanguageModel
 
+#: What a measurement's folder holds: the record and its matrices.
+FILES = ("measurement.json", "matrices.npz")
+
 MATRICES = ("P", "Q", "cosine_whitened", "cosine_raw", "norm_whitened")
 
 
@@ -41,9 +44,9 @@ class Measurement:
     def write(self, folder: Path) -> None:
         """Write ``matrices.npz`` (float32) and ``measurement.json`` to a folder, both or neither."""
         single = {name: stack.astype(np.float32) for name, stack in self.matrices.items()}
-        beside = folder / "matrices.npz"
+        record, beside = (folder / name for name in FILES)
         data = self.data | {"matrices": beside.name}
-        files.write_together({beside: files.npz_writer(single), folder / "measurement.json": files.json_writer(data)})
+        files.write_together({beside: files.npz_writer(single), record: files.json_writer(data)})
 
     def write_compact(self, path: Path) -> None:
         """Write the record ``path`` with the compact arrays of :func:`superposition.records.pack` beside it."""

@@ -18,12 +18,12 @@ import numpy as np
 import scipy.linalg
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from scipy.sparse.linalg import LinearOperator, eigsh
 
 from superposition import console, files, models, paths, processes, text
-from superposition.errors import UserError
+from superposition.errors import UserError, reason
 
 if TYPE_CHECKING:
     from superposition.models import LanguageModel, Layer
@@ -36,6 +36,9 @@ TOKENS_A_PASS, TOKENS_A_PASS_GPU = 1024, 16_384
 
 #: Tokens of text for each dimension of C that the commands which edit and forecast read, unless told otherwise.
 TOKENS_PER_DIMENSION = 16
+
+#: Where the text has fewer than that, the least with which they go on unless told how many to take.
+LEAST_PER_DIMENSION = 4
 
 #: Columns of the second moment that are summed at once, on a CPU and on a GPU. Narrow blocks waste less above the
 #: diagonal, wide ones multiply faster; of 128, 192, 256, 384 and 512 the first was the fastest on two cores.
@@ -152,6 +155,85 @@ def sampling_error(tokens: Any, d_m: int, end: int | None = None) -> Any:
     if end is not None and (tokens > end).any():
         raise UserError(f"A text of {end} tokens does not begin with {int(tokens.max())}: give a longer end.")
     return np.sqrt(1 / (tokens - d_m) - (0 if end is None else 1 / (end - d_m)))
+
+
+def plan(
+    tokenizer: Any,
+    source: str | Path,
+    d_m: int,
+    *,
+    tokens: int | None = None,
+    skip_first: int = 0,
+    context: int = 512,
+    shrinkage: float | str = 0.0,
+) -> int:
+    """How many tokens of a text C of width ``d_m`` shall be estimated from: to be asked before weights are loaded.
+
+    By default :data:`TOKENS_PER_DIMENSION` for each dimension; where the text holds fewer, all of it, with a note of
+    what that costs, as long as there are :data:`LEAST_PER_DIMENSION`. No more of the text is read than that takes.
+
+    Parameters
+    ----------
+    tokens : int, optional
+        How many were asked for.
+    skip_first, context : int
+        See :func:`superposition.text.windows`.
+    shrinkage : float or "oas"
+        Above 0 C may be estimated from any number of tokens.
+
+    Raises
+    ------
+    UserError
+        The text holds too few tokens, or too few were asked for.
+    """
+    wanted = TOKENS_PER_DIMENSION * d_m if tokens is None else tokens
+    if tokens is not None and 0 < tokens < d_m and not shrinkage:
+        raise UserError(
+            f"C of width {d_m} is singular when estimated from {tokens} tokens: ask for at least {d_m} "
+            "(better ten times that), or give a --shrinkage above 0."
+        )
+    have = text.count(text.read(source), tokenizer, most=wanted, skip_first=skip_first, context=context)
+    if have == wanted:
+        return wanted
+    if tokens is not None or (have < LEAST_PER_DIMENSION * d_m and not shrinkage):
+        least = "" if tokens is not None else f", and C of width {d_m:,} takes at least {LEAST_PER_DIMENSION * d_m:,}"
+        raise UserError(
+            f"The text holds {have:,} tokens{f' and {tokens:,} were asked for' if tokens is not None else ''}{least}: "
+            "give a longer --text, let `sample` write one, or ask for fewer --tokens."
+        )
+    if have > d_m:
+        error, usual = sampling_error(have, d_m), sampling_error(wanted, d_m)
+        console.warn(
+            f"The text holds {have:,} tokens, {have / d_m:.1f} for each dimension of C in place of "
+            f"{TOKENS_PER_DIMENSION}: the standard error of p is {error / usual:.1f} times as large ({error:.2g} in "
+            f"place of {usual:.2g}, in units of what p leaves of a key). A longer --text, or one by `sample`, mends it."
+        )
+    return have
+
+
+def of_rome(path: Path, d_m: int) -> Float[np.ndarray, "d_m d_m"]:
+    """``C``, (d_m, d_m), from a statistics file of the code of ROME and MEMIT, ``…_mom2_100000.npz``.
+
+    The file holds the sum ``Σ k kᵀ`` as ``mom2.mom2`` and the number of keys as ``mom2.count``; C is their ratio.
+
+    Raises
+    ------
+    UserError
+        The file is no such file, is of another width, or holds NaN or infinity.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            outer, counted = np.asarray(stored["mom2.mom2"], dtype=np.float64), float(stored["mom2.count"])
+    except Exception as error:  # of zip, of NumPy: any kind
+        raise UserError(
+            f"{path} is no statistics file of ROME's code ({reason(error)}): it needs mom2.mom2 and mom2.count, as "
+            "its layer_stats writes them."
+        ) from error
+    if outer.shape != (d_m, d_m):
+        raise UserError(f"{path.name} holds a moment of shape {outer.shape} and the layer's keys have width {d_m}.")
+    if not np.isfinite(outer).all() or not counted > 0:
+        raise UserError(f"{path.name} holds NaN or infinity, or counts no key: make it again.")
+    return (outer + outer.T) / (2 * counted)
 
 
 def oas(moment: Float[np.ndarray, "d_m d_m"], tokens: int) -> float:
@@ -394,12 +476,12 @@ def in_groups(
             "tokens": tokens,
             "skip_first": skip_first,
             "context": context,
-            "version": 3,
+            "version": _Store.VERSION,
         }
         store = _Store(recipe, shared)
     cut: list[text.Window] = []
     for group in groups:
-        kept = store.load([layer.index for layer in group]) if store else None
+        kept = store.load(group) if store else None
         if shared.all(kept is not None):
             yield kept
             kept = None
@@ -449,9 +531,9 @@ def of_windows(
     read = hashlib.sha256()
     for window in cut:
         read.update(json.dumps([window.token_ids, window.first, window.stop]).encode())
-    recipe = {"weights": model.digest(), "dtype": str(model.dtype), "windows": read.hexdigest(), "version": 3}
-    store = _Store(recipe, processes.Processes())
-    if (kept := store.load([layer.index for layer in chosen])) is not None:
+    recipe = {"weights": model.digest(), "dtype": str(model.dtype), "windows": read.hexdigest()}
+    store = _Store(recipe | {"version": _Store.VERSION}, processes.Processes())
+    if (kept := store.load(chosen)) is not None:
         return kept
     moments = _one_pass(model, list(cut), chosen, batch, store, processes.Processes())
     store.save(moments)
@@ -658,7 +740,14 @@ def _add_lower(lower: torch.Tensor, keys: torch.Tensor, block: int | None = None
 
 
 class _Store:
-    """The cache's entry of one pass: the finished sums, one file a layer, and the checkpoint of an unfinished one."""
+    """The cache's entry of one pass: the finished sums, one file a layer, and the checkpoint of an unfinished one.
+
+    Each file holds a digest of its name and tensors, so that it is whole and in its place, or noticed. One that is
+    absent, damaged or cannot be read is made again; one that cannot be written is a note.
+    """
+
+    #: Raise it when the sums or the files that hold them change.
+    VERSION = 4
 
     def __init__(self, recipe: dict, shared: processes.Processes):
         key = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:24]
@@ -669,35 +758,49 @@ class _Store:
     def _file(self, layer: int) -> Path:
         return self.folder / f"layer-{layer:03d}.safetensors"
 
-    def load(self, layers: list[int]) -> Moments | None:
-        if not all(self._file(layer).is_file() for layer in layers):
-            return None
+    def load(self, layers: Sequence[Layer]) -> Moments | None:
         moments = Moments({}, {}, 0, cached=True)
         for layer in layers:
-            found = self._read(self._file(layer))
+            path, shapes = self._file(layer.index), {"outer": (layer.d_m, layer.d_m), "total": (layer.d_m,)}
+            found = self._read(path)
             if found is None:
                 return None
-            moments.outer[layer] = found["outer"]
-            moments.total[layer] = found["total"]
+            if _shapes(found) != shapes | {"tokens": ()}:
+                self._damaged(path)
+                return None
+            moments.outer[layer.index] = found["outer"]
+            moments.total[layer.index] = found["total"]
             moments.tokens = int(found["tokens"])
         return moments
 
     def _read(self, path: Path) -> dict[str, torch.Tensor] | None:
-        digest = path.with_suffix(".sha256")
         try:
-            if digest.read_text() != files.sha256_of(path):
+            with safe_open(path, framework="pt") as stored:
+                tensors = {name: stored.get_tensor(name) for name in stored.keys()}
+                said = stored.metadata() or {}
+            if said.get("sha256") != self._digest(path, tensors):
                 raise ValueError("checksum")
-            return load_file(path)
+            return tensors
+        except FileNotFoundError:
+            return None
         except (OSError, ValueError, SafetensorError):
-            console.warn(f"The cached moments {path.name} are damaged: they are removed and computed again.")
-            path.unlink(missing_ok=True)
-            digest.unlink(missing_ok=True)
+            self._damaged(path)
             return None
 
+    def _digest(self, path: Path, tensors: dict[str, torch.Tensor]) -> str:
+        """SHA-256 of which file this is, and of the tensors' names, dtypes, shapes and bytes, read where they are."""
+        total = hashlib.sha256(f"{self.folder.name}/{path.name}\n".encode())
+        for name, tensor in sorted(tensors.items()):
+            total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+            total.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        return total.hexdigest()
+
+    def _damaged(self, path: Path) -> None:
+        console.warn(f"The cached moments {path.name} are damaged or cannot be read: they are computed again.")
+
     def _write(self, path: Path, tensors: dict[str, torch.Tensor]) -> None:
-        files.write_whole(path, lambda temporary: save_file(tensors, temporary))
-        digest = files.sha256_of(path)
-        files.write_whole(path.with_suffix(".sha256"), lambda temporary: temporary.write_text(digest))
+        said = {"sha256": self._digest(path, tensors)}
+        files.write_whole(path, lambda temporary: save_file(tensors, temporary, metadata=said))
 
     def save(self, moments: Moments) -> None:
         try:
@@ -705,8 +808,9 @@ class _Store:
                 entry = {"outer": moments.outer[layer], "total": moments.total[layer]}
                 self._write(self._file(layer), entry | {"tokens": torch.tensor(moments.tokens)})
             for path in self.folder.glob("unfinished*"):
-                path.unlink()
-        except UserError as error:
+                path.unlink(missing_ok=True)  # another process may have been faster
+            files.sweep(self.folder)
+        except (UserError, OSError) as error:
             console.warn(f"The moments were not kept in the cache. {error}")
 
     def checkpoint(self, sums: _Sums) -> None:
@@ -723,10 +827,12 @@ class _Store:
             console.warn(f"No checkpoint was written. {error}")
 
     def resume(self, chosen: Sequence[Layer]) -> _Sums | None:
-        path = self.unfinished
-        if not path.is_file() or (found := self._read(path)) is None:
-            return None
-        if {f"lower.{layer.index}" for layer in chosen} != {name for name in found if name.startswith("lower.")}:
+        shapes: dict[str, tuple[int, ...]] = {}
+        for layer in chosen:
+            shapes[f"lower.{layer.index}"] = (layer.d_m, layer.d_m)
+            shapes |= {f"total.{layer.index}": (layer.d_m,), f"windows.{layer.index}": ()}
+        found = self._read(self.unfinished)
+        if found is None or _shapes(found) != shapes:  # of a pass for other layers
             return None
 
         def of(what: str, layer: Layer) -> torch.Tensor:
@@ -738,3 +844,7 @@ class _Store:
             {layer.index: of("total", layer) for layer in chosen},
             {layer.index: int(of("windows", layer)) for layer in chosen},
         )
+
+
+def _shapes(tensors: dict[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}

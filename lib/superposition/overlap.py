@@ -6,6 +6,7 @@ Equations of chapters ``04-superposition`` and ``11-superposition-in-llms``; ``p
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -150,7 +151,7 @@ def summary(
     Raises
     ------
     UserError
-        Fewer than three keys, overlaps that are all the same or not finite, or negative resamples or seed.
+        Fewer than three keys, overlaps that are all the same or not finite; and as :func:`check_resamples`.
     """
     matrix = np.asarray(matrix, dtype=np.float64)
     m = len(matrix)
@@ -175,31 +176,38 @@ def summary(
         "max": float(values.max()),
     }
     if resamples:
-        drawn = _moments(powers, _draw(powers, resamples, seed), centre)
+        drawn = [_moments(powers, counts, centre) for counts in _draw(powers, resamples, seed)]
         tails = [(1 - level) / 2, (1 + level) / 2]
-        for name, column in drawn.items():
+        for name in point:
+            column = np.concatenate([block[name] for block in drawn])
             result[f"{name}_interval"] = [float(x) for x in np.quantile(column, tails)]
     return result
 
 
+#: The most resamples of a bootstrap, and how many are in memory at once.
+MOST_RESAMPLES, RESAMPLES_AT_ONCE = 1_000_000, 1000
+
+
 def check_resamples(resamples: int, seed: int = 0) -> None:
-    """Raise a :class:`UserError` if the number of resamples or the seed is negative."""
+    """Raise a :class:`UserError` for a negative seed, and for resamples below 0 or above :data:`MOST_RESAMPLES`."""
     if seed < 0:
         raise UserError(f"A seed of {seed} makes no sense: give 0 or more.")
     if resamples < 0:
         raise UserError(f"{resamples} resamples make no sense: give 0 or more.")
+    if resamples > MOST_RESAMPLES:
+        raise UserError(f"{resamples:,} resamples are too many: give --resamples of {MOST_RESAMPLES:,} at most.")
 
 
-def _draw(powers: np.ndarray, resamples: int, seed: int) -> np.ndarray:
-    """How often each fact is drawn, (resamples, m), for resamples whose statistics are defined."""
+def _draw(powers: np.ndarray, resamples: int, seed: int) -> Iterator[np.ndarray]:
+    """How often each fact is drawn, in blocks (n, m), for so many resamples whose statistics are defined."""
     m, rng = powers.shape[1], np.random.default_rng(seed)
-    counts = np.zeros((0, m))
-    while len(counts) < resamples:
-        drawn = rng.multinomial(m, np.full(m, 1 / m), size=resamples).astype(float)
+    while resamples:
+        drawn = rng.multinomial(m, np.full(m, 1 / m), size=min(resamples, RESAMPLES_AT_ONCE)).astype(float)
         drawn = drawn[(drawn > 0).sum(1) >= 3]
         total, m1, m2 = _sums(powers[:3], drawn)
-        counts = np.concatenate([counts, drawn[m2 * total - m1**2 > 1e-12 * m2 * total]])
-    return counts[:resamples]
+        counts = drawn[m2 * total - m1**2 > 1e-12 * m2 * total][:resamples]
+        resamples -= len(counts)
+        yield counts
 
 
 def _sums(powers: np.ndarray, weights: np.ndarray) -> list[np.ndarray]:

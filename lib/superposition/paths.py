@@ -30,20 +30,34 @@ def records_dir() -> Path:
     return _shipped("records")
 
 
+def expanded(name: str) -> Path:
+    """A path as a user names it, ``~`` and ``~name`` replaced by a home folder.
+
+    Raises
+    ------
+    UserError
+        There is no such user.
+    """
+    try:
+        return Path(name).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"{name} names the home folder of a user who is not there: give the whole path.") from error
+
+
 def cache_dir() -> Path:
     """The user's cache folder, or the folder that the variable ``SUPERPOSITION_CACHE`` names. Made if absent.
 
     Raises
     ------
     UserError
-        It cannot be made.
+        It cannot be made, or ``~name`` names nobody.
     """
     named = os.environ.get("SUPERPOSITION_CACHE")
     if not named:
         import platformdirs  # not needed, and may be absent, where the variable names the folder
 
         named = platformdirs.user_cache_dir("superposition")
-    folder = Path(named)
+    folder = expanded(named)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from superposition import files, overlap, paths
+from superposition import console, files, overlap, paths
 from superposition.errors import UserError
 
 _PACKAGES = ("knowledge-in-superposition", "torch", "transformers", "accelerate", "numpy", "scipy", "safetensors")
@@ -239,6 +239,42 @@ def _nine_digits(value: Any) -> Any:
     return float(f"{value:.9g}") if isinstance(value, float) else value
 
 
+def targets(path: Path) -> tuple[Path, Path]:
+    """The files of the record that is written to ``path``: itself, and its arrays beside it.
+
+    Raises
+    ------
+    UserError
+        The name does not end in ``.json``.
+    """
+    if path.suffix != ".json":
+        raise UserError(f"{path} does not end in .json, as a record must: name it so, and its arrays go beside it.")
+    return path, path.with_suffix(".npz")
+
+
+def check_out(folder: Path, names: Sequence[str], command: str) -> None:
+    """Before the work, make sure that these files can be written into a result's folder; the first is its record.
+
+    A record of another command in its place will be replaced: that is said in a note.
+
+    Raises
+    ------
+    UserError
+        The folder is none, or a file cannot be written.
+    """
+    if os.path.exists(folder) and not folder.is_dir():
+        raise UserError(f"{folder} is not a folder: name one for --out.")
+    files.check_targets(folder / name for name in names)
+    if (folder / names[0]).is_file():
+        kept = files.kept_json(folder / names[0])
+        try:
+            made_by = kept["provenance"]["command"]
+        except (TypeError, KeyError):
+            made_by = "unknown"
+        if made_by != command:
+            console.warn(f"{folder / names[0]} is the result of another command and will be replaced ({made_by}).")
+
+
 def write(path: Path, data: Mapping[str, Any], arrays: Mapping[str, np.ndarray] | None = None) -> None:
     """Write a record and the arrays beside it (``NAME.npz``), both whole or neither written.
 
@@ -247,12 +283,12 @@ def write(path: Path, data: Mapping[str, Any], arrays: Mapping[str, np.ndarray] 
     Raises
     ------
     UserError
-        The disk is full, or the folder cannot be written.
+        The disk is full, the folder cannot be written, or the name does not end in ``.json``.
     """
     data = _nine_digits(data)
     writers = {}
+    path, beside = targets(path)
     if arrays:
-        beside = path.with_suffix(".npz")
         data["arrays"] = beside.name
         writers[beside] = files.npz_writer(arrays, small=True)
     files.write_together(writers | {path: files.json_writer(data)})
@@ -278,7 +314,7 @@ def load(name: str | Path) -> Record:
         return Record(path.stem, data, path.parent)
     except FileNotFoundError as error:
         raise UserError(f"There is no record {name}; the book has: {', '.join(names()) or 'none'}.") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"The record {path.name} is damaged: make it again with the command it was made by.") from error
 
 

@@ -37,8 +37,9 @@ def read(source: str | Path = "book") -> Iterator[str]:
     Parameters
     ----------
     source : str or Path
-        ``"book"``; a ``.jsonl`` file with a ``{"text": …}`` a line; a ``.txt`` file (one text, cut into windows
-        later); ``"hub:wikitext"`` or ``"hub:wikipedia"`` (needs the ``hub`` extra and a network).
+        ``"book"``; a ``.jsonl`` file with a ``{"text": …}`` a line; a ``.txt`` or ``.md`` file, given in pieces
+        (:func:`pieces`) as it is read; ``"hub:wikitext"`` or ``"hub:wikipedia"`` (needs the ``hub`` extra and a
+        network).
 
     Raises
     ------
@@ -59,18 +60,55 @@ def read(source: str | Path = "book") -> Iterator[str]:
             empty = False
             yield text
     elif path.suffix in {".txt", ".md"}:
-        try:
-            text = path.read_text(encoding="utf-8-sig")
-        except UnicodeDecodeError as error:
-            line = path.read_bytes()[: error.start].count(b"\n") + 1
-            raise UserError(f"{path.name}, line {line}: not UTF-8; save the file as UTF-8.") from error
-        if text.strip():
+        for text in _read_plain(path):
             empty = False
             yield text
     else:
         raise UserError(f"{path.name}: a text is a .jsonl file with a {{'text': …}} a line, or a .txt file.")
     if empty:
         raise UserError(f"{path.name} holds no text.")
+
+
+#: Characters after which a long text is cut: a tokenizer takes no longer for a piece than a reader waits.
+PIECE = 100_000
+
+
+def pieces(blocks: Iterable[str], size: int | None = None) -> Iterator[str]:
+    """Cut a text that comes in blocks into pieces of about ``size`` characters (:data:`PIECE`), none of them blank.
+
+    A cut is at the last blank line of a piece, else at its last line break, else at its last white space, else
+    wherever the piece is full. White space at a cut is dropped. A text that is no longer than a piece stays as it is.
+    """
+    size = PIECE if size is None else size
+    left = ""
+    for block in blocks:
+        left += block
+        while len(left) > size:
+            places = (left.rfind(mark, 1, size) for mark in ("\n\n", "\n", " "))
+            place = next((place for place in places if place >= size // 4), size)
+            if left[:place].strip():
+                yield left[:place]
+            left = left[place:].lstrip()
+    if left.strip():
+        yield left
+
+
+def _read_plain(path: Path) -> Iterator[str]:
+    with path.open(encoding="utf-8-sig") as stream:
+        try:
+            yield from pieces(iter(lambda: stream.read(PIECE), ""))
+        except UnicodeDecodeError as error:
+            with path.open("rb") as lines:
+                line = next((number for number, raw in enumerate(lines, 1) if not _is_utf8(raw)), 1)
+            raise UserError(f"{path.name}, line {line}: not UTF-8; save the file as UTF-8.") from error
+
+
+def _is_utf8(raw: bytes) -> bool:
+    try:
+        raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _read_jsonl(path: Path) -> Iterator[str]:
@@ -81,7 +119,7 @@ def _read_jsonl(path: Path) -> Iterator[str]:
             try:
                 record = json.loads(raw.decode("utf-8-sig" if number == 1 else "utf-8"))
                 json.dumps(record, ensure_ascii=False).encode("utf-8")  # refuses half a surrogate pair
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise UserError(
                     f"{path.name}, line {number}: not a JSON object in UTF-8; mend or remove the line."
                 ) from error
@@ -136,38 +174,63 @@ def windows(
 ) -> list[Window]:
     """Cut texts into windows until ``tokens`` positions are counted.
 
-    Each text is tokenised with the tokenizer's own defaults and cut into pieces of at most ``context`` tokens; a
-    piece counts from its position ``skip_first`` on (position 0 of a text often holds an attention sink). The last
-    window is counted only as far as needed, so that exactly ``tokens`` positions count.
+    Each text is tokenised with the tokenizer's own defaults and cut into windows of at most ``context`` tokens. Every
+    window begins as a prompt does: where the tokenizer puts a token before a text (BOS), each window has it, and it
+    counts as one of its tokens. A window counts from its position ``skip_first`` on (position 0 of a text often holds
+    an attention sink). The last window is counted only as far as needed, so that exactly ``tokens`` positions count,
+    and no more of the texts is read than that takes. A long text is tokenised in :func:`pieces`, and a window does not
+    run from one into the next.
 
     Raises
     ------
     UserError
         ``tokens``, ``skip_first`` or ``context`` make no sense, or the texts hold fewer tokens than asked for.
     """
+    found = list(_cut(texts, tokenizer, tokens, skip_first, context))
+    total = sum(window.counted for window in found)
+    if tokens is not None and total < tokens:
+        raise UserError(f"The text holds {total} tokens and {tokens} were asked for: give more text or ask for fewer.")
+    if not found:
+        raise UserError("The text holds no token to count: give more text.")
+    return found
+
+
+def count(texts: Iterable[str], tokenizer, *, most: int | None = None, skip_first: int = 0, context: int = 512) -> int:
+    """How many positions :func:`windows` could count, and no more than ``most``. Arguments and errors as there."""
+    return sum(window.counted for window in _cut(texts, tokenizer, most, skip_first, context))
+
+
+def _cut(texts: Iterable[str], tokenizer, tokens: int | None, skip_first: int, context: int) -> Iterator[Window]:
+    """The windows of texts, up to so many counted positions."""
     if tokens is not None and tokens < 1:
         raise UserError(f"{tokens} tokens were asked for: ask for at least 1.")
     if skip_first < 0:
         raise UserError(f"The positions to skip cannot be {skip_first}: give 0 or more.")
     if context <= skip_first:
         raise UserError(f"Windows of {context} tokens leave nothing after {skip_first} skipped: give a longer context.")
-    found: list[Window] = []
+    opening = _opening(tokenizer)
+    if context <= len(opening):
+        raise UserError(f"Windows of {context} tokens hold nothing but what the tokenizer begins them with: give more.")
     total = 0
-    for text in texts:
+    for text in (piece for whole in texts for piece in pieces([whole])):
         ids = tokenizer(text, verbose=False)["input_ids"]
-        for start in range(0, len(ids), context):
-            piece = tuple(ids[start : start + context])
+        begins = opening if tuple(ids[: len(opening)]) == opening else ()
+        body, room = ids[len(begins) :], context - len(begins)
+        for start in range(0, max(len(body), 1), room):
+            piece = (*begins, *body[start : start + room])
             stop = len(piece) if tokens is None else min(len(piece), skip_first + tokens - total)
             if stop > skip_first:
-                found.append(Window(piece, skip_first, stop))
                 total += stop - skip_first
+                yield Window(piece, skip_first, stop)
             if total == tokens:
-                return found
-    if tokens is not None:
-        raise UserError(f"The text holds {total} tokens and {tokens} were asked for: give more text or ask for fewer.")
-    if not found:
-        raise UserError("The text holds no token to count: give more text.")
-    return found
+                return
+
+
+def _opening(tokenizer) -> tuple[int, ...]:
+    """The token ids that a tokenizer puts before a text."""
+    whole, bare = (tokenizer("a", add_special_tokens=special)["input_ids"] for special in (True, False))
+    places = (at for at in range(len(whole)) if whole[at : at + len(bare)] == bare)
+    return tuple(whole[: next(places, 0)])
 
 
 #: Sampled texts with fewer tokens are left out, and after so many batches in a row without any other, sampling ends.
@@ -210,7 +273,7 @@ def sample(
     recipe = [model.sha256, seed, length, temperature, batch, str(model.dtype), "v1"]
     key = hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:16]
     kept = paths.cache_dir() / "samples" / key
-    total, texts, number, fruitless, began = 0, [], 0, 0, time.monotonic()
+    total, texts, number, fruitless, keep, began = 0, [], 0, 0, True, time.monotonic()
     with console.bar(total=tokens, what="sampling", unit="tok") as bar:
         while total < tokens and not (total and seconds is not None and time.monotonic() - began > seconds):
             part = kept / f"{number:05d}.json"
@@ -231,7 +294,8 @@ def sample(
                         pad_token_id=stops[0] if stops else None,
                     )
                 rows = [tokenizer.decode(row[1:], skip_special_tokens=True).strip() for row in drawn.tolist()]
-                files.write_json(part, rows)
+                if keep:
+                    keep = _keep(part, rows)
             before = total
             for text in rows:
                 count = len(tokenizer(text)["input_ids"])
@@ -251,10 +315,17 @@ def sample(
     return total
 
 
+def _keep(part: Path, rows: list[str]) -> bool:
+    """Keep a batch's texts for a run that goes on; where they cannot be, say so and return False."""
+    try:
+        files.write_json(part, rows)
+    except UserError as error:
+        console.warn(f"The texts are not kept in the cache, so an interrupted run begins anew. {error}")
+        return False
+    return True
+
+
 def _kept(part: Path) -> list[str] | None:
     """The texts of a batch that an earlier run kept, if it did and they are whole."""
-    try:
-        rows = json.loads(part.read_text(encoding="utf-8"))
-        return rows if isinstance(rows, list) and all(isinstance(row, str) for row in rows) else None
-    except (OSError, ValueError):
-        return None
+    rows = files.kept_json(part)
+    return rows if isinstance(rows, list) and all(isinstance(row, str) for row in rows) else None

@@ -800,11 +800,12 @@ def grid(out: Path, command: str = "superposition.toy_transformer.grid") -> None
     for setting in console.bar(grid_settings(), what="cells", unit="cell"):
         name = "-".join(map(str, asdict(setting).values()))
         path = kept / f"{name}.json"
-        if not path.is_file():
+        found = files.kept_json(path)
+        if not isinstance(found, dict) or found.keys() != {"row", "arrays"}:
             row, arrays = run_cell(setting)
             values = {key: value.round(6).tolist() for key, value in arrays.items()}
             files.write_json(path, {"row": row, "arrays": values})
-        found = json.loads(path.read_text(encoding="utf-8"))
+            found = json.loads(path.read_text(encoding="utf-8"))
         rows.append(found["row"] | {"facts": len(make_world(setting.families, setting.seed).facts)})
         if setting == Setting(seed=setting.seed):
             base |= {f"seed_{setting.seed}_{k}": np.array(v, np.float32) for k, v in found["arrays"].items()}

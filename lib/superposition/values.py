@@ -28,9 +28,10 @@ import torch
 from jaxtyping import Float
 from torch import nn
 
-from superposition import keys
+from superposition import console, keys
 from superposition.errors import UserError
-from superposition.evaluation import block_of, join, logits_of, padded, run_body
+from superposition.evaluation import join
+from superposition.passes import TOLERANCE, logits_of, padded, run_body
 
 if TYPE_CHECKING:
     from superposition.facts import Fact
@@ -157,13 +158,17 @@ def _rows(model: LanguageModel, edit: int, fact: Fact, settings: Settings) -> li
     rows = []
     for context in settings.contexts:
         told = replace(fact, prompt=context + fact.prompt) if context else fact
-        joined = join(model.tokenizer, told.text, str(fact.target_new))
-        last = told.subject_span[1] - 1
-        places = [at for at, (start, stop) in enumerate(joined.offsets) if start <= last < stop]
-        if not places or places[-1] >= joined.first:
-            raise UserError(f"The subject {fact.subject!r} was not found in the tokens of {told.text!r}.")
+        joined = join(model.tokenizer, told.text, str(fact.target_new), fact.joint_to(str(fact.target_new)))
+        place = keys.subject_token(told, joined.offsets)
+        if place >= joined.first:
+            raise UserError(f"The object {fact.target_new!r} shares a token with the subject in {told.text!r}.")
+        if model.context_length and len(joined.token_ids) - 1 > model.context_length:
+            raise UserError(
+                f"The prompt {fact.text!r} with its object and the context {context!r} has {len(joined.token_ids)} "
+                f"tokens and {model.name} takes {model.context_length}: shorten the prompt."
+            )
         asked = tuple(range(joined.first - 1, len(joined.token_ids) - 1))
-        rows.append(_Row(edit, joined.token_ids[:-1], places[-1], asked, joined.target))
+        rows.append(_Row(edit, joined.token_ids[:-1], place, asked, joined.target))
     essence = keys.locate(model.tokenizer, replace(fact, prompt=settings.kl_prompt))
     rows.append(_Row(edit, essence.token_ids, essence.position, (len(essence.token_ids) - 1,), ()))
     return rows
@@ -232,7 +237,7 @@ def _entered_at(
     Where ``entering`` is None nothing is skipped, and what enters the layer is put into ``kept``, unless the layers'
     calls are of another form than (hidden states, …) → hidden states.
     """
-    blocks = [block_of(model, one) for one in model.layers[: layer.index + 1]]
+    blocks = [model.block(one) for one in model.layers[: layer.index + 1]]
     before = [block.__dict__.get("forward") for block in blocks]
 
     def enter(_module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
@@ -352,6 +357,8 @@ class _Objective:
         turn = {edit: i for i, edit in enumerate(active)}
         chosen = [at for at, row in enumerate(self.rows) if row.edit in turn]
         rows = [self.rows[at] for at in chosen]
+        for row in rows:
+            self.model.check_tokens(torch.tensor(row.token_ids), len(row.token_ids))
         start = [row.place if self.cached else 0 for row in rows]
         ids, mask = padded([row.token_ids[first:] for row, first in zip(rows, start, strict=True)])
         prefix = []
@@ -425,7 +432,7 @@ def targets(
     *,
     batch: int = 8,
     weights: Sequence[torch.Tensor] | None = None,
-    cached: bool = True,
+    cached: bool | None = None,
 ) -> Targets:
     """Optimise the target value of each edit, alone but several in a forward pass.
 
@@ -442,13 +449,15 @@ def targets(
         Edits a forward pass. The results do not depend on it, up to rounding.
     weights : sequence of (d, d_m) tensors, optional
         For each edit, the layer's W in its place: several edited models, which differ in this one matrix, share a pass.
-    cached : bool
-        Keep what comes before the subject's last token (see the module). False: the slow reference.
+    cached : bool, optional
+        Keep what comes before the subject's last token (see the module). False: the slow reference. By default it is
+        kept where that gives what the reference gives, which is tried once a model and layer.
 
     Raises
     ------
     UserError
-        No edits; no new object; a subject not found; a layer the model does not have; NaN or infinity on the way.
+        No edits; no new object; a subject not found; a layer the model does not have, or from which nothing reaches
+        the object; a prompt too long with a context; NaN or infinity on the way.
     """
     settings = settings or Settings()
     if batch < 1:
@@ -459,6 +468,10 @@ def targets(
     (place,) = model.select([layer])
     if weights is not None and len(weights) != len(edits):
         raise UserError(f"{len(weights)} weights for {len(edits)} edits: give one for each.")
+    if not edits:
+        raise UserError("There are no edits: give at least one.")
+    if cached is None:
+        cached = _may_keep(model, edits[0], place.index, settings)
     order = sorted(range(len(edits)), key=lambda i: len(edits[i].text) - edits[i].subject_span[1])  # like to like
     groups = [order[at : at + batch] for at in range(0, len(order), batch)]
     parts = [
@@ -472,14 +485,52 @@ def targets(
         )
         for group in groups
     ]
-    if not parts:
-        raise UserError("There are no edits: give at least one.")
     back = np.argsort(order)
     joined = {
         name: np.concatenate([getattr(part, name) for part in parts], axis=-1)[..., back]
         for name in Targets.__dataclass_fields__
     }
     return Targets(**joined)
+
+
+def _may_keep(model: LanguageModel, edit: Fact, layer: int, settings: Settings) -> bool:
+    """Whether a search that keeps what comes before the subject gives what whole texts give; tried once a layer.
+
+    Attention over a recurrent state, or over keys and values that lower layers share, may not allow it.
+    """
+    if layer not in model.cached_search:
+        slow = _probe(_Objective(model, [edit], layer, settings, cached=False))
+        try:
+            fast = _probe(_Objective(model, [edit], layer, settings))
+            close = 3 * TOLERANCE[model.dtype]
+            same = all(float((a - b).norm()) <= close * float(b.norm()) for a, b in zip(fast, slow, strict=True))
+        except (UserError, MemoryError):
+            raise
+        except Exception as error:  # of the model's own code: any kind
+            if "out of memory" in str(error) or "can't allocate memory" in str(error):
+                raise
+            same = False
+        model.cached_search[layer] = same
+        if not same:
+            console.warn(
+                f"{type(model.model).__name__} does not allow to keep what comes before a subject at layer {layer}: "
+                "target values are found from whole texts, which is slower and as exact."
+            )
+    return model.cached_search[layer]
+
+
+def _probe(objective: _Objective) -> list[torch.Tensor]:
+    """What a search for one edit reads off the model, without a shift and with one."""
+    layer = objective.layer
+    turns = torch.arange(layer.d, device=layer.weight.device)
+    found, size = [], 0.0
+    for share in (0.0, 0.5):
+        shift = (share * size * torch.cos(turns) * (2 / layer.d) ** 0.5)[None].float().requires_grad_()
+        misfit, divergence, recalled = objective.run(shift, [0])
+        (slope,) = torch.autograd.grad((misfit + divergence).sum(), shift)
+        size = float(recalled[0].norm())
+        found += [part.detach().double() for part in (misfit, recalled[0], slope)]
+    return found
 
 
 def _optimise(
@@ -525,6 +576,12 @@ def _optimise(
         if not going:
             break
         (gradient,) = torch.autograd.grad(total.sum(), here)
+        if turn == 0 and (still := [i for i in going if not gradient[i].any()]):
+            idle = edits[still[0]]
+            raise UserError(
+                f"Nothing that layer {layer} answers at the subject reaches the words after {idle.text!r}: "
+                "choose a lower layer."
+            )
         active = [active[i] for i in going]
         gradient = gradient[going].detach()
         steps[active] += 1

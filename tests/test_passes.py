@@ -1,0 +1,217 @@
+"""The library's forward pass and head against the model's own, for every architecture, and what is refused."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import ARCHITECTURES, COMMON, build, tiny, tokenizer
+
+from superposition import evaluation, facts, keys, models, passes, values
+from superposition.errors import UserError
+
+pytestmark = pytest.mark.usefixtures("cache")
+
+FACTS = [
+    facts.Fact("France", "The capital of {} is", "Paris", "Rome"),
+    facts.Fact("Tokyo", "{} is a city in", "Japan", "Spain"),
+]
+ONE_HEAD = COMMON | {"num_key_value_heads": 1}
+#: Models that do more with a head's answer than to take it, each with what it does.
+SCALED = {
+    "granite": ONE_HEAD | {"logits_scaling": 8.0},
+    "cohere": ONE_HEAD | {"logit_scale": 0.0625},
+    "cohere2": ONE_HEAD | {"logit_scale": 0.0625, "head_dim": 12},
+    "gemma2": ONE_HEAD | {"head_dim": 12, "final_logit_softcapping": 2.0},
+}
+
+
+def own_score(model, fact):
+    """``log P`` of a fact's object by the model's own forward pass."""
+    joined = evaluation.join(model.tokenizer, fact.text, fact.target_true)
+    with torch.no_grad():
+        logs = model.model(torch.tensor([joined.token_ids])).logits[0].double().log_softmax(-1)
+    return sum(float(logs[joined.first - 1 + at, token]) for at, token in enumerate(joined.target))
+
+
+@pytest.mark.parametrize("architecture", [*ARCHITECTURES, *SCALED])
+def test_scores_are_the_models_own(architecture):
+    model = tiny(architecture, **SCALED.get(architecture, {}))
+    scores = evaluation.score(model, [fact.text for fact in FACTS], [fact.target_true for fact in FACTS])
+    np.testing.assert_allclose(scores.log_probability, [own_score(model, fact) for fact in FACTS], atol=1e-4)
+    assert (model.own_head is None) == (architecture not in ("granite", "cohere", "cohere2"))
+
+
+@pytest.mark.parametrize("architecture", ["granite", "cohere"])
+def test_the_models_own_way_has_the_gradient_of_its_logits(architecture):
+    model = tiny(architecture, **SCALED[architecture])
+    hidden = torch.randn(2, 3, 24, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    scale = 1 / 8 if architecture == "granite" else 1 / 16
+    logits = passes.logits_of(model, hidden)
+    torch.testing.assert_close(logits, model.model.get_output_embeddings()(hidden) * scale)
+    (slope,) = torch.autograd.grad(logits[0, 0, 5], hidden)
+    torch.testing.assert_close(slope[0, 0], model.model.get_output_embeddings().weight[5] * scale)
+    assert "forward" not in vars(model.model.base_model)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("architecture", ["llama", "granite", "gemma2"])
+def test_the_check_knows_rounding_from_scaling(architecture, dtype):
+    model = tiny(architecture, **SCALED.get(architecture, {}))
+    model.model.to(dtype)
+    model.own_head = None
+    passes.check(model)
+    assert (model.own_head is None) == (architecture != "granite")
+
+
+def test_weights_that_are_not_finite_are_left_to_the_commands():
+    model = tiny()
+    model.layers[1].weight[0, 0] = float("nan")
+    passes.check(model)
+    with pytest.raises(UserError, match="Layer 2 gives NaN"):
+        keys.extract(model, FACTS)
+
+
+def test_a_model_that_reads_what_comes_after_is_refused(monkeypatch):
+    model = tiny()
+    body = type(model.model.model)
+    plain = body.forward
+
+    def peek(self, input_ids, **given):
+        output = plain(self, input_ids, **given)
+        output.last_hidden_state = output.last_hidden_state + output.last_hidden_state.mean(1, keepdim=True)
+        return output
+
+    monkeypatch.setattr(body, "forward", peek)
+    with pytest.raises(UserError, match="depends on what comes after it"):
+        passes.check(model)
+
+
+def test_a_model_whose_own_pass_is_another_is_refused(monkeypatch):
+    model = tiny()
+    head = type(model.model)
+    plain = head.forward
+
+    def other(self, input_ids, **given):
+        return plain(self, input_ids, position_ids=7 * torch.arange(input_ids.shape[1])[None], **given)
+
+    monkeypatch.setattr(head, "forward", other)
+    with pytest.raises(UserError, match="does not give what the model's own gives"):
+        passes.check(model)
+
+
+def test_logits_that_hang_on_more_than_the_last_state_are_refused(monkeypatch):
+    model = tiny()
+    head = type(model.model)
+    plain = head.forward
+
+    def per_token(self, input_ids, **given):
+        output = plain(self, input_ids, **given)
+        output.logits[..., 3] += 1000 * input_ids
+        return output
+
+    monkeypatch.setattr(head, "forward", per_token)
+    with pytest.raises(UserError, match="hang on more than its last hidden states"):
+        passes.check(model)
+
+
+def test_a_model_that_cannot_run_gets_a_sentence(monkeypatch):
+    model = tiny()
+
+    def fail(self, *_args, **_given):
+        raise KeyError("pixel_values\nof the image")
+
+    monkeypatch.setattr(type(model.model), "forward", fail)
+    with pytest.raises(UserError, match=r"llama \(LlamaForCausalLM\) cannot be run on text alone here: ") as caught:
+        passes.check(model)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_text_longer_than_the_model_takes_is_refused():
+    model = tiny("gpt2")
+    ids = torch.ones(1, 97, dtype=torch.long)
+    with pytest.raises(UserError, match="A text has 97 tokens and gpt2 takes 96"):
+        passes.run_body(model, ids, torch.ones_like(ids))
+    with pytest.raises(UserError, match="A text has 97 tokens and gpt2 takes 96"):
+        model.read_keys(ids, torch.ones_like(ids), model.layers, lambda *_: None)
+
+
+# The target search
+
+
+def hybrid(architecture):
+    """Models on which a search that keeps what comes before the subject would stop or go wrong."""
+    if architecture == "qwen3_5_text":
+        linear = {"linear_num_key_heads": 2, "linear_num_value_heads": 2, "linear_conv_kernel_dim": 4}
+        linear |= {"linear_key_head_dim": 8, "linear_value_head_dim": 8}
+        return tiny(architecture, **ONE_HEAD | linear | {"num_hidden_layers": 4, "head_dim": 12})
+    shared = {"num_kv_shared_layers": 2, "hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": 384}
+    shared |= {"head_dim": 12, "global_head_dim": 12, "sliding_window": 16, "num_hidden_layers": 6}
+    return tiny(architecture, **ONE_HEAD | shared | {"layer_types": ["sliding_attention", "full_attention"] * 3})
+
+
+def test_a_search_that_cannot_keep_what_comes_before_runs_whole_texts_and_says_so():
+    model = hybrid("qwen3_5_text")
+    settings = values.Settings(steps=4)
+    with pytest.warns(match="does not allow to keep what comes before a subject"):
+        found = values.targets(model, FACTS, 1, settings)
+    slow = values.targets(model, FACTS, 1, settings, cached=False)
+    np.testing.assert_array_equal(found.shifts, slow.shifts)
+    assert model.cached_search == {1: False}
+    assert np.all(found.loss < found.first_loss)
+
+
+@pytest.mark.parametrize("layer", [0, 1, 2])
+def test_a_search_in_a_model_that_shares_keys_and_values_is_right(layer):
+    model = hybrid("gemma4_text")
+    settings = values.Settings(steps=4)
+    found = values.targets(model, FACTS, layer, settings)
+    slow = values.targets(model, FACTS, layer, settings, cached=False)
+    np.testing.assert_allclose(found.shifts, slow.shifts, rtol=1e-3, atol=1e-4)
+
+
+def test_a_layer_above_the_last_keys_and_values_of_its_own_is_refused():
+    with pytest.raises(UserError, match="Nothing that layer 3 answers at the subject reaches the words"):
+        values.targets(hybrid("gemma4_text"), FACTS, 3, values.Settings(steps=2), cached=False)
+
+
+@pytest.mark.parametrize("architecture", list(ARCHITECTURES))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_search_that_may_keep_what_comes_before_does(architecture, dtype, recwarn):
+    model = tiny(architecture)
+    model.model.to(dtype)
+    values.targets(model, FACTS, 1, values.Settings(steps=1))
+    assert model.cached_search == {1: True}
+    assert not recwarn
+
+
+def test_a_search_that_would_go_wrong_in_silence_is_noticed(monkeypatch):
+    model = tiny()
+    plain = values._shifted
+    monkeypatch.setattr(values, "_shifted", lambda *arguments: plain(*arguments) * 1.1)
+    with pytest.warns(match="does not allow to keep"):
+        values.targets(model, FACTS, 1, values.Settings(steps=1))
+    assert model.cached_search == {1: False}
+
+
+def test_a_layer_from_which_nothing_reaches_the_object_is_refused():
+    model = tiny()
+    with pytest.raises(UserError, match="Nothing that layer 2 answers at the subject reaches the words after"):
+        values.targets(model, FACTS, 2, values.Settings(steps=2))
+    last = [facts.Fact("France", "Paris is the capital of {}", "Paris", "Rome")]
+    assert values.targets(model, last, 2, values.Settings(steps=2)).steps[0] > 0
+
+
+def test_a_prompt_that_fits_and_does_not_with_a_context_is_refused():
+    model = tiny("gpt2")
+    long = facts.Fact("France", "the " * 40 + "{} is", "Paris", "Rome")
+    while len(tokenizer()(long.text)["input_ids"]) < 90:
+        long = facts.Fact("France", "a " + long.prompt, "Paris", "Rome")
+    with pytest.raises(UserError, match=r"with its object and the context .* takes 96: shorten the prompt"):
+        values.targets(model, [long], 1)
+
+
+def test_models_are_checked_at_load(tmp_path, monkeypatch):
+    build("llama").save_pretrained(tmp_path)
+    tokenizer().save_pretrained(tmp_path)
+    asked = []
+    monkeypatch.setattr(passes, "check", asked.append)
+    assert models.load(tmp_path) is asked[0]
