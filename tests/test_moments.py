@@ -383,7 +383,7 @@ def test_whitening_solves_whitens_and_conditions_as_numpy_does(factor, seed, wid
     np.testing.assert_allclose(whitening.solve(keys[:, 0]), np.linalg.inv(C) @ keys[:, 0], rtol=1e-6, atol=1e-9)
     white = whitening.whiten(keys)
     np.testing.assert_allclose(white.T @ white, keys.T @ np.linalg.inv(C) @ keys, rtol=1e-6, atol=1e-9)
-    np.testing.assert_allclose(whitening.whiten(keys[:, 1]), white[:, 1], rtol=1e-12)
+    np.testing.assert_allclose(whitening.whiten(keys[:, 1]), white[:, 1], rtol=1e-12, atol=1e-12)
     assert whitening.condition() == pytest.approx(np.linalg.cond(C), rel=1e-3)
 
 

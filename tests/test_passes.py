@@ -120,7 +120,7 @@ def test_a_model_that_cannot_run_gets_a_sentence(monkeypatch):
         raise KeyError("pixel_values\nof the image")
 
     monkeypatch.setattr(type(model.model), "forward", fail)
-    with pytest.raises(UserError, match=r"llama \(LlamaForCausalLM\) cannot be run on text alone here: ") as caught:
+    with pytest.raises(UserError, match=r"llama \(LlamaForCausalLM\) cannot be run on token ids alone: ") as caught:
         passes.check(model)
     assert "\n" not in str(caught.value)
 

@@ -393,7 +393,13 @@ def trace(
         return logits.softmax(-1)[:, joined.target[0]].double().cpu().numpy()
 
     def keep(_module: Any, _inputs: Any, output: Any) -> None:
-        kept.append(_tensor(output).detach().reshape(1, ids.shape[1], -1).clone())
+        state = _tensor(output).detach()
+        if state.numel() != ids.shape[1] * model.layers[0].d:
+            raise UserError(
+                f"The layers of {type(model.model).__name__} hand on more than one state a token, which tracing cannot "
+                "put back: trace with kind mlp."
+            )
+        kept.append(state.reshape(1, ids.shape[1], -1).clone())
 
     scale: list[float] = []
     measure = (embedding, lambda _m, _i, output: scale.append(float(output[0, inside].std())))

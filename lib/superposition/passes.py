@@ -100,7 +100,7 @@ def check(model: LanguageModel) -> None:
     ------
     UserError
         The tokenizer has tokens that the model has no embedding for; a token's state depends on what comes after it;
-        the library's passes do not give what the model's own give; or the model cannot be run on text alone.
+        the library's passes do not give what the model's own give; or the model cannot be run on token ids alone.
     """
     _check_vocabulary(model)
     try:
@@ -111,7 +111,7 @@ def check(model: LanguageModel) -> None:
         if "out of memory" in str(error) or "can't allocate memory" in str(error):
             raise
         raise UserError(
-            f"{model.name} ({type(model.model).__name__}) cannot be run on text alone here: {reason(error)}"
+            f"{model.name} ({type(model.model).__name__}) cannot be run on token ids alone: {reason(error)}"
         ) from error
 
 

@@ -80,15 +80,15 @@ def pieces(blocks: Iterable[str], size: int | None = None) -> Iterator[str]:
     wherever the piece is full. White space at a cut is dropped. A text that is no longer than a piece stays as it is.
     """
     size = PIECE if size is None else size
-    left = ""
+    left, cut = "", False
     for block in blocks:
-        left += block
+        left += block.lstrip() if cut and not left else block
         while len(left) > size:
             places = (left.rfind(mark, 1, size) for mark in ("\n\n", "\n", " "))
             place = next((place for place in places if place >= size // 4), size)
             if left[:place].strip():
                 yield left[:place]
-            left = left[place:].lstrip()
+            left, cut = left[place:].lstrip(), True
     if left.strip():
         yield left
 

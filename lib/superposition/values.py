@@ -241,7 +241,7 @@ def _entered_at(
     before = [block.__dict__.get("forward") for block in blocks]
 
     def enter(_module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        if inputs and isinstance(output, torch.Tensor) and output.shape == inputs[0].shape:
+        if inputs and isinstance(output, torch.Tensor) and output.shape == inputs[0].shape and output.ndim == 3:
             kept.append(inputs[0].detach())
 
     def replaced(_module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
