@@ -334,9 +334,9 @@ def headless(folder):
         (lacking("model.layers.1.mlp.down_proj", "lm_head"), r"lm_head\.weight, model\.layers\.1"),
         (
             rewritten(lambda weights: {f"_orig_mod.{name}": one for name, one in weights.items()}),
-            r"lm_head\.weight.* the files hold _orig_mod\..* take the prefix '_orig_mod\.' off",
+            r"lm_head\.weight.* the files hold _orig_mod\..* Take the prefix '_orig_mod\.' off",
         ),
-        (deeper, r"model\.layers\.3\..* save the whole model, with its head"),
+        (deeper, r"model\.layers\.3\..* Save the whole model, with its head"),
         (headless, r"lm_head\.weight"),
     ],
     ids=["a-matrix", "a-layer", "matrix-and-head", "prefix", "more-layers", "headless"],
@@ -502,6 +502,7 @@ def test_a_file_that_is_no_model_gets_a_sentence(tmp_path):
     ("options", "sentence"),
     [
         ({"device": "banana"}, "The device banana cannot be used here .*: try cpu"),
+        ({"device": "meta"}, "The device meta cannot be used here .*: try cpu"),
         ({"dtype": "float99"}, "float99 is no dtype of a model: choose among float32"),
     ],
 )

@@ -709,12 +709,12 @@ def _check_whole(report: dict[str, Any], name: str) -> None:
     if missing:
         prefixed = [key for key in unexpected if any(key.endswith(f".{one}") for one in missing)]
         advice = (
-            f"take the prefix {prefixed[0].split(next(one for one in missing if prefixed[0].endswith(one)))[0]!r} off "
+            f"Take the prefix {prefixed[0].split(next(one for one in missing if prefixed[0].endswith(one)))[0]!r} off "
             "the names in the files"
             if prefixed
-            else "save the whole model, with its head, as the configuration describes it"
+            else "Save the whole model, with its head, as the configuration describes it"
         )
-        raise UserError(f"{name} lacks weights: {_few(missing)} of the model are not in its files{has}. Now {advice}.")
+        raise UserError(f"{name} lacks weights: {_few(missing)} of the model are not in its files{has}. {advice}.")
     if unexpected:
         console.warn(
             f"The files of {name} hold {_few(unexpected)}, for which the model of its configuration has no place: "

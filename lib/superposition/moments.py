@@ -302,7 +302,8 @@ class Whitening:
         except scipy.linalg.LinAlgError as error:
             raise UserError(
                 f"C of width {len(moment)} is singular: estimate it from more tokens "
-                f"(at least {len(moment)}, better ten times that), or give a shrinkage above 0."
+                f"(at least {len(moment)}, better ten times that), or give a shrinkage above 0, which alone helps "
+                "where units of the layer are dead or alike."
             ) from error
 
     def _read(self, moment: Any) -> Any:

@@ -31,6 +31,7 @@ from torch import nn
 from superposition import console, keys
 from superposition.errors import UserError
 from superposition.evaluation import join
+from superposition.facts import shown
 from superposition.passes import TOLERANCE, logits_of, padded, run_body
 
 if TYPE_CHECKING:
@@ -164,8 +165,8 @@ def _rows(model: LanguageModel, edit: int, fact: Fact, settings: Settings) -> li
             raise UserError(f"The object {fact.target_new!r} shares a token with the subject in {told.text!r}.")
         if model.context_length and len(joined.token_ids) - 1 > model.context_length:
             raise UserError(
-                f"The prompt {fact.text!r} with its object and the context {context!r} has {len(joined.token_ids)} "
-                f"tokens and {model.name} takes {model.context_length}: shorten the prompt."
+                f"The prompt {shown(fact.text)} with its object and the context {context!r} has "
+                f"{len(joined.token_ids)} tokens and {model.name} takes {model.context_length}: shorten the prompt."
             )
         asked = tuple(range(joined.first - 1, len(joined.token_ids) - 1))
         rows.append(_Row(edit, joined.token_ids[:-1], place, asked, joined.target))
