@@ -50,7 +50,7 @@ def test_a_text_is_cut_where_a_paragraph_ends():
     assert list(text.pieces(["one two\n\nthree\nfour five"], 14)) == ["one two", "three", "four five"]
     assert list(text.pieces(["one two\n\nthree\nfour five"], 40)) == ["one two\n\nthree\nfour five"]
     assert list(text.pieces(["one two three"], 9)) == ["one two", "three"]
-    assert list(text.pieces(["onetwothree"], 4)) == ["onet", "woth", "ree"]
+    assert list(text.pieces(["abcdefghijk"], 4)) == ["abcd", "efgh", "ijk"]
 
 
 def test_a_long_text_is_read_and_tokenised_only_as_far_as_needed(tmp_path):
