@@ -372,6 +372,14 @@ def test_a_model_that_ends_at_once_gets_a_sentence_not_an_endless_run(tmp_path, 
     assert not (tmp_path / "a.jsonl").exists()
 
 
+@pytest.mark.usefixtures("cache")
+def test_sampled_texts_are_no_longer_than_the_model_takes(tmp_path):
+    model = tiny("gpt2")  # has no position beyond its last
+    text.sample(model, tmp_path / "a.jsonl", tokens=60, length=10 * model.context_length, batch=2)
+    ids = [tokenizer()(one)["input_ids"] for one in text.read(tmp_path / "a.jsonl")]
+    assert sum(map(len, ids)) >= 60
+
+
 def test_a_tokenizer_without_an_end_samples_too(tmp_path):
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast

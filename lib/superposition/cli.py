@@ -9,15 +9,21 @@ import signal
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from superposition import cli_edit, cli_forecast, cli_options, console
 from superposition.errors import UserError
 
 
 class _Parser(argparse.ArgumentParser):
+    def parse_args(self, *arguments: Any, **more: Any) -> argparse.Namespace:
+        options = super().parse_args(*arguments, **more)
+        if [] in vars(options).values():  # argparse takes "--tokens --" for no value, and checks nothing
+            self.error("expected a value before --")
+        return options
+
     def error(self, message: str) -> NoReturn:
-        super().error(console.readable(message))
+        super().error(console.readable(console.one_line(message)))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -86,7 +92,7 @@ def parser() -> argparse.ArgumentParser:
     _model_options(sample)
     sample.add_argument("--tokens", type=int, default=120_000, metavar="N")
     sample.add_argument("--length", type=int, default=256, metavar="T", help="tokens of a text at most (default: 256)")
-    sample.add_argument("--temperature", type=float, default=0.8, metavar="X")
+    sample.add_argument("--temperature", type=cli_options.number, default=0.8, metavar="X")
     sample.add_argument("--batch", type=int, default=64, metavar="B", help="texts at once")
     sample.add_argument("--seed", type=int, default=0)
     sample.add_argument("--out", type=cli_options.path, required=True, metavar="FILE.jsonl")
@@ -133,7 +139,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 )
             return run[options.command](options, command)
         except UserError as error:
-            console.say(f"error: {error}")
+            console.say(f"error: {console.one_line(error)}")
             return 2
         except (MemoryError, RuntimeError) as error:
             if isinstance(error, RuntimeError) and not any(
@@ -160,7 +166,7 @@ def _left(options: argparse.Namespace) -> str:
 
 def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:
     if issubclass(category, console.SuperpositionWarning) and os.environ.get("RANK", "0") == "0":
-        console.say(f"note: {message}")
+        console.say(f"note: {console.one_line(message)}")
 
 
 def _load(options: argparse.Namespace):

@@ -56,7 +56,7 @@ def add(commands: Any, model_options: Callable[[argparse.ArgumentParser], None])
         help="facts to spare: their keys are put into C, and they are asked",
     )
     edit.add_argument(
-        "--protect-weight", type=float, default=10.0, metavar="W", help="how much they count (default: 10)"
+        "--protect-weight", type=cli_options.number, default=10.0, metavar="W", help="how much they count (default: 10)"
     )
     edit.add_argument(
         "--text",
@@ -69,15 +69,19 @@ def add(commands: Any, model_options: Callable[[argparse.ArgumentParser], None])
         "--tokens", type=int, metavar="N", help="tokens of it (default: 16 for each dimension of C, or what there is)"
     )
     cli_options.moment(edit)
-    edit.add_argument("--text-weight", type=float, metavar="W", help="of memit: λ a dimension (see the library)")
+    edit.add_argument(
+        "--text-weight", type=cli_options.number, metavar="W", help="of memit: λ a dimension (see the library)"
+    )
     edit.add_argument(
         "--protected-share",
-        type=float,
+        type=cli_options.number,
         metavar="S",
         dest="protected",
         help="of alphaedit: share of C that is left alone",
     )
-    edit.add_argument("--ft-norm", type=float, metavar="E", help="of ft: bound on the change of each weight")
+    edit.add_argument(
+        "--ft-norm", type=cli_options.number, metavar="E", help="of ft: bound on the change of each weight"
+    )
     edit.add_argument("--out", type=cli_options.path, required=True, metavar="DIR", help="folder of the result")
 
 

@@ -50,7 +50,7 @@ def add(commands: argparse._SubParsersAction, model_options) -> None:
     command.add_argument("--method", choices=RULES, default="rome", help="how the edits are written (default: rome)")
     command.add_argument(
         "--protect-weight",
-        type=float,
+        type=cli_options.number,
         default=0.0,
         metavar="W",
         help="forecast for `edit --protect`, where the protected facts' keys count W times in C (default: 0)",
@@ -66,14 +66,16 @@ def add(commands: argparse._SubParsersAction, model_options) -> None:
         "--tokens", type=int, metavar="N", help="tokens of it (default: 16 for each dimension of C, or what there is)"
     )
     cli_options.moment(command)
-    command.add_argument("--shrinkage", type=float, default=0.0, metavar="X", help="of C toward the identity, 0 to 1")
+    command.add_argument(
+        "--shrinkage", type=cli_options.number, default=0.0, metavar="X", help="of C toward the identity, 0 to 1"
+    )
     command.add_argument("--all-facts", action="store_true", help="protect also facts that the model does not know")
     command.add_argument("--out", type=cli_options.path, required=True, metavar="DIR", help="folder of the result")
 
 
 def main(options: argparse.Namespace, command: str, load) -> int:
     """Run the command; ``load`` gives the model for the options."""
-    from superposition import evaluation, facts, files, forecast, keys, models, moments, records
+    from superposition import evaluation, facts, files, forecast, keys, models, moments, paths, records
 
     records.check_out(options.out, ("forecast.json", "forecast.csv", "by_edit.npz"), command)
     start = time.perf_counter()
@@ -121,7 +123,7 @@ def main(options: argparse.Namespace, command: str, load) -> int:
         moment={"source": str(options.moment), "sha256": files.sha256_of(options.moment)} if options.moment else None,
         protect_weight=options.protect_weight,
         sources={
-            name: files.sha256_of(Path(value)) if Path(value).is_file() else value
+            name: files.sha256_of(path) if (path := paths.expanded(value)).is_file() else value
             for name, value in (("edits", options.edits), ("protect", options.protect))
         },
         seconds=round(time.perf_counter() - start, 1),

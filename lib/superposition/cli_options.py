@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Sequence
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 def path(value: str) -> Path:
     """A file or folder to write; ``~`` is expanded, which a shell does not do after ``--out=``."""
+    if not value or "\0" in value:
+        raise ArgumentTypeError("a name that is empty or holds a NUL names nothing: give a path.")
     try:
         return paths.expanded(value)
     except UserError as error:
@@ -40,6 +43,17 @@ def moment(command: ArgumentParser) -> None:
         metavar="FILE.npz",
         help="C from the statistics file of ROME's or MEMIT's code for this layer, in place of a text",
     )
+
+
+def number(value: str) -> float:
+    """A number that is neither infinite nor NaN."""
+    try:
+        found = float(value)
+    except ValueError:
+        found = math.nan
+    if not math.isfinite(found):
+        raise ArgumentTypeError(f"{paths.shown(value)} is no finite number: give one such as 0.5.")
+    return found
 
 
 def shrinkage(value: str) -> float | str:

@@ -84,6 +84,11 @@ def readable(message: str) -> str:
     return message if len(message) <= MOST else f"{message[: MOST // 2]} … {message[3 - MOST // 2 :]}"
 
 
+def one_line(message: object) -> str:
+    """A message with the ends of its lines written out: it may quote a name or a text that holds some."""
+    return str(message).replace("\n", "\\n")
+
+
 def say(message: str) -> None:
     """Print a message for the user on the standard error, :func:`readable`."""
     with suppress(OSError):  # the terminal may be gone

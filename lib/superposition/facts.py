@@ -11,6 +11,7 @@ import codecs
 import csv
 import io
 import json
+import os
 import re
 import unicodedata
 from collections import defaultdict
@@ -128,7 +129,7 @@ class Fact:
     joint: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("subject", "prompt", "target_true", "target_new"):
+        for name in ("subject", "prompt", "target_true", "target_new", "relation", "subject_type", "object_type"):
             _check_characters(getattr(self, name) or "", name)
         for name, texts in {"paraphrase": self.paraphrases, "neighbourhood prompt": self.neighbourhood}.items():
             for text in texts:
@@ -277,11 +278,13 @@ def fingerprint(source: str | Path = "book") -> str:
 
 
 def _find(source: str | Path) -> Path:
-    path = paths.data_dir() / "facts.csv" if str(source) == "book" else Path(source).expanduser()
-    if not path.is_file():
-        raise UserError(f"There is no facts file {source}: give a .csv file, a .json file, or book.")
+    path = paths.data_dir() / "facts.csv" if str(source) == "book" else paths.expanded(source)
+    if not os.path.isfile(path):  # False, too, for what cannot be looked up
+        raise UserError(f"There is no facts file {paths.shown(source)}: give a .csv file, a .json file, or book.")
     if path.suffix.lower() not in {".csv", ".json"}:
-        raise UserError(f"{path.name} is neither .csv nor .json: give a table as .csv, or records as .json.")
+        raise UserError(
+            f"{paths.shown(path.name)} is neither .csv nor .json: give a table as .csv, or records as .json."
+        )
     return path
 
 

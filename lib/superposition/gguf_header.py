@@ -35,6 +35,9 @@ def entries(path: Path) -> dict[str, Any]:
         for _ in range(tensors):
             header.text()
             header.skip(8 * header.number("I") + 4 + 8)
+        depth = found.get(f"{found.get('general.architecture')}.block_count")
+        if isinstance(depth, int) and depth > tensors:
+            raise ValueError(f"it speaks of {depth} layers and holds {tensors} tensors in all")
         return found
 
 

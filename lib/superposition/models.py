@@ -10,6 +10,7 @@ import hashlib
 import importlib.util
 import inspect
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from superposition import console, files, gguf_header, passes, paths
@@ -490,7 +492,7 @@ def _find(source: str | Path, dtype: torch.dtype, revision: str | None) -> tuple
         is_file, is_folder = path.is_file(), path.is_dir()
     except (OSError, RuntimeError, ValueError):  # a name too long, an unknown user's home, a NUL
         raise UserError(
-            f"{_cut(source)} is no model: give a preset ({', '.join(PRESETS)}), a folder with config.json and "
+            f"{paths.shown(source)} is no model: give a preset ({', '.join(PRESETS)}), a folder with config.json and "
             "safetensors, a .gguf file, or a hub id."
         ) from None
     if source in PRESETS:
@@ -498,23 +500,17 @@ def _find(source: str | Path, dtype: torch.dtype, revision: str | None) -> tuple
         return _converted(lambda: preset_files(source, preset), preset.sha256, dtype), source, preset.sha256
     if path.suffix.lower() == ".gguf":
         if not is_file:
-            raise UserError(f"There is no file {_cut(source)}: check the path of the GGUF weights.")
+            raise UserError(f"There is no file {paths.shown(source)}: check the path of the GGUF weights.")
         known = files.sha256_of(path)
         return _converted(lambda: [path], known, dtype), path.stem, known
     if is_folder:
         return path, path.resolve().name or str(path), None
     if path.exists() or source.startswith((".", "/", "~")) or source.count("/") > 1:
         raise UserError(
-            f"{_cut(source)} is no model: give a preset ({', '.join(PRESETS)}), a folder with config.json and "
+            f"{paths.shown(source)} is no model: give a preset ({', '.join(PRESETS)}), a folder with config.json and "
             "safetensors, a .gguf file, or a hub id."
         )
     return _from_hub(source, revision), source, None
-
-
-def _cut(name: str, most: int = 120) -> str:
-    """A name for a message: in one line of bounded length."""
-    name = name if name.isprintable() else repr(name)
-    return name if len(name) <= most else name[: most - 1] + "…"
 
 
 def _dtype(dtype: torch.dtype | str) -> torch.dtype:
@@ -725,7 +721,7 @@ def _check_whole(report: dict[str, Any], name: str) -> None:
 def _few(names: Sequence[str], most: int = 3) -> str:
     """Some names, and how many more."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(_cut(name) for name in names[:most]) + more
+    return ", ".join(paths.shown(name) for name in names[:most]) + more
 
 
 #: What a hub id is asked for: weights and what lies beside them, and no second copy of the weights.
@@ -741,7 +737,7 @@ def _from_hub(source: str, revision: str | None) -> Path:
         return Path(snapshot_download(source, revision=revision, allow_patterns=HUB_FILES, ignore_patterns=HUB_LEAVE))
     except HFValidationError as error:
         raise UserError(
-            f"{_cut(source)} is neither a preset ({', '.join(PRESETS)}), a folder, a file, nor a hub id."
+            f"{paths.shown(source)} is neither a preset ({', '.join(PRESETS)}), a folder, a file, nor a hub id."
         ) from error
     except GatedRepoError as error:
         raise UserError(
@@ -755,14 +751,45 @@ def _from_hub(source: str, revision: str | None) -> Path:
         ) from error
 
 
+#: What configurations call the number of decoder layers.
+DEPTHS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+
+
 def _weight_files(folder: Path, name: str) -> tuple[Path, ...]:
     """The files that transformers will read the weights from, all of them inside the folder and safetensors.
 
     Raises
     ------
     UserError
-        No configuration; no safetensors; an adapter; an index that names other files, or files that are not there.
+        No configuration; no safetensors; an adapter; an index that names other files, or files that are not there;
+        a file that is damaged; more layers in the configuration than the files hold tensors.
     """
+    config = _configuration(folder, name)
+    found = _listed_files(folder, name)
+    _check_depth(config, found, name)
+    return found
+
+
+def _check_depth(config: dict[str, Any], weights: Sequence[Path], name: str) -> None:
+    """Refuse a number of layers for which the weights cannot be there, before a model of so many is built."""
+    parts = [part for part in (config, config.get("text_config")) if isinstance(part, dict)]
+    said = [part[key] for part in parts for key in DEPTHS if isinstance(part.get(key), int | float)]
+    count = 0
+    for path in weights:
+        try:
+            with safe_open(path, framework="pt") as stored:
+                count += len(stored.keys())
+        except (OSError, SafetensorError) as error:
+            raise _cannot_load(name, error) from error
+    if said and max(said) > count:
+        raise UserError(
+            f"config.json of {name} speaks of {max(said):,} layers and the files hold {count:,} tensors in all: "
+            "download both again."
+        )
+
+
+def _configuration(folder: Path, name: str) -> dict[str, Any]:
+    """What config.json says, where it is that of a model of its own."""
     if (folder / "adapter_config.json").is_file():
         raise UserError(
             f"{name} holds an adapter (adapter_config.json): merge it into its model first (peft's merge_and_unload), "
@@ -776,6 +803,11 @@ def _weight_files(folder: Path, name: str) -> tuple[Path, ...]:
             f"config.json of {name} names its weights itself (transformers_weights): rename them to "
             "model.safetensors and take the entry out."
         )
+    return config
+
+
+def _listed_files(folder: Path, name: str) -> tuple[Path, ...]:
+    """The single file of weights, or those that the index names."""
     single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
     if single.is_file():
         return (single,)
@@ -796,7 +828,7 @@ def _weight_files(folder: Path, name: str) -> tuple[Path, ...]:
         raise UserError(
             f"{index.name} of {name} names {_few(strange)}: only .safetensors files in the folder itself are read."
         )
-    absent = [one for one in names if not (folder / one).is_file()]
+    absent = [one for one in names if not os.path.isfile(folder / one)]  # a name too long is absent too
     if absent:
         raise UserError(f"{name} lacks {_few(absent)}, which {index.name} names: download the missing files.")
     return tuple(folder / one for one in names)

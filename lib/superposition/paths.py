@@ -30,7 +30,14 @@ def records_dir() -> Path:
     return _shipped("records")
 
 
-def expanded(name: str) -> Path:
+def shown(name: str | Path, most: int = 120) -> str:
+    """A name as a message shows it: in one line of bounded length, what cannot be printed written out."""
+    name = str(name)
+    name = name if name.isprintable() else repr(name)
+    return name if len(name) <= most else name[: most - 1] + "…"
+
+
+def expanded(name: str | Path) -> Path:
     """A path as a user names it, ``~`` and ``~name`` replaced by a home folder.
 
     Raises
@@ -41,7 +48,9 @@ def expanded(name: str) -> Path:
     try:
         return Path(name).expanduser()
     except RuntimeError as error:
-        raise UserError(f"{name} names the home folder of a user who is not there: give the whole path.") from error
+        raise UserError(
+            f"{shown(name)} names the home folder of a user who is not there: give the whole path."
+        ) from error
 
 
 def cache_dir() -> Path:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import os
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -49,10 +51,11 @@ def read(source: str | Path = "book") -> Iterator[str]:
     if str(source) in HUB_TEXTS:
         yield from _read_hub(str(source))
         return
-    path = Path(resolve(source)).expanduser()
-    if not path.is_file():
+    path = paths.expanded(resolve(source))
+    if not os.path.isfile(path):  # False, too, for what cannot be looked up
         raise UserError(
-            f"There is no text file {source}: give a .jsonl or .txt file, book, or one of {', '.join(HUB_TEXTS)}."
+            f"There is no text file {paths.shown(source)}: give a .jsonl or .txt file, book, or one of "
+            f"{', '.join(HUB_TEXTS)}."
         )
     empty = True
     if path.suffix == ".jsonl":
@@ -64,7 +67,9 @@ def read(source: str | Path = "book") -> Iterator[str]:
             empty = False
             yield text
     else:
-        raise UserError(f"{path.name}: a text is a .jsonl file with a {{'text': …}} a line, or a .txt file.")
+        raise UserError(
+            f"{paths.shown(path.name)}: a text is a .jsonl file with a {{'text': …}} a line, or a .txt file."
+        )
     if empty:
         raise UserError(f"{path.name} holds no text.")
 
@@ -96,11 +101,19 @@ def pieces(blocks: Iterable[str], size: int | None = None) -> Iterator[str]:
 def _read_plain(path: Path) -> Iterator[str]:
     with path.open(encoding="utf-8-sig") as stream:
         try:
-            yield from pieces(iter(lambda: stream.read(PIECE), ""))
+            yield from pieces(_without_nul(iter(lambda: stream.read(PIECE), ""), path.name))
         except UnicodeDecodeError as error:
             with path.open("rb") as lines:
                 line = next((number for number, raw in enumerate(lines, 1) if not _is_utf8(raw)), 1)
             raise UserError(f"{path.name}, line {line}: not UTF-8; save the file as UTF-8.") from error
+
+
+def _without_nul(blocks: Iterable[str], name: str) -> Iterator[str]:
+    """The blocks, unless one holds a NUL: UTF-16 without a mark is UTF-8 with one after every letter."""
+    for block in blocks:
+        if "\0" in block:
+            raise UserError(f"{name} holds NUL characters, as UTF-16 and binary files do; save the file as UTF-8.")
+        yield block
 
 
 def _is_utf8(raw: bytes) -> bool:
@@ -150,9 +163,9 @@ def fingerprint(source: str | Path = "book") -> str:
     """Digest of a text source's content; of a hub data set, of its name."""
     if str(source) in HUB_TEXTS:
         return hashlib.sha256("/".join(HUB_TEXTS[str(source)]).encode()).hexdigest()
-    path = Path(resolve(source)).expanduser()
-    if not path.is_file():
-        raise UserError(f"There is no text file {source}: give a .jsonl or .txt file, or book.")
+    path = paths.expanded(resolve(source))
+    if not os.path.isfile(path):
+        raise UserError(f"There is no text file {paths.shown(source)}: give a .jsonl or .txt file, or book.")
     return files.sha256_of(path)
 
 
@@ -236,6 +249,9 @@ def _opening(tokenizer) -> tuple[int, ...]:
 #: Sampled texts with fewer tokens are left out, and after so many batches in a row without any other, sampling ends.
 SHORTEST, FRUITLESS = 16, 5
 
+#: The largest seed: what the batches' own seeds are made of fits PyTorch's 64 bits.
+MOST_SEED = 10**12
+
 
 def sample(
     model: LanguageModel,
@@ -250,22 +266,26 @@ def sample(
 ) -> int:
     """Sample texts from the model itself and write them as JSONL; return how many tokens they hold.
 
-    Each text starts from the tokenizer's document separator and ends where the model ends it or after ``length``
-    tokens. Every batch draws from its own seed and is kept as soon as it is done, so that a run that was
-    interrupted goes on where it stopped and gives the same file. With ``seconds``, no batch is begun later than that,
-    and the texts may hold fewer tokens than asked for.
+    Each text starts from the tokenizer's document separator and ends where the model ends it, or after ``length``
+    tokens, or after as many as the model takes. Every batch draws from its own seed and is kept as soon as it is done,
+    so that a run that was interrupted goes on where it stopped and gives the same file. With ``seconds``, no batch is
+    begun later than that, and the texts may hold fewer tokens than asked for.
 
     Raises
     ------
     UserError
-        ``tokens``, ``length``, ``batch`` or ``temperature`` is not positive; the model gives no text long enough.
+        ``tokens``, ``length``, ``batch`` or ``temperature`` is not positive; the temperature is infinite, or the seed
+        too large; the model gives no text long enough.
     """
     import torch
 
-    if min(tokens, batch) < 1 or temperature <= 0:
-        raise UserError("Tokens, batch and temperature must be positive.")
+    if min(tokens, batch) < 1 or not 0 < temperature < math.inf:
+        raise UserError("Tokens, batch and temperature must be positive, and the temperature finite.")
+    if abs(seed) > MOST_SEED:
+        raise UserError(f"A seed of {seed} is too large: give one from {-MOST_SEED} to {MOST_SEED}.")
     if length < SHORTEST:
         raise UserError(f"Texts of {length} tokens are too short: give a length of {SHORTEST} or more.")
+    length = min(length, model.context_length or length)
     tokenizer = model.tokenizer
     ends = [tokenizer.convert_tokens_to_ids("<|endoftext|>"), tokenizer.bos_token_id, tokenizer.eos_token_id]
     start = next((i for i in ends if i is not None and i != tokenizer.unk_token_id), 0)
