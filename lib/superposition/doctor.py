@@ -64,7 +64,7 @@ def _presets(verify: bool) -> list[Line]:
         elif verify and models.sha256_joined(found) != preset.sha256:
             lines.append(Line(topic, False, f"{preset.title}: wrong checksum", f"install it again: {preset.install}"))
         else:
-            converted = (paths.cache_dir() / "models" / preset.sha256[:16]).is_dir()
+            converted = models.conversion_dir(preset.sha256).is_dir()
             state = "converted, in the cache" if converted else "installed; the first load converts it (half a minute)"
             lines.append(Line(topic, True, f"{preset.title}, {preset.licence}: {state}"))
     return lines
