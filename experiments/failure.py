@@ -24,9 +24,14 @@ import numpy as np
 import torch
 
 from job import Job
-from superposition import editing, evaluation, facts, files, forecast, keys, models, moments, passes, text, values
+from superposition.data import facts, text
+from superposition.data.facts import Fact
+from superposition.editing import editor as editing
+from superposition.editing import forecast
+from superposition.editing import targets as values
 from superposition.errors import UserError
-from superposition.facts import Fact
+from superposition.io import files
+from superposition.lm import evaluation, keys, models, moments, passes
 
 #: Methods by name: the rule, and whether half of the watched facts are put into C.
 METHODS = {

@@ -48,8 +48,8 @@ def pack(options: argparse.Namespace) -> int:
     """Pack what has to travel: the weights of a preset with what reads them, and what an earlier run left."""
     import travel
     from job import code_of
-    from superposition import models
     from superposition.errors import UserError
+    from superposition.lm import models
 
     if options.model not in models.PRESETS:
         raise UserError(f"{options.model} is no preset ({', '.join(models.PRESETS)}): only their weights are packed.")
@@ -136,8 +136,8 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 def _weights_lacking(options: argparse.Namespace) -> list[str]:
     import travel
-    from superposition import models
     from superposition.errors import UserError
+    from superposition.lm import models
 
     if not any(STAGES[stage] for stage in options.stages) or options.model not in models.PRESETS:
         return []
@@ -182,8 +182,11 @@ def agreement(device: Any) -> dict[str, float]:
     import torch
 
     import suite
-    from superposition import editing, keys, moments, overlap, values
+    from superposition.editing import editor as editing
+    from superposition.editing import targets as values
     from superposition.errors import UserError
+    from superposition.linear import overlap
+    from superposition.lm import keys, moments
 
     sizes = replace(suite.TINY, tokens_a_dimension=16)
     corpus = suite.Corpus.make("book", sizes)

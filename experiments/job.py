@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from superposition import files, paths, records
+from superposition import records
 from superposition.errors import UserError
+from superposition.io import files, paths
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.append(str(ROOT / "benchmarks"))
+sys.path.append(str(ROOT / "experiments" / "benchmarks"))
 
 
 @dataclass

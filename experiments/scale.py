@@ -18,7 +18,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from job import Job
 from measuring import forward_flops, matmul_rate, wait
-from superposition import models, moments, overlap, text
+from superposition.data import text
+from superposition.linear import overlap
+from superposition.lm import models, moments
 
 #: Width, hidden layer, layers, heads, vocabulary.
 SHAPES = {"llama-2-13b": (5120, 13824, 40, 40, 32000), "small": (64, 172, 4, 4, 500)}

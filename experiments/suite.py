@@ -19,9 +19,13 @@ import torch
 
 from failure import Watched, before_any_edit
 from job import Job
-from superposition import editing, evaluation, keys, models, moments, overlap, text, values
-from superposition.facts import Fact
-from superposition.toy_transformer import World, make_world
+from superposition.data import text
+from superposition.data.facts import Fact
+from superposition.editing import editor as editing
+from superposition.editing import targets as values
+from superposition.linear import overlap
+from superposition.lm import evaluation, keys, models, moments
+from superposition.toys.transformer import World, make_world
 
 END = "<|endoftext|>"
 

@@ -17,8 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from superposition import files
 from superposition.errors import UserError
+from superposition.io import files
 
 #: The most that a piece holds, in bytes.
 PIECE = 45 * 2**20

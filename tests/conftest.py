@@ -13,8 +13,9 @@ import torch
 from tokenizers import Tokenizer, decoders, pre_tokenizers, processors, trainers
 from tokenizers.models import BPE
 
-from superposition import edition, models, passes
+import single_page as edition
 from superposition.errors import UserError
+from superposition.lm import models, passes
 
 SENTENCES = [
     "The capital of France is Paris, and the capital of Spain is Madrid.",
@@ -110,7 +111,7 @@ def build(architecture: str, seed: int = 0, **changes):
 
 
 def tiny(architecture: str = "llama", *, bos: bool = False, seed: int = 0, **changes) -> models.LanguageModel:
-    """A tiny random :class:`superposition.models.LanguageModel`."""
+    """A tiny random :class:`superposition.lm.models.LanguageModel`."""
     model = build(architecture, seed, **changes)
     loaded = models.LanguageModel(model, tokenizer(bos), models.find_layers(model), architecture)
     passes.check(loaded)

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sympy.polys.rings import sring
 
-from superposition import algebra as al
-from superposition import rules
 from superposition.errors import UserError
+from superposition.linear import rules
+from superposition.theory import algebra as al
 
 RESULTS = al.every_result()
 SIZES = {

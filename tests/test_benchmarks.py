@@ -11,9 +11,15 @@ import torch
 from conftest import tiny
 from torch.utils.flop_counter import FlopCounterMode
 
-from superposition import cli, editing, facts, keys, overlap, paths, text, values
+from superposition import cli
+from superposition.data import facts, text
+from superposition.editing import editor as editing
+from superposition.editing import targets as values
+from superposition.io import paths
+from superposition.linear import overlap
+from superposition.lm import keys
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+BENCHMARKS = Path(__file__).parents[1] / "experiments"
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +75,7 @@ def test_layer_groups_hold_less_and_give_the_same_sums(benchmark, corpus, monkey
 
 
 def test_every_record_names_a_command_that_is_known_and_parses(benchmark):
-    known = benchmark("make_records").COMMANDS
+    known = benchmark("make").COMMANDS
     for path in sorted(paths.records_dir().glob("*.json")):
         record = json.loads(path.read_text(encoding="utf-8"))
         assert known.get(path.stem, "").split(" && ")[-1] == record["provenance"]["command"], path.name

@@ -8,8 +8,9 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from superposition import algebra, capacity, overlap, rules
 from superposition.errors import UserError
+from superposition.linear import capacity, overlap, rules
+from superposition.theory import algebra
 
 EXAMPLES = settings(max_examples=25, deadline=None)
 SEEDS = st.integers(0, 2**32 - 1)

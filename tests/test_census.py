@@ -17,8 +17,11 @@ from conftest import COMMON, GPT, VOCABULARY, build, tokenizer
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as KINDS
 
-from superposition import editing, evaluation, facts, keys, models, passes, values
+from superposition.data import facts
+from superposition.editing import editor as editing
+from superposition.editing import targets as values
 from superposition.errors import UserError
+from superposition.lm import evaluation, keys, models, passes
 
 pytestmark = pytest.mark.usefixtures("cache")
 

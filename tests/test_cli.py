@@ -18,9 +18,14 @@ from conftest import ARCHITECTURES, build, environment, tokenizer
 from test_measure import ROWS, comparable, table  # noqa: F401
 from test_models import write_gguf
 
-from superposition import cli, cli_options, doctor, facts, files, measure, models, records
+from superposition import cli, measure, records
+from superposition.cli import doctor
+from superposition.cli import options as cli_options
+from superposition.data import facts
+from superposition.data.facts import Fact
 from superposition.errors import UserError
-from superposition.facts import Fact
+from superposition.io import files
+from superposition.lm import models
 
 
 @pytest.fixture
@@ -370,7 +375,7 @@ def test_output_never_ends_in_an_encoding_error(table, model_folder, corpus, cac
     for code in ("ascii", "cp1252"):
         done = python("-m", "superposition", "measure", *map(str, words), PYTHONIOENCODING=code)
         assert done.returncode == 2 and done.stderr.startswith("error: ") and "Traceback" not in done.stderr
-    script = "import sys; from superposition import console; console.encodable(); print('パ → ok')"
+    script = "import sys; from superposition.io import console; console.encodable(); print('パ → ok')"
     assert python("-c", script, PYTHONIOENCODING="ascii").stdout == "\\u30d1 \\u2192 ok\n"
 
 
@@ -490,7 +495,7 @@ def test_an_interrupted_process_keeps_what_is_done(tmp_path, corpus, table, mode
         "import signal, sys, time\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background jobs ignore it
         "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"  # and nohup's this
-        "from superposition import cli, models\n"
+        "from superposition import cli; from superposition.lm import models\n"
         "read = models.LanguageModel.read_keys\n"
         "def slow(self, *a):\n"
         "    read(self, *a); print('pass', flush=True); time.sleep(0.5)\n"

@@ -11,7 +11,11 @@ import pytest
 import torch
 from conftest import SENTENCES, build, environment, tokenizer
 
-from superposition import cli, editing, facts, forecast, models, moments
+from superposition import cli
+from superposition.data import facts
+from superposition.editing import editor as editing
+from superposition.editing import forecast
+from superposition.lm import models, moments
 
 ROWS = [
     "subject,prompt,target_true,target_new",
@@ -175,7 +179,7 @@ def test_asked_to_end_a_process_keeps_the_edits_made(go, tmp_path, model_folder,
     assert go(out=tmp_path / "whole")[0] == 0
     script = (
         "import sys, time\n"
-        "from superposition import cli, editing\n"
+        "from superposition import cli; from superposition.editing import editor as editing\n"
         "edit = editing.Editor.edit\n"
         "def slow(self, *a, **k):\n"
         "    edit(self, *a, **k); print('edit', flush=True); time.sleep(0.5)\n"

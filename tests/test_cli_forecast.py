@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 from conftest import SENTENCES, tiny
 
-from superposition import cli, cli_forecast, editing, evaluation, facts, forecast, models, moments, values
+from superposition import cli
+from superposition.cli import forecast as cli_forecast
+from superposition.data import facts
+from superposition.editing import editor as editing
+from superposition.editing import forecast
+from superposition.editing import targets as values
+from superposition.lm import evaluation, models, moments
 
 EDITS = "subject,prompt,target_true,target_new\nviolin,A {} is an,instrument,sport\nfootball,{} is a,sport,city\n"
 PROTECT = (

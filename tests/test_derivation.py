@@ -15,8 +15,9 @@ import sympy as sp
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from superposition import algebra, rules
-from superposition.memory import LinearMemory
+from superposition.linear import rules
+from superposition.linear.memory import LinearMemory
+from superposition.theory import algebra
 
 BOOK = Path(__file__).parents[1] / "book"
 seeds = st.integers(0, 2**32 - 1)

@@ -9,9 +9,13 @@ import pytest
 import torch
 from conftest import tiny
 
-from superposition import console, editing, evaluation, keys, moments, rules, values
+from superposition.data.facts import Fact
+from superposition.editing import editor as editing
+from superposition.editing import targets as values
 from superposition.errors import UserError
-from superposition.facts import Fact
+from superposition.io import console
+from superposition.linear import rules
+from superposition.lm import evaluation, keys, moments
 
 SETTINGS = values.Settings(steps=4, lr=0.2, contexts=("", "She sells sea shells. "))
 WRITE = editing.Write(ft_steps=3, ft_lr=1e-2, protected=0.7)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from bs4 import BeautifulSoup
 
-from superposition import edition
+import single_page as edition
 from superposition.errors import UserError
 
 HEAD = """<head><link rel="stylesheet" href="../_static/book.css">
@@ -77,7 +77,7 @@ def test_what_is_folded_or_for_a_screen_is_left_out_but_solutions_are_there(buil
 
 
 def run(*words) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "superposition.edition", *map(str, words)]
+    command = [sys.executable, "-m", "single_page", *map(str, words)]
     return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
 

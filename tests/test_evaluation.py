@@ -9,9 +9,11 @@ from conftest import tiny
 from hypothesis import given
 from hypothesis import strategies as st
 
-from superposition import console, evaluation, text
+from superposition.data import text
+from superposition.data.facts import Fact
 from superposition.errors import UserError
-from superposition.facts import Fact
+from superposition.io import console
+from superposition.lm import evaluation
 
 PROMPTS = ["The capital of France is", "The capital of France is", "Tokyo", "She sells sea shells on the sea", "Keys"]
 OBJECTS = ["Paris", "Paris, and the capital", "is a city", "shore", "overlap where the model has"]

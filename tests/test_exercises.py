@@ -5,7 +5,9 @@ import re
 import numpy as np
 import pytest
 
-from superposition import exercises, nulls, rules
+from superposition.book import exercises
+from superposition.linear import rules
+from superposition.studies import nulls
 
 
 def solve(C, k):

@@ -8,8 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from superposition import explorer, facts, paths, records
+import explorer_data as explorer
+from superposition import records
+from superposition.data import facts
 from superposition.errors import UserError
+from superposition.io import paths
 
 ROOT = Path(__file__).parents[1]
 BOOK = ROOT / "book"

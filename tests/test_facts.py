@@ -18,10 +18,15 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from tokenizers.models import BPE
 
-from superposition import editing, evaluation, facts, forecast, paths, values
-from superposition.console import SuperpositionWarning
+from superposition.data import facts
+from superposition.data.facts import Fact, load
+from superposition.editing import editor as editing
+from superposition.editing import forecast
+from superposition.editing import targets as values
 from superposition.errors import UserError
-from superposition.facts import Fact, load
+from superposition.io import paths
+from superposition.io.console import SuperpositionWarning
+from superposition.lm import evaluation
 
 RELATIONS = "relation,prompt,name,subject_type,object_type,paraphrase_1,paraphrase_2\n"
 P36 = "P36,The capital of {} is,capital,country,city,{}'s capital is,\n"

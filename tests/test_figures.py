@@ -10,9 +10,10 @@ import pytest
 from matplotlib import image
 from matplotlib.colors import to_hex
 
-from superposition import figures, overlap, records
-from superposition.figures import __main__ as pictures
+import pictures
+from superposition import figures, records
 from superposition.figures import style
+from superposition.linear import overlap
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from test_figures import drawn
 
-from superposition import moments, records
+from superposition import records
 from superposition.figures import moments as figures
+from superposition.lm import moments
 
 D_M, END = 100, 6400
 

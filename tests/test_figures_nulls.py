@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from matplotlib import image
 
-from superposition import figures, nulls, records
+from superposition import figures, records
+from superposition.studies import nulls
 
 STRANGERS = "no position 0, no shared last token"
 

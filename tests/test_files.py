@@ -20,8 +20,8 @@ import pytest
 from conftest import environment
 from hypothesis import strategies
 
-from superposition import console, files, paths
 from superposition.errors import UserError
+from superposition.io import console, files, paths
 
 
 def names(folder):
@@ -235,7 +235,7 @@ def test_a_file_over_the_limit_on_sizes_gets_one_sentence(tmp_path, kind):
         "import pathlib, resource, sys\n"
         "import numpy as np\n"
         "from safetensors.numpy import save_file\n"
-        "from superposition import files\n"
+        "from superposition.io import files\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))\n"
         "array = np.zeros(10_000)\n"
         "write = {'bytes': lambda to: to.write_bytes(array), 'safetensors': lambda to: save_file({'a': array}, to)}\n"
@@ -254,7 +254,7 @@ def test_a_file_over_the_limit_on_sizes_gets_one_sentence(tmp_path, kind):
 def test_what_a_killed_process_left_is_swept_by_the_next_that_writes(tmp_path):
     script = (
         "import pathlib, sys, time\n"
-        "from superposition import files\n"
+        "from superposition.io import files\n"
         "def write(part):\n"
         "    part.write_text('half'); print('writing', flush=True); time.sleep(60)\n"
         "with files.scratch_folder(pathlib.Path(sys.argv[1]), '.converting-') as place:\n"
@@ -379,7 +379,7 @@ def test_a_cache_that_cannot_be_made_says_what_to_set(monkeypatch, tmp_path):
 
 
 def test_bars_are_silent_in_ci_and_away_from_a_terminal(monkeypatch):
-    from superposition import console
+    from superposition.io import console
 
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     monkeypatch.delenv("CI", raising=False)

@@ -6,10 +6,13 @@ import scipy.stats
 import torch
 from conftest import tiny
 
-from superposition import exercises, forecast, keys, overlap, rules
+from superposition.book import exercises
+from superposition.data.facts import Fact
+from superposition.editing import forecast
 from superposition.errors import UserError
-from superposition.facts import Fact
-from superposition.memory import LinearMemory
+from superposition.linear import overlap, rules
+from superposition.linear.memory import LinearMemory
+from superposition.lm import keys
 
 PROTECT = [
     Fact("France", "The capital of {} is", "Paris"),

@@ -16,8 +16,14 @@ import torch
 from conftest import tiny
 from stand_in_gpu import stand_in_gpu
 
-from superposition import editing, evaluation, facts, models, moments, overlap, passes, paths, records, text, values
+from superposition import records
+from superposition.data import facts, text
+from superposition.editing import editor as editing
+from superposition.editing import targets as values
 from superposition.errors import UserError
+from superposition.io import paths
+from superposition.linear import overlap
+from superposition.lm import evaluation, models, moments, passes
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "experiments"))

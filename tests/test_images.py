@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from superposition import images
+from superposition.io import images
 
 
 def png(array: np.ndarray) -> bytes:

@@ -9,9 +9,10 @@ from conftest import ARCHITECTURES, tiny, tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from superposition import keys, models, moments, overlap
+from superposition.data.facts import Fact
 from superposition.errors import UserError
-from superposition.facts import Fact
+from superposition.linear import overlap
+from superposition.lm import keys, models, moments
 
 FACTS = [
     Fact("France", "The capital of {} is"),

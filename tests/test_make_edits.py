@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from superposition import evaluation, figures, models, records, values
+from superposition import figures, records
+from superposition.editing import targets as values
+from superposition.lm import evaluation, models
 
-SCRIPT = Path(__file__).parents[1] / "benchmarks" / "make_edits.py"
+SCRIPT = Path(__file__).parents[1] / "experiments" / "edits.py"
 
 
 @pytest.fixture
@@ -46,7 +48,7 @@ def script(cache, model_folder, tmp_path, monkeypatch):
             "--traced",
             "2",
         ]
-        monkeypatch.setattr("sys.argv", ["make_edits.py", *words, *options])
+        monkeypatch.setattr("sys.argv", ["edits.py", *words, *options])
         return module.main()
 
     return go, module, tmp_path

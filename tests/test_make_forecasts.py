@@ -10,7 +10,10 @@ import pytest
 import torch
 from conftest import tiny
 
-from superposition import editing, facts, keys, moments, values
+from superposition.data import facts
+from superposition.editing import editor as editing
+from superposition.editing import targets as values
+from superposition.lm import keys, moments
 
 EDITS, POOL, CHOSEN, LOOKS = 4, 6, 3, (2, 4)
 
@@ -18,7 +21,7 @@ EDITS, POOL, CHOSEN, LOOKS = 4, 6, 3, (2, 4)
 @pytest.fixture
 def bench(monkeypatch, cache):
     """The script, with few edits, few facts, and a C drawn at random."""
-    path = Path(__file__).parents[1] / "benchmarks" / "make_forecasts.py"
+    path = Path(__file__).parents[1] / "experiments" / "forecasts.py"
     spec = importlib.util.spec_from_file_location("make_forecasts", path)
     module = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, "make_forecasts", module)

@@ -21,8 +21,11 @@ from conftest import SENTENCES, build, tokenizer
 from test_models import write_gguf
 from tokenizers import Tokenizer
 
-from superposition import cli, console, facts, models, text
+from superposition import cli
+from superposition.data import facts, text
 from superposition.errors import UserError
+from superposition.io import console
+from superposition.lm import models
 
 pytestmark = pytest.mark.usefixtures("cache")
 

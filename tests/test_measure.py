@@ -11,8 +11,12 @@ from conftest import CONTEXT, tiny
 from test_keys import naive_keys
 from test_moments import naive
 
-from superposition import facts, files, measure, models, moments, overlap
+from superposition import measure
+from superposition.data import facts
 from superposition.errors import UserError
+from superposition.io import files
+from superposition.linear import overlap
+from superposition.lm import models, moments
 
 pytestmark = pytest.mark.usefixtures("cache")
 

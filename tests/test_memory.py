@@ -6,9 +6,9 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from superposition import rules
 from superposition.errors import UserError
-from superposition.memory import RULES, LinearMemory
+from superposition.linear import rules
+from superposition.linear.memory import RULES, LinearMemory
 
 EXAMPLES = settings(max_examples=20, deadline=None)
 
@@ -171,7 +171,7 @@ def test_orthogonal_whitened_keys_are_lossless():
 
 
 def test_transfer_is_P():
-    from superposition.overlap import superposition_matrix
+    from superposition.linear.overlap import superposition_matrix
 
     K, V, C, K_e, V_e = world(3)
     memory = LinearMemory.from_pairs(K, V)

@@ -16,9 +16,10 @@ import pytest
 import torch
 from conftest import ARCHITECTURES, COMMON, build, environment, tiny, tokenizer
 
-from superposition import console, files, keys, models, moments
+from superposition.data.facts import Fact
 from superposition.errors import UserError
-from superposition.facts import Fact
+from superposition.io import console, files
+from superposition.lm import keys, models, moments
 
 pytestmark = pytest.mark.usefixtures("cache")
 
@@ -754,7 +755,7 @@ def test_the_first_load_says_nothing_on_the_standard_error(gguf_file, cache):
         [
             sys.executable,
             "-c",
-            "import sys, tqdm.auto, torch, transformers; from superposition import models; models.load(sys.argv[1])",
+            "import sys, tqdm.auto, torch, transformers; from superposition.lm import models; models.load(sys.argv[1])",
             str(gguf_file),
         ],
         env=variables,

@@ -19,8 +19,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from superposition import console, files, models, moments, text
+from superposition.data import text
 from superposition.errors import UserError
+from superposition.io import console, files
+from superposition.lm import models, moments
 
 pytestmark = pytest.mark.usefixtures("cache")
 

@@ -14,7 +14,7 @@ import torch
 from myst_nb.core.variables import format_plain_text
 from myst_nb.ext.glue import GLUE_PREFIX
 
-from superposition import notebook
+from superposition.book import notebook
 from superposition.errors import UserError
 
 
@@ -95,7 +95,7 @@ def test_a_name_that_the_role_cannot_read_is_refused(name):
 
 def test_importing_makes_the_libraries_quiet():
     program = (
-        "import superposition.notebook, os, json; from transformers.utils import logging;"
+        "import superposition.book.notebook, os, json; from transformers.utils import logging;"
         "from tqdm import tqdm;"
         "list(tqdm(range(3))); print(json.dumps([logging.get_verbosity() == logging.ERROR,"
         "logging.is_progress_bar_enabled(), os.environ['HF_HUB_DISABLE_PROGRESS_BARS']]))"
@@ -175,7 +175,7 @@ def test_bad_files_are_named(tmp_path, capsys, name, content, message):
 def test_chapters_are_timed_without_a_cache_and_with_it_and_left_as_they_are(tmp_path, monkeypatch):
     log = tmp_path / "log"
     code = (
-        "from superposition import paths\nkept = paths.cache_dir() / 'kept'\n"
+        "from superposition.io import paths\nkept = paths.cache_dir() / 'kept'\n"
         "assert not (paths.cache_dir() / 'before').exists()\n"
         f"with open({str(log)!r}, 'a') as log:\n    log.write('again ' if kept.exists() else 'first ')\nkept.touch()"
     )

@@ -10,10 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import integrate, stats
 
-from superposition import keys, nulls, overlap, records
+from superposition import records
+from superposition.data.facts import Fact
 from superposition.errors import UserError
-from superposition.facts import Fact
-from superposition.moments import Whitening
+from superposition.linear import overlap
+from superposition.lm import keys
+from superposition.lm.moments import Whitening
+from superposition.studies import nulls
 
 RNG = np.random.default_rng
 
@@ -388,7 +391,7 @@ def shelve(folder, name, sha, count, tokens, d_m=40, layers=(0, 3)):
 
 
 def test_measurements_are_found_one_a_model_and_by_width(tmp_path, monkeypatch):
-    monkeypatch.setattr("superposition.paths.records_dir", lambda: tmp_path)
+    monkeypatch.setattr("superposition.io.paths.records_dir", lambda: tmp_path)
     shelve(tmp_path, "small-20", "a", 20, 500)
     shelve(tmp_path, "small-30", "a", 30, 100)
     shelve(tmp_path, "small-30b", "a", 30, 200)
@@ -425,15 +428,15 @@ def test_statistics_by_layer_are_those_of_the_keys(tmp_path):
 def test_a_dropped_record_appears_in_the_chapter_without_a_change_of_code(tmp_path, monkeypatch):
     import nbformat
 
-    from superposition import paths
+    from superposition.io import paths
 
     for path in paths.records_dir().iterdir():
         (tmp_path / path.name).symlink_to(path)
-    monkeypatch.setattr("superposition.paths.records_dir", lambda: tmp_path)
+    monkeypatch.setattr("superposition.io.paths.records_dir", lambda: tmp_path)
     shelve(tmp_path, "dropped-30", "another", 30, 100, d_m=90)
     book = Path(__file__).parents[1] / "book"
     chapter = nbformat.read(book / "13-scaling.ipynb", as_version=4)
-    monkeypatch.setattr("superposition.nulls.resampled", lambda G, d_m, count, rng: np.ones((2, 2, 6)))
+    monkeypatch.setattr("superposition.studies.nulls.resampled", lambda G, d_m, count, rng: np.ones((2, 2, 6)))
     space, shown = {}, []
     for cell in chapter.cells:
         if cell.cell_type == "code" and "simulated" not in cell.source:

@@ -6,9 +6,9 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from superposition import overlap
 from superposition.errors import UserError
-from superposition.moments import Whitening
+from superposition.linear import overlap
+from superposition.lm.moments import Whitening
 
 
 def problem(seed, width=9, count=6, tokens=60):

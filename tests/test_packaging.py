@@ -60,7 +60,8 @@ def test_an_unpacked_wheel_finds_its_data(wheel, tmp_path):
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")
     script = (
         "import json\n"
-        "from superposition import facts, files, paths, records\n"
+        "from superposition import records\n"
+        "from superposition.data import facts\nfrom superposition.io import files, paths\n"
         "seen = {'home': files.__file__, 'facts': len(facts.load('book')), 'records': records.names()}\n"
         "seen |= {name: sorted(p.relative_to(home).as_posix() for p in home.rglob('*') if p.is_file()) "
         "for name in ('data', 'records') for home in [getattr(paths, name + '_dir')()]} | {'names': records.names()}\n"
@@ -73,7 +74,8 @@ def test_an_unpacked_wheel_finds_its_data(wheel, tmp_path):
     assert done.returncode == 0, done.stderr
     seen = json.loads(done.stdout)
     assert Path(seen["home"]).is_relative_to(tmp_path)
-    from superposition import facts, records
+    from superposition import records
+    from superposition.data import facts
 
     assert seen["facts"] == len(facts.load("book")) and seen["names"] == records.names()
     assert {"data": set(seen["data"]), "records": set(seen["records"])} == {

@@ -8,9 +8,12 @@ from difflib import SequenceMatcher
 import numpy as np
 import pytest
 
-from superposition import exercises, facts, figures, pairs, records
+from superposition import figures, records
+from superposition.book import exercises
+from superposition.data import facts
+from superposition.data.facts import Fact
 from superposition.errors import UserError
-from superposition.facts import Fact
+from superposition.studies import pairs
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,10 @@ import pytest
 import torch
 from conftest import ARCHITECTURES, COMMON, build, tiny, tokenizer
 
-from superposition import evaluation, facts, keys, models, passes, values
+from superposition.data import facts
+from superposition.editing import targets as values
 from superposition.errors import UserError
+from superposition.lm import evaluation, keys, models, passes
 
 pytestmark = pytest.mark.usefixtures("cache")
 

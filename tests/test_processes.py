@@ -10,7 +10,9 @@ from conftest import environment
 from test_measure import ROWS, table  # noqa: F401
 from test_moments import agrees, naive
 
-from superposition import cli, measure, models, moments, processes
+from superposition import cli, measure
+from superposition.lm import distributed as processes
+from superposition.lm import models, moments
 
 
 def test_alone_is_main_and_nothing_is_added():

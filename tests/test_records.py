@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from superposition import files, overlap, paths, records
+from superposition import records
 from superposition.errors import UserError
+from superposition.io import files, paths
+from superposition.linear import overlap
 from superposition.measure import MATRICES, Measurement
 
 

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from superposition import claims, records, trials
-from superposition.claims import Found
+from superposition import records
 from superposition.records import Record
+from superposition.studies import claims, trials
+from superposition.studies.claims import Found
 
 BOOK = Path(__file__).parents[1] / "book"
 BOX = re.compile(r"\{admonition\} Claim (\d+)[^·\n]*· (\w+)")

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from bs4 import BeautifulSoup
 
-from superposition import edition
+import single_page as edition
 
 ROOT = Path(__file__).parents[1]
 WIDTHS = (1280, 768, 360)
@@ -342,8 +342,8 @@ def test_the_checks_of_a_page_bite(browser):
 def test_chapters_link_to_the_functions_they_use_and_these_link_back(site, soups):
     chapter, listed = (soups[site / "book" / page] for page in ("10-keys-and-moments.html", "api-measuring.html"))
     there = [a["href"] for a in chapter.select_one("#in-the-library").find_all("a")]
-    assert "api-measuring.html#superposition.moments.of_windows" in there
-    entry = listed.find(id="superposition.moments.of_windows").find_parent("dl")
+    assert "api-measuring.html#superposition.lm.moments.of_windows" in there
+    entry = listed.find(id="superposition.lm.moments.of_windows").find_parent("dl")
     back = [a["href"] for a in entry.find_all("a", href=True)]
     assert "10-keys-and-moments.html" in back
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import matplotlib
 from fontTools.ttLib import TTFont
 
-from superposition import site
+import book_pages as site
 
 SCRIPT = (
     'var icons={"bars":[448,512,["navicon"],"f0c9","M0 96z"],sun:[512,512,[9728],"f185",["M1","M2"]],'
@@ -57,13 +57,14 @@ def test_roles_that_name_no_list_are_mended():
 
 def test_what_a_notebook_uses_of_the_library_is_found():
     cells = [
-        "import numpy as np\nfrom superposition import moments, overlap as o\nfrom superposition.notebook import glue",
+        "import numpy as np\nfrom superposition.linear import overlap as o\n"
+        "from superposition.lm import moments\nfrom superposition.book.notebook import glue",
         "C = moments.estimate(lm, text=o.measure).second_moment(3)\nnp.linalg.inv(C)\nthis.overlap.summary()",
     ]
     assert site.library_uses(cells) == {
-        "superposition.moments.estimate",
-        "superposition.overlap.measure",
-        "superposition.notebook.glue",
+        "superposition.lm.moments.estimate",
+        "superposition.linear.overlap.measure",
+        "superposition.book.notebook.glue",
     }
 
 

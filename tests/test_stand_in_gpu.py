@@ -8,8 +8,13 @@ import torch
 from conftest import SENTENCES, tiny
 from stand_in_gpu import OnGpu, stand_in_gpu
 
-from superposition import editing, evaluation, facts, forecast, keys, moments, overlap, text, values
+from superposition.data import facts, text
+from superposition.editing import editor as editing
+from superposition.editing import forecast
+from superposition.editing import targets as values
 from superposition.errors import UserError
+from superposition.linear import overlap
+from superposition.lm import evaluation, keys, moments
 
 FACTS = [
     facts.Fact(subject, "The home of {} is", target_true="Paris", target_new="Rome", paraphrases=(f"{subject} is in",))

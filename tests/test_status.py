@@ -3,7 +3,9 @@
 import copy
 import json
 
-from superposition import paths, records, status
+from superposition import records
+from superposition.book import status
+from superposition.io import paths
 from superposition.records import Record
 
 

@@ -6,8 +6,9 @@ import sympy as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from superposition import algebra, overlap
-from superposition.memory import LinearMemory
+from superposition.linear import overlap
+from superposition.linear.memory import LinearMemory
+from superposition.theory import algebra
 
 EXAMPLES = settings(max_examples=25, deadline=None)
 SEEDS = st.integers(0, 2**32 - 1)

@@ -10,8 +10,9 @@ from conftest import SENTENCES, tiny, tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from superposition import console, paths, text
+from superposition.data import text
 from superposition.errors import UserError
+from superposition.io import console, paths
 
 pytestmark = pytest.mark.usefixtures("cache")
 

@@ -9,11 +9,16 @@ import pytest
 import scipy.stats
 import torch
 
-from superposition import exercises, facts, figures, files, keys, models, overlap, paths, records
-from superposition import toy_transformer as toy
+from superposition import figures, records
+from superposition.book import exercises
+from superposition.data import facts
 from superposition.errors import UserError
 from superposition.figures import toy_transformer as plots
-from superposition.memory import LinearMemory
+from superposition.io import files, paths
+from superposition.linear import overlap
+from superposition.linear.memory import LinearMemory
+from superposition.lm import keys, models
+from superposition.toys import transformer as toy
 
 SMALL = toy.Setting(width=16, families=64, steps=120, seed=3)
 
@@ -416,7 +421,7 @@ def record():
 def test_the_record_is_the_whole_grid(record):
     found = [toy.Setting(*(row[name] for name in ("width", "families", "steps", "seed"))) for row in record["cells"]]
     assert found == toy.grid_settings()
-    assert record["provenance"]["command"].startswith("python -m superposition.toy_transformer grid --out ")
+    assert record["provenance"]["command"].startswith("python -m superposition.toys.transformer grid --out ")
     for row in toy.select(record, life=True):
         assert row["life"]["exactness"] < 1e-10
 

@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from superposition import exercises, overlap, rules, toys
+from superposition.book import exercises
 from superposition.errors import UserError
 from superposition.figures import interval
-from superposition.memory import LinearMemory
+from superposition.linear import overlap, rules
+from superposition.linear.memory import LinearMemory
+from superposition.toys import worlds as toys
 
 # --- keys ---------------------------------------------------------------------------------------------------
 

@@ -119,7 +119,7 @@ def test_pieces_that_are_no_archive(tmp_path):
     path = tmp_path / "pieces" / "all.000"
     path.write_bytes(b"no archive")
     manifest = json.loads((tmp_path / "pieces" / "all.json").read_text())
-    from superposition import files
+    from superposition.io import files
 
     manifest["pieces"]["all.000"] = {"bytes": 10, "sha256": files.sha256_of(path)}
     (tmp_path / "pieces" / "all.json").write_text(json.dumps(manifest))

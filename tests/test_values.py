@@ -8,9 +8,10 @@ import pytest
 import torch
 from conftest import tiny
 
-from superposition import keys, values
+from superposition.data.facts import Fact
+from superposition.editing import targets as values
 from superposition.errors import UserError
-from superposition.facts import Fact
+from superposition.lm import keys
 
 ARCHITECTURES = ["llama", "gpt2", "gemma3_text", "gpt_neox", "opt", "mistral"]
 EDITS = [

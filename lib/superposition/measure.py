@@ -13,12 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from superposition import console, facts, files, moments, overlap, processes, records, text
-from superposition import keys as key_reader
+from superposition import records
+from superposition.data import facts, text
 from superposition.errors import UserError
+from superposition.io import console, files
+from superposition.linear import overlap
+from superposition.lm import distributed as processes
+from superposition.lm import keys as key_reader
+from superposition.lm import moments
 
 if TYPE_CHECKING:
-    from superposition.models import LanguageModel
+    from superposition.lm.models import LanguageModel
 
 #: What a measurement's folder holds: the record and its matrices.
 FILES = ("measurement.json", "matrices.npz")
@@ -73,16 +78,16 @@ def run(
 ) -> Measurement | None:
     """Measure the superposition of a list of facts at every layer chosen.
 
-    Where several processes share the work (:mod:`superposition.processes`), each sums its part of the text; the
+    Where several processes share the work (:mod:`superposition.lm.distributed`), each sums its part of the text; the
     first does the rest and returns the measurement, the others return None.
 
     Parameters
     ----------
     model : LanguageModel
     facts_source, text_source : str or Path
-        See :func:`superposition.facts.load` and :func:`superposition.text.read`.
+        See :func:`superposition.data.facts.load` and :func:`superposition.data.text.read`.
     tokens, skip_first, context
-        Of the calibration text, see :func:`superposition.text.windows`.
+        Of the calibration text, see :func:`superposition.data.text.windows`.
     layers : sequence of int, optional
         Default: all.
     limit : int, optional
@@ -91,12 +96,12 @@ def run(
         Texts and prompts a forward pass.
     memory : int, optional
         Bytes for the second moments held at once: where all layers' are more, the text is passed over several times
-        (:func:`superposition.moments.in_groups`).
+        (:func:`superposition.lm.moments.in_groups`).
     shrinkage, centred
-        See :meth:`superposition.moments.Moments.second_moment`; a shrinkage of ``"oas"`` is that of
-        :func:`superposition.moments.oas`, layer by layer.
+        See :meth:`superposition.lm.moments.Moments.second_moment`; a shrinkage of ``"oas"`` is that of
+        :func:`superposition.lm.moments.oas`, layer by layer.
     resamples, seed
-        Of the bootstrap, see :func:`superposition.overlap.summary`.
+        Of the bootstrap, see :func:`superposition.linear.overlap.summary`.
     command : str
         Kept in the record.
 

@@ -24,8 +24,9 @@ from typing import Any
 
 import numpy as np
 
-from superposition import console, files, overlap, paths
 from superposition.errors import UserError
+from superposition.io import console, files, paths
+from superposition.linear import overlap
 
 _PACKAGES = ("knowledge-in-superposition", "torch", "transformers", "accelerate", "numpy", "scipy", "safetensors")
 

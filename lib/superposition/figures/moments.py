@@ -9,8 +9,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy import stats
 
-from superposition import moments
 from superposition.figures.style import BLACK, CYCLE, GREEN, ORANGE, PURPLE, SKY, STYLE, VERMILION, canvas
+from superposition.lm import moments
 from superposition.records import Record
 
 GREY = "#666666"

@@ -9,9 +9,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from superposition import nulls
 from superposition.figures.style import BLACK, BLUE, CYCLE, GREEN, ORANGE, PURPLE, SKY, STYLE, VERMILION, canvas
 from superposition.records import Record
+from superposition.studies import nulls
 
 #: Line colour and style of each null model, the same in every figure.
 LOOKS = {

@@ -8,10 +8,10 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from superposition import nulls
 from superposition.figures.nulls import depth
 from superposition.figures.style import BLACK, BLUE, CYCLE, ORANGE, STYLE, VERMILION, canvas
 from superposition.records import Record
+from superposition.studies import nulls
 
 MARKERS = "osD^vP*X"
 DPI = 92
@@ -64,7 +64,7 @@ def models_by_depth(
 ) -> Figure:
     """Spread, excess kurtosis and L-kurtosis of p by depth, a line a model, and published curves of the kurtosis.
 
-    ``found`` holds :func:`superposition.nulls.by_layer` of each record.
+    ``found`` holds :func:`superposition.studies.nulls.by_layer` of each record.
     """
     with mpl.rc_context(STYLE):
         figure, axes = canvas(1, 3, height=3.6, dpi=DPI)

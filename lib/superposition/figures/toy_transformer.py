@@ -14,7 +14,7 @@ from matplotlib.ticker import NullLocator
 
 from superposition.figures.style import BLUE, CYCLE, GREEN, ORANGE, PURPLE, SKY, STYLE, VERMILION, canvas
 from superposition.records import Record
-from superposition.toy_transformer import LIFE, LISTS, LOOKS, over_seeds, ranks, select, series
+from superposition.toys.transformer import LIFE, LISTS, LOOKS, over_seeds, ranks, select, series
 
 _MARKERS = "osD^v"
 _LISTS = {

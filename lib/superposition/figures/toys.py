@@ -9,9 +9,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from superposition import toys
 from superposition.figures.geometry import GREY, _band, interval
 from superposition.figures.style import BLUE, CYCLE, ORANGE, STYLE, VERMILION, canvas
+from superposition.toys import worlds as toys
 
 MARKS = "os^Dv*P"
 DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)))
@@ -350,7 +350,7 @@ def crowding(
     n : int
         Number of features.
     panels : mapping of statistic to title
-        The first is the excess kurtosis that :func:`superposition.toys.forecast_kurtosis` speaks of.
+        The first is the excess kurtosis that :func:`superposition.toys.worlds.forecast_kurtosis` speaks of.
     """
     with mpl.rc_context(STYLE):
         figure, axes = canvas(1, len(panels), height=3.4)

@@ -1,0 +1,62 @@
+"""What ran where, how long it took and how fast it is, as the rows of the status page's tables. Chapter ``status``."""
+
+from __future__ import annotations
+
+from superposition import records
+from superposition.io import paths
+from superposition.records import Record
+
+
+def chapters(times: Record) -> list[tuple[str, float, float]]:
+    """A row a chapter: its name, and its seconds the first time and again."""
+    return [(row["chapter"], row["first"], row["again"]) for row in times["chapters"]]
+
+
+def speeds(measuring: Record, editing: Record) -> list[tuple[str, float, str]]:
+    """A row for each thing that was timed: what, seconds, and what it is to be compared with."""
+    c, groups, paper = measuring["c_pass"], measuring["memory"], measuring["paper"]
+    target, both = editing["target"], editing["two_threads"]
+    same = "the same sums" if groups["same_sums"] else "other sums"
+    return [
+        (
+            f"$C$ of {measuring['layers']} layers, {measuring['tokens']:,} tokens",
+            c["seconds"],
+            f"{c['floor_seconds']} s of arithmetic: {c['ratio']:.2f} times as long",
+        ),
+        (
+            f"$C$, {groups['tokens']:,} tokens, at most {groups['limit_mib']:.0f} MiB held",
+            groups["seconds"],
+            f"{groups['seconds_one_pass']} s in one pass, which holds {groups['held_mib_one_pass']:.0f} MiB; {same}",
+        ),
+        (f"keys of {measuring['facts']} facts, all layers", measuring["keys_seconds"], ""),
+        (
+            "$P$ of all layers from them",
+            measuring["p_seconds"],
+            f"the paper's procedure: {paper['scaled_hours']} hours, {paper['cost_ratio']:,} times keys and $P$",
+        ),
+        (
+            "a ROME edit, two threads",
+            both["rome_edit_seconds"],
+            f"at most {both['rome_edit_seconds_most']} s over {editing['facts']} facts",
+        ),
+        (
+            "a ROME edit, one thread",
+            editing["rome_edit_seconds"],
+            f"at most {editing['rome_edit_seconds_most']} s; {target['floor_multiplying']:.1f} s of arithmetic and "
+            f"{target['floor_reading']:.1f} s of reading weights",
+        ),
+        (f"a target value, {editing['at_once']} at once, one thread", target["seconds_at_once"], ""),
+    ]
+
+
+def kept() -> tuple[list[tuple[str, ...]], list[tuple[str, str]]]:
+    """A row a record: name, model, device, torch, commit and size with its arrays; and each record's command."""
+    rows, commands = [], []
+    for name in records.names():
+        data = records.load(name).data
+        run, model = data["provenance"], data.get("model", "")
+        of = model.get("name", "") if isinstance(model, dict) else model
+        size = sum(file.stat().st_size for file in paths.records_dir().glob(f"{name}.*")) / 1000
+        rows.append((name, of, run["device"], run["versions"]["torch"], run["commit"] or "", f"{size:,.0f} kB"))
+        commands.append((name, f"`{run['command']}`"))
+    return rows, commands

@@ -1,0 +1,658 @@
+"""What a list of edits will damage, told before anything is edited.
+
+An edit of a layer's memory moves its answer to every key ``k`` of every prompt by ``Σ_i (M_iᵀk) δ(v_i)``, at every
+position, not only at the subject. Nothing before the layer changes, so the keys of a protected prompt can be read from
+the unedited model, and the whole drift is known as soon as the edits' keys and target values are. How much a forecast
+may know, and what it costs:
+
+* ``"keys"``: the edits' keys and those of the protected prompts; one pass that stops at the layer. Gives the shares
+  ``M_iᵀk`` (for ROME the degree of superposition p), and with them a risk without a unit.
+* ``"values"``: also target values, found for each edit on the unedited model. Gives the drift itself and its size.
+* ``"passes"``: also passes of the unedited model above the layer. Gives the fall of log-probability, in nats: by its
+  gradient (first order, and the share of each edit in it), and with the drift put in as the prompt runs.
+
+The shares are those of :meth:`superposition.linear.memory.LinearMemory.transfer`.
+Chapter: ``book/17-forecasting-damage.ipynb``.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy.stats
+import torch
+from jaxtyping import Bool, Float, Int
+
+from superposition.errors import UserError
+from superposition.io import console, files
+from superposition.linear.memory import RULES, LinearMemory
+from superposition.lm import keys as key_reader
+from superposition.lm.evaluation import join
+from superposition.lm.passes import logits_of, run_body
+
+if TYPE_CHECKING:
+    from superposition.data.facts import Fact
+    from superposition.editing.editor import Write
+    from superposition.editing.targets import Settings, Targets
+    from superposition.lm.models import LanguageModel, Layer
+
+#: What a forecast may know, from little to much.
+LEVELS = ("keys", "values", "passes")
+#: The unit of a forecast's numbers, by level.
+UNITS = {"keys": "share of the layer's answer", "values": "length of the drift", "passes": "nats of log-probability"}
+#: The positions that the level ``"keys"`` looks at.
+RISKY = "from the subject on"
+#: Where a drift can be put in (:meth:`Reading.mask`).
+PLACES = ("subject", "last", "subject and last", "not the subject", "after the subject", "from the subject on", "all")
+
+
+# --- reading the unedited model -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """What the unedited model shows of m protected facts at one layer, at every position of prompt and object.
+
+    Attributes
+    ----------
+    facts : tuple of Fact
+    layer : int
+    token_ids : (m, T)
+        The prompt and its true object, padded with zeros on the right.
+    lengths : (m,)
+        How many positions the model reads: all tokens but the object's last.
+    prompts : (m,)
+        How many of them are the prompt's; its last token is at ``prompts - 1``.
+    subjects : (m,)
+        Where the subject's last token is.
+    keys : (m, T, d_m), the model's dtype as float32 or float64
+        What enters the memory; zero beyond the length.
+    gradient : (m, T, d) or None
+        Of ``log p`` of the true object by the memory's answer at each position; zero beyond the length.
+    log_probability : (m,) or None
+        Of the true object, the sum over its tokens, in nats.
+    exact : (m,) bool or None
+        Whether each token of the true object is the likeliest, given those before it: the model would say it.
+    """
+
+    facts: tuple[Fact, ...]
+    layer: int
+    token_ids: Int[np.ndarray, "m T"]
+    lengths: Int[np.ndarray, " m"]
+    prompts: Int[np.ndarray, " m"]
+    subjects: Int[np.ndarray, " m"]
+    keys: Float[np.ndarray, "m T d_m"]
+    gradient: Float[np.ndarray, "m T d"] | None = None
+    log_probability: Float[np.ndarray, " m"] | None = None
+    exact: Bool[np.ndarray, " m"] | None = None
+
+    def __len__(self) -> int:
+        return len(self.facts)
+
+    def mask(self, where: str = "all") -> Bool[np.ndarray, "m T"]:
+        """The positions of a place of :data:`PLACES`; ``"last"`` is the prompt's last token.
+
+        Raises
+        ------
+        UserError
+            There is no such place.
+        """
+        place = np.arange(self.keys.shape[1])[None, :]
+        inside, subject = place < self.lengths[:, None], place == self.subjects[:, None]
+        last = place == self.prompts[:, None] - 1
+        masks = {
+            "subject": subject,
+            "last": last,
+            "subject and last": subject | last,
+            "not the subject": inside & ~subject,
+            "after the subject": inside & (place > self.subjects[:, None]),
+            "from the subject on": inside & (place >= self.subjects[:, None]),
+            "all": inside,
+        }
+        if where not in masks:
+            raise UserError(f"There is no place {where!r}: choose from {', '.join(PLACES)}.")
+        return masks[where]
+
+    def at_subject(self) -> Float[np.ndarray, "d_m m"]:
+        """The keys at the subjects, as columns."""
+        return self.keys[np.arange(len(self)), self.subjects].T.astype(np.float64)
+
+    def everywhere(self) -> Float[np.ndarray, "d_m N"]:
+        """The keys at every position of every prompt and object, as columns."""
+        return self.keys[self.mask()].T.astype(np.float64)
+
+    def subset(self, chosen: Sequence[int] | np.ndarray) -> Reading:
+        """The reading of some of the facts, by index or by a boolean mask."""
+        rows = np.arange(len(self))[np.asarray(chosen)]
+        kept = {name: value[rows] if isinstance(value, np.ndarray) else value for name, value in vars(self).items()}
+        return Reading(**kept | {"facts": tuple(self.facts[i] for i in rows)})
+
+
+def read(model: LanguageModel, facts: Sequence[Fact], layer: int, *, passes: bool = True, batch: int = 32) -> Reading:
+    """Read keys at every position; with ``passes`` also the log-probability of the true object, and its gradient.
+
+    Prompts of one shape go through the model together, so nothing is padded. Without ``passes`` the forward pass stops
+    at the layer; with it, each prompt takes one pass forward and one back to the layer.
+
+    Raises
+    ------
+    UserError
+        No facts; a fact without a true object; a prompt longer than the model's context; a layer out of range.
+    """
+    (memory,) = model.select([layer])
+    if not facts:
+        raise UserError("There are no facts to protect: give at least one.")
+    joined, subjects = [], []
+    for fact in facts:
+        if not fact.target_true:
+            raise UserError(f"The fact about {fact.subject!r} has no true object: give it a target_true to protect.")
+        joined.append(join(model.tokenizer, fact.text, fact.target_true, fact.joint))
+        subjects.append(key_reader.subject_token(fact, joined[-1].offsets))
+        if subjects[-1] >= joined[-1].first:
+            raise UserError(f"The object {fact.target_true!r} shares a token with the subject in {fact.text!r}.")
+    prompts = np.array([one.first for one in joined])
+    lengths = np.array([len(one.token_ids) for one in joined]) - 1
+    if model.context_length and lengths.max() > model.context_length:
+        raise UserError(f"A prompt with its object has {lengths.max() + 1} tokens: shorten it.")
+    token_ids = np.zeros((len(facts), lengths.max() + 1), dtype=np.int64)
+    for row, one in enumerate(joined):
+        token_ids[row, : len(one.token_ids)] = one.token_ids
+    wide = np.float64 if model.dtype == torch.float64 else np.float32
+    found = np.zeros((len(facts), lengths.max(), memory.d_m), dtype=wide)
+    reading = Reading(tuple(facts), memory.index, token_ids, lengths, prompts, np.array(subjects), found)
+    if not passes:
+        for rows in _groups(reading, batch):
+            ids = torch.from_numpy(token_ids[rows, : lengths[rows[0]]])
+            model.read_keys(
+                ids, torch.ones_like(ids), [memory], lambda _, found, rows=rows: _keep(reading, rows, found)
+            )
+        return reading
+    said = _run(model, reading, None, batch=batch, gradient=True, keys=True)
+    found = {"gradient": said.gradient, "log_probability": said.log_probability, "exact": said.exact}
+    return Reading(**vars(reading) | found)
+
+
+def _keep(reading: Reading, rows: np.ndarray, found: torch.Tensor) -> None:
+    if not torch.isfinite(found).all():
+        raise UserError(f"Layer {reading.layer} gives NaN or infinity: damaged weights, or too narrow a dtype.")
+    reading.keys[rows, : found.shape[1]] = found.cpu().to(torch.float64).numpy()
+
+
+def _groups(reading: Reading, batch: int) -> Iterator[np.ndarray]:
+    """Rows of facts whose prompts and objects have equally many tokens, at most ``batch`` at once."""
+    shapes: dict[tuple[int, int], list[int]] = {}
+    for row, shape in enumerate(zip(reading.lengths.tolist(), reading.prompts.tolist(), strict=True)):
+        shapes.setdefault(shape, []).append(row)
+    for shape in sorted(shapes):
+        rows = np.array(shapes[shape])
+        yield from np.split(rows, range(batch, len(rows), batch))
+
+
+@dataclass(frozen=True, eq=False)
+class Said:
+    """What a model says of the protected facts' true objects: as in :class:`Reading`."""
+
+    log_probability: Float[np.ndarray, " m"]
+    exact: Bool[np.ndarray, " m"]
+    gradient: Float[np.ndarray, "m T d"] | None = None
+
+
+def _run(
+    model: LanguageModel,
+    reading: Reading,
+    shift: Float[np.ndarray, "m T d"] | None,
+    *,
+    batch: int = 32,
+    gradient: bool = False,
+    keys: bool = False,
+) -> Said:
+    """What the model says of the true objects with ``shift`` added to the memory's answers."""
+    (memory,) = model.select([reading.layer])
+    total, exact = np.zeros(len(reading)), np.zeros(len(reading), dtype=bool)
+    slopes = np.zeros((len(reading), reading.keys.shape[1], memory.d)) if gradient else None
+    for rows in console.bar(list(_groups(reading, batch)), what="passes", unit="batch"):
+        length, prompt = int(reading.lengths[rows[0]]), int(reading.prompts[rows[0]])
+        ids = torch.from_numpy(reading.token_ids[rows, : length + 1]).to(model.device)
+        shape = (len(rows), length, memory.d)
+        here = memory.weight.new_zeros(shape)
+        if shift is not None:
+            here = torch.from_numpy(np.ascontiguousarray(shift[rows, :length])).to(here)
+        here.requires_grad_(gradient)
+        seen: list[torch.Tensor] = []
+        with torch.set_grad_enabled(gradient), added(memory, here, seen if keys else None):
+            hidden = run_body(model, ids[:, :-1], torch.ones_like(ids[:, :-1]), use_cache=False).last_hidden_state
+            chosen = logits_of(model, hidden[:, prompt - 1 :]).log_softmax(-1)
+            each = chosen.gather(2, ids[:, prompt:, None])[..., 0].sum(1)
+            if gradient:
+                (slope,) = torch.autograd.grad(each.sum(), here)
+                slopes[rows, :length] = slope.cpu().double().numpy()
+        total[rows] = each.detach().cpu().double().numpy()
+        exact[rows] = (chosen.argmax(2) == ids[:, prompt:]).all(1).cpu().numpy()
+        if keys:
+            _keep(reading, rows, seen[0])
+    return Said(total, exact, slopes)
+
+
+@contextmanager
+def added(layer: Layer, shift: torch.Tensor, seen: list[torch.Tensor] | None = None) -> Iterator[None]:
+    """Within, the memory of a layer answers with ``shift`` (batch, tokens, d) added; ``seen`` collects its keys."""
+
+    def hook(_module: Any, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
+        if seen is not None:
+            seen.append(inputs[0].detach().reshape(*shift.shape[:2], -1))
+        return output + shift.reshape(output.shape)
+
+    handle = layer.module.register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+# --- the algebra --------------------------------------------------------------------------------------------
+
+
+def directions(
+    K: Float[np.ndarray, "d_m n"], C: Any, rule: str | Callable[..., Any] = "rome", **options: Any
+) -> Float[np.ndarray, "d_m n"]:
+    """``M`` of a rule for edits made in this order: it depends on the keys and on C, not on the values.
+
+    Arguments and errors as :meth:`superposition.linear.memory.LinearMemory.edit_batch`.
+    """
+    memory = LinearMemory(np.zeros((1, len(K))), C)
+    memory.edit_batch(K, np.zeros((1, K.shape[1])), rule, **options)
+    return memory.directions
+
+
+def shares(M: Float[np.ndarray, "d_m n"], found: Float[np.ndarray, "m T d_m"]) -> Float[np.ndarray, "n m T"]:
+    """``M_iᵀk`` at every position of every protected prompt: what part of ``δ(v_i)`` arrives there.
+
+    At the subject and for ROME it is ``p(k_i, k_j)``.
+    """
+    m, length, width = found.shape
+    flat = found.reshape(m * length, width).astype(np.float64)
+    return np.asarray(M.T @ flat.T).reshape(-1, m, length)
+
+
+def drift(delta: Float[np.ndarray, "d n"], part: Float[np.ndarray, "n m T"]) -> Float[np.ndarray, "m T d"]:
+    """``Σ_i (M_iᵀk) δ(v_i)``: how far the edits move the memory's answer at every position."""
+    return np.tensordot(part, delta, axes=(0, 1))
+
+
+def first_order(
+    gradient: Float[np.ndarray, "m T d"], delta: Float[np.ndarray, "d n"], part: Float[np.ndarray, "n m T"]
+) -> Float[np.ndarray, "n m"]:
+    """The fall of ``log p`` of fact j by edit i to first order: ``-Σ_t (M_iᵀk_jt) ⟨g_jt, δ(v_i)⟩``, in nats.
+
+    The sum over i is ``-⟨∇_W log p, ΔW⟩``, since ``∇_W log p = Σ_t g_jt k_jtᵀ``.
+    """
+    return -np.einsum("nmt,mtn->nm", part, gradient @ delta)
+
+
+def slope_spread(gradient: Float[np.ndarray, "m T d"], part: Float[np.ndarray, "n m T"]) -> Float[np.ndarray, "n m"]:
+    """``‖Σ_t (M_iᵀk_jt) g_jt‖``: how strongly fact j feels edit i, whatever its target value.
+
+    Were the residual of edit i to point anywhere in d dimensions with equal odds, the standard deviation of the fall to
+    first order would be this times ``‖δ(v_i)‖ / √d``. It needs keys and slopes, and no target value.
+    """
+    return np.sqrt(sum(np.einsum("nmt,mt->nm", part, gradient[:, :, c]) ** 2 for c in range(gradient.shape[2])))
+
+
+def ask(
+    model: LanguageModel, reading: Reading, shift: Float[np.ndarray, "m T d"] | None = None, *, batch: int = 32
+) -> Said:
+    """What the model says of the true objects now, with a drift added to its answers at the layer if one is given.
+
+    The unedited model with the drift of all edits at every position says what the edited model says, up to rounding.
+    """
+    return _run(model, reading, shift, batch=batch)
+
+
+def slope_along(
+    model: LanguageModel, reading: Reading, shift: Float[np.ndarray, "m T d"], nodes: int = 1, *, batch: int = 32
+) -> Float[np.ndarray, "m T d"]:
+    """The gradient of ``log p`` averaged along the straight way from no drift to ``shift``, by Gauss's nodes.
+
+    With it :func:`first_order` is exact in the limit: the shares of the edits add up to the fall (integrated
+    gradients). One node is the midpoint, that is second order; each costs a pass forward and one back.
+
+    Raises
+    ------
+    UserError
+        Fewer than one node.
+    """
+    if nodes < 1:
+        raise UserError(f"{nodes} nodes make no sense: give 1 or more.")
+    points, weights = np.polynomial.legendre.leggauss(nodes)
+    total = np.zeros(shift.shape)
+    for point, weight in zip((points + 1) / 2, weights / 2, strict=True):
+        total += weight * _run(model, reading, point * shift, batch=batch, gradient=True).gradient
+    return total
+
+
+# --- risks without a unit -----------------------------------------------------------------------------------
+
+
+def norm_over(
+    part: Float[np.ndarray, "n m T"], mask: Bool[np.ndarray, "m T"] | None = None
+) -> Float[np.ndarray, "n m"]:
+    """``√Σ_t (M_iᵀk_jt)²`` over the positions of a mask: the size of edit i at fact j."""
+    squared = part**2 if mask is None else part**2 * mask
+    return np.sqrt(squared.sum(2))
+
+
+def separation(
+    forecast: Float[np.ndarray, " m"],
+    lost: Bool[np.ndarray, " m"],
+    *,
+    resamples: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> tuple[float, float, float]:
+    """The chance that a lost fact had been forecast to be worse off than one that was kept (area under the ROC curve).
+
+    Ties count half. A value of 0.5 is no forecast at all. The interval is a bootstrap over facts.
+
+    Raises
+    ------
+    UserError
+        No fact was lost, or all were.
+    """
+    forecast, lost = np.asarray(forecast, dtype=float), np.asarray(lost, dtype=bool)
+    if lost.all() or not lost.any():
+        raise UserError("To separate the lost from the kept there must be some of both.")
+    bad, good = forecast[lost], forecast[~lost]
+    above = (bad[:, None] > good[None, :]) + 0.5 * (bad[:, None] == good[None, :])
+    rng = np.random.default_rng(seed)
+    rows, columns = (rng.multinomial(size, np.full(size, 1 / size), size=resamples) for size in above.shape)
+    found = np.einsum("bi,ij,bj->b", rows, above, columns, optimize=True) / above.size
+    low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
+    return float(above.mean()), float(low), float(high)
+
+
+def rank_correlation(
+    forecast: Float[np.ndarray, " m"],
+    actual: Float[np.ndarray, " m"],
+    *,
+    resamples: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> tuple[float, float, float]:
+    """Spearman's rank correlation of a forecast with what happened, and its bootstrap interval over facts.
+
+    Returns
+    -------
+    value, low, high : float
+
+    Raises
+    ------
+    UserError
+        Fewer than three facts, or lengths that differ.
+    """
+    forecast, actual = np.asarray(forecast, dtype=float), np.asarray(actual, dtype=float)
+    if forecast.shape != actual.shape or len(actual) < 3:
+        raise UserError(f"A rank correlation needs three facts and more, and got {forecast.shape} and {actual.shape}.")
+    value = float(scipy.stats.spearmanr(forecast, actual).statistic)
+    m = len(actual)
+    counts = np.random.default_rng(seed).multinomial(m, np.full(m, 1 / m), size=resamples)
+    a, b = (_ranks(x, counts) for x in (forecast, actual))
+    a, b = (x - (counts * x).sum(1, keepdims=True) / m for x in (a, b))
+    with np.errstate(invalid="ignore"):
+        found = (counts * a * b).sum(1) / np.sqrt((counts * a**2).sum(1) * (counts * b**2).sum(1))
+    low, high = np.nanquantile(found, [(1 - level) / 2, (1 + level) / 2])
+    return value, float(low), float(high)
+
+
+def _ranks(values: Float[np.ndarray, " m"], counts: Int[np.ndarray, "resamples m"]) -> Float[np.ndarray, "resamples m"]:
+    """Mid-ranks of values in samples that hold each of them so many times."""
+    _, group = np.unique(values, return_inverse=True)
+    order = np.argsort(group, kind="stable")
+    together = np.add.reduceat(counts[:, order], np.flatnonzero(np.diff(group[order], prepend=-1)), axis=1)
+    return (together.cumsum(1) - (together - 1) / 2)[:, group]
+
+
+# --- many forecasts, to be compared -------------------------------------------------------------------------
+
+
+def candidates_from_keys(reading: Reading, part: Float[np.ndarray, "n m T"]) -> dict[str, Float[np.ndarray, " m"]]:
+    """Risks (m,) from the shares ``part`` alone (:func:`shares`), by name.
+
+    ``"p norm, PLACE"`` is ``√Σ_i Σ_t (M_iᵀk_t)²`` over the positions of a place; ``"p sum, PLACE"`` is
+    ``√Σ_t (Σ_i M_iᵀk_t)²``, which minds the signs; ``"p largest, all"`` the largest ``|M_iᵀk_t|``.
+    """
+    found = {}
+    for place in PLACES:
+        mask = reading.mask(place)
+        found[f"p norm, {place}"] = np.sqrt(((part**2).sum(0) * mask).sum(1))
+        found[f"p sum, {place}"] = np.sqrt((part.sum(0) ** 2 * mask).sum(1))
+    found["p largest, all"] = (np.abs(part).max(0) * reading.mask()).max(1)
+    return found
+
+
+def candidates_from_values(
+    reading: Reading,
+    part: Float[np.ndarray, "n m T"],
+    delta: Float[np.ndarray, "d n"],
+    alone: Float[np.ndarray, "d n"] | None = None,
+) -> dict[str, Float[np.ndarray, " m"]]:
+    """Risks (m,) from shares and residuals: the drift's norm over the positions of each place.
+
+    With ``alone``, the residuals that each edit has as the only one, also the norm of their plain sum.
+    """
+    found = {}
+    for name, residuals in (("drift norm", delta), ("plain sum norm", alone)):
+        if residuals is not None:
+            squared = (drift(residuals, part) ** 2).sum(2)
+            found |= {f"{name}, {place}": np.sqrt((squared * reading.mask(place)).sum(1)) for place in PLACES}
+    return found
+
+
+def candidates_from_passes(
+    model: LanguageModel,
+    reading: Reading,
+    part: Float[np.ndarray, "n m T"],
+    delta: Float[np.ndarray, "d n"],
+    places: Sequence[str] = PLACES,
+    *,
+    batch: int = 32,
+) -> dict[str, Float[np.ndarray, " m"]]:
+    """Forecasts (m,) in nats, of the fall of ``log p``, for the drift at each of some places.
+
+    ``"first order, PLACE"`` by the slope at no drift, ``"second order, PLACE"`` by the slope at half the whole drift,
+    and ``"drift, PLACE"`` by a pass with the drift put in there.
+    """
+    moved = drift(delta, part)
+    half = slope_along(model, reading, moved, 1, batch=batch)
+    found = {}
+    for place in places:
+        mask = reading.mask(place)[:, :, None]
+        found[f"first order, {place}"] = -(reading.gradient * moved * mask).sum((1, 2))
+        found[f"second order, {place}"] = -(half * moved * mask).sum((1, 2))
+        said = ask(model, reading, moved * mask, batch=batch)
+        found[f"drift, {place}"] = reading.log_probability - said.log_probability
+    return found
+
+
+# --- a forecast ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Forecast:
+    """What n edits are forecast to do to m protected facts.
+
+    Attributes
+    ----------
+    level : str
+        What it knows: one of :data:`LEVELS`. Its unit is in :data:`UNITS`.
+    layer : int
+    method : str
+    edits, protect : tuple of Fact
+    by_edit : (n, m) array
+        What edit i is forecast to do to fact j. At the level ``"passes"`` it is signed, a fall being positive, and adds
+        up to ``total`` nearly; at the others it is a size.
+    total : (m,) array
+        What all edits together are forecast to do to fact j.
+    before : (m,) array or None
+        The facts' log-probability before any edit (level ``"passes"``).
+    lost : (m,) bool or None
+        Whether the model says the true object now and is forecast not to say it any more (level ``"passes"``).
+    """
+
+    level: str
+    layer: int
+    method: str
+    edits: tuple[Fact, ...]
+    protect: tuple[Fact, ...]
+    by_edit: Float[np.ndarray, "n m"]
+    total: Float[np.ndarray, " m"]
+    before: Float[np.ndarray, " m"] | None = None
+    lost: Bool[np.ndarray, " m"] | None = None
+
+    def endangered(self, count: int = 10) -> list[tuple[int, int]]:
+        """The facts most at risk, the worst first, each with the edit most to blame: pairs (j, i)."""
+        worst = np.argsort(-self.total, kind="stable")[:count]
+        return [(int(j), int(self.by_edit[:, j].argmax())) for j in worst]
+
+    def summary(self) -> dict[str, Any]:
+        """Plain content for a JSON file: settings, a row a fact in the order of risk, and the edits by their harm."""
+        rows = []
+        for j, i in self.endangered(len(self.protect)):
+            fact, edit = self.protect[j], self.edits[i]
+            row: dict[str, Any] = {"fact": j, "prompt": fact.text, "object": fact.target_true}
+            row |= {"risk": float(self.total[j]), "edit": i, "edit_prompt": edit.text, "edit_object": edit.target_new}
+            row["edit_share"] = float(self.by_edit[i, j])
+            if self.before is not None:
+                row["log_probability"] = float(self.before[j])
+            if self.lost is not None:
+                row["lost"] = bool(self.lost[j])
+            rows.append(row)
+        harm = self.by_edit.sum(1)
+        return {
+            "kind": "forecast",
+            "level": self.level,
+            "unit": UNITS[self.level],
+            "layer": self.layer,
+            "method": self.method,
+            "facts": rows,
+            "edits": [
+                {
+                    "edit": int(i),
+                    "prompt": self.edits[i].text,
+                    "object": self.edits[i].target_new,
+                    "harm": float(harm[i]),
+                }
+                for i in np.argsort(-harm, kind="stable")
+            ],
+        }
+
+    def write(self, folder: Path, **more: Any) -> None:
+        """Write ``forecast.json`` (:meth:`summary`, and what else is given), ``forecast.csv`` (a row a fact) and
+        ``by_edit.npz`` (the matrix) into a folder: all or none."""
+        summary = self.summary()
+        table = io.StringIO()
+        writer = csv.DictWriter(table, summary["facts"][0].keys(), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(summary["facts"])
+        matrix = {"by_edit": self.by_edit, "total": self.total}
+        files.write_together(
+            {
+                folder / "forecast.json": files.json_writer(summary | more),
+                folder / "forecast.csv": lambda path: path.write_text(table.getvalue(), encoding="utf-8"),
+                folder / "by_edit.npz": files.npz_writer(matrix),
+            }
+        )
+
+
+def run(
+    model: LanguageModel,
+    edits: Sequence[Fact],
+    protect: Sequence[Fact],
+    level: str = "passes",
+    *,
+    layer: int,
+    C: Float[np.ndarray, "d_m d_m"],
+    method: str = "rome",
+    targets: Targets | None = None,
+    settings: Settings | None = None,
+    write: Write | None = None,
+    nodes: int = 2,
+    batch: int = 32,
+) -> Forecast:
+    """Forecast what edits will do to protected facts, and leave the model as it is.
+
+    Parameters
+    ----------
+    model : LanguageModel
+    edits : sequence of Fact
+        In the order in which they would be made, with ``target_new``.
+    protect : sequence of Fact
+        With ``target_true``. A fact that is also edited is no fact to protect: leave it out.
+    level : {"keys", "values", "passes"}
+    layer : int
+    C : (d_m, d_m) array
+        The second moment of the layer's keys (:meth:`superposition.lm.moments.Moments.second_moment`), perhaps with the
+        keys of the protected facts in it (:func:`superposition.lm.moments.protecting`).
+    method : str
+        One of :data:`superposition.linear.memory.RULES`.
+    write : superposition.editing.editor.Write, optional
+        Settings of the writing step.
+    targets : superposition.editing.targets.Targets, optional
+        Target values found already (levels ``"values"`` and ``"passes"``); else they are looked for, by
+        :func:`superposition.editing.targets.targets` with ``settings``.
+    nodes : int
+        Of the way from no drift to the whole (:func:`slope_along`), for the share of each edit (level ``"passes"``).
+    batch : int
+
+    Raises
+    ------
+    UserError
+        A level or method that is not known; no edits; a fact on both sides; and as :func:`read` and
+        :func:`superposition.editing.targets.targets`.
+    """
+    from superposition.editing import editor as editing
+    from superposition.editing import targets as values
+
+    if level not in LEVELS:
+        raise UserError(f"There is no level {level!r}: choose from {', '.join(LEVELS)}.")
+    if method not in RULES:
+        raise UserError(f"There is no method {method!r}: choose from {', '.join(RULES)}.")
+    if not edits:
+        raise UserError("There are no edits: give at least one.")
+    both = {fact.text for fact in edits} & {fact.text for fact in protect}
+    if both:
+        raise UserError(f"{sorted(both)[0]!r} is to be edited and to be protected: take it out of one of the lists.")
+    (place,) = model.select([layer])
+    bits = model.digest()
+    found = read(model, protect, place.index, passes=level == "passes", batch=batch)
+    editor = editing.Editor(model, place.index, method, C=np.asarray(C, dtype=float), settings=settings, write=write)
+    about = (level, place.index, method, tuple(edits), tuple(protect))
+    if level == "keys":
+        K = key_reader.extract(model, edits, layers=[place.index])[place.index]
+        M = directions(K, editor.memory.factor, method, **editor.options)
+        risk = norm_over(shares(M, found.keys), found.mask(RISKY))
+        forecast = Forecast(*about, risk, np.sqrt((risk**2).sum(0)))
+    else:
+        targets = values.targets(model, edits, place.index, settings) if targets is None else targets
+        for i in range(len(targets)):
+            editor.store(targets[i], apply=False)
+        delta, part = editor.memory.residuals, shares(editor.memory.directions, found.keys)
+        moved = drift(delta, part)
+        if level == "values":
+            size = norm_over(part) * np.linalg.norm(delta, axis=0)[:, None]
+            forecast = Forecast(*about, size, np.sqrt((moved**2).sum((1, 2))))
+        else:
+            after = ask(model, found, moved, batch=batch)
+            slope = slope_along(model, found, moved, nodes, batch=batch) if nodes else found.gradient
+            fall = found.log_probability - after.log_probability
+            by_edit = first_order(slope, delta, part)
+            forecast = Forecast(*about, by_edit, fall, found.log_probability, found.exact & ~after.exact)
+    if model.digest() != bits:
+        raise RuntimeError("The weights are not what they were before the forecast.")
+    return forecast

@@ -1,0 +1,854 @@
+"""Second moments of keys: streamed over a text for all layers in one pass, shrunk, and factorised for whitening.
+
+``C = K Kᵀ / N`` is the uncentred second moment of N keys, (d_m, d_m). The paper writes ``C = K Kᵀ``; the factor
+1/N cancels in every ``p`` and every edit of ROME's form (chapter ``11-superposition-in-llms``).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy.linalg
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from scipy.sparse.linalg import LinearOperator, eigsh
+
+from superposition.data import text
+from superposition.errors import UserError, reason
+from superposition.io import console, files, paths
+from superposition.lm import distributed as processes
+from superposition.lm import models
+
+if TYPE_CHECKING:
+    from superposition.lm.models import LanguageModel, Layer
+
+#: Seconds between two checkpoints of a pass.
+CHECKPOINT_EVERY = 120.0
+
+#: Tokens of a forward pass on a CPU and on a GPU, unless the caller asks for a number of texts.
+TOKENS_A_PASS, TOKENS_A_PASS_GPU = 1024, 16_384
+
+#: Tokens of text for each dimension of C that the commands which edit and forecast read, unless told otherwise.
+TOKENS_PER_DIMENSION = 16
+
+#: Where the text has fewer than that, the least with which they go on unless told how many to take.
+LEAST_PER_DIMENSION = 4
+
+#: Columns of the second moment that are summed at once, on a CPU and on a GPU. Narrow blocks waste less above the
+#: diagonal, wide ones multiply faster; of 128, 192, 256, 384 and 512 the first was the fastest on two cores.
+BLOCK, BLOCK_GPU = 192, 1536
+
+
+@dataclass
+class Moments:
+    """Sums over the keys of a text, by layer index.
+
+    Attributes
+    ----------
+    outer : dict of int to (d_m, d_m) float64
+        ``Σ k kᵀ``; on the CPU, unless they were left where they were summed (:func:`of_windows`).
+    total : dict of int to (d_m,) float64
+        ``Σ k``.
+    tokens : int
+        How many keys were summed.
+    cached : bool
+        Whether they come from the cache.
+    """
+
+    outer: dict[int, torch.Tensor]
+    total: dict[int, torch.Tensor]
+    tokens: int
+    cached: bool = False
+
+    def __add__(self, other: Moments) -> Moments:
+        """The sums over both texts."""
+        return self._combined(other, 1)
+
+    def __sub__(self, other: Moments) -> Moments:
+        """The sums over what is left of a text without a part of it."""
+        return self._combined(other, -1)
+
+    def _combined(self, other: Moments, sign: int) -> Moments:
+        if self.outer.keys() != other.outer.keys():
+            raise UserError("Moments of different layers cannot be combined: take the same layers.")
+        return Moments(
+            {index: outer + sign * other.outer[index] for index, outer in self.outer.items()},
+            {index: total + sign * other.total[index] for index, total in self.total.items()},
+            self.tokens + sign * other.tokens,
+        )
+
+    def second_moment(
+        self, layer: int, *, shrinkage: float = 0.0, centred: bool = False
+    ) -> Float[np.ndarray, "d_m d_m"]:
+        """``C`` of one layer: ``(1 − s) C + s · tr(C)/d_m · I`` for a shrinkage ``s``.
+
+        Parameters
+        ----------
+        layer : int
+        shrinkage : float
+            From 0 (the plain estimate) to 1 (a multiple of the identity).
+        centred : bool
+            Subtract the outer product of the mean: the covariance in place of the uncentred moment.
+
+        Raises
+        ------
+        UserError
+            The shrinkage is outside [0, 1].
+        """
+        return self._estimate(self.outer[layer].cpu().numpy(), self.total[layer].cpu().numpy(), shrinkage, centred)
+
+    def whitening(self, layer: int, *, shrinkage: float = 0.0, centred: bool = False) -> Whitening:
+        """``C`` of one layer, factorised where its sums are: on a GPU by torch. Arguments as for the second moment.
+
+        Raises
+        ------
+        UserError
+            As :meth:`second_moment` and :class:`Whitening`.
+        """
+        outer = self.outer[layer]
+        if outer.device.type == "cpu":
+            return Whitening(self.second_moment(layer, shrinkage=shrinkage, centred=centred))
+        return DeviceWhitening(self._estimate(outer, self.total[layer], shrinkage, centred))
+
+    def _estimate(self, outer: Any, total: Any, shrinkage: float, centred: bool) -> Any:
+        check_shrinkage(shrinkage)
+        moment = outer / self.tokens
+        if centred:
+            mean = total / self.tokens
+            moment = moment - mean[:, None] * mean[None, :]
+        if shrinkage:
+            every = range(len(moment))
+            towards = shrinkage * moment.trace() / len(moment)
+            moment = (1 - shrinkage) * moment
+            moment[every, every] += towards
+        return moment
+
+
+def sampling_error(tokens: Any, d_m: int, end: int | None = None) -> Any:
+    """Standard deviation of an estimate of p from N tokens, in units of ``‖r‖ / ‖k_i‖`` in whitened space.
+
+    ``√(1/(N − d_m))`` for independent Gaussian keys, r being what p leaves of ``k_j`` (``thm-moments-error`` of chapter
+    ``10-keys-and-moments``). With ``end``, of its difference from the estimate of a longer text of ``end`` tokens that
+    begins with these: ``√(1/(N − d_m) − 1/(end − d_m))``.
+
+    Parameters
+    ----------
+    tokens : int or array of int
+        N, more than ``d_m``.
+    d_m : int
+    end : int, optional
+
+    Raises
+    ------
+    UserError
+        N is not above ``d_m``, or ``end`` is below N.
+    """
+    tokens = np.asarray(tokens, dtype=float)
+    if (tokens <= d_m).any():
+        raise UserError(f"With {int(tokens.min())} tokens for {d_m} dimensions C is singular: take more.")
+    if end is not None and (tokens > end).any():
+        raise UserError(f"A text of {end} tokens does not begin with {int(tokens.max())}: give a longer end.")
+    return np.sqrt(1 / (tokens - d_m) - (0 if end is None else 1 / (end - d_m)))
+
+
+def plan(
+    tokenizer: Any,
+    source: str | Path,
+    d_m: int,
+    *,
+    tokens: int | None = None,
+    skip_first: int = 0,
+    context: int = 512,
+    shrinkage: float | str = 0.0,
+) -> int:
+    """How many tokens of a text C of width ``d_m`` shall be estimated from: to be asked before weights are loaded.
+
+    By default :data:`TOKENS_PER_DIMENSION` for each dimension; where the text holds fewer, all of it, with a note of
+    what that costs, as long as there are :data:`LEAST_PER_DIMENSION`. No more of the text is read than that takes.
+
+    Parameters
+    ----------
+    tokens : int, optional
+        How many were asked for.
+    skip_first, context : int
+        See :func:`superposition.data.text.windows`.
+    shrinkage : float or "oas"
+        Above 0 C may be estimated from any number of tokens.
+
+    Raises
+    ------
+    UserError
+        The text holds too few tokens, or too few were asked for.
+    """
+    wanted = TOKENS_PER_DIMENSION * d_m if tokens is None else tokens
+    if tokens is not None and 0 < tokens < d_m and not shrinkage:
+        raise UserError(
+            f"C of width {d_m} is singular when estimated from {tokens} tokens: ask for at least {d_m} "
+            "(better ten times that), or give a --shrinkage above 0."
+        )
+    have = text.count(text.read(source), tokenizer, most=wanted, skip_first=skip_first, context=context)
+    if have == wanted:
+        return wanted
+    if tokens is not None or (have < LEAST_PER_DIMENSION * d_m and not shrinkage):
+        least = "" if tokens is not None else f", and C of width {d_m:,} takes at least {LEAST_PER_DIMENSION * d_m:,}"
+        raise UserError(
+            f"The text holds {have:,} tokens{f' and {tokens:,} were asked for' if tokens is not None else ''}{least}: "
+            "give a longer --text, let `sample` write one, or ask for fewer --tokens."
+        )
+    if have > d_m:
+        error, usual = sampling_error(have, d_m), sampling_error(wanted, d_m)
+        console.warn(
+            f"The text holds {have:,} tokens, {have / d_m:.1f} for each dimension of C in place of "
+            f"{TOKENS_PER_DIMENSION}: the standard error of p is {error / usual:.1f} times as large ({error:.2g} in "
+            f"place of {usual:.2g}, in units of what p leaves of a key). A longer --text, or one by `sample`, mends it."
+        )
+    return have
+
+
+def of_rome(path: Path, d_m: int) -> Float[np.ndarray, "d_m d_m"]:
+    """``C``, (d_m, d_m), from a statistics file of the code of ROME and MEMIT, ``…_mom2_100000.npz``.
+
+    The file holds the sum ``Σ k kᵀ`` as ``mom2.mom2`` and the number of keys as ``mom2.count``; C is their ratio.
+
+    Raises
+    ------
+    UserError
+        The file is no such file, is of another width, or holds NaN or infinity.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            outer, counted = np.asarray(stored["mom2.mom2"], dtype=np.float64), float(stored["mom2.count"])
+    except Exception as error:  # of zip, of NumPy: any kind
+        raise UserError(
+            f"{path} is no statistics file of ROME's code ({reason(error)}): it needs mom2.mom2 and mom2.count, as "
+            "its layer_stats writes them."
+        ) from error
+    if outer.shape != (d_m, d_m):
+        raise UserError(f"{path.name} holds a moment of shape {outer.shape} and the layer's keys have width {d_m}.")
+    if not np.isfinite(outer).all() or not counted > 0:
+        raise UserError(f"{path.name} holds NaN or infinity, or counts no key: make it again.")
+    return (outer + outer.T) / (2 * counted)
+
+
+def oas(moment: Float[np.ndarray, "d_m d_m"], tokens: int) -> float:
+    """The shrinkage of Chen et al. (2010), "oracle approximating", from C and the number of tokens alone.
+
+    It would be the best for independent Gaussian keys. What :func:`Moments.second_moment` takes as ``shrinkage``.
+    """
+    width = len(moment)
+    mean_square, mean = float((moment**2).mean()), float(np.trace(moment)) / width
+    below = (tokens + 1) * (mean_square - mean**2 / width)
+    return min(1.0, (mean_square + mean**2) / below) if below > 0 else 1.0
+
+
+def protecting(
+    moment: Float[np.ndarray, "d_m d_m"], keys: Float[np.ndarray, "d_m N"], weight: float = 10.0
+) -> Float[np.ndarray, "d_m d_m"]:
+    """``C + λ · mean k kᵀ``: C with keys counted ``weight`` = λ times, as a text of their own.
+
+    An edit written with it in place of C spares these keys; it stays exact (``eq-cures-protect`` of chapter
+    ``18-cures``).
+
+    Raises
+    ------
+    UserError
+        A weight below 0; no keys, or keys of another width than C.
+    """
+    if not weight >= 0:
+        raise UserError(f"A weight of {weight} makes no sense: give 0 or more.")
+    if keys.ndim != 2 or keys.shape[0] != len(moment) or not keys.shape[1]:
+        raise UserError(f"Keys of shape {keys.shape} cannot be counted in C of width {len(moment)}.")
+    keys = np.asarray(keys, dtype=np.float64)
+    return moment + weight * keys @ keys.T / keys.shape[1]
+
+
+def check_shrinkage(shrinkage: float) -> None:
+    """Raise a :class:`UserError` unless the shrinkage is from 0 to 1."""
+    if not 0 <= shrinkage <= 1:
+        raise UserError(f"A shrinkage of {shrinkage} makes no sense: give a number from 0 to 1.")
+
+
+class Whitening:
+    """``C`` factorised once, ``C = L Lᵀ``: solves and whitens any number of keys.
+
+    Parameters
+    ----------
+    moment : (d_m, d_m) array
+        Symmetric and positive definite.
+
+    Raises
+    ------
+    UserError
+        The matrix is not square, not finite, or singular in float64: too few tokens, usually.
+    """
+
+    def __init__(self, moment: Float[np.ndarray, "d_m d_m"]):
+        moment = self._read(moment)
+        if moment.ndim != 2 or moment.shape[0] != moment.shape[1]:
+            raise UserError(f"C must be square, and its shape is {tuple(moment.shape)}.")
+        if not (abs(moment) < float("inf")).all():
+            raise UserError("C holds NaN or infinity: check the keys that it was made from.")
+        self.moment = moment
+        try:
+            self.factor = self._factorised()
+            if self._reciprocal_condition() < len(moment) * np.finfo(float).eps:
+                raise scipy.linalg.LinAlgError("singular to working precision")
+        except scipy.linalg.LinAlgError as error:
+            raise UserError(
+                f"C of width {len(moment)} is singular: estimate it from more tokens "
+                f"(at least {len(moment)}, better ten times that), or give a shrinkage above 0, which alone helps "
+                "where units of the layer are dead or alike."
+            ) from error
+
+    def _read(self, moment: Any) -> Any:
+        return np.asarray(moment, dtype=np.float64)
+
+    def _factorised(self) -> Any:
+        return scipy.linalg.cholesky(self.moment, lower=True)
+
+    def _reciprocal_condition(self) -> float:
+        """Of ``C`` scaled to a unit diagonal, which is what the error of a Cholesky solve depends on (1-norm)."""
+        scale = np.sqrt(np.diag(self.moment))
+        norm = np.abs(self.moment / np.outer(scale, scale)).sum(0).max()
+        return float(scipy.linalg.lapack.dpocon(self.factor / scale[:, None], norm, uplo="L")[0])
+
+    @property
+    def d_m(self) -> int:
+        return self.moment.shape[0]
+
+    def _times(self, vector: Float[np.ndarray, " d_m"]) -> Float[np.ndarray, " d_m"]:
+        return self.moment @ vector
+
+    def solve(self, keys: Float[np.ndarray, "d_m n"]) -> Float[np.ndarray, "d_m n"]:
+        """``C⁻¹ K``."""
+        return scipy.linalg.cho_solve((self.factor, True), np.asarray(keys, dtype=np.float64))
+
+    def whiten(self, keys: Float[np.ndarray, "d_m n"]) -> Float[np.ndarray, "d_m n"]:
+        """``L⁻¹ K``: in these coordinates the text's keys have the identity for their second moment."""
+        return scipy.linalg.solve_triangular(self.factor, np.asarray(keys, dtype=np.float64), lower=True)
+
+    def condition(self) -> float:
+        """Condition number of ``C``: its largest eigenvalue over its smallest, by Lanczos iteration."""
+        if self.d_m < 16:
+            return float(np.linalg.cond(np.stack([self._times(unit) for unit in np.eye(self.d_m)])))
+        start = np.random.default_rng(0).standard_normal(self.d_m)
+        largest = [
+            float(
+                eigsh(
+                    LinearOperator((self.d_m, self.d_m), matvec=product, dtype=np.float64),
+                    k=1,
+                    v0=start,
+                    tol=1e-6,
+                    return_eigenvectors=False,
+                )[0]
+            )
+            for product in (self._times, self.solve)
+        ]
+        return largest[0] * largest[1]
+
+
+class DeviceWhitening(Whitening):
+    """:class:`Whitening` by torch, where the moment is: for a C that a CPU takes too long to factorise.
+
+    Keys and results are NumPy arrays, as there.
+
+    Parameters
+    ----------
+    moment : (d_m, d_m) torch tensor, any device that has float64
+    """
+
+    def _read(self, moment: torch.Tensor) -> torch.Tensor:
+        return moment.double()
+
+    def _factorised(self) -> torch.Tensor:
+        factor, failed = torch.linalg.cholesky_ex(self.moment)
+        if int(failed):
+            raise scipy.linalg.LinAlgError("not positive definite")
+        return factor
+
+    def _reciprocal_condition(self) -> float:
+        scale = self.moment.diagonal().sqrt()
+        norm = (self.moment / (scale[:, None] * scale[None, :])).abs().sum(0).max()
+        inverse = torch.cholesky_inverse(self.factor / scale[:, None])
+        return 1 / float(norm * inverse.abs().sum(0).max())
+
+    def _there(self, keys: Any) -> torch.Tensor:
+        return torch.from_numpy(np.array(keys, dtype=np.float64)).to(self.factor.device)
+
+    def _times(self, vector: Float[np.ndarray, " d_m"]) -> Float[np.ndarray, " d_m"]:
+        return (self.moment @ self._there(vector)).cpu().numpy()
+
+    def solve(self, keys: Float[np.ndarray, "d_m n"]) -> Float[np.ndarray, "d_m n"]:
+        keys = self._there(keys)
+        return torch.cholesky_solve(keys.reshape(self.d_m, -1), self.factor).reshape(keys.shape).cpu().numpy()
+
+    def whiten(self, keys: Float[np.ndarray, "d_m n"]) -> Float[np.ndarray, "d_m n"]:
+        keys = self._there(keys)
+        columns = torch.linalg.solve_triangular(self.factor, keys.reshape(self.d_m, -1), upper=False)
+        return columns.reshape(keys.shape).cpu().numpy()
+
+
+def estimate(
+    model: LanguageModel,
+    source: str | Path = "book",
+    *,
+    tokens: int | None = None,
+    skip_first: int = 0,
+    context: int = 512,
+    layers: Sequence[int] | None = None,
+    batch: int | None = None,
+    cache: bool = True,
+) -> Moments:
+    """Sum ``Σ k kᵀ`` and ``Σ k`` of all layers over a text in one pass.
+
+    Parameters
+    ----------
+    model : LanguageModel
+    source : str or Path
+        See :func:`superposition.data.text.read`.
+    tokens : int, optional
+        How many positions to count; all of the text by default.
+    skip_first, context : int
+        See :func:`superposition.data.text.windows`.
+    layers : sequence of int, optional
+        Default: all.
+    batch : int, optional
+        Windows a forward pass; by default as many as hold about :data:`TOKENS_A_PASS` tokens.
+    cache : bool
+        Keep the result in the user's cache under the key of its content, the weights as they are now among it, and
+        look there first.
+
+    Raises
+    ------
+    UserError
+        See :func:`superposition.data.text.windows`; a key that is NaN or infinite; memory that does not suffice.
+    """
+    found = in_groups(
+        model, source, tokens=tokens, skip_first=skip_first, context=context, layers=layers, batch=batch, cache=cache
+    )
+    return next(found)
+
+
+def in_groups(
+    model: LanguageModel,
+    source: str | Path = "book",
+    *,
+    memory: int | None = None,
+    tokens: int | None = None,
+    skip_first: int = 0,
+    context: int = 512,
+    layers: Sequence[int] | None = None,
+    batch: int | None = None,
+    cache: bool = True,
+) -> Iterator[Moments]:
+    """:func:`estimate` in several passes over the text, each for as many layers as a memory limit allows.
+
+    The sums are those of a single pass, to the bit. Let go of one group (``del``) before asking for the next, or two
+    are in memory.
+
+    Parameters
+    ----------
+    memory : int, optional
+        Bytes for the sums held at once (:func:`layer_groups`); the model and a few matrices of one layer come on top.
+
+    Raises
+    ------
+    UserError
+        As :func:`estimate`; a memory limit below one layer's sums.
+    """
+    chosen = model.select(layers)
+    if batch is not None and batch < 1:
+        raise UserError(f"A batch of {batch} makes no sense: give 1 or more.")
+    groups = layer_groups(chosen, memory)
+    context = min(context, model.context_length or context)
+    shared = processes.current()
+    store = None
+    if cache:  # the digest reads all weights, which takes a while for a large model
+        recipe = {
+            "weights": model.digest(),
+            "dtype": str(model.dtype),
+            "text": text.fingerprint(source),
+            "tokens": tokens,
+            "skip_first": skip_first,
+            "context": context,
+            "version": _Store.VERSION,
+        }
+        store = _Store(recipe, shared)
+    cut: list[text.Window] = []
+    for group in groups:
+        kept = store.load(group) if store else None
+        if shared.all(kept is not None):
+            yield kept
+            kept = None
+            continue
+        cut = cut or text.windows(
+            text.read(source), model.tokenizer, tokens=tokens, skip_first=skip_first, context=context
+        )
+        moments = _one_pass(model, cut, group, batch, store, shared)
+        if store and shared.is_main:
+            store.save(moments)
+        yield moments
+        del moments
+
+
+def of_windows(
+    model: LanguageModel,
+    cut: Sequence[text.Window],
+    *,
+    layers: Sequence[int] | None = None,
+    batch: int | None = None,
+    cache: bool = True,
+    to_cpu: bool = True,
+    sums: torch.dtype = torch.float64,
+) -> Moments:
+    """:func:`estimate` for windows that are cut already (:func:`superposition.data.text.windows`).
+
+    Parameters
+    ----------
+    to_cpu : bool
+        Without a cache, False leaves each layer's sums on the device that made them, where
+        :meth:`Moments.whitening` factorises them.
+    sums : torch.dtype
+        Without a cache, ``torch.float32`` sums the keys of a float32 model in float32, as the paper's code does.
+
+    Raises
+    ------
+    UserError
+        No windows; sums that are narrower than the keys; otherwise as :func:`estimate`.
+    """
+    if not cut:
+        raise UserError("There are no windows to read keys from: give at least one.")
+    if sums == torch.float32 and model.dtype == torch.float64:
+        raise UserError("Keys of float64 are not summed in float32: load the model in float32 for that.")
+    chosen = model.select(layers)
+    if not cache:
+        return _one_pass(model, list(cut), chosen, batch, None, processes.Processes(), to_cpu, sums)
+    read = hashlib.sha256()
+    for window in cut:
+        read.update(json.dumps([window.token_ids, window.first, window.stop]).encode())
+    recipe = {"weights": model.digest(), "dtype": str(model.dtype), "windows": read.hexdigest()}
+    store = _Store(recipe | {"version": _Store.VERSION}, processes.Processes())
+    if (kept := store.load(chosen)) is not None:
+        return kept
+    moments = _one_pass(model, list(cut), chosen, batch, store, processes.Processes())
+    store.save(moments)
+    return moments
+
+
+def layer_groups(chosen: Sequence[Layer], memory: int | None) -> list[Sequence[Layer]]:
+    """The layers in as few groups of neighbours as keep each group's sums, 8 d_m² bytes a layer, within a limit.
+
+    Raises
+    ------
+    UserError
+        One layer alone is over the limit.
+    """
+    if memory is None:
+        return [chosen]
+    largest = 8 * max(layer.d_m for layer in chosen) ** 2
+    if memory < largest:
+        raise UserError(
+            f"A memory limit of {memory / 1e9:.2g} GB does not hold the second moment of one layer "
+            f"({largest / 1e9:.2g} GB): give more."
+        )
+    count = -(-len(chosen) // (memory // largest))
+    return [[chosen[place] for place in part] for part in np.array_split(np.arange(len(chosen)), count)]
+
+
+def _one_pass(
+    model: LanguageModel,
+    cut: list[text.Window],
+    chosen: Sequence[Layer],
+    batch: int | None,
+    store: _Store | None,
+    shared: processes.Processes,
+    to_cpu: bool = True,
+    dtype: torch.dtype = torch.float64,
+) -> Moments:
+    cut = sorted(cut, key=lambda window: -len(window.token_ids))
+    tokens = sum(window.counted for window in cut)
+    at_once = TOKENS_A_PASS if model.device.type == "cpu" else TOKENS_A_PASS_GPU
+    size = batch or max(1, at_once // len(cut[0].token_ids))
+    cut = cut[shared.index :: shared.count]
+    sums = (store.resume(chosen) if store else None) or _Sums.zeros(chosen, dtype)
+    saved = time.monotonic()
+    bar = console.bar(total=sum(window.counted for window in cut), what="second moments", unit="tok")
+    bar.update(sum(window.counted for window in cut[: sums.done]))
+
+    def run(size: int) -> None:
+        nonlocal saved
+        while sums.done < len(cut):
+            start, stop = sums.done, min(sums.boundary, sums.done + size, len(cut))
+            _sum_group(model, cut[start:stop], stop, chosen, sums)
+            bar.update(sum(window.counted for window in cut[start:stop]))
+            if store and time.monotonic() - saved > CHECKPOINT_EVERY:
+                store.checkpoint(sums)
+                saved = time.monotonic()
+
+    try:
+        with bar:
+            models.as_memory_allows(
+                run,
+                size,
+                "Memory does not suffice for one text at a time: give a shorter --context, fewer --layers, "
+                "or a smaller --dtype.",
+            )
+    except KeyboardInterrupt:
+        if store and sums.done:
+            store.checkpoint(sums)
+        raise
+    for index in sums.lower:
+        shared.add_up(sums.lower[index])
+        shared.add_up(sums.total[index])
+    return sums.finish(tokens, to_cpu)
+
+
+@dataclass
+class _Sums:
+    """The sums of an unfinished pass, each with the number of windows that it holds.
+
+    A layer's sums and its number change together, so that an interrupt or a lack of memory, whenever it comes, leaves
+    a state to go on from. ``lower`` is right in its lower triangle only.
+    """
+
+    lower: dict[int, torch.Tensor]
+    total: dict[int, torch.Tensor]
+    windows: dict[int, int]
+
+    @classmethod
+    def zeros(cls, chosen: Sequence[Layer], dtype: torch.dtype = torch.float64) -> _Sums:
+        def zeros(layer: Layer, *shape: int) -> torch.Tensor:
+            return torch.zeros(*shape, dtype=dtype, device=_summed_on(layer.weight.device))
+
+        return cls(
+            {layer.index: zeros(layer, layer.d_m, layer.d_m) for layer in chosen},
+            {layer.index: zeros(layer, layer.d_m) for layer in chosen},
+            {layer.index: 0 for layer in chosen},
+        )
+
+    @property
+    def done(self) -> int:
+        """How many windows every layer's sums hold."""
+        return min(self.windows.values())
+
+    @property
+    def boundary(self) -> float:
+        """Where the next group must end at the latest: some layers may be ahead of the others."""
+        return min((count for count in self.windows.values() if count > self.done), default=float("inf"))
+
+    def add(self, layer: Layer, keys: torch.Tensor, stop: int) -> None:
+        """Add the keys, (tokens, d_m), of all windows up to ``stop`` that are still missing."""
+        index = layer.index
+        lower = self.lower[index]
+        keys = keys.to(lower.device)
+        if keys.dtype != lower.dtype and not _multiplies_exactly(keys):
+            keys = _widen(keys)
+        total = keys.sum(0, dtype=torch.float64)
+        if not torch.isfinite(total).all():
+            raise UserError(
+                f"Layer {index} gives NaN or infinity on the text: the weights are damaged, or "
+                f"{layer.weight.dtype} is too narrow (try --dtype float32)."
+            )
+        partial = lower if keys.dtype == lower.dtype else torch.zeros_like(lower, dtype=torch.float32)
+        with console.interrupts_wait():
+            _add_lower(partial, keys)
+            if partial is not lower:
+                lower += partial
+            self.total[index] += total
+            self.windows[index] = stop
+
+    def finish(self, tokens: int, to_cpu: bool = True) -> Moments:
+        outer, total = {}, dict(self.total)
+        for index, lower in self.lower.items():
+            half = (lower.cpu() if to_cpu else lower).tril_()
+            half += half.tril(-1).T
+            outer[index] = half
+            total[index] = total[index].cpu() if to_cpu else total[index]
+        return Moments(outer, total, tokens)
+
+
+def _multiplies_exactly(keys: torch.Tensor) -> bool:
+    """Whether the device multiplies narrow keys without rounding a product, and sums the products in float32.
+
+    A GPU's matrix units do: a product of two numbers of bfloat16 or float16 fits into float32. It is what
+    :func:`_widen` would give, at ten times the speed.
+    """
+    return keys.is_cuda and keys.dtype in (torch.bfloat16, torch.float16)
+
+
+def _widen(keys: torch.Tensor) -> torch.Tensor:
+    """One precision wider: float32 for bfloat16 and float16, else float64."""
+    return keys.float() if keys.dtype in (torch.bfloat16, torch.float16) else keys.double()
+
+
+def _summed_on(device: torch.device) -> torch.device:
+    """Where a layer's keys are summed in float64: on their own device if it can."""
+    return torch.device("cpu") if device.type in {"mps", "meta"} else device
+
+
+def _sum_group(model: LanguageModel, group: list[text.Window], stop: int, chosen: Sequence[Layer], sums: _Sums) -> None:
+    length = max(len(window.token_ids) for window in group)
+    ids = torch.zeros(len(group), length, dtype=torch.long)
+    mask = torch.zeros(len(group), length, dtype=torch.long)
+    counts = torch.zeros(len(group), length, dtype=torch.bool)
+    for row, window in enumerate(group):
+        ids[row, : len(window.token_ids)] = torch.tensor(window.token_ids)
+        mask[row, : len(window.token_ids)] = 1
+        counts[row, window.first : window.stop] = True
+    counted = None if counts.all() else counts.flatten()
+
+    def receive(layer: Layer, keys: torch.Tensor) -> None:
+        keys = keys.flatten(0, 1)
+        sums.add(layer, keys if counted is None else keys[counted.to(keys.device)], stop)
+
+    model.read_keys(ids, mask, [layer for layer in chosen if sums.windows[layer.index] < stop], receive)
+
+
+def outer_sum(keys: Float[torch.Tensor, "tokens d_m"], *, block: int | None = None) -> Float[torch.Tensor, "d_m d_m"]:
+    """``Σ k kᵀ`` over the rows, in blocks of columns.
+
+    Sums are one precision wider than the keys: float32 for bfloat16 and float16, float64 for float32. A condition
+    number of C near 10⁶, usual in some layers, turns float32 sums into errors of 10⁻⁴ in P. Little more than one
+    triangle is computed.
+    """
+    keys = keys if _multiplies_exactly(keys) else _widen(keys)
+    sums = torch.float64 if keys.dtype == torch.float64 else torch.float32
+    lower = keys.new_zeros(keys.shape[1], keys.shape[1], dtype=sums)
+    _add_lower(lower, keys, block)
+    return lower.tril() + lower.tril(-1).T
+
+
+def _add_lower(lower: torch.Tensor, keys: torch.Tensor, block: int | None = None) -> None:
+    """Add ``Σ k kᵀ`` to the lower triangle of ``lower``, in place; both are on one device.
+
+    Both are of one dtype, or ``lower`` is float32 and the keys :func:`_multiplies_exactly`. What stands above the
+    diagonal afterwards means nothing.
+    """
+    block = block or (BLOCK if lower.device.type == "cpu" else BLOCK_GPU)
+    for start in range(0, len(lower), block):
+        part = lower[start:, start : start + block]
+        rows, columns = keys[:, start:].T, keys[:, start : start + block]
+        if keys.dtype == lower.dtype:
+            part.addmm_(rows, columns)
+        else:
+            part += torch.mm(rows, columns, out_dtype=lower.dtype)
+
+
+class _Store:
+    """The cache's entry of one pass: the finished sums, one file a layer, and the checkpoint of an unfinished one.
+
+    Each file holds a digest of its name and tensors, so that it is whole and in its place, or noticed. One that is
+    absent, damaged or cannot be read is made again; one that cannot be written is a note.
+    """
+
+    #: Raise it when the sums or the files that hold them change.
+    VERSION = 4
+
+    def __init__(self, recipe: dict, shared: processes.Processes):
+        key = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:24]
+        self.folder = paths.cache_dir() / "moments" / key
+        part = "" if shared.count == 1 else f"-{shared.index}-of-{shared.count}"
+        self.unfinished = self.folder / f"unfinished{part}.safetensors"
+
+    def _file(self, layer: int) -> Path:
+        return self.folder / f"layer-{layer:03d}.safetensors"
+
+    def load(self, layers: Sequence[Layer]) -> Moments | None:
+        moments = Moments({}, {}, 0, cached=True)
+        for layer in layers:
+            path, shapes = self._file(layer.index), {"outer": (layer.d_m, layer.d_m), "total": (layer.d_m,)}
+            found = self._read(path)
+            if found is None:
+                return None
+            if _shapes(found) != shapes | {"tokens": ()}:
+                self._damaged(path)
+                return None
+            moments.outer[layer.index] = found["outer"]
+            moments.total[layer.index] = found["total"]
+            moments.tokens = int(found["tokens"])
+        return moments
+
+    def _read(self, path: Path) -> dict[str, torch.Tensor] | None:
+        try:
+            with safe_open(path, framework="pt") as stored:
+                tensors = {name: stored.get_tensor(name) for name in stored.keys()}
+                said = stored.metadata() or {}
+            if said.get("sha256") != self._digest(path, tensors):
+                raise ValueError("checksum")
+            return tensors
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, SafetensorError):
+            self._damaged(path)
+            return None
+
+    def _digest(self, path: Path, tensors: dict[str, torch.Tensor]) -> str:
+        """SHA-256 of which file this is, and of the tensors' names, dtypes, shapes and bytes, read where they are."""
+        total = hashlib.sha256(f"{self.folder.name}/{path.name}\n".encode())
+        for name, tensor in sorted(tensors.items()):
+            total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+            total.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        return total.hexdigest()
+
+    def _damaged(self, path: Path) -> None:
+        console.warn(f"The cached moments {path.name} are damaged or cannot be read: they are computed again.")
+
+    def _write(self, path: Path, tensors: dict[str, torch.Tensor]) -> None:
+        said = {"sha256": self._digest(path, tensors)}
+        files.write_whole(path, lambda temporary: save_file(tensors, temporary, metadata=said))
+
+    def save(self, moments: Moments) -> None:
+        try:
+            for layer in moments.outer:
+                entry = {"outer": moments.outer[layer], "total": moments.total[layer]}
+                self._write(self._file(layer), entry | {"tokens": torch.tensor(moments.tokens)})
+            for path in self.folder.glob("unfinished*"):
+                path.unlink(missing_ok=True)  # another process may have been faster
+            files.sweep(self.folder)
+        except (UserError, OSError) as error:
+            console.warn(f"The moments were not kept in the cache. {error}")
+
+    def checkpoint(self, sums: _Sums) -> None:
+        tensors = {}
+        for index, windows in sums.windows.items():
+            tensors |= {
+                f"lower.{index}": sums.lower[index],
+                f"total.{index}": sums.total[index],
+                f"windows.{index}": torch.tensor(windows),
+            }
+        try:
+            self._write(self.unfinished, tensors)
+        except UserError as error:
+            console.warn(f"No checkpoint was written. {error}")
+
+    def resume(self, chosen: Sequence[Layer]) -> _Sums | None:
+        shapes: dict[str, tuple[int, ...]] = {}
+        for layer in chosen:
+            shapes[f"lower.{layer.index}"] = (layer.d_m, layer.d_m)
+            shapes |= {f"total.{layer.index}": (layer.d_m,), f"windows.{layer.index}": ()}
+        found = self._read(self.unfinished)
+        if found is None or _shapes(found) != shapes:  # of a pass for other layers
+            return None
+
+        def of(what: str, layer: Layer) -> torch.Tensor:
+            # a copy is aligned as a fresh tensor is: products round alike
+            return found[f"{what}.{layer.index}"].to(_summed_on(layer.weight.device), copy=True)
+
+        return _Sums(
+            {layer.index: of("lower", layer) for layer in chosen},
+            {layer.index: of("total", layer) for layer in chosen},
+            {layer.index: int(of("windows", layer)) for layer in chosen},
+        )
+
+
+def _shapes(tensors: dict[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}

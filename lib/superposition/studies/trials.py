@@ -1,0 +1,410 @@
+"""The trials of the claims: from the records, or for theorems from a few random memories, to what was found.
+
+Each function's docstring says when the claim stands in a case (:mod:`superposition.studies.claims`); its decorator
+names the chapter that argues it. Chapter ``claims``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import numpy as np
+
+from superposition.data import facts
+from superposition.editing import forecast
+from superposition.linear import capacity, overlap
+from superposition.linear.memory import LinearMemory
+from superposition.records import Record
+from superposition.studies import nulls, pairs
+from superposition.studies.claims import (
+    MEASURED,
+    MODELS_FOR_A_LAW,
+    Found,
+    bounded,
+    glued,
+    of_each,
+    percent,
+    told,
+    trial,
+)
+from superposition.toys import transformer as toy
+from superposition.toys import worlds as toys
+
+# Theorems, proved in their chapters: here a few random memories, and a bound in place of noisy digits
+
+
+def _life(seed: int, rule: str = "rome", n: int = 24) -> tuple[LinearMemory, np.ndarray]:
+    """A random memory after n edits, and the keys it stores."""
+    rng, d, d_m = np.random.default_rng(seed), 8, 32
+    K, K_e = rng.normal(size=(d_m, 4 * d_m)), rng.normal(size=(d_m, n))
+    memory = LinearMemory.from_pairs(K, rng.normal(size=(d, 4 * d_m)))
+    memory.edit_batch(K_e, rng.normal(size=(d, n)), rule)
+    return memory, K
+
+
+def _apart(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.linalg.norm(a - b) / np.linalg.norm(b))
+
+
+@trial(1, "02-single-edit")
+@bounded(1e-11, "exact_tolerance")
+def single_edit(seed: int) -> Iterable[float]:
+    """The edited key's answer is the value."""
+    memory, _ = _life(seed, n=1)
+    yield np.linalg.norm(memory.edit_error()) / np.linalg.norm(memory.residuals)
+
+
+@trial(2, "03-lifelong")
+@bounded(1e-8, "tolerance")
+def unrolled_sum(seed: int) -> Iterable[float]:
+    """The sum, in one triangular solve, gives the memory that the recursion gives."""
+    memory, _ = _life(seed)
+    P = overlap.superposition_matrix(memory.keys, memory.factor)
+    delta = np.linalg.solve(np.triu(P).T, (memory.values - memory.W_0 @ memory.keys).T).T
+    yield _apart(memory.W_0 + delta @ memory.directions.T, memory.W)
+
+
+@trial(3, "03-lifelong")
+@bounded(1e-8, "tolerance")
+def interference(seed: int) -> Iterable[float]:
+    """Predicted and measured agree, on original and on edited knowledge."""
+    memory, K = _life(seed)
+    yield _apart(memory.predicted_interference(K), memory.measured_interference(K))
+    yield _apart(memory.predicted_interference_on_edits(), memory.measured_interference_on_edits())
+
+
+@trial(4, "04-superposition")
+@bounded(1e-12, "tolerance")
+def lossless(seed: int) -> Iterable[float]:
+    """Keys orthogonal once whitened, edited or not, leave each other's answers alone."""
+    rng = np.random.default_rng(seed)
+    K = rng.normal(size=(32, 128))
+    memory = LinearMemory.from_pairs(K, rng.normal(size=(8, 128)))
+    keys = np.linalg.cholesky(K @ K.T) @ nulls.orthonormal(32, 24, rng)
+    memory.edit_batch(keys[:, :12], rng.normal(size=(8, 12)), "rome")
+    for change in (memory.measured_interference_on_edits(), memory.measured_interference(keys[:, 12:])):
+        yield np.abs(change).max()
+
+
+@trial(5, "06-editors")
+def never_lossless() -> Found:
+    """Something is lost: in total; of every earlier edit (fixed $C$); of some earlier edit (hard recursion)."""
+    total, fixed, hard = [], [], []
+    for seed in range(5):
+        one, K = _life(seed, n=1)
+        floor = np.sum(one.residuals**2) / (one.keys.T @ one.factor.solve(one.keys)).item()
+        total.append(np.sum(one.measured_interference(K) ** 2) > 0.999 * floor)
+        change = np.linalg.norm(_life(seed)[0].measured_interference_on_edits()[:, :-1], axis=0)
+        fixed.append(change.min() > 1e-3)
+        hard.append(np.abs(_life(seed, "rls-hard")[0].edit_error()).max() > 1e-6)
+    text = "proved; with a fixed $C$ every earlier edit moved, under the hard recursion none by as much as $10^{-6}$"
+    return Found([all(total), all(fixed), any(hard)], text, {"kept": 1e-6})
+
+
+@trial(18, "05-capacity")
+@bounded(1e-9)
+def conservation(seed: int) -> Iterable[float]:
+    """The two sides agree, for each stored key and, with a mean leverage of $d_m/N$, in the mean."""
+    K = np.random.default_rng(seed).normal(size=(12, 40)) * np.geomspace(1, 20, 12)[:, None]
+    P, h = overlap.superposition_matrix(K, K @ K.T), capacity.leverages(K)
+    yield from (_apart((P**2).sum(1), 1 / h), abs(h.mean() * 40 / 12 - 1))
+
+
+# Toys, and what edits do to a layer
+
+
+@trial(3, "09-toy-transformer", "toy-transformer")
+def interference_in_toys(record: Record) -> Found:
+    """Predicted and measured agree within the bound, in a trained model."""
+    exact = [row["life"]["exactness"] for row in toy.select(record, life=True)]
+    text = f"in {len(exact)} lives they differ by less than $10^{{-10}}$ of their size"
+    return Found([x < 1e-10 for x in exact], text, {"exactness": max(exact), "lives": len(exact), "tolerance": 1e-10})
+
+
+@trial(3, "15-editing-a-model", "smollm2-lifelong")
+def interference_of_one(record: Record) -> Found:
+    """Predicted and measured agree within the rounding of the weights, after the first edit of a life."""
+    first = [life["results"][0] for life in record["lives"].values()]
+    errors = [one["prediction_error"] for one in first if one["edits"] == 1 and "prediction_error" in one]
+    text = f"in {len(errors)} lives they differ by less than $10^{{-4}}$ of their size"
+    return Found([x < 1e-4 for x in errors], text, {"rounding": 1e-4, "layer": record["layer"]})
+
+
+@trial(3, "16-lifelong-failure", "smollm2-lifelong")
+def interference_of_lives(record: Record) -> Found:
+    """Predicted and measured agree within the rounding of the weights, at a stop in a life of up to 200 edits."""
+    stops = [stop for life in record["lives"].values() for stop in life["results"]]
+    errors = [stop["prediction_error"] for stop in stops if "prediction_error" in stop]
+    text = f"at {len(errors)} stops they differ by less than $10^{{-4}}$ of their size"
+    return Found([x < 1e-4 for x in errors], text, {"worst_error": max(errors), "looks": len(errors)})
+
+
+@trial(6, "03-lifelong", "toy-memory")
+def earlier_suffer(record: Record) -> Found:
+    """The first third of a life's edits suffers more than the last third."""
+    lives = record.arrays["earlier"]
+    third = lives.shape[1] // 3
+    old, young = lives[:, :third].mean(1), lives[:, -third:].mean(1)
+    ends = toy.over_seeds(old), toy.over_seeds(young)
+    text = f"proved in the mean, for random keys; squared change {told(ends[0])} against {told(ends[1])}"
+    values = glued("07-toy-memory::old_{}", ends[0], "mean") | glued("07-toy-memory::young_{}", ends[1], "mean")
+    return Found(list(old > young), text, values)
+
+
+@trial(6, "16-lifelong-failure", "smollm2-lifelong")
+def earlier_suffer_in_a_model(record: Record) -> Found:
+    """The interval of what a life's first third of edits suffers, over what its last third does, lies above 1."""
+    ends = {}
+    for name in (name for name in record["lives"] if f"{name}/step" in record.arrays and name != "rls-hard"):
+        norms = record.arrays[f"{name}/on_edits"].astype(float)
+        early, late = norms[: len(norms) // 3], norms[-(len(norms) // 3) :]
+        draw = np.random.default_rng(17).integers(0, len(early), size=(2, 1000, len(early)))
+        ratios = early[draw[0]].mean(1) / late[draw[1]].mean(1)
+        ends[name] = (early.mean() / late.mean(), *np.percentile(ratios, [2.5, 97.5]))
+    text = f"ROME {told(ends['rome'], 1)}; the least of {len(ends)} lives {told(min(ends.values()), 1)}"
+    values = dict(zip(("age_ratio", "age_low", "age_high"), ends["rome"], strict=True)) | {"age_lives": len(ends)}
+    return Found([low > 1 for _, low, _ in ends.values()], text, values)
+
+
+@trial(7, "07-toy-memory", "toy-memory")
+def growth(record: Record) -> Found:
+    """Late in a life, the interval of the slope on log-log axes reaches 1 (five ways to choose keys and targets)."""
+    n = np.array(record["stops"]["arms"])
+    late = n >= 96
+    ends = [toy.over_seeds(toys.log_slope(n[late], runs[:, late])) for runs in record.arrays["arms"]]
+    names = {"fixed": ends[0], "wander": ends[2], "aligned": ends[3], "linear": ends[4]}
+    shown = {name: told(one) for name, one in names.items()}
+    text = f"slope {shown['fixed']} with fixed targets, {shown['wander']} with re-optimised ones, "
+    values = {part: x for name, one in names.items() for part, x in glued(name + "_{}", one, "mean").items()}
+    return Found([one[2] >= 1 for one in ends], text + f"{shown['linear']} if residuals align and keys lean", values)
+
+
+@trial(7, "16-lifelong-failure", "smollm2-lifelong")
+def growth_in_a_model(record: Record) -> Found:
+    """The interval of a life's slope on log-log axes reaches 1; that of a long life, late, lies above 0."""
+
+    def slope(norms: np.ndarray, first: int) -> tuple[float, ...]:
+        keys = np.random.default_rng(16).integers(0, norms.shape[1], size=(400, norms.shape[1]))
+        squares = norms[first - 1 :] ** 2
+        courses = np.sqrt([squares.mean(1), *(squares[:, chosen].mean(1) for chosen in keys)])
+        slopes = toys.log_slope(np.arange(first, len(norms) + 1), courses)
+        return slopes[0], *np.percentile(slopes[1:], [2.5, 97.5])
+
+    names = [name for name in record["lives"] if f"{name}/step" in record.arrays]
+    lives = [record.arrays[f"{name}/interference"].astype(float) for name in names]
+    long = [one for one in lives if len(one) == len(record["subjects"])]
+    ends, late = sorted(slope(one, 10) for one in long), sorted(slope(one, 100) for one in long)
+    text = (
+        f"slope {told(ends[0])} to {told(ends[-1])} in long lives; from the hundredth edit on {told(late[0])} and more"
+    )
+    values = {"slope_least": ends[0][0], "slope_most": ends[-1][0], "late_least": late[0][0], "late_most": late[-1][0]}
+    cases = [slope(one, 10)[2] >= 1 for one in lives] + [low > 0 for _, low, _ in late]
+    return Found(cases, text, values)
+
+
+# Measuring language models
+
+
+def _layers(record: Record, name: str, of: str = "P") -> np.ndarray:
+    """A statistic of every layer with the ends of its interval, (layers, 3)."""
+    return np.array([[row[of][name], *row[of][f"{name}_interval"]] for row in record["statistics"]])
+
+
+@trial(8, "11-superposition-in-llms", *MEASURED)
+@of_each
+def everywhere(record: Record) -> Found:
+    """More of a layer's pairs overlap by over three standard deviations of random keys than random keys would."""
+    shares, random, m = [], math.erfc(3 / math.sqrt(2)), record["facts"]["count"]
+    drawn = np.random.default_rng(8).multinomial(m, np.full(m, 1 / m), size=200).astype(float)  # of facts
+    pairs_drawn = m**2 - (drawn**2).sum(1)
+    for row in record["statistics"]:
+        beyond = np.abs(record.overlaps(row["layer"]).P) > 3 / np.sqrt(row["d_m"])
+        beyond = (beyond & ~np.eye(m, dtype=bool)).astype(float)
+        again = np.einsum("bi,bi->b", drawn @ beyond, drawn) / pairs_drawn
+        shares.append((beyond.sum() / (m * (m - 1)), *np.quantile(again, [0.025, 0.975])))
+    text = f"{percent(min(shares))} of pairs at the least; random keys: {100 * random:.1f} %"
+    return Found([low > random for _, low, _ in shares], text, {"crowded": min(shares)[0]})
+
+
+@trial(9, "11-superposition-in-llms", *MEASURED)
+@of_each
+def mean_is_zero(record: Record) -> Found:
+    """The interval of a layer's mean holds zero."""
+    means = _layers(record, "mean")
+    least, most = means[means[:, 0].argmin()], means[means[:, 0].argmax()]
+    values = {"mean_least": least[0], "mean_most": most[0], "positive": int((means[:, 1] > 0).sum())}
+    cases = (means[:, 1] <= 0) & (means[:, 2] >= 0)
+    return Found(list(cases), f"from {told(least, 3)} to {told(most, 3)} by layer", values)
+
+
+@trial(10, "11-superposition-in-llms", *MEASURED)
+@of_each
+def kurtosis_is_high(record: Record) -> Found:
+    """The interval of a layer's excess kurtosis lies above zero."""
+    tails = _layers(record, "excess_kurtosis")
+    least, heavy = tails[tails[:, 0].argmin()], tails[:, 1] > 0
+    values = glued("first", tails[0]) | {"excess_kurtosis_least": least[0], "heavy": int(heavy.sum())}
+    return Found(list(heavy), f"{told(tails[0], 0)} in the first layer, at the least {told(least, 1)}", values)
+
+
+@trial(11, "11-superposition-in-llms", *MEASURED)
+@of_each
+def kurtosis_falls(record: Record) -> Found:
+    """The first layer lies above the last; and no layer lies above one before it (intervals apart)."""
+    tails = _layers(record, "excess_kurtosis")
+    dip = int(tails[: len(tails) * 3 // 4, 0].argmin())
+    places = {"first": 0, "dip": dip, "rise": dip + int(tails[dip:, 0].argmax()), "last": -1}
+    values = {part: x for name, n in places.items() for part, x in glued(name, tails[n]).items()}
+    text = "{} in the first layer, {} at the lowest, then up to {}, {} in the last"
+    cases = [tails[0, 1] > tails[-1, 2], not np.any(tails[1:, 1] > np.minimum.accumulate(tails[:-1, 2]))]
+    return Found(cases, text.format(*(told(tails[n], 1) for n in places.values())), values)
+
+
+@trial(16, "11-superposition-in-llms", *MEASURED)
+@of_each
+def angles(record: Record) -> Found:
+    """The angle of a layer's mean cosine is within ten degrees of 90° once whitened, and was not before."""
+    raw, white = (np.degrees(np.arccos(_layers(record, "mean", f"cosine_{of}"))) for of in ("raw", "whitened"))
+    values = {f"{name}_least": one[:, 0].min() for name, one in (("raw", raw), ("white", white))}
+    values |= {f"{name}_most": one[:, 0].max() for name, one in (("raw", raw), ("white", white))}
+    cases = (np.abs(white[:, 0] - 90) <= 10) & (np.abs(raw[:, 0] - 90) > 10)
+    most, least = raw[raw[:, 0].argmax(), [0, 2, 1]], white[white[:, 0].argmin(), [0, 2, 1]]
+    return Found(list(cases), f"raw up to {told(most, 1, '°')}, whitened down to {told(least, 1, '°')}", values)
+
+
+@trial(12, "09-toy-transformer", "toy-transformer")
+def rises_in_toys(record: Record) -> Found:
+    """The interval of the rise per doubling of the width lies above zero (three lists of facts, two layers)."""
+    where, ends = {"families": record["base"]["families"], "steps": record["base"]["steps"]}, {}
+    for name in (f"{kind}_{layer}" for kind in toy.LISTS for layer in (0, 1)):
+        of = int(name[-1]), name[:-2], "excess_kurtosis"
+        rows = [toy.series(record, *of, width=width, **where) for width in toy.WIDTHS]
+        ends[name] = toy.over_seeds(np.polyfit(np.log2(toy.WIDTHS), rows, 1)[0])
+    distinct, shared, twin = (told(ends[f"{kind}_0"], 1) for kind in toy.LISTS)
+    text = f"first layer: {distinct} where last tokens differ, {shared} where shared, {twin} with one key twice"
+    values = {part: x for name, one in ends.items() for part, x in glued(f"rise_{name}", one).items()}
+    return Found([one[1] > 0 for one in ends.values()], text, values)
+
+
+@trial(12, "13-scaling", *MEASURED)
+def rises_in_models(*measured: Record) -> Found:
+    """The wider model lies above, on facts without confounds (first, middle, last layer); two are too few to judge."""
+    two = sorted(measured, key=nulls.width)
+    alike, found = sorted(set.intersection(*(set(nulls.clean_facts(record)) for record in two))), []
+    for record in two:
+        places = [record["layers"][round(part * (len(record["layers"]) - 1))] for part in (0, 0.5, 1)]
+        kept = [overlap.summary(record.overlaps(n).P[np.ix_(alike, alike)], resamples=500) for n in places]
+        found.append([(one["excess_kurtosis"], *one["excess_kurtosis_interval"]) for one in kept])
+    first, middle, last = (f"{told(b, 1)} against {told(a, 1)}" for a, b in zip(*found, strict=True))
+    values = {"top_clean_narrow": found[0][0][0], "top_clean_wide": found[1][0][0], "clean": len(alike)}
+    cases = [b[1] > a[2] for a, b in zip(*found, strict=True)]
+    text = f"Gemma 3 against SmolLM2: {first} in the first layer, {middle} in the middle, {last} in the last"
+    return Found(cases, text, values, enough=len(measured) >= MODELS_FOR_A_LAW)
+
+
+@trial(13, "12-nulls-and-confounds", "smollm2-nulls", "gemma3-nulls")
+def facts_suffice(*measured: Record) -> Found:
+    """Over lists of 128 facts the mean, the spread, the kurtosis scatter by a fifth at most."""
+    names, values = ("mean", "spread", "excess_kurtosis"), {}
+    for record in measured:
+        at = record["sizes"].index(128)
+        for name in names:
+            found = float(np.median(nulls.scatter(record, name)[:, at]))
+            values[f"at128_{name}_{record['model']['name']}"] = found
+    each = [f"±{100 * value:.0f} %" for value in values.values()]
+    text = f"half an interval of each<br>SmolLM2: {', '.join(each[:3])}<br>Gemma 3: {', '.join(each[3:])}"
+    return Found([value <= 0.2 for value in values.values()], text, values)
+
+
+# Neighbours and causes
+
+
+@trial(14, "14-who-overlaps", "pairs")
+def related(record: Record) -> Found:
+    """Relation or kind of subject explains more of the overlap than the last token (first, middle, last layer)."""
+    cases, values, shown = [], {}, []
+    for model in ("smollm2", "gemma3"):
+        name = f"{model} own cosine_whitened"
+        groups = next(table["groups"] for table in record["tables"] if table["name"] == name)
+        share, ends = (record.arrays[f"{name} {what}"] for what in ("dropped", "dropped_interval"))
+        of = {group: np.array([share[n], *ends[:, n]]) for n, group in enumerate(groups)}  # (3, layers)
+        token, kind, middle = of["last token"], of["kind"], share.shape[1] // 2
+        best = np.maximum(kind[1], of["relation"][1])
+        cases += [bool(best[place] > token[2, place]) for place in (0, middle, -1)]
+        values |= glued(f"token_first_{{}}_{model}", token[:, 0], "share")
+        values |= glued(f"kind_middle_{{}}_{model}", kind[:, middle], "share")
+        shown.append(f"last token {percent(token[:, 0])} in the first layer; kind {percent(kind[:, middle])} midway")
+    return Found(cases, f"variance explained<br>SmolLM2: {shown[0]}<br>Gemma 3: {shown[1]}", values)
+
+
+@trial(15, "09-toy-transformer", "toy-transformer")
+def partners_in_toys(record: Record) -> Found:
+    """At a width, answers flip more often where $p$ is above 0.4 than below 0.05 (intervals apart)."""
+    ends = {}
+    for width in toy.WIDTHS:
+        cells = [row["partners"] for row in toy.select(record, width=width, life=True)]
+        for where, low, high in (("near", 0.4, 9), ("far", 0, 0.05)):
+            inside = [n for n, edge in enumerate(record["edges"]) if low <= edge < high]
+            flips, asked = (np.array([np.take(cell[x], inside).sum() for cell in cells]) for x in ("flips", "pairs"))
+            ends[width, where] = toy.over_seeds(flips / np.maximum(asked, 1))
+    near, far, middle = ends[16, "near"], ends[16, "far"], ends[32, "near"]
+    text = f"flips, narrowest: {percent(near)} against {percent(far, 1)}; above 0.4, next wider: {percent(middle, 1)}"
+    values = glued("flips_near", near) | glued("flips_far", far) | glued("middle_near", middle)
+    return Found([ends[w, "near"][1] > ends[w, "far"][2] for w in toy.WIDTHS], text, values)
+
+
+def odds_of_a_flip(record: Record, layer: int, resamples: int = 500) -> np.ndarray:
+    """Odds ratio of a flipped answer for each tenth of p, what facts share held fixed, and its 95 % interval."""
+    known, chosen = facts.load("book"), record["edits"][record["layers"].index(layer)]
+    p, asked, right = (record.arrays[f"layer {layer} {name}"] for name in ("p", "asked", "right"))
+
+    def equal(of_edit: str, of_partner: str) -> np.ndarray:
+        here, there = [getattr(known[i], of_edit) for i in chosen], [getattr(known[j], of_partner) for j in partners]
+        return np.equal.outer(np.array(here), np.array(there))
+
+    partners, token = record["partners"], np.array(record["token_ids"])
+    same = [equal(name, name) for name in ("relation", "subject_type", "target_true")]
+    same.append(np.equal.outer(token[chosen], token[partners]))
+    counted = asked & ~equal("subject", "subject") & ~equal("target_new", "target_true")
+    X = np.stack([p * 10, *same], axis=-1).astype(float)
+
+    def log_odds(weights: np.ndarray) -> float:
+        use = counted & (weights > 0)
+        return pairs.logistic(X[use], (~right)[use].astype(float), weights[use])[1]
+
+    drawn = pairs.over_both(log_odds, *p.shape, resamples=resamples)
+    return np.exp([log_odds(np.ones(p.shape)), *np.quantile(drawn, [0.025, 0.975])])
+
+
+@trial(15, "14-who-overlaps", "pairs-edits")
+def partners_change(record: Record) -> Found:
+    """At a layer, the interval of the odds ratio of a flipped answer lies above 1."""
+    low, high = (odds_of_a_flip(record, layer) for layer in record["layers"])
+    text = "each tenth of $p$ multiplies the odds by {} at layer {} and by {} at layer {}"
+    text = text.format(told(low), record["layers"][0], told(high), record["layers"][1])
+    return Found([low[1] > 1, high[1] > 1], text, glued("ratio_all_low", low) | glued("ratio_all_high", high))
+
+
+@trial(17, "17-forecasting-damage", "causes")
+def causes(record: Record) -> Found:
+    """Loss falls with overlap: by half where it is taken out; from list to list; between the extremes of one norm."""
+    run = record["runs"][0]
+    stem, names = f"{run['model']} {run['layer']} ", run["arms"]
+    columns = dict(zip(run["columns"], record.arrays[stem + "table"].astype(float).T, strict=True))
+    losses = np.maximum(record.arrays[stem + "falls"].astype(float), 0)  # (arms, facts)
+    draws = np.random.default_rng(17).integers(losses.shape[1], size=(2000, losses.shape[1]))
+
+    def ratio(*arms: str) -> np.ndarray:
+        one, other = (losses[names.index(name)] for name in arms)
+        ends = np.quantile(one[draws].sum(1) / other[draws].sum(1), [0.025, 0.975])
+        return np.array([one.sum() / other.sum(), *ends])
+
+    removed = (1 - ratio("protected: 100", "as it is"))[[0, 2, 1]]
+    half, ends = ratio("scaled: 0.5", "as it is"), ratio(*(f"{x} overlapping, same norm" for x in ("most", "least")))
+    lists = [n for n, name in enumerate(names) if name.startswith("drawn")]
+    rank = forecast.rank_correlation(columns["crowding"][lists], columns["loss"][lists])
+    text = f"loss gone: {percent(removed, 1)} with the overlap, {percent(1 - half[[0, 2, 1]])} with half the norm<br>"
+    text += f"rank correlation over lists: {told(rank)}<br>most over least overlap at one norm: {told(ends)}"
+    values = glued("removed", removed) | glued("half", half) | glued("ends_same", ends) | glued("rank_drawn", rank)
+    return Found([removed[1] > 0.5, rank[1] > 0, ends[1] > 1], text, values)
