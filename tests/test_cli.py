@@ -99,11 +99,11 @@ def test_every_option_reaches_the_measurement(go, monkeypatch, tmp_path):
 
     seen = {}
 
-    def run(model, **options):
-        seen.update(options, dtype=model.dtype)
+    def run(model, facts, calibration, **options):
+        seen.update(options, **vars(calibration), dtype=model.dtype)
         raise Enough
 
-    monkeypatch.setattr(measure, "run", run)
+    monkeypatch.setattr(measure, "measure", run)
     with pytest.raises(Enough):
         go(
             *("--tokens", 9, "--skip-first", 2, "--context", 33, "--layers", 1, -1, "--limit", 5, "--batch", 7),

@@ -4,21 +4,16 @@ import errno
 import hashlib
 import json
 import os
-import pathlib
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
-from unittest import mock
 
-import hypothesis
 import numpy as np
 import pytest
 from conftest import environment
-from hypothesis import strategies
 
 from superposition.errors import UserError
 from superposition.io import console, files, paths
@@ -318,34 +313,6 @@ def test_json_is_utf8_and_refuses_what_json_has_no_word_for(tmp_path):
             files.write_json(path, {"a": value})
     assert json.loads(path.read_text(encoding="utf-8")) == {"Pelé": [1, 2.5, None]}
     assert names(tmp_path) == ["a.json"]
-
-
-@hypothesis.given(
-    strategies.recursive(
-        strategies.none()
-        | strategies.integers()
-        | strategies.floats(allow_nan=False, allow_infinity=False)
-        | strategies.text(),
-        lambda inner: strategies.lists(inner) | strategies.dictionaries(strategies.text(), inner),
-    )
-)
-def test_json_says_the_same_in_fewer_lines(value):
-    with tempfile.TemporaryDirectory() as folder, mock.patch.object(files, "_LINE", 8):
-        path = pathlib.Path(folder) / "a.json"
-        files.write_json(path, value)
-        text = path.read_text(encoding="utf-8")
-        assert json.loads(text) == value
-        assert text.count("\n") <= json.dumps(value, indent=1, ensure_ascii=False).count("\n") + 1
-
-
-def test_what_is_short_and_lists_of_numbers_stand_in_one_line(tmp_path):
-    deep = {"many": [{"x": ["y" * 100, "z" * 100]}] * 2}
-    files.write_json(tmp_path / "a.json", {"a": list(range(100)), "b": {"low": 1, "high": 2}, "c": [deep], "d": "x"})
-    lines = (tmp_path / "a.json").read_text().splitlines()
-    assert lines[1] == ' "a": ' + str(list(range(100))) + ","
-    assert lines[2] == ' "b": {"low": 1, "high": 2},'
-    assert lines[3:6] == [' "c": [', "  {", '   "many": ' + json.dumps(deep["many"])]
-    assert lines[6:] == ["  }", " ],", ' "d": "x"', "}"]
 
 
 def test_the_cache_is_where_the_variable_says_and_is_made(cache):

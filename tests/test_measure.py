@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -11,12 +12,13 @@ from conftest import CONTEXT, tiny
 from test_keys import naive_keys
 from test_moments import naive
 
-from superposition import measure
 from superposition.data import facts
 from superposition.errors import UserError
 from superposition.io import files
 from superposition.linear import overlap
 from superposition.lm import models, moments
+from superposition.lm.calibration import Calibration
+from superposition.measure import MATRICES, measure
 
 pytestmark = pytest.mark.usefixtures("cache")
 
@@ -41,7 +43,12 @@ def table(tmp_path):
 
 
 def run(table, corpus, architecture="llama", **options):
-    return measure.run(tiny(architecture), facts_source=table, text_source=corpus, resamples=40, **options)
+    return called(tiny(architecture), table, corpus, **{"resamples": 40} | options)
+
+
+def called(model, table, corpus, **options):
+    of_c = {field.name: options.pop(field.name) for field in fields(Calibration) if field.name in options}
+    return measure(model, table, Calibration(corpus, **of_c), **options)
 
 
 def comparable(data):
@@ -56,7 +63,7 @@ def test_the_matrices_are_those_of_the_naive_procedure(table, corpus, architectu
     found, model = run(table, corpus, architecture), tiny(architecture)
     keys = naive_keys(model, facts.load(table))
     outer, _, tokens = naive(model, corpus)
-    assert set(found.matrices) == set(measure.MATRICES)
+    assert set(found.matrices) == set(MATRICES)
     for place, index in enumerate((0, 1, 2)):
         inverse = np.linalg.inv(outer[index] / tokens)
         K = keys[index]
@@ -76,7 +83,7 @@ def test_the_matrices_are_those_of_the_naive_procedure(table, corpus, architectu
         assert row["P"]["excess_kurtosis"] == pytest.approx(scipy.stats.kurtosis(values), rel=1e-2, abs=1e-2)
         for name in ("P", "cosine_whitened", "cosine_raw"):
             assert row[name] == overlap.summary(found.matrices[name][place], resamples=40)
-        assert np.array_equal(found.row(index)["P"], found.matrices["P"][place])
+        assert np.array_equal(found.overlaps(index).P, found.matrices["P"][place])
 
 
 def test_the_record_holds_the_facts_in_their_order_none_dropped(table, corpus):
@@ -134,8 +141,7 @@ def test_a_memory_limit_changes_nothing(table, corpus, tmp_path, monkeypatch):
 )
 def test_what_is_left_out_or_batched_does_not_change_the_rest(table, corpus, options):
     everything = run(table, corpus)
-    chosen = {"facts_source": table, "text_source": corpus, "resamples": 40} | options
-    some = measure.run(tiny(), **chosen)
+    some = run(table, corpus, **options)
     layers, m = options.get("layers", [0, 1, 2]), options.get("limit", 6)
     assert some.data["layers"] == layers and some.data["subjects"] == everything.data["subjects"][:m]
     for name in ("P", "Q", "cosine_whitened", "cosine_raw"):
@@ -190,7 +196,7 @@ def test_two_files_are_written_and_nothing_else(table, corpus, tmp_path):
     found.write(tmp_path / "out")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["matrices.npz", "measurement.json"]
     with np.load(tmp_path / "out" / "matrices.npz") as archive:
-        assert set(archive.files) == set(measure.MATRICES)
+        assert set(archive.files) == set(MATRICES)
         for name, stack in found.matrices.items():
             assert archive[name].dtype == np.float32
             np.testing.assert_allclose(archive[name], stack, rtol=1e-6)
@@ -223,9 +229,8 @@ def test_two_files_are_written_and_nothing_else(table, corpus, tmp_path):
 def test_options_that_make_no_sense_stop_before_the_first_forward_pass(table, corpus, options, sentence):
     model = tiny()
     model.model.base_model.forward = lambda *_, **__: pytest.fail("a forward pass")
-    chosen = {"facts_source": table, "text_source": corpus} | options
     with pytest.raises(UserError, match=sentence):
-        measure.run(model, **chosen)
+        called(model, table, corpus, **options)
 
 
 def test_a_prompt_too_long_for_the_model_is_said_before_the_pass_over_the_text(table, corpus):
@@ -234,7 +239,7 @@ def test_a_prompt_too_long_for_the_model_is_said_before_the_pass_over_the_text(t
     model = tiny()
     model.model.base_model.forward = lambda *_, **__: pytest.fail("a forward pass")
     with pytest.raises(UserError, match="The prompt of 'Tokyo' has"):
-        measure.run(model, facts_source=table, text_source=corpus)
+        called(model, table, corpus)
 
 
 def test_a_text_that_is_too_short_for_c_says_so(table, corpus):

@@ -13,6 +13,7 @@ from test_moments import agrees, naive
 from superposition import cli, measure
 from superposition.lm import distributed as processes
 from superposition.lm import models, moments
+from superposition.lm.calibration import Calibration
 
 
 def test_alone_is_main_and_nothing_is_added():
@@ -44,7 +45,7 @@ def test_two_processes_give_the_result_of_one(table, corpus, cache, model_folder
     assert read.cached
     agrees(read, naive(model, corpus))  # p alone would not tell a text counted twice
     monkeypatch.setenv("SUPERPOSITION_CACHE", str(tmp_path / "another"))
-    one = measure.run(model, facts_source=table, text_source=corpus, resamples=5)
+    one = measure.measure(model, table, Calibration(corpus), resamples=5)
     with np.load(tmp_path / "out" / "matrices.npz") as archive:
         for name, stack in one.matrices.items():
             assert np.abs(archive[name] - stack).max() <= 1e-6 * max(1, np.abs(stack).max()), name

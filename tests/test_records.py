@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+from conftest import environment, tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -81,10 +82,43 @@ def test_compact_form_is_restored_from_the_file_alone_however_many_layers(tmp_pa
         assert np.abs(record.overlaps(layer).P - exact.P).max() <= records.STEP / 2 + 1e-6 * largest
 
 
+def test_a_record_says_in_which_steps_it_is_kept(tmp_path):
+    _, stacks = measured()
+    records.write(tmp_path / "one.json", {"layers": [3, 5]}, records.pack(stacks))
+    record = records.load(tmp_path / "one.json")
+    for name in ("P", "cosine_whitened", "cosine_raw"):
+        errors = [np.abs(getattr(record.overlaps(n), name) - stacks[name][row]).max() for row, n in enumerate((3, 5))]
+        assert (
+            record.resolution(name) / 20
+            < max(errors)
+            <= record.resolution(name) / 2 + 1e-6 * np.abs(stacks[name]).max()
+        )
+
+
+def test_a_record_is_read_without_torch():
+    script = (
+        "import sys, superposition.linear.overlap\n"
+        "for name in [n for n in sys.modules if n.split('.')[0] == 'torch']: del sys.modules[name]\n"
+        "from superposition import records\n"
+        "records.load('smollm2-128').overlaps(3)\n"
+        "said = records.provenance(command='x')\n"
+        "assert 'torch' not in sys.modules and said['threads'] >= 1 and 'torch' in said['versions'], said\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, env=environment())
+
+
+def test_a_header_names_a_model_and_its_files():
+    model = tiny()
+    assert records.header(model) == {"name": "llama", "sha256": model.sha256, "architecture": "LlamaForCausalLM"}
+    assert records.header(model, architecture=False) == {"name": "llama", "sha256": model.sha256}
+    assert records.dtype(model) == "float32"
+
+
 def test_a_plain_measurement_reads_back_too(tmp_path):
     found, stacks = measured()
     Measurement({"layers": [3, 5]}, stacks).write(tmp_path / "out")
     record = records.load(tmp_path / "out")
+    assert record.resolution("cosine_raw") == 0
     for layer, exact in zip((3, 5), found, strict=True):
         for name in MATRICES:
             np.testing.assert_allclose(getattr(record.overlaps(layer), name), getattr(exact, name), rtol=1e-6)

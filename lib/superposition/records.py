@@ -6,7 +6,6 @@ A long measurement writes a record once; a chapter draws from it and re-measures
 from __future__ import annotations
 
 import json
-import lzma
 import math
 import os
 import platform
@@ -16,7 +15,8 @@ import sys
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -61,7 +61,7 @@ class Record:
         try:
             with np.load(path, allow_pickle=False) as archive:
                 return {name: archive[name] for name in archive.files}
-        except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error, lzma.LZMAError) as error:
+        except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
             raise UserError(
                 f"The arrays {path.name} of the record {self.name} are absent or damaged: make it again."
             ) from error
@@ -79,25 +79,37 @@ class Record:
             raise UserError(f"The record {self.name} holds the layers {layers}, not {layer}.")
         row = layers.index(layer)
         if "P" in self.arrays:
-            return overlap.Overlap(*(self.arrays[field.name][row].astype(float) for field in fields(overlap.Overlap)))
-        rows, rows_raw = self._restored
+            return overlap.Overlap.from_arrays({name: stack[row] for name, stack in self.arrays.items()})
+        larger, raw = (rows[row] for rows in self._restored)
         norms, norms_raw = (self.arrays[name][row].astype(np.float64) for name in ("norm_whitened", "norm_raw"))
         i, j = np.triu_indices(len(norms), 1)
-        products = _symmetric(rows[row] * np.minimum(norms[i], norms[j]) ** 2, norms**2)
-        cosine_raw = _symmetric(np.clip(rows_raw[row], -1, 1), 1.0)
+        products = _symmetric(larger * np.minimum(norms[i], norms[j]) ** 2, norms**2)
+        cosine_raw = _symmetric(np.clip(raw, -1, 1), 1.0)
         return overlap.Overlap(
-            overlap.from_products(products),
-            cosine_raw * np.outer(norms_raw, norms_raw),
-            overlap.cosines(products),
-            cosine_raw,
-            norms,
+            P=overlap.from_products(products),
+            Q=cosine_raw * np.outer(norms_raw, norms_raw),
+            cosine_whitened=overlap.cosines(products),
+            cosine_raw=cosine_raw,
+            norm_whitened=norms,
         )
+
+    def resolution(self, matrix: str) -> float:
+        """Step in which the entries of a matrix are kept: they are exact to half of it. 0 if they are kept as floats.
+
+        Parameters
+        ----------
+        matrix : str
+            ``"P"``, ``"cosine_whitened"`` or ``"cosine_raw"``.
+        """
+        if "P" in self.arrays:
+            return 0.0
+        return STEP_RAW if matrix == "cosine_raw" else STEP
 
     @cached_property
     def _restored(self) -> tuple[np.ndarray, np.ndarray]:
-        """The compact form's numbers of all layers and pairs: the larger overlap of each pair, and its raw cosine."""
-        raw = _decode(self.arrays["cosine_raw"], self.arrays["cosine_raw_fit"], STEP_RAW)
-        return _decode(self.arrays["overlap"], self.arrays["overlap_fit"], STEP, raw), raw
+        """Of all layers and pairs (layers, pairs): the larger overlap of each pair, and its raw cosine."""
+        raw = _restore(self.arrays["cosine_raw"], self.arrays["cosine_raw_fit"], STEP_RAW)
+        return _restore(self.arrays["overlap"], self.arrays["overlap_fit"], STEP, raw), raw
 
 
 #: Steps of the compact form: an overlap is restored within half of the first, a raw cosine within half of the second.
@@ -109,66 +121,50 @@ def pack(matrices: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
     Of the two overlaps of a pair, ``P[i, j]`` and ``P[j, i]``, the larger is kept in steps of ``STEP``, and the keys'
     whitened norms give the other: every entry of P and every whitened cosine is restored within ``STEP / 2``. The raw
-    cosines are there for figures and are kept in coarse steps of ``STEP_RAW``. What is written are the differences,
-    in steps, from a least-squares forecast by the layers before, split into planes that compress well.
+    cosines are there for figures and are kept in coarse steps of ``STEP_RAW``. Layers are alike, so what is written are
+    the whole steps by which a layer differs from its least-squares fit by the two layers before.
     """
     norms = matrices["norm_whitened"]
     i, j = np.triu_indices(norms.shape[1], 1)
     larger = np.where(norms[:, i] <= norms[:, j], matrices["P"][:, i, j], matrices["P"][:, j, i])
-    codes_raw, fit_raw, raw = _encode(matrices["cosine_raw"][:, i, j], STEP_RAW)
-    codes, fit, _ = _encode(larger, STEP, raw)
+    steps_raw, fit_raw = _in_steps(matrices["cosine_raw"][:, i, j], STEP_RAW)
+    steps, fit = _in_steps(larger, STEP, _restore(steps_raw, fit_raw, STEP_RAW))
     norms_raw = np.sqrt(np.diagonal(matrices["Q"], axis1=1, axis2=2))
     return {
-        "overlap": codes,
+        "overlap": steps,
         "overlap_fit": fit,
-        "cosine_raw": codes_raw,
+        "cosine_raw": steps_raw,
         "cosine_raw_fit": fit_raw,
         "norm_whitened": norms.astype(np.float32),
         "norm_raw": norms_raw.astype(np.float32),
     }
 
 
-#: Bits of a number's lowest plane.
-_LOW = 6
+def _in_steps(rows: np.ndarray, step: float, beside: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Whole steps (layers, pairs) between each row and its fit, in the smallest integers; the fits (layers, 4)."""
+    restored, steps, fits = np.zeros(rows.shape), [], []
+    for layer, row in enumerate(rows):
+        regressors = _regressors(restored, layer, beside)
+        fits.append(np.linalg.lstsq(regressors.T, row, rcond=None)[0])
+        steps.append(np.rint((row - fits[-1] @ regressors) / step).astype(np.int64))
+        restored[layer] = fits[-1] @ regressors + step * steps[-1]
+    whole = np.stack(steps)
+    return whole.astype(np.min_scalar_type(-1 - np.abs(whole).max())), np.stack(fits)
 
 
-def _known(restored: list[np.ndarray], beside: np.ndarray | None, pairs: int) -> np.ndarray:
-    """What a layer's numbers are forecast from: one, those of the two layers before, those beside; (4, pairs)."""
-    rows = [np.ones(pairs), *restored[-2:], *([] if beside is None else [beside[len(restored)]])]
+def _restore(steps: np.ndarray, fits: np.ndarray, step: float, beside: np.ndarray | None = None) -> np.ndarray:
+    """The rows (layers, pairs) that :func:`_in_steps` put into steps."""
+    restored = np.zeros(steps.shape)
+    for layer, (row, fit) in enumerate(zip(steps, fits, strict=True)):
+        restored[layer] = fit @ _regressors(restored, layer, beside) + step * row
+    return restored
+
+
+def _regressors(restored: np.ndarray, layer: int, beside: np.ndarray | None) -> np.ndarray:
+    """What a layer is fitted by (4, pairs): one, the two layers before it, another quantity of the same layer."""
+    pairs = restored.shape[1]
+    rows = [np.ones(pairs), *restored[max(layer - 2, 0) : layer], *([] if beside is None else [beside[layer]])]
     return np.stack(rows + [np.zeros(pairs)] * (4 - len(rows)))
-
-
-def _encode(rows: np.ndarray, step: float, beside: np.ndarray | None = None) -> tuple[np.ndarray, ...]:
-    """Planes of bits (planes, layers, pairs), the forecasts' coefficients (layers, 4), and what they restore."""
-    restored: list[np.ndarray] = []
-    fits, steps = [], []
-    for row in rows:
-        known = _known(restored, beside, rows.shape[1])
-        fits.append(np.linalg.lstsq(known.T, row, rcond=None)[0])
-        forecast = fits[-1] @ known
-        steps.append(np.rint((row - forecast) / step).astype(np.int64))
-        restored.append(forecast + step * steps[-1])
-    unsigned = np.stack(steps) * 2
-    unsigned = np.where(unsigned < 0, -unsigned - 1, unsigned)
-    count = 1 + max(1, -(-(int(unsigned.max()).bit_length() - _LOW) // 8))
-    masks = [2**_LOW - 1] + [255] * (count - 1)
-    planes = [unsigned >> shift & mask for shift, mask in zip(_shifts(count), masks, strict=True)]
-    return np.stack(planes).astype(np.uint8), np.stack(fits), np.stack(restored)
-
-
-def _shifts(planes: int) -> list[int]:
-    """Where the planes of a number begin: its lowest bits, which are noise, then eight at a time."""
-    return [0, *range(_LOW, _LOW + 8 * (planes - 1), 8)]
-
-
-def _decode(codes: np.ndarray, fits: np.ndarray, step: float, beside: np.ndarray | None = None) -> np.ndarray:
-    """What :func:`_encode` restored, (layers, pairs)."""
-    unsigned = sum(plane.astype(np.int64) << shift for shift, plane in zip(_shifts(len(codes)), codes, strict=True))
-    steps = np.where(unsigned % 2, -(unsigned + 1) // 2, unsigned // 2)
-    restored: list[np.ndarray] = []
-    for row, fit in zip(steps, fits, strict=True):
-        restored.append(fit @ _known(restored, beside, steps.shape[1]) + step * row)
-    return np.stack(restored)
 
 
 def _symmetric(upper: np.ndarray, diagonal: Any) -> np.ndarray:
@@ -180,42 +176,50 @@ def _symmetric(upper: np.ndarray, diagonal: Any) -> np.ndarray:
     return matrix
 
 
+def header(model: Any, *, architecture: bool = True) -> dict[str, Any]:
+    """What a record says of a model: its name, the digest of its files, and the class of its network.
+
+    Parameters
+    ----------
+    model : :class:`superposition.lm.models.LanguageModel`
+    """
+    content = {"name": model.name, "sha256": model.sha256}
+    return content | {"architecture": type(model.model).__name__} if architecture else content
+
+
+def dtype(model: Any) -> str:
+    """The name of a model's dtype, such as ``float32``."""
+    return str(model.dtype).removeprefix("torch.")
+
+
 def provenance(*, command: str, seed: int | None = None, device: Any = "cpu") -> dict[str, Any]:
     """What a record says of the run that made it: command, commit, versions, machine, peak memory.
 
     Peak memory is in MiB, of this process, and of the GPU if one was used.
     """
-    import torch
-
     versions = {"python": platform.python_version()}
     for package in _PACKAGES:
-        try:
+        with suppress(PackageNotFoundError):
             versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
+    torch = sys.modules.get("torch")  # where it is not loaded it took no part
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    kind = str(device).split(":")[0]
     scale = 2**20 if sys.platform == "darwin" else 2**10
     entry: dict[str, Any] = {
         "command": command,
         "commit": _commit(),
         "seed": seed,
         "versions": versions,
-        "device": _device_name(device),
-        "threads": torch.get_num_threads(),
+        "device": f"{kind}, {platform.machine()}, {cores} cores",
+        "threads": torch.get_num_threads() if torch else cores,
         "peak_memory_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / scale),
     }
-    if torch.cuda.is_available():
+    if torch and kind == "cuda":
+        entry["device"] = torch.cuda.get_device_name(torch.device(device))
+    if torch and torch.cuda.is_available():
         entry["peak_gpu_memory_mib"] = round(torch.cuda.max_memory_allocated() / 2**20)
         entry["cuda"] = torch.version.cuda
     return entry
-
-
-def _device_name(device: Any) -> str:
-    import torch
-
-    if torch.device(device).type == "cuda":
-        return torch.cuda.get_device_name(torch.device(device))
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{torch.device(device).type}, {platform.machine()}, {cores} cores"
 
 
 def _commit() -> str | None:
@@ -291,7 +295,7 @@ def write(path: Path, data: Mapping[str, Any], arrays: Mapping[str, np.ndarray] 
     path, beside = targets(path)
     if arrays:
         data["arrays"] = beside.name
-        writers[beside] = files.npz_writer(arrays, small=True)
+        writers[beside] = files.npz_writer(arrays)
     files.write_together(writers | {path: files.json_writer(data)})
 
 

@@ -9,6 +9,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any, NoReturn
 
 from superposition.cli import edit as cli_edit
@@ -194,6 +195,7 @@ def _measure(options: argparse.Namespace, command: str) -> int:
     from superposition.io import files
     from superposition.lm import distributed as processes
     from superposition.lm import keys, models, moments
+    from superposition.lm.calibration import Calibration
 
     records.check_out(options.out, measure.FILES, command)
     if options.compact:
@@ -201,28 +203,18 @@ def _measure(options: argparse.Namespace, command: str) -> int:
     sketch = models.outline(options.model, down_projection=options.down_projection)
     chosen = cli_options.chosen(sketch, options.layers)
     keys.note_first(keys.locate_all(sketch, facts.load(options.facts, limit=options.limit)))
-    moments.plan(
-        sketch.tokenizer,
-        options.text,
-        max(layer.d_m for layer in sketch.select(chosen)),
-        tokens=options.tokens,
-        skip_first=options.skip_first,
-        context=min(options.context, sketch.context_length or options.context),
-        shrinkage=options.shrinkage,
-    )
-    measurement = measure.run(
+    calibration = Calibration(**{field.name: getattr(options, field.name) for field in fields(Calibration)})
+    widest = max(layer.d_m for layer in sketch.select(chosen))
+    how = calibration.reading(sketch)
+    moments.plan(sketch.tokenizer, options.text, widest, shrinkage=options.shrinkage, **how)
+    measurement = measure.measure(
         _load(options),
-        facts_source=options.facts,
-        text_source=options.text,
-        tokens=options.tokens,
-        skip_first=options.skip_first,
-        context=options.context,
+        options.facts,
+        calibration,
         layers=chosen,
         limit=options.limit,
         batch=options.batch,
         memory=options.memory,
-        shrinkage=options.shrinkage,
-        centred=options.centred,
         resamples=options.resamples,
         seed=options.seed,
         command=command,

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from superposition.figures.style import BLACK, BLUE, CYCLE, ORANGE, SIGNED, STYLE, canvas
 from superposition.linear import overlap
-from superposition.records import STEP_RAW, Record
+from superposition.records import Record
 
 
 def _heatmap(axis: Axes, matrix: np.ndarray, *, limit: float = 1.0):
@@ -177,10 +177,12 @@ def several_by_depth(measured: Sequence[Record], published: Mapping[str, Sequenc
     return figure
 
 
-def _raw_edges(cosines: np.ndarray) -> np.ndarray:
-    """Edges of bins of angles: raw cosines are kept in steps of ``STEP_RAW``, so no bin is narrower than a step."""
+def _edges(cosines: np.ndarray, step: float) -> np.ndarray:
+    """Edges of bins of angles: no bin is narrower than the step in which the cosines are kept."""
+    if not step:
+        return np.linspace(0, 180, 73)
     least, most = cosines.min(), min(cosines.max(), 1.0)
-    edges = least - STEP_RAW / 2 + STEP_RAW * np.arange(np.ceil((most - least) / STEP_RAW) + 2)
+    edges = least - step / 2 + step * np.arange(np.ceil((most - least) / step) + 2)
     return np.unique(np.degrees(np.arccos(np.clip(edges, -1, 1))))
 
 
@@ -192,7 +194,7 @@ def angles(record: Record, layers: Sequence[int]) -> Figure:
             found = record.overlaps(layer)
             raw, whitened = (overlap.off_diagonal(m) for m in (found.cosine_raw, found.cosine_whitened))
             for name, cosines, edges, colour, hatch in (
-                ("raw", raw, _raw_edges(raw), ORANGE, "//"),
+                ("raw", raw, _edges(raw, record.resolution("cosine_raw")), ORANGE, "//"),
                 ("whitened", whitened, np.linspace(0, 180, 73), BLUE, ""),
             ):
                 axis.hist(

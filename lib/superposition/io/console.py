@@ -142,20 +142,11 @@ def interrupts_wait() -> Iterator[None]:
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, *ENDING)}
     handlers = {number: handler for number, handler in handlers.items() if callable(handler)}
     came: list[tuple[int, Any]] = []
-    waiting = True
-
-    def later(number: int, frame: Any) -> None:
-        if waiting:
-            came.append((number, frame))
-        else:  # it came while the handlers were put back
-            handlers[number](number, frame)
-
     for number in handlers:
-        signal.signal(number, later)
+        signal.signal(number, lambda *arguments: came.append(arguments))
     try:
         yield
     finally:
-        waiting = False
         for number, handler in handlers.items():
             signal.signal(number, handler)
         if came:

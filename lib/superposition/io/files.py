@@ -14,7 +14,6 @@ import secrets
 import shutil
 import tempfile
 import time
-import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -207,48 +206,18 @@ def kept_json(path: Path) -> Any:
         return None
 
 
-#: Characters of a line of JSON, and how deep a longer one is divided.
-_LINE, _DEEPEST = 160, 3
-
-
 def json_writer(value: object) -> Callable[[Path], object]:
-    """What writes ``value`` as indented UTF-8 JSON. Refuses NaN and infinities, and at once.
-
-    A list of numbers, whatever is short, and whatever lies three levels down stand in one line.
-    """
-    text = _indented(value, 0) + "\n"
+    """What writes ``value`` as indented UTF-8 JSON. Refuses NaN and infinities, and at once."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=1) + "\n"
     return lambda temporary: temporary.write_text(text, encoding="utf-8")
 
 
-def _indented(value: object, level: int) -> str:
-    line = json.dumps(value, ensure_ascii=False, allow_nan=False)
-    divided = isinstance(value, dict) or (
-        isinstance(value, (list, tuple)) and not all(isinstance(member, (int, float)) for member in value)
-    )
-    if not divided or len(line) <= _LINE or level == _DEEPEST:
-        return line
-    if isinstance(value, dict):
-        # a dictionary of one member spells its name as JSON has it, whatever its type
-        members = [
-            json.dumps({name: 0}, ensure_ascii=False)[1:-2] + _indented(member, level + 1)
-            for name, member in value.items()
-        ]
-    else:
-        members = [_indented(member, level + 1) for member in value]
-    opening, closing = "{}" if isinstance(value, dict) else "[]"
-    indent = " " * (level + 1)
-    return opening + "\n" + ",\n".join(indent + member for member in members) + "\n" + " " * level + closing
-
-
-def npz_writer(arrays: Mapping[str, np.ndarray], *, small: bool = False) -> Callable[[Path], object]:
-    """What writes arrays as a compressed ``.npz`` file; ``small`` compresses harder (LZMA), at a tenth of the speed."""
+def npz_writer(arrays: Mapping[str, np.ndarray]) -> Callable[[Path], object]:
+    """What writes arrays as a compressed ``.npz`` file, which keeps its name and holds no pickled objects."""
 
     def write(temporary: Path) -> None:
-        method = zipfile.ZIP_LZMA if small else zipfile.ZIP_DEFLATED
-        with zipfile.ZipFile(temporary, "w", method) as archive:
-            for name, array in arrays.items():
-                with archive.open(f"{name}.npy", "w", force_zip64=True) as stream:
-                    np.lib.format.write_array(stream, np.asanyarray(array), allow_pickle=False)
+        with temporary.open("wb") as stream:
+            np.savez_compressed(stream, allow_pickle=False, **arrays)
 
     return write
 

@@ -6,8 +6,8 @@ Equations of chapters ``04-superposition`` and ``11-superposition-in-llms``; ``p
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,15 @@ class Overlap:
     cosine_whitened: Float[np.ndarray, "m m"]
     cosine_raw: Float[np.ndarray, "m m"]
     norm_whitened: Float[np.ndarray, " m"]
+
+    def as_arrays(self) -> dict[str, np.ndarray]:
+        """The arrays by the names of the attributes."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Overlap:
+        """What :meth:`as_arrays` gave, in float64."""
+        return cls(**{field.name: np.asarray(arrays[field.name], dtype=np.float64) for field in fields(cls)})
 
 
 def whitened_products(keys: Float[np.ndarray, "d_m m"], moment: Any) -> Float[np.ndarray, "m m"]:

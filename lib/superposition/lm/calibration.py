@@ -1,0 +1,64 @@
+"""What C is estimated from: a text, how much of it, and what is done to the estimate (``10-keys-and-moments``)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float
+
+from superposition.errors import UserError
+from superposition.lm import moments
+
+if TYPE_CHECKING:
+    from superposition.lm.models import LanguageModel
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How the second moment C of the keys is estimated.
+
+    Attributes
+    ----------
+    text : str or Path
+        See :func:`superposition.data.text.read`.
+    tokens : int, optional
+        Of the text; default: all.
+    skip_first, context : int
+        Positions of each text to leave out, and tokens of a window (:func:`superposition.data.text.windows`).
+    shrinkage : float or "oas"
+        Of C toward the identity, 0 to 1; ``"oas"`` is :func:`superposition.lm.moments.oas`, layer by layer.
+    centred : bool
+        Whether the mean key is subtracted.
+    """
+
+    text: str | Path = "book"
+    tokens: int | None = None
+    skip_first: int = 0
+    context: int = 512
+    shrinkage: float | str = 0.0
+    centred: bool = False
+
+    def reading(self, model: LanguageModel) -> dict[str, Any]:
+        """How the text is read by a model, whose own context may be shorter."""
+        context = min(self.context, model.context_length or self.context)
+        return {"tokens": self.tokens, "skip_first": self.skip_first, "context": context}
+
+    def check(self, d_m: int) -> None:
+        """Raise a :class:`UserError` for a shrinkage that makes no sense, and for too few tokens for that width."""
+        if self.shrinkage != "oas":
+            moments.check_shrinkage(self.shrinkage)
+        if self.tokens is not None and 0 < self.tokens < d_m and not self.shrinkage:
+            raise UserError(
+                f"C of width {d_m} is singular when estimated from {self.tokens} tokens: ask for at least {d_m} "
+                "(better ten times that), or give a --shrinkage above 0."
+            )
+
+    def second_moment(self, summed: moments.Moments, layer: int) -> tuple[Float[np.ndarray, "d_m d_m"], float]:
+        """C of a layer, and the shrinkage that it has."""
+        shrinkage = self.shrinkage
+        if shrinkage == "oas":
+            shrinkage = moments.oas(summed.second_moment(layer, centred=self.centred), summed.tokens)
+        return summed.second_moment(layer, shrinkage=shrinkage, centred=self.centred), shrinkage
