@@ -239,7 +239,7 @@ def main() -> None:
     digest = hashlib.sha256("\n".join(manual()).encode()).hexdigest()
     data = {
         "kind": "convergence",
-        "model": {"name": model.name, "sha256": model.sha256},
+        "model": records.header(model, architecture=False),
         "facts": {"source": "book", "sha256": facts.fingerprint("book"), "count": len(listed)},
         "texts": {
             "book": {"sha256": text.fingerprint("book"), "tokens": ends_at},

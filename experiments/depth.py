@@ -18,6 +18,7 @@ import torch
 
 from convergence import Reference, in_parts, rms, statistics
 from job import Job
+from superposition import records
 from superposition.data import facts, text
 from superposition.errors import UserError
 from superposition.io import files
@@ -185,7 +186,7 @@ def run(job: Job, sizes: Sizes, source: str = "smollm2", facts_source: str = "bo
             files.write_whole(kept, lambda temporary, P=P: _save(temporary, P))
             record |= {
                 "kind": "depth",
-                "model": {"name": lm.name, "sha256": lm.sha256},
+                "model": records.header(lm, architecture=False),
                 "facts": {"source": str(facts_source), "sha256": facts.fingerprint(facts_source), "count": len(listed)},
                 "text": {"sha256": files.sha256_of(path), "tokens": total, "sampled_in": sizes.sampled_in},
                 "d_m": d_m,

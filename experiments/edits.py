@@ -95,10 +95,10 @@ def about(
     """What both records say of their making."""
     return {
         "kind": kind,
-        "model": {"name": model.name, "sha256": model.sha256, "architecture": type(model.model).__name__},
+        "model": records.header(model),
         "facts": {"source": "book", "sha256": facts.fingerprint("book")},
         "text": {"source": "book", "tokens": summed.tokens},
-        "dtype": str(model.dtype).removeprefix("torch."),
+        "dtype": records.dtype(model),
         "settings": SETTINGS.as_dict(),
         "write": asdict(editing.Write()),
         "seconds": {"all": round(time.perf_counter() - began, 1)},

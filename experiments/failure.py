@@ -24,6 +24,7 @@ import numpy as np
 import torch
 
 from job import Job
+from superposition import records
 from superposition.data import facts, text
 from superposition.data.facts import Fact
 from superposition.editing import editor as editing
@@ -425,7 +426,7 @@ def run(job: Job, sizes: Sizes, source: str = "smollm2", facts_source: str = "bo
     job.say(f"{lm.name}, layer {layer}: {len(edits)} edits, {len(known)} facts watched, C from {tokens:,} tokens")
     record |= {
         "kind": "failure",
-        "model": {"name": lm.name, "sha256": lm.sha256},
+        "model": records.header(lm, architecture=False),
         "layer": layer,
         "facts": {"source": str(facts_source), "sha256": facts.fingerprint(facts_source)},
         "watched": len(known),

@@ -17,7 +17,7 @@ from scipy import stats
 
 from superposition import records
 from superposition.data import facts, text
-from superposition.io import files
+from superposition.io import cache
 from superposition.linear import overlap
 from superposition.lm import keys, models, moments
 from superposition.studies import nulls
@@ -32,31 +32,19 @@ MEANS = ("cosine", "p")
 QUANTILES = (0.025, 0.5, 0.975)
 
 
-class Work:
-    """A folder where finished parts are kept, so that a run that was interrupted goes on; or none."""
+def keep_parts(**recipe: Any) -> Callable[..., dict[str, np.ndarray]]:
+    """What makes a part by its name, or takes it from the cache, so that a run that was interrupted goes on."""
+    start = time.perf_counter()
 
-    def __init__(self, folder: Path | None):
-        self.folder, self.start = folder, time.perf_counter()
-
-    def part(self, name: str, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-        path = self.folder / f"{name.replace(' ', '-')}.npz" if self.folder else None
-        if path and path.is_file():
-            with np.load(path) as kept:
-                return dict(kept)
-        made = make()
-        if path:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            files.write_whole(path, lambda temporary: save(temporary, made))
-        print(f"{name} {time.perf_counter() - self.start:.0f} s", flush=True)
+    def part(name: str, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        made = cache.made(cache.key("nulls", 1, part=name, **recipe), make)
+        print(f"{name} {time.perf_counter() - start:.0f} s", flush=True)
         return made
 
-
-def save(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    with path.open("wb") as stream:
-        np.savez(stream, **arrays)
+    return part
 
 
-def read(model: models.LanguageModel, listed: list[facts.Fact], layers: list[int], source: str, work: Work) -> dict:
+def read(model: models.LanguageModel, listed: list[facts.Fact], layers: list[int], source: str, part: Callable) -> dict:
     """Keys of the facts as the table asks them, of the subject alone, with prompts swapped, and of two nulls."""
     rng, texts = np.random.default_rng(0), list(text.read(source))
     asked = {"table": listed, "subject alone": nulls.bare(listed), "prompts swapped": nulls.swapped(listed, rng)}
@@ -67,17 +55,15 @@ def read(model: models.LanguageModel, listed: list[facts.Fact], layers: list[int
         return {str(layer): K.astype(np.float32) for layer, K in by_layer.items()}  # as the model made them
 
     for name, prompts in asked.items():
-        found[name] = work.part(
-            f"keys {name}", lambda p=prompts: by_name(keys.extract(model, p, layers=layers).by_layer)
-        )
+        found[name] = part(f"keys {name}", lambda p=prompts: by_name(keys.extract(model, p, layers=layers).by_layer))
 
-    def of_text(part: int) -> dict[str, np.ndarray]:
-        how = {"count": len(listed), "draws": SEEDS, "layers": layers, "context": 64, "part": (part, PARTS)}
+    def of_text(number: int) -> dict[str, np.ndarray]:
+        how = {"count": len(listed), "draws": SEEDS, "layers": layers, "context": 64, "part": (number, PARTS)}
         drawn, ids = nulls.keys_of_text(model, texts, **how)
         return by_name(drawn) | {"ids": ids}
 
-    parts = [work.part(f"keys {FROM_TEXT} {part}", lambda part=part: of_text(part)) for part in range(PARTS)]
-    drawn = {layer: sum(part[layer] for part in parts) for layer in parts[0]} | {"ids": parts[0]["ids"]}
+    parts = [part(f"keys {FROM_TEXT} {number}", lambda number=number: of_text(number)) for number in range(PARTS)]
+    drawn = {layer: sum(one[layer] for one in parts) for layer in parts[0]} | {"ids": parts[0]["ids"]}
     found |= {f"{FROM_TEXT} {s}": {layer: K[s] for layer, K in drawn.items() if layer != "ids"} for s in range(SEEDS)}
     tokens = {name: keys.locate_all(model, prompts) for name, prompts in asked.items()}
     keep = {f"{FROM_TEXT} {s}": ~nulls.same(drawn["ids"][s].tolist()) for s in range(SEEDS)}
@@ -148,11 +134,13 @@ def means_of_pairs(products: np.ndarray, masks: dict[str, np.ndarray], counts: n
 
 
 def measure(
-    model: models.LanguageModel, tokens: int | None, layers: list[int] | None, source: str, work: Work
+    model: models.LanguageModel, tokens: int | None, layers: list[int] | None, source: str
 ) -> tuple[dict, dict[str, np.ndarray]]:
     listed = facts.load("book")
     chosen = [layer.index for layer in model.select(layers)]
-    before = read(model, listed, chosen, source, work)
+    about = {"facts": facts.fingerprint("book"), "text": text.fingerprint(source), "tokens": tokens, "layers": chosen}
+    part = keep_parts(weights=model.digest(), dtype=str(model.dtype), **about)
+    before = read(model, listed, chosen, source, part)
     summed = moments.estimate(model, source, tokens=tokens, layers=layers)
     found, m = before["keys"], len(listed)
     located = {name: before["tokens"][name] for name in ("table", "subject alone", "prompts swapped")}
@@ -199,7 +187,7 @@ def measure(
             "pairs": np.array([means_of_pairs(products[name], masks, counts) for name in located]),
         }
 
-    rows = [work.part(f"layer {layer}", lambda layer=layer: at(layer)) for layer in chosen]
+    rows = [part(f"layer {layer}", lambda layer=layer: at(layer)) for layer in chosen]
     arrays = {name: np.array([row[name] for row in rows]) for name in rows[0]}
     lists = arrays.pop("lists")  # (layers, sizes, lists, 2, statistics)
     arrays["lists"] = np.quantile(lists, QUANTILES, axis=2)  # (quantiles, layers, sizes, 2, statistics)
@@ -227,8 +215,8 @@ def measure(
         "depth": ranks_by_depth(lists, arrays["table"], [n for n in SIZES if n <= m]),
         "text": {"source": source, "sha256": text.fingerprint(source), "tokens": summed.tokens},
         "facts": {"source": "book", "sha256": facts.fingerprint("book"), "count": m, "compared": int(inside.sum())},
-        "model": {"name": model.name, "sha256": model.sha256, "architecture": type(model.model).__name__},
-        "dtype": str(model.dtype).removeprefix("torch."),
+        "model": records.header(model),
+        "dtype": records.dtype(model),
     }
     return data, {name: array.astype(np.float32) for name, array in arrays.items()}
 
@@ -257,12 +245,10 @@ def main() -> int:
     parser.add_argument("--text", default="book")
     parser.add_argument("--tokens", type=int, default=102_400)
     parser.add_argument("--layers", type=int, nargs="+")
-    parser.add_argument("--work", type=Path, help="keep finished parts here, and go on from those that are there")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
-    model = models.load(arguments.model)
-    work = Work(arguments.work)
-    data, arrays = measure(model, arguments.tokens, arguments.layers, arguments.text, work)
+    start, model = time.perf_counter(), models.load(arguments.model)
+    data, arrays = measure(model, arguments.tokens, arguments.layers, arguments.text)
     command = f"python experiments/nulls.py {arguments.model}"
     if arguments.text != "book":
         command += f" --text {arguments.text}"
@@ -272,7 +258,7 @@ def main() -> int:
         command += f" --layers {' '.join(map(str, arguments.layers))}"
     data["provenance"] = records.provenance(command=f"{command} --out {arguments.out}", seed=0, device=model.device)
     records.write(arguments.out, data, arrays)
-    print(f"{arguments.out}: {time.perf_counter() - work.start:.0f} s", file=sys.stderr)
+    print(f"{arguments.out}: {time.perf_counter() - start:.0f} s", file=sys.stderr)
     return 0
 
 

@@ -21,7 +21,7 @@ from superposition import records
 from superposition.data import facts
 from superposition.data.facts import Fact
 from superposition.editing import targets as values
-from superposition.io import paths
+from superposition.io import cache, paths
 from superposition.linear import overlap
 from superposition.linear.memory import LinearMemory
 from superposition.lm import evaluation, keys, models, moments, passes
@@ -73,7 +73,7 @@ def measured(lm: models.LanguageModel, listed: Sequence[Fact]) -> tuple[keys.Key
     ]
 
 
-def table_of(model: str, wording: str, measure: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def table_of(model: str, wording: str, measure: str) -> dict[str, Any]:
     """One regression of all layers: the record's own prompts, or prompts in words drawn at random, measured here."""
     name = RECORDS[model]
     record = records.load(name)
@@ -89,25 +89,20 @@ def table_of(model: str, wording: str, measure: str) -> tuple[dict[str, Any], di
     about, stacks = explained(table, [getattr(one, measure) for one in found], resample=wording == "own")
     entry = {"name": f"{model} {wording} {measure}", "model": model, "wording": wording, "measure": measure}
     entry |= {"keys_of": name if wording == "own" else "measured here", "facts": len(listed), "pairs": len(table.X)}
-    return entry | about, stacks
+    return {"entry": entry | about} | stacks
 
 
-def regressions(work: Path | None) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def regressions() -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     data: dict[str, Any] = {"tables": [], "resamples": RESAMPLES, "shuffles": SHUFFLES, "tokens": TOKENS}
     data["models"] = {model: records.load(name)["model"]["sha256"] for model, name in RECORDS.items()}
     arrays: dict[str, np.ndarray] = {}
     for model in RECORDS:
         for wording, measure in (("own", "cosine_whitened"), ("own", "P"), ("drawn", "cosine_whitened")):
             name = f"{model} {wording} {measure}"
-            kept = None if work is None else work / f"{name}.json"
-            if kept is not None and kept.is_file():
-                done = records.load(kept)
-                entry, stacks = {key: value for key, value in done.data.items() if key != "arrays"}, done.arrays
-            else:
-                entry, stacks = table_of(model, wording, measure)
-                if kept is not None:
-                    records.write(kept, entry, stacks)
-            data["tables"].append(entry)
+            recipe = {"name": name, "facts": facts.fingerprint("book"), "sizes": [TOKENS, RESAMPLES, SHUFFLES]}
+            key = cache.key("pairs", 1, weights=data["models"][model], **recipe)
+            stacks = cache.made(key, lambda asked=(model, wording, measure): table_of(*asked))
+            data["tables"].append(stacks.pop("entry"))
             arrays |= {f"{name} {key}": value for key, value in stacks.items()}
             say(name)
     return data, arrays
@@ -191,7 +186,7 @@ def edits() -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     read = keys.extract(lm, everything, layers=list(LAYERS))
     settings = values.Settings()
     data: dict[str, Any] = {
-        "model": {"name": lm.name, "sha256": lm.sha256},
+        "model": records.header(lm, architecture=False),
         "facts": {"source": "book", "sha256": facts.fingerprint("book"), "count": len(everything)},
         "tokens": TOKENS,
         "settings": settings.as_dict(),
@@ -252,11 +247,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("which", choices=("regressions", "paper", "edits"))
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--work", type=Path, help="of regressions: keep finished tables here, and go on from them")
     arguments = parser.parse_args()
     start = time.perf_counter()
-    made = {"regressions": lambda: regressions(arguments.work), "paper": paper, "edits": edits}
-    data, arrays = made[arguments.which]()
+    data, arrays = {"regressions": regressions, "paper": paper, "edits": edits}[arguments.which]()
     command = f"python experiments/pairs.py {arguments.which} --out book/records/{arguments.out.name}"
     data = {"kind": f"pairs-{arguments.which}"} | data | {"seconds": round(time.perf_counter() - start, 1)}
     data["provenance"] = records.provenance(command=command, seed=0)

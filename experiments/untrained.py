@@ -79,7 +79,7 @@ def main() -> int:
         "seeds": SEEDS,
         "text": {"source": "book", "sha256": text.fingerprint("book"), "tokens": TOKENS},
         "facts": {"source": "book", "sha256": facts.fingerprint("book"), "count": len(listed)},
-        "model": {"name": trained.name, "sha256": trained.sha256, "architecture": type(trained.model).__name__},
+        "model": records.header(trained),
         "seconds": round(time.perf_counter() - start, 1),
     }
     command = f"python experiments/untrained.py {arguments.model} --out {arguments.out}"

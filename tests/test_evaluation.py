@@ -1,5 +1,6 @@
 """Evaluation against a naive loop: one text a forward pass, all logits, greedy decoding step by step."""
 
+import io
 from dataclasses import replace
 
 import numpy as np
@@ -118,20 +119,22 @@ def test_known_facts_are_kept_by_content(cache, monkeypatch):
         evaluation.known(lm, listed)
 
 
-@pytest.mark.parametrize("content", ["", "[1]", '{"a": "yes"}', "[" * 100_000, None])
+@pytest.mark.parametrize("content", ["", "[1]", None])
 def test_a_damaged_cache_of_known_facts_is_made_afresh(cache, content):
     lm = tiny("llama")
     listed = _facts(lm)
     expected = evaluation.known(lm, listed)
     (path,) = (cache / "known").iterdir()
-    before = path.read_text()
+    before = path.read_bytes()
     path.unlink()
     path.mkdir() if content is None else path.write_text(content)
     if content is None:
         with pytest.warns(console.SuperpositionWarning, match="not kept in the cache"):
             assert evaluation.known(lm, listed) == expected
     else:
-        assert evaluation.known(lm, listed) == expected and path.read_text() == before
+        assert evaluation.known(lm, listed) == expected
+        with np.load(path) as now, np.load(io.BytesIO(before)) as then:
+            assert now["plain content"] == then["plain content"]
 
 
 def test_edits_are_judged_by_comparison_and_exactly():

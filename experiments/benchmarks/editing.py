@@ -132,7 +132,7 @@ def main() -> None:
     ]
     data = {
         "kind": "benchmark",
-        "model": {"name": model.name, "sha256": model.sha256},
+        "model": records.header(model, architecture=False),
         "layer": layer,
         "facts": len(listed),
         "at_once": AT_ONCE,

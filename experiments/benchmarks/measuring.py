@@ -135,7 +135,7 @@ def main() -> None:
 
     data = {
         "kind": "benchmark",
-        "model": {"name": model.name, "sha256": model.sha256},
+        "model": records.header(model, architecture=False),
         "tokens": summed.tokens,
         "facts": len(listed),
         "layers": layers,

@@ -143,7 +143,7 @@ def main(options: argparse.Namespace, command: str, load: Callable[[argparse.Nam
     after = evaluation.evaluate(model, edits)
     record = {
         "kind": "edit",
-        "model": {"name": model.name, "sha256": model.sha256, "architecture": type(model.model).__name__},
+        "model": records.header(model),
         "edited_digest": model.digest(),
         "facts": {"source": str(options.edits), "sha256": facts.fingerprint(options.edits), "count": len(edits)},
         "text": {"source": str(options.text), "sha256": text.fingerprint(options.text), "tokens": summed.tokens}
@@ -155,7 +155,7 @@ def main(options: argparse.Namespace, command: str, load: Callable[[argparse.Nam
         "layer": layer.index,
         "method": options.method,
         "batch": options.batch,
-        "dtype": str(model.dtype).removeprefix("torch."),
+        "dtype": records.dtype(model),
         "settings": values.Settings().as_dict(),
         "write": asdict(write),
         "drift": done.editor.drift(),

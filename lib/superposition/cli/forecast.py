@@ -122,7 +122,7 @@ def main(options: argparse.Namespace, command: str, load) -> int:
     after = model.digest()
     found.write(
         options.out,
-        model={"name": model.name, "sha256": model.sha256, "digest_before": before, "digest_after": after},
+        model=records.header(model, architecture=False) | {"digest_before": before, "digest_after": after},
         text={"source": options.text, "tokens": moment.tokens, "shrinkage": options.shrinkage} if moment else None,
         moment={"source": str(options.moment), "sha256": files.sha256_of(options.moment)} if options.moment else None,
         protect_weight=options.protect_weight,

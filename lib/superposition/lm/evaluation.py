@@ -8,7 +8,6 @@ Chapters ``15-editing-a-model`` and ``16-lifelong-failure``.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from jaxtyping import Bool, Float, Int
 from superposition.data import text
 from superposition.data.facts import joint as joint_by_rule
 from superposition.errors import UserError
-from superposition.io import console, files, paths
+from superposition.io import cache
 from superposition.lm import models
 from superposition.lm.passes import logits_of, padded, run_body
 
@@ -296,11 +295,8 @@ def known(model: LanguageModel, facts: Sequence[Fact], *, batch: int = 32) -> li
             raise UserError(f"The fact {fact.text!r} has no target_true: a model cannot be asked whether it knows it.")
     marks = ["" if fact.joint_to(str(fact.target_true)) == " " else "\tnone" for fact in facts]
     wanted = [f"{fact.text}\t{fact.target_true}{mark}" for fact, mark in zip(facts, marks, strict=True)]
-    key = hashlib.sha256(f"{model.digest()} {model.dtype} 1".encode()).hexdigest()[:24]
-    store = paths.cache_dir() / "known" / f"{key}.json"
-    answers = files.kept_json(store)
-    if not isinstance(answers, dict) or not all(isinstance(right, bool) for right in answers.values()):
-        answers = {}
+    key = cache.key("known", 2, weights=model.digest(), dtype=str(model.dtype))
+    answers = (cache.load(key) or {"answers": {}})["answers"]
     missing = [i for i, what in enumerate(wanted) if what not in answers]
     if missing:
         asked = [facts[i] for i in missing]
@@ -309,10 +305,7 @@ def known(model: LanguageModel, facts: Sequence[Fact], *, batch: int = 32) -> li
             model, [f.text for f in asked], [str(f.target_true) for f in asked], joints=joints, batch=batch
         ).exact
         answers |= {wanted[i]: bool(right) for i, right in zip(missing, found, strict=True)}
-        try:
-            files.write_json(store, answers)
-        except UserError as error:
-            console.warn(f"What the model knows was not kept in the cache. {error}")
+        cache.save(key, {"answers": answers})
     return [fact for fact, what in zip(facts, wanted, strict=True) if answers[what]]
 
 
