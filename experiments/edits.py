@@ -3,18 +3,18 @@
 python experiments/edits.py single --out book/records/smollm2-single-edits.json
 python experiments/edits.py lifelong --out book/records/smollm2-lifelong.json
 
-Every life keeps its state in ``--work``; interrupted, the same command goes on where it stopped.
+Every life keeps its state in the user's cache; interrupted, the same command goes on where it stopped.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,38 +26,76 @@ from superposition.data.facts import Fact
 from superposition.editing import editor as editing
 from superposition.editing import targets as values
 from superposition.errors import UserError
-from superposition.io import console, files
+from superposition.io import cache, console, paths
 from superposition.linear.memory import LinearMemory
 from superposition.lm import evaluation, keys, models, moments
 
-TOKENS = 102_400
-LAYER = 6
-SETTINGS = values.Settings()
-CHECKPOINTS = [1, 5, 10, 20, 50, 100, 150, 200]
-EDITS, UNTOUCHED, SHORT = 200, 80, 60
-#: In which dtype the lives led side by side search for their shifts, twice as fast; all else is in the model's.
-SEARCH = "bfloat16"
-#: Lives that are led side by side: name, method, order, edits.
-TOGETHER = (
-    ("rome", "rome", 0, EDITS),
-    ("memit", "memit", 0, EDITS),
-    ("alphaedit", "alphaedit", 0, EDITS),
-    ("rls-soft", "rls-soft", 0, EDITS),
-    ("rls-hard", "rls-hard", 0, EDITS),
-    ("rome order 2", "rome", 1, SHORT),
-    ("alphaedit order 2", "alphaedit", 1, SHORT),
-)
-#: Lives that are led alone: name, method, edits a step, edits, changes of the writing. The short ones of fine-tuning
-#: are there to see whether other settings of it do better.
-ALONE = (
-    ("memit batch 20", "memit", 20, EDITS, {}),
-    ("ft", "ft", 1, EDITS, {}),
-    ("ft slower", "ft", 1, SHORT, {"ft_lr": 2e-4, "ft_steps": 50}),
-    ("ft bounded", "ft", 1, SHORT, {"ft_norm": 2e-3, "ft_steps": 50}),
-)
+
+@dataclass(frozen=True)
+class Plan:
+    """Which edits are made, and how.
+
+    Attributes
+    ----------
+    settings : targets.Settings
+        Of the search for target values.
+    checkpoints : tuple of int
+        Edits after which a life is examined.
+    edits, untouched : int
+        Of the longest life; and known facts that nobody edits.
+    search : str
+        In which dtype the lives led side by side search for their shifts, twice as fast; all else is in the model's.
+    together : tuple
+        Lives that are led side by side: name, method, order, edits.
+    alone : tuple
+        Lives that are led alone: name, method, edits a step, edits, changes of the writing. The short ones of
+        fine-tuning are there to see whether other settings of it do better.
+    known, step : callable
+        Which facts a model knows; and what makes a step of lives that are led side by side.
+    """
+
+    settings: values.Settings = field(default_factory=values.Settings)
+    checkpoints: tuple[int, ...] = (1, 5, 10, 20, 50, 100, 150, 200)
+    edits: int = 200
+    untouched: int = 80
+    search: str = "bfloat16"
+    together: tuple[tuple[str, str, int, int], ...] = (
+        ("rome", "rome", 0, 200),
+        ("memit", "memit", 0, 200),
+        ("alphaedit", "alphaedit", 0, 200),
+        ("rls-soft", "rls-soft", 0, 200),
+        ("rls-hard", "rls-hard", 0, 200),
+        ("rome order 2", "rome", 1, 60),
+        ("alphaedit order 2", "alphaedit", 1, 60),
+    )
+    alone: tuple[tuple[str, str, int, int, dict[str, Any]], ...] = (
+        ("memit batch 20", "memit", 20, 200, {}),
+        ("ft", "ft", 1, 200, {}),
+        ("ft slower", "ft", 1, 60, {"ft_lr": 2e-4, "ft_steps": 50}),
+        ("ft bounded", "ft", 1, 60, {"ft_norm": 2e-3, "ft_steps": 50}),
+    )
+    known: Callable[..., list[Fact]] = evaluation.known
+    step: Callable[..., None] = editing.edit_side_by_side
+
+    def lives(self) -> list[dict[str, Any]]:
+        """What determines each life: name, method, order, edits a step, edits, changes of the writing."""
+        planned = [(name, method, order, 1, count, {}) for name, method, order, count in self.together]
+        planned += [(name, method, 0, batch, count, changes) for name, method, batch, count, changes in self.alone]
+        return [
+            dict(zip(("name", "method", "order", "batch", "count", "changes"), life, strict=True)) for life in planned
+        ]
+
+
+#: What the book's records are made by.
+PLAN = Plan()
 
 
 # --- the facts ----------------------------------------------------------------------------------------------
+
+
+def described(edits: Sequence[Fact]) -> list[list[str | None]]:
+    """What an edit's result depends on, of each."""
+    return [[fact.text, fact.target_true, fact.target_new] for fact in edits]
 
 
 def at_start(model: models.LanguageModel, listed: Sequence[Fact]) -> list[bool]:
@@ -65,20 +103,20 @@ def at_start(model: models.LanguageModel, listed: Sequence[Fact]) -> list[bool]:
     return [found.position == 0 for found in keys.locate_all(model, listed)]
 
 
-def split(model: models.LanguageModel) -> dict[str, Any]:
+def split(model: models.LanguageModel, plan: Plan) -> dict[str, Any]:
     """Known facts to be edited one by one; a life's edits in order; known facts nobody edits. Keys at 0 left out."""
     listed = facts.load("book")
-    known = set(evaluation.known(model, listed))
+    known = set(plan.known(model, listed))
     sinks = [fact for fact, sink in zip(listed, at_start(model, listed), strict=True) if sink]
     usable = [fact for fact in listed if fact not in set(sinks)]
     rng = np.random.default_rng(0)
     order = [usable[i] for i in rng.permutation(len(usable))]
     untouched, subjects = [], set()
     for fact in order:
-        if fact in known and fact.subject not in subjects and len(untouched) < UNTOUCHED:
+        if fact in known and fact.subject not in subjects and len(untouched) < plan.untouched:
             untouched.append(fact)
             subjects.add(fact.subject)
-    edits = [fact for fact in order if fact.subject not in subjects][:EDITS]
+    edits = [fact for fact in order if fact.subject not in subjects][: plan.edits]
     return {
         "known": [fact for fact in order if fact in known],
         "sinks": sinks,
@@ -90,7 +128,12 @@ def split(model: models.LanguageModel) -> dict[str, Any]:
 
 
 def about(
-    model: models.LanguageModel, kind: str, command: str, began: float, summed: moments.Moments
+    model: models.LanguageModel,
+    kind: str,
+    command: str,
+    began: float,
+    summed: moments.Moments,
+    settings: values.Settings,
 ) -> dict[str, Any]:
     """What both records say of their making."""
     return {
@@ -99,7 +142,7 @@ def about(
         "facts": {"source": "book", "sha256": facts.fingerprint("book")},
         "text": {"source": "book", "tokens": summed.tokens},
         "dtype": records.dtype(model),
-        "settings": SETTINGS.as_dict(),
+        "settings": settings.as_dict(),
         "write": asdict(editing.Write()),
         "seconds": {"all": round(time.perf_counter() - began, 1)},
         "provenance": records.provenance(command=command, seed=0, device=model.device),
@@ -110,13 +153,18 @@ def about(
 
 
 def singles(
-    model: models.LanguageModel, layer: int, C: np.ndarray, edits: Sequence[Fact], windows: list, with_text: int
+    model: models.LanguageModel,
+    layer: int,
+    C: np.ndarray,
+    edits: Sequence[Fact],
+    settings: values.Settings,
+    windows: Sequence[Any] = (),
 ) -> list[dict[str, Any]]:
-    """Each edit alone on the unedited model by ROME; what it did, as a row."""
-    editor = editing.Editor(model, layer, "rome", C=C, settings=SETTINGS)
+    """Each edit alone on the unedited model by ROME; what it did, as a row; of the first four also the perplexity."""
+    editor = editing.Editor(model, layer, "rome", C=C, settings=settings)
     factor = editor.memory.factor
     cpu = time.process_time()
-    found = values.targets(model, edits, layer, SETTINGS, batch=8)
+    found = values.targets(model, edits, layer, settings, batch=8)
     cpu = (time.process_time() - cpu) / len(edits)
     rows = []
     before = [evaluation.evaluate(model, [fact], neighbours=3) for fact in edits]
@@ -142,7 +190,7 @@ def singles(
                 "before": compact(before[i]),
                 "after": compact(after),
             }
-            if i < with_text:
+            if windows and i < 4:
                 row["perplexity"] = evaluation.perplexity(model, windows)
         rows.append(row)
     return rows
@@ -169,14 +217,16 @@ def summary(rows: Sequence[dict[str, Any]], when: str = "after") -> dict[str, An
     }
 
 
-def tell(model: models.LanguageModel, layer: int, C: np.ndarray, edits: Sequence[Fact]) -> list[dict[str, str]]:
+def tell(
+    model: models.LanguageModel, layer: int, C: np.ndarray, edits: Sequence[Fact], settings: values.Settings
+) -> list[dict[str, str]]:
     """What the model writes after a prompt, before the edit of it and after, by greedy decoding."""
     rows = []
     for fact in edits:
         row = {"subject": fact.subject, "prompt": fact.text, "true": fact.target_true, "new": fact.target_new}
         row["before"] = evaluation.generate(model, fact.text, 14)
         with editing.preserved(model):
-            editing.run(model, [fact], "rome", layer=layer, C=C, settings=SETTINGS)
+            editing.run(model, [fact], "rome", layer=layer, C=C, settings=settings)
             row["after"] = evaluation.generate(model, fact.text, 14)
             row["essence"] = evaluation.generate(model, f"{fact.subject} is", 14)
         row["essence_before"] = evaluation.generate(model, f"{fact.subject} is", 14)
@@ -184,50 +234,41 @@ def tell(model: models.LanguageModel, layer: int, C: np.ndarray, edits: Sequence
     return rows
 
 
-def single(options: argparse.Namespace, command: str) -> None:
+def single(options: argparse.Namespace, command: str, plan: Plan) -> None:
     began = time.perf_counter()
     model = models.load(options.model)
-    parts = split(model)
+    parts = split(model, plan)
     summed = moments.estimate(model, "book", tokens=options.tokens)
-    windows = evaluation.held_out(model, 500)
-    work = options.work / "single.json"
-    done: dict[str, Any] = json.loads(work.read_text()) if work.is_file() else {"sweep": {}, "trace": {}}
+    windows, settings = evaluation.held_out(model, 500), plan.settings
+    key = partial(cache.key, "edits", 1, weights=model.digest(), tokens=options.tokens, settings=settings.as_dict())
 
-    def keep() -> None:
-        files.write_json(work, done)
+    def rows_of(layer: int, C: np.ndarray, edits: Sequence[Fact], windows: Sequence[Any] = ()) -> list[dict[str, Any]]:
+        recipe = {"single": described(edits), "layer": layer, "with_text": len(windows)}
+        return cache.made(key(**recipe), lambda: {"rows": singles(model, layer, C, edits, settings, windows)})["rows"]
 
-    sweep = parts["known"][: options.sweep]
+    def traced(fact: Fact) -> dict[str, Any]:
+        how = {"layers": range(0, len(model.layers), 3), "samples": 3}
+        windows = {"state": 1, "mlp": 5}
+        return {kind: evaluation.trace(model, fact, kind=kind, window=n, **how) for kind, n in windows.items()}
+
+    sweep = {}
     for layer in options.layers:
-        if str(layer) not in done["sweep"]:
-            done["sweep"][str(layer)] = singles(model, layer, summed.second_moment(layer), sweep, windows, 0)
-            keep()
-            print("layer", layer, {k: v["share"] for k, v in summary(done["sweep"][str(layer)]).items()}, flush=True)
-    C = summed.second_moment(options.layer)
-    chosen = parts["known"][: options.count]
-    edits = done.setdefault("edits", [])
-    if "perplexity_before" not in done:
-        done["perplexity_before"] = evaluation.perplexity(model, windows)
-    while len(edits) < len(chosen):
-        group = chosen[len(edits) : len(edits) + 20]
-        edits += singles(model, options.layer, C, group, windows, with_text=4)
-        keep()
+        sweep[str(layer)] = rows_of(layer, summed.second_moment(layer), parts["known"][: options.sweep])
+        print("layer", layer, {k: v["share"] for k, v in summary(sweep[str(layer)]).items()}, flush=True)
+    C, chosen = summed.second_moment(options.layer), parts["known"][: options.count]
+    edits: list[dict[str, Any]] = []
+    for first in range(0, len(chosen), 20):
+        edits += rows_of(options.layer, C, chosen[first : first + 20], windows)
         print(len(edits), {k: v["share"] for k, v in summary(edits).items()}, flush=True)
-    for fact in parts["known"][: options.traced]:
-        if fact.text not in done["trace"]:
-            one = {
-                kind: evaluation.trace(
-                    model, fact, kind=kind, layers=range(0, len(model.layers), 3), samples=3, window=window
-                )
-                for kind, window in (("state", 1), ("mlp", 5))
-            }
-            done["trace"][fact.text] = one
-            keep()
-    if "told" not in done:
-        done["told"] = tell(model, options.layer, C, chosen[:8])
-        keep()
-    data = about(model, "single edits", command, began, summed) | {
+    trace = {
+        fact.text: cache.made(key(trace=described([fact])), lambda fact=fact: traced(fact))
+        for fact in parts["known"][: options.traced]
+    }
+    recipe = {"told": described(chosen[:8]), "layer": options.layer}
+    said = cache.made(key(**recipe), lambda: {"rows": tell(model, options.layer, C, chosen[:8], settings)})
+    data = about(model, "single edits", command, began, summed, settings) | {
         "layer": options.layer,
-        "told": done["told"],
+        "told": said["rows"],
         "counts": parts["counts"],
         "sinks": [fact.subject for fact in parts["sinks"]],
         "sweep": {
@@ -238,13 +279,13 @@ def single(options: argparse.Namespace, command: str) -> None:
                 "seconds_cpu": rows[0]["seconds_cpu"],
                 "facts": len(rows),
             }
-            for layer, rows in done["sweep"].items()
+            for layer, rows in sweep.items()
         },
-        "before": summary(done["edits"], "before"),
-        "after": summary(done["edits"]),
-        "perplexity_before": done["perplexity_before"],
-        "edits": done["edits"],
-        "trace": done["trace"],
+        "before": summary(edits, "before"),
+        "after": summary(edits),
+        "perplexity_before": evaluation.perplexity(model, windows),
+        "edits": edits,
+        "trace": trace,
     }
     records.write(options.out, data)
 
@@ -300,174 +341,181 @@ def order_of(parts: dict[str, Any], order: int, count: int) -> list[Fact]:
     return edits[:count]
 
 
-def lead_together(
-    model: models.LanguageModel, parts: dict[str, Any], layer: int, C: np.ndarray, examine: Examiner, work: Path
-) -> None:
-    """The lives of :data:`TOGETHER`, step by step side by side; the laggards first, if a run was interrupted."""
-    searcher = models.load(model.name, dtype=SEARCH)
-    lives = {}
-    for name, method, order, count in TOGETHER:
-        editor = editing.Editor(model, layer, method, C=C, settings=SETTINGS)
-        path = work / f"{name.replace(' ', '-')}.json"
-        life = {"editor": editor, "edits": order_of(parts, order, count), "path": path, "results": [], "cpu": 0.0}
-        if path.is_file():
-            stored = json.loads(path.read_text())
-            arrays = dict(np.load(path.with_suffix(".npz")))
+@dataclass
+class Life:
+    """A life of edits: what determines it, how far it has come, and where it is kept."""
+
+    about: dict[str, Any]
+    key: str
+    edits: list[Fact]
+    editor: editing.Editor | None = None
+    results: list[dict[str, Any]] = field(default_factory=list)
+    cpu: float = 0.0
+
+    def save(self) -> None:
+        arrays, state = self.editor.state()
+        cache.save(self.key, arrays | {"state": state, "results": self.results, "cpu": self.cpu})
+
+    def begin(self, model: models.LanguageModel, layer: int, C: np.ndarray, plan: Plan) -> Life:
+        """Make the editor, and go on from the state that was kept, if one was."""
+        self.editor = editing.Editor(model, layer, self.about["method"], C=C, settings=plan.settings)
+        if stored := cache.load(self.key):
             with editing.preserved(model):
-                editor.resume(arrays, stored["state"])
-            life |= {"results": stored["results"], "cpu": stored["cpu"]}
-        lives[name] = life
-    while going := [one for one in lives.values() if one["editor"].n_edits < len(one["edits"])]:
-        n = min(one["editor"].n_edits for one in going)
-        now = [one for one in going if one["editor"].n_edits == n]
+                self.editor.resume(stored, stored["state"])
+            self.results, self.cpu = stored["results"], stored["cpu"]
+        return self
+
+    def __str__(self) -> str:
+        last = self.results[-1] if self.results else {}
+        exact = last.get("new", {}).get("exact", {}).get("share")
+        return f"{self.about['name']} {last.get('perplexity', 0):.1f} {exact}"
+
+
+def lives_of(model: models.LanguageModel, parts: dict[str, Any], options: argparse.Namespace, plan: Plan) -> list[Life]:
+    """The lives that are planned, each with its edits."""
+    key = partial(cache.key, "edits", 1, weights=model.digest(), tokens=options.tokens, layer=options.layer)
+    how = {"settings": plan.settings.as_dict(), "checkpoints": plan.checkpoints, "search": plan.search}
+    how["untouched"] = described(parts["untouched"])
+    lives = []
+    for about in plan.lives():
+        edits = order_of(parts, about["order"], about["count"])
+        lives.append(Life(about, key(life=about, edits=described(edits), **how), edits))
+    return lives
+
+
+def lead_together(
+    model: models.LanguageModel,
+    searcher: models.LanguageModel,
+    lives: Sequence[Life],
+    examine: Examiner,
+    plan: Plan,
+) -> None:
+    """Lives step by step side by side; the laggards first, if a run was interrupted."""
+    while going := [life for life in lives if life.editor.n_edits < len(life.edits)]:
+        n = min(life.editor.n_edits for life in going)
+        now = [life for life in going if life.editor.n_edits == n]
         cpu = time.process_time()
         try:
-            editing.edit_side_by_side([one["editor"] for one in now], [[one["edits"][n]] for one in now], 8, searcher)
-        except UserError as error:  # a life that cannot go on ends; the others go on without it
-            if len(now) == 1:
-                now[0]["edits"] = now[0]["edits"][:n]
-                print(now[0]["path"].stem, "ends after", n, error, flush=True)
-                continue
-            for one in now:
-                if one["editor"].n_edits == n:
-                    _alone(one, n, searcher)
-            now = [one for one in now if one["editor"].n_edits == n + 1]
-        cpu = (time.process_time() - cpu) / len(now)
-        for one in now:
-            one["cpu"] += cpu
-            if n + 1 in CHECKPOINTS or n + 1 == len(one["edits"]):
+            plan.step([life.editor for life in now], [[life.edits[n]] for life in now], 8, searcher)
+        except UserError:  # a life that cannot go on ends; the others go on without it
+            for life in now:
+                if life.editor.n_edits == n:
+                    _step_alone(life, n, searcher, plan)
+            now = [life for life in now if life.editor.n_edits == n + 1]
+        cpu = (time.process_time() - cpu) / max(1, len(now))
+        for life in now:
+            life.cpu += cpu
+            examined = n + 1 in plan.checkpoints or n + 1 == len(life.edits)
+            if examined:
                 with editing.preserved(model):
-                    one["editor"].apply()
-                    one["results"].append({"edits": n + 1} | examine(one["editor"], one["edits"]))
-                save(one)
-        if n + 1 in CHECKPOINTS or (n + 1) % 10 == 0:
-            print(n + 1, round(cpu, 1), [(name, told(one)) for name, one in lives.items()], flush=True)
-        if (n + 1) % 10 == 0:
-            for one in now:
-                save(one)
+                    life.editor.apply()
+                    life.results.append({"edits": n + 1} | examine(life.editor, life.edits))
+            if examined or (n + 1) % 10 == 0:
+                life.save()
+        if n + 1 in plan.checkpoints or (n + 1) % 10 == 0:
+            print(n + 1, round(cpu, 1), *map(str, lives), sep=", ", flush=True)
 
 
-def _alone(life: dict[str, Any], n: int, searcher: models.LanguageModel) -> None:
+def _step_alone(life: Life, n: int, searcher: models.LanguageModel, plan: Plan) -> None:
     try:
-        editing.edit_side_by_side([life["editor"]], [[life["edits"][n]]], 8, searcher)
+        plan.step([life.editor], [[life.edits[n]]], 8, searcher)
     except UserError as error:
-        life["edits"] = life["edits"][:n]
-        print(life["path"].stem, "ends after", n, error, flush=True)
-
-
-def told(life: dict[str, Any]) -> str:
-    last = life["results"][-1] if life["results"] else {}
-    return f"{last.get('perplexity', 0):.1f} {last.get('new', {}).get('exact', {}).get('share')}"
-
-
-def save(life: dict[str, Any]) -> None:
-    arrays, state = life["editor"].state()
-    content = {"state": state, "results": life["results"], "cpu": life["cpu"]}
-    path = life["path"]
-    files.write_together(
-        {path.with_suffix(".npz"): files.npz_writer(arrays, small=True), path: files.json_writer(content)}
-    )
+        life.edits = life.edits[:n]
+        print(life.about["name"], "ends after", n, error, flush=True)
 
 
 def lead_alone(
-    model: models.LanguageModel, parts: dict[str, Any], layer: int, C: np.ndarray, examine: Examiner, work: Path
-) -> None:
-    for name, method, batch, count, changes in ALONE:
-        path = work / f"{name.replace(' ', '-')}.json"
-        if path.is_file():
-            continue
-        edits = order_of(parts, 0, count)
-        cpu = time.process_time()
-        with editing.preserved(model):
-            done = editing.run(
-                model,
-                edits,
-                method,
-                layer=layer,
-                C=C,
-                batch=batch,
-                settings=SETTINGS,
-                write=replace(editing.Write(), **changes),
-                checkpoints=[mark for mark in CHECKPOINTS if mark],
-                examine=lambda editor, n, edits=edits: examine(editor, edits),
-                state=path.with_suffix(".safetensors"),
-            )
-            arrays, state = done.editor.state()
-            arrays = {} if method == "ft" else arrays
-        content = {"state": state, "results": done.results, "cpu": time.process_time() - cpu, "batch": batch}
-        files.write_together(
-            {path.with_suffix(".npz"): files.npz_writer(arrays, small=True), path: files.json_writer(content)}
+    model: models.LanguageModel, life: Life, layer: int, C: np.ndarray, examine: Examiner, plan: Plan
+) -> dict[str, Any]:
+    """A life from its first edit to its last; what is kept of it."""
+    about, cpu = life.about, time.process_time()
+    with editing.preserved(model):
+        done = editing.run(
+            model,
+            life.edits,
+            about["method"],
+            layer=layer,
+            C=C,
+            batch=about["batch"],
+            settings=plan.settings,
+            write=replace(editing.Write(), **about["changes"]),
+            checkpoints=list(plan.checkpoints),
+            examine=lambda editor, n: examine(editor, life.edits),
+            state=paths.cache_dir() / f"{life.key}.safetensors",
         )
-        print(name, told({"results": done.results}), flush=True)
+        arrays, state = done.editor.state()
+    print(about["name"], flush=True)
+    arrays = {} if about["method"] == "ft" else arrays
+    return arrays | {"state": state, "results": done.results, "cpu": time.process_time() - cpu}
 
 
-def lifelong(options: argparse.Namespace, command: str) -> None:
+def lifelong(options: argparse.Namespace, command: str, plan: Plan) -> None:
     began = time.perf_counter()
     model = models.load(options.model)
-    parts = split(model)
+    parts = split(model, plan)
     summed = moments.estimate(model, "book", tokens=options.tokens)
-    C = summed.second_moment(options.layer)
-    windows = evaluation.held_out(model, 600)
-    examine = Examiner(model, parts, options.layer, windows)
-    before = model.digest()
+    layer, C = options.layer, summed.second_moment(options.layer)
+    examine = Examiner(model, parts, layer, evaluation.held_out(model, 600))
+    before, lives = model.digest(), lives_of(model, parts, options, plan)
+    together, alone = lives[: len(plan.together)], lives[len(plan.together) :]
     if "together" in options.lives:
-        lead_together(model, parts, options.layer, C, examine, options.work)
+        searcher = models.load(options.model, dtype=plan.search)
+        lead_together(model, searcher, [life.begin(model, layer, C, plan) for life in together], examine, plan)
     if "alone" in options.lives:
-        lead_alone(model, parts, options.layer, C, examine, options.work)
+        for life in alone:
+            cache.made(life.key, lambda life=life: lead_alone(model, life, layer, C, examine, plan))
     assert model.digest() == before, "the model is not as it was"
-    data, arrays = merge(model, parts, options, C, examine)
-    records.write(options.out, about(model, "lifelong edits", command, began, summed) | data, arrays)
+    data, arrays = merge(model, parts, lives, layer, C, examine)
+    data["search_dtype"] = plan.search
+    head = about(model, "lifelong edits", command, began, summed, plan.settings)
+    records.write(options.out, head | data, arrays)
 
 
 def merge(
-    model: models.LanguageModel, parts: dict[str, Any], options: argparse.Namespace, C: np.ndarray, examine: Examiner
+    model: models.LanguageModel,
+    parts: dict[str, Any],
+    lives: Sequence[Life],
+    layer: int,
+    C: np.ndarray,
+    examine: Examiner,
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """The lives there are, and the course of interference at the layer from their accounts."""
-    start = examine(editing.Editor(model, options.layer, "ft"), [])
+    start = examine(editing.Editor(model, layer, "ft"), [])
     start["old"] = examine.asked_of(parts["edits"][:-20] or parts["edits"])
-    lives, arrays = {}, {"untouched_log_true": np.float32(examine.before)}
+    rows, arrays = {}, {"untouched_log_true": np.float32(examine.before)}
     factor = None
-    planned = [(name, method, order, count, 1, {}) for name, method, order, count in TOGETHER]
-    planned += [(name, method, 0, count, batch, changes) for name, method, batch, count, changes in ALONE]
-    for name, method, order, count, batch, changes in planned:
-        path = options.work / f"{name.replace(' ', '-')}.json"
-        if not path.is_file():
+    for life in lives:
+        stored, name, method = cache.load(life.key), life.about["name"], life.about["method"]
+        if stored is None:
             continue
-        stored = json.loads(path.read_text())
-        lives[name] = {
-            "method": method,
-            "order": order,
-            "batch": batch,
-            "changes": changes,
+        log = stored["state"]["log"]
+        rows[name] = {key: life.about[key] for key in ("method", "order", "batch", "changes")} | {
             "edits": len(stored["state"]["batches"]),
-            "planned": count,
+            "planned": life.about["count"],
             "seconds_cpu": stored["cpu"],
             "results": stored["results"],
-            "log": {key: [brief(row[key]) for row in stored["state"]["log"]] for key in stored["state"]["log"][0]},
+            "log": {key: [brief(row[key]) for row in log] for key in log[0]},
         }
         if method != "ft":
-            editor = editing.Editor(
-                model, options.layer, method, C=C if factor is None or method == "alphaedit" else factor
-            )
+            editor = editing.Editor(model, layer, method, C=C if factor is None or method == "alphaedit" else factor)
             with editing.preserved(model):
-                editor.resume(dict(np.load(path.with_suffix(".npz"))), stored["state"])
+                editor.resume(stored, stored["state"])
             factor = editor.memory.factor if method != "alphaedit" else factor
-            lives[name]["closed_form_error"] = closed_form_error(editor, C)
+            rows[name]["closed_form_error"] = closed_form_error(editor, C)
             if method == "alphaedit":
-                lives[name]["protection"] = protection(editor)
-            arrays |= {f"{name}/{key}": one for key, one in course(editor.memory, examine.K).items()}
-        print(name, lives[name]["edits"], flush=True)
+                rows[name]["protection"] = protection(editor)
+            arrays |= {f"{name}/{key}": array for key, array in course(editor.memory, examine.K).items()}
+        print(name, rows[name]["edits"], flush=True)
     data = {
-        "layer": options.layer,
-        "search_dtype": SEARCH,
+        "layer": layer,
         "counts": parts["counts"],
         "subjects": [fact.subject for fact in parts["edits"]],
         "relations": [fact.relation for fact in parts["edits"]],
         "known_edits": parts["known_edits"],
         "untouched": [fact.text for fact in parts["untouched"]],
         "start": start,
-        "lives": lives,
-        "seconds": {"cpu": round(sum(life["seconds_cpu"] for life in lives.values()))},
+        "lives": rows,
+        "seconds": {"cpu": round(sum(row["seconds_cpu"] for row in rows.values()))},
     }
     return data, arrays
 
@@ -537,23 +585,23 @@ def course(memory: LinearMemory, K: np.ndarray) -> dict[str, np.ndarray]:
 # --- the command line ---------------------------------------------------------------------------------------
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None, plan: Plan = PLAN) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["single", "lifelong"])
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.json")
     parser.add_argument("--model", default="smollm2")
-    parser.add_argument("--tokens", type=int, default=TOKENS, help="of the text that C comes from")
-    parser.add_argument("--layer", type=int, default=LAYER)
-    parser.add_argument("--work", type=Path, default=Path("_build/edits"), help="states of unfinished runs")
+    parser.add_argument("--tokens", type=int, default=102_400, help="of the text that C comes from")
+    parser.add_argument("--layer", type=int, default=6)
     parser.add_argument("--layers", type=int, nargs="+", default=[0, 3, 6, 9, 12, 18, 24], help="of the sweep")
     parser.add_argument("--sweep", type=int, default=16, help="facts of the sweep")
     parser.add_argument("--count", type=int, default=100, help="single edits")
     parser.add_argument("--traced", type=int, default=10, help="facts traced")
     parser.add_argument("--lives", nargs="*", default=["together", "alone"], choices=["together", "alone"])
-    options = parser.parse_args()
-    command = "python experiments/edits.py " + shlex.join(sys.argv[1:])
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    options = parser.parse_args(arguments)
     console.quiet()
-    {"single": single, "lifelong": lifelong}[options.what](options, command)
+    make = {"single": single, "lifelong": lifelong}[options.what]
+    make(options, "python experiments/edits.py " + shlex.join(arguments), plan)
     return 0
 
 

@@ -1,7 +1,9 @@
 """The script behind the records of edits, on a tiny model: whole lives, cut lives, and the figures that read them."""
 
 import importlib.util
-import json
+import shutil
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,56 +11,41 @@ import pytest
 
 from superposition import figures, records
 from superposition.editing import targets as values
-from superposition.lm import evaluation, models
 
 SCRIPT = Path(__file__).parents[1] / "experiments" / "edits.py"
 
 
 @pytest.fixture
-def script(cache, model_folder, tmp_path, monkeypatch):
+def script(cache, model_folder, tmp_path):
+    """Run the script with few edits and short searches on the tiny model; the script itself; and where it writes."""
     spec = importlib.util.spec_from_file_location("make_edits", SCRIPT)
     module = importlib.util.module_from_spec(spec)
+    sys.modules["make_edits"] = module  # its dataclasses look for it
     spec.loader.exec_module(module)
-    monkeypatch.setattr(module, "SETTINGS", values.Settings(steps=2, contexts=("",)))
-    monkeypatch.setattr(module, "CHECKPOINTS", [1, 4, 6])
-    for name, size in (("EDITS", 6), ("UNTOUCHED", 5), ("SHORT", 4)):
-        monkeypatch.setattr(module, name, size)
-    together = [
-        (name, method, order, min(count, 6 if count > 60 else 4)) for name, method, order, count in module.TOGETHER
-    ]
-    monkeypatch.setattr(module, "TOGETHER", tuple(together))
-    monkeypatch.setattr(module, "ALONE", (("memit batch 20", "memit", 4, 6, {}), ("ft", "ft", 1, 6, {"ft_steps": 2})))
-    monkeypatch.setattr(evaluation, "known", lambda model, listed: list(listed)[::3])
-    load = models.load
-    path = str(model_folder)
-    monkeypatch.setattr(module.models, "load", lambda source, **more: load(path, device="cpu", **more))
+    plan = module.Plan(
+        settings=values.Settings(steps=2, contexts=("",)),
+        checkpoints=(1, 4, 6),
+        edits=6,
+        untouched=5,
+        together=tuple((name, method, order, 6 if n > 60 else 4) for name, method, order, n in module.PLAN.together),
+        alone=(("memit batch 20", "memit", 4, 6, {}), ("ft", "ft", 1, 6, {"ft_steps": 2})),
+        known=lambda model, listed: list(listed)[::3],
+    )
 
-    def go(what, *options):
-        words = [what, "--out", str(tmp_path / f"{what}.json"), "--model", path, "--tokens", "300", "--layer", "1"]
-        words += [
-            "--work",
-            str(tmp_path / "work"),
-            "--layers",
-            "0",
-            "1",
-            "--sweep",
-            "2",
-            "--count",
-            "5",
-            "--traced",
-            "2",
-        ]
-        monkeypatch.setattr("sys.argv", ["edits.py", *words, *options])
-        return module.main()
+    def go(what, **changes):
+        words = [what, "--out", str(tmp_path / f"{what}.json"), "--model", str(model_folder), "--tokens", "300"]
+        words += ["--layer", "1", "--layers", "0", "1", "--sweep", "2", "--count", "5", "--traced", "2"]
+        return module.main(words, replace(plan, **changes))
 
-    return go, module, tmp_path
+    yield go, plan, tmp_path
+    del sys.modules["make_edits"]
 
 
-def test_lives(script, monkeypatch):
-    go, module, folder = script
+def test_lives(script, cache):
+    go, plan, folder = script
     assert go("lifelong") == 0
     record = records.load(folder / "lifelong.json")
-    assert set(record["lives"]) == {name for name, *_ in module.TOGETHER + module.ALONE}
+    assert set(record["lives"]) == {name for name, *_ in plan.together + plan.alone}
     for name, life in record["lives"].items():
         assert life["edits"] == life["planned"] == life["results"][-1]["edits"]
         assert max(result.get("prediction_error", 0) for result in life["results"]) < 1e-3
@@ -84,19 +71,17 @@ def test_lives(script, monkeypatch):
     ):
         assert figure._repr_png_()
     # cut in the middle, and taken up again
-    for path in (folder / "work").iterdir():
-        path.unlink()
-    side_by_side, calls = module.editing.edit_side_by_side, []
+    shutil.rmtree(cache / "edits")
+    calls = []
 
     def cut(*arguments):
         calls.append(1)
         if len(calls) == 6:
             raise KeyboardInterrupt
-        side_by_side(*arguments)
+        plan.step(*arguments)
 
-    monkeypatch.setattr(module.editing, "edit_side_by_side", cut)
     with pytest.raises(KeyboardInterrupt):
-        go("lifelong")
+        go("lifelong", step=cut)
     assert go("lifelong") == 0
     again = records.load(folder / "lifelong.json")
     for name in record["lives"]:
@@ -114,6 +99,6 @@ def test_single_edits(script):
         assert row["drift"] > 0 and row["after"]["exact"][1] == 1
     hits = [row["after"]["exact"][0] for row in record["edits"]]
     assert record["after"]["exact"]["share"] == np.mean(hits)
-    assert json.loads((folder / "work" / "single.json").read_text())["told"] == record["told"]
+    assert [row["subject"] for row in record["told"]] == [row["subject"] for row in record["edits"]]
     for figure in (figures.sweep_of_layers(record), figures.traced(record), figures.before_and_after(record)):
         assert figure._repr_png_()
