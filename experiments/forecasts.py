@@ -9,18 +9,19 @@ interrupted run goes on where it stopped.
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
 import shlex
 import sys
 import time
 import tracemalloc
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 
 from superposition import records
 from superposition.data import facts
@@ -29,22 +30,83 @@ from superposition.editing import editor as editing
 from superposition.editing import forecast
 from superposition.editing import targets as values
 from superposition.editing.forecast import Reading
-from superposition.io import files, paths
+from superposition.io import cache
 from superposition.linear.memory import LinearMemory
 from superposition.lm import evaluation, keys, models, moments, passes
 
-EDITS, POOL, CHOSEN, LOOKS, TOKENS = 60, 100, 40, (15, 30, 60), 102_400
-RESAMPLES = 1000
-
 #: Raise it when an arm's name comes to mean something else: arms are kept in the cache under it.
-ARMS_VERSION = 1
+ARMS_VERSION = 2
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much is done: edits of a life, facts they are chosen from, how many of these an arm takes, when is looked."""
+
+    edits: int = 60
+    pool: int = 100
+    chosen: int = 40
+    looks: tuple[int, ...] = (15, 30, 60)
+    tokens: int = 102_400
+    resamples: int = 1000
+    settings: values.Settings = field(default_factory=values.Settings)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model and the layer that is edited, facts to edit and facts to watch, the factor of C of a layer, the sizes."""
+
+    lm: models.LanguageModel
+    layer: int
+    pool: Sequence[Fact]
+    watched: Sequence[Fact]
+    factor_of: Callable[[int], moments.Whitening]
+    sizes: Sizes
+
+    @classmethod
+    def of_book(cls, lm: models.LanguageModel, layer: int, sizes: Sizes) -> Case:
+        """With the book's facts and text."""
+
+        def factor_of(layer: int) -> moments.Whitening:
+            summed = moments.estimate(lm, "book", tokens=sizes.tokens, layers=[layer])
+            return moments.Whitening(summed.second_moment(layer))
+
+        return cls(lm, layer, *choose(lm, sizes.pool), factor_of, sizes)
+
+    @property
+    def edits(self) -> Sequence[Fact]:
+        return self.pool[: self.sizes.edits]
+
+    @cached_property
+    def C(self) -> moments.Whitening:
+        return self.factor_of(self.layer)
+
+    @property
+    def W(self) -> np.ndarray:
+        return self.lm.layers[self.layer].weight.detach().double().numpy()
+
+    def key(self, what: str, version: int, **more: Any) -> str:
+        """Under which a result is kept."""
+        more |= {"weights": self.lm.digest(), "layer": self.layer, "settings": self.sizes.settings.as_dict()}
+        return cache.key("forecasts", version, what=what, tokens=self.sizes.tokens, **more)
+
+    def replay(
+        self, targets: values.Targets, order: Any, rule: str = "rome", C: Any = None, **options: Any
+    ) -> LinearMemory:
+        """The edits of an order, written with the target values that each has alone."""
+        memory = LinearMemory(self.W, self.C if C is None else C)
+        memory.edit_batch(targets.keys[:, order], targets.values[:, order], rule, **options)
+        return memory
+
+
+def described(edits: Sequence[Fact]) -> list[list[str | None]]:
+    return [[fact.text, fact.target_new] for fact in edits]
 
 
 def say(what: str, start: float = time.perf_counter()) -> None:
     print(f"{time.perf_counter() - start:7.0f} s  {what}", file=sys.stderr, flush=True)
 
 
-def choose(lm: models.LanguageModel, count: int = POOL, seed: int = 0) -> tuple[list[Fact], list[Fact]]:
+def choose(lm: models.LanguageModel, count: int, seed: int = 0) -> tuple[list[Fact], list[Fact]]:
     """The facts to edit and the facts to watch.
 
     Watched are all facts of the book's table that the model says by itself. Edited are facts that it does not say, one
@@ -62,51 +124,20 @@ def choose(lm: models.LanguageModel, count: int = POOL, seed: int = 0) -> tuple[
     return edits[:count], known
 
 
-class Store:
-    """Arrays in the user's cache under a key of what they depend on."""
-
-    def __init__(self, *about: Any):
-        name = hashlib.sha256(repr(about).encode()).hexdigest()[:24]
-        self.path = paths.cache_dir() / "forecasts" / f"{name}.npz"
-
-    def load(self) -> dict[str, np.ndarray]:
-        if not self.path.is_file():
-            return {}
-        with np.load(self.path) as archive:
-            return {name: archive[name] for name in archive.files}
-
-    def save(self, **arrays: np.ndarray) -> None:
-        files.write_whole(self.path, files.npz_writer(arrays))
-
-
-def alone(lm: models.LanguageModel, edits: Sequence[Fact], layer: int, batch: int = 10) -> values.Targets:
+def alone(case: Case, edits: Sequence[Fact], batch: int = 10) -> values.Targets:
     """The target value of each edit on the unedited model."""
-    store = Store("alone", 2, lm.digest(), layer, values.Settings())
-    kept, names = store.load(), tuple(values.Targets.__dataclass_fields__)
-    about = np.array([f"{fact.text}\t{fact.target_new}" for fact in edits])
-    done = (
-        len(kept.pop("about"))
-        if kept and np.array_equal(kept["about"][: len(about)], about[: len(kept["about"])])
-        else 0
-    )
-    while done < len(edits):
-        found = values.targets(lm, edits[done : done + batch], layer, batch=batch)
-        new = {name: getattr(found, name) for name in names}
-        kept = {name: np.concatenate([kept[name], new[name]], -1) for name in names} if done else new
-        done = kept["keys"].shape[1]
-        store.save(about=about[:done], **kept)
-        say(f"layer {layer}: targets of {done} edits, each alone")
-    return values.Targets(**{name: kept[name][..., : len(edits)] for name in names})
+    groups = []
+    for first in range(0, len(edits), batch):
+        group = edits[first : first + batch]
+        key = case.key("alone", 3, edits=described(group))
+        groups.append(
+            cache.made(key, lambda group=group: vars(values.targets(case.lm, group, case.layer, case.sizes.settings)))
+        )
+        say(f"layer {case.layer}: targets of {first + len(group)} edits, each alone")
+    return values.Targets(**{name: np.concatenate([group[name] for group in groups], -1) for name in groups[0]})
 
 
-def live(
-    lm: models.LanguageModel,
-    edits: Sequence[Fact],
-    layer: int,
-    C: Any,
-    watch: Callable[[], forecast.Said],
-    looks: Sequence[int] = LOOKS,
-) -> tuple[LinearMemory, dict[str, np.ndarray], list[float]]:
+def live(case: Case, watch: Callable[[], forecast.Said]) -> tuple[LinearMemory, dict[str, np.ndarray], list[float]]:
     """ROME, one edit after the other, every target found anew on the model as it is by then.
 
     Returns
@@ -118,18 +149,18 @@ def live(
     list of float
         The probability each target had when it was found.
     """
-    store = Store("life", 1, lm.digest(), layer, [(f.text, f.target_new) for f in edits], values.Settings(), TOKENS)
-    kept, bits, weight = store.load(), lm.digest(), lm.layers[layer].weight
+    lm, layer, edits, looks = case.lm, case.layer, case.edits, case.sizes.looks
+    key, bits, weight = case.key("life", 2, edits=described(edits), looks=looks), lm.digest(), lm.layers[layer].weight
     old = weight.detach().clone()
-    memory = LinearMemory(old.double().numpy(), C)
-    told = {"values": np.zeros((len(old), 0)), "keys": np.zeros((old.shape[1], 0)), "probability": np.zeros(0)} | kept
+    memory = LinearMemory(old.double().numpy(), case.C)
+    told = {"values": np.zeros((len(old), 0)), "keys": np.zeros((old.shape[1], 0)), "probability": np.zeros(0)}
+    told |= cache.load(key) or {}
     seen = {name: told.pop(name) for name in ("log_probability", "exact") if name in told}
     try:
         for i, fact in enumerate(edits):
             if i == told["keys"].shape[1]:
-                found = values.targets(lm, [fact], layer)
-                new = {"values": found.values, "keys": found.keys, "probability": found.probability}
-                told = {name: np.concatenate([told[name], new[name]], -1) for name in told}
+                found = values.targets(lm, [fact], layer, case.sizes.settings)
+                told = {name: np.concatenate([told[name], getattr(found, name)], -1) for name in told}
             memory.edit(told["keys"][:, i], told["values"][:, i])
             weight.copy_(torch.from_numpy(memory.W))
             rows = len(seen.get("exact", []))
@@ -139,7 +170,7 @@ def live(
                 seen = {name: np.concatenate([seen[name], row[name]]) if seen else row[name] for name in row}
                 say(f"layer {layer}: {i + 1} edits in a row")
             if (i + 1) % 5 == 0 or i + 1 == len(edits):
-                store.save(**told, **seen)
+                cache.save(key, told | seen)
     finally:
         weight.copy_(old)
     if lm.digest() != bits:
@@ -150,42 +181,28 @@ def live(
 # --- forecasts ----------------------------------------------------------------------------------------------
 
 
-def sources(lm: models.LanguageModel, layer: int, tokens: int = TOKENS) -> moments.Whitening:
-    """The factor of C at a layer, from the book's text."""
-    return moments.Whitening(moments.estimate(lm, "book", tokens=tokens, layers=[layer]).second_moment(layer))
-
-
-def forecast_layer(lm: models.LanguageModel, layer: int) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def forecast_layer(case: Case) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Forecast a life at one layer in every way there is, live it, and set the two side by side."""
     start = time.perf_counter()
-    edits, watched = choose(lm)
-    edits = edits[:EDITS]
-    targets = alone(lm, edits, layer)
-    C, W = sources(lm, layer), lm.layers[layer].weight.detach().double().numpy()
-    reading = forecast.read(lm, watched, layer)
-    say(f"layer {layer}: {len(watched)} facts read")
-    memory, seen, probability = live(lm, edits, layer, C, lambda: forecast.ask(lm, reading))
+    lm, layer, looks, resamples = case.lm, case.layer, case.sizes.looks, case.sizes.resamples
+    targets = alone(case, case.edits)
+    reading = forecast.read(lm, case.watched, layer)
+    say(f"layer {layer}: {len(case.watched)} facts read")
+    memory, seen, probability = live(case, lambda: forecast.ask(lm, reading))
     falls = reading.log_probability - seen["log_probability"]
     arrays: dict[str, np.ndarray] = {"fall": falls, "kept": seen["exact"], "before": reading.log_probability}
     rows = []
-    for look, n in enumerate(LOOKS):
-        replayed = LinearMemory(W, C)
-        replayed.edit_batch(targets.keys[:, :n], targets.values[:, :n], rule="rome")
+    for look, n in enumerate(looks):
+        replayed = case.replay(targets, slice(n))
         part = forecast.shares(replayed.directions, reading.keys)
-        made = forecast.candidates_from_keys(reading, part) | forecast.candidates_from_values(
+        made = candidates_from_keys(reading, part) | candidates_from_values(
             reading, part, replayed.residuals, targets.shifts[:, :n]
         )
         made |= candidates_from_slopes(reading, part, replayed.residuals)
-        store = Store("passes", 1, lm.digest(), layer, values.Settings(), TOKENS, n)
-        kept = store.load()
-        if not kept:
-            places = forecast.PLACES if n == max(LOOKS) else ("all",)
-            kept = forecast.candidates_from_passes(lm, reading, part, replayed.residuals, places=places)
-            if n == max(LOOKS):
-                kept |= hindsight(lm, reading, part, memory, targets)
-                slope = forecast.slope_along(lm, reading, forecast.drift(replayed.residuals, part), 2)
-                kept["by edit"] = forecast.first_order(slope, replayed.residuals, part)
-            store.save(**kept)
+        kept = cache.made(
+            case.key("passes", 2, edits=described(case.edits[:n]), last=n == max(looks)),
+            lambda n=n, part=part, replayed=replayed: by_passes(case, reading, part, replayed, memory, targets, n),
+        )
         if "by edit" in kept:
             arrays["by edit"] = kept.pop("by edit")
         made |= kept
@@ -201,15 +218,16 @@ def forecast_layer(lm: models.LanguageModel, layer: int) -> tuple[dict[str, Any]
             "separations": {},
         }
         for name, value in made.items():
-            row["ranks"][name] = forecast.rank_correlation(value, falls[look], resamples=RESAMPLES)
-            row["sizes"][name] = forecast.rank_correlation(value, np.abs(falls[look]), resamples=RESAMPLES)
-            row["separations"][name] = forecast.separation(value, lost, resamples=RESAMPLES)
+            row["ranks"][name] = forecast.rank_correlation(value, falls[look], resamples=resamples)
+            row["sizes"][name] = forecast.rank_correlation(value, np.abs(falls[look]), resamples=resamples)
+            if lost.any() and not lost.all():
+                row["separations"][name] = forecast.separation(value, lost, resamples=resamples)
         say(f"layer {layer}, {n} edits: fall {row['fall']:.3f}, best forecast {row['ranks']['drift, all'][0]:.2f}")
         row |= {"norm": _norm(memory.residuals[:, :n], memory.directions[:, :n])}
         row |= {"norm_replayed": _norm(replayed.residuals, replayed.directions)}
         rows.append(row)
     delta = np.linalg.norm(memory.residuals, axis=0)
-    row = {"layer": layer, "watched": len(watched), "looks": rows, "probability": probability}
+    row = {"layer": layer, "watched": len(case.watched), "looks": rows, "probability": probability}
     row |= {"delta": delta.tolist(), "delta_alone": np.linalg.norm(targets.shifts, axis=0).tolist()}
     row |= {"probability_alone": targets.probability.tolist(), "seconds": round(time.perf_counter() - start, 1)}
     arrays |= {"residuals": replayed.residuals, "directions": replayed.directions}
@@ -217,9 +235,95 @@ def forecast_layer(lm: models.LanguageModel, layer: int) -> tuple[dict[str, Any]
     return row, arrays
 
 
+def by_passes(
+    case: Case,
+    reading: Reading,
+    part: np.ndarray,
+    replayed: LinearMemory,
+    memory: LinearMemory,
+    targets: values.Targets,
+    n: int,
+) -> dict[str, np.ndarray]:
+    """Forecasts that take passes of the model; after the last look at every place, in hindsight, and by edit."""
+    if n < max(case.sizes.looks):
+        return candidates_from_passes(case.lm, reading, part, replayed.residuals, places=("all",))
+    kept = candidates_from_passes(case.lm, reading, part, replayed.residuals)
+    slope = forecast.slope_along(case.lm, reading, forecast.drift(replayed.residuals, part), 2)
+    by_edit = forecast.first_order(slope, replayed.residuals, part)
+    return kept | hindsight(case.lm, reading, part, memory, targets) | {"by edit": by_edit}
+
+
+def candidates_from_keys(reading: Reading, part: Float[np.ndarray, "n m T"]) -> dict[str, Float[np.ndarray, " m"]]:
+    """Risks (m,) from the shares ``part`` alone (:func:`superposition.editing.forecast.shares`), by name.
+
+    ``"p norm, PLACE"`` is ``√Σ_i Σ_t (M_iᵀk_t)²`` over the positions of a place; ``"p sum, PLACE"`` is
+    ``√Σ_t (Σ_i M_iᵀk_t)²``, which minds the signs; ``"p largest, all"`` the largest ``|M_iᵀk_t|``.
+    """
+    found = {}
+    for place in forecast.PLACES:
+        mask = reading.mask(place)
+        found[f"p norm, {place}"] = np.sqrt(((part**2).sum(0) * mask).sum(1))
+        found[f"p sum, {place}"] = np.sqrt((part.sum(0) ** 2 * mask).sum(1))
+    found["p largest, all"] = (np.abs(part).max(0) * reading.mask()).max(1)
+    return found
+
+
+def candidates_from_values(
+    reading: Reading,
+    part: Float[np.ndarray, "n m T"],
+    delta: Float[np.ndarray, "d n"],
+    alone: Float[np.ndarray, "d n"] | None = None,
+) -> dict[str, Float[np.ndarray, " m"]]:
+    """Risks (m,) from shares and residuals: the drift's norm over the positions of each place.
+
+    With ``alone``, the residuals that each edit has as the only one, also the norm of their plain sum.
+    """
+    found = {}
+    for name, residuals in (("drift norm", delta), ("plain sum norm", alone)):
+        if residuals is not None:
+            squared = (forecast.drift(residuals, part) ** 2).sum(2)
+            found |= {f"{name}, {place}": np.sqrt((squared * reading.mask(place)).sum(1)) for place in forecast.PLACES}
+    return found
+
+
+def candidates_from_passes(
+    model: models.LanguageModel,
+    reading: Reading,
+    part: Float[np.ndarray, "n m T"],
+    delta: Float[np.ndarray, "d n"],
+    places: Sequence[str] = forecast.PLACES,
+    *,
+    batch: int = 32,
+) -> dict[str, Float[np.ndarray, " m"]]:
+    """Forecasts (m,) in nats, of the fall of ``log p``, for the drift at each of some places.
+
+    ``"first order, PLACE"`` by the slope at no drift, ``"second order, PLACE"`` by the slope at half the whole drift,
+    and ``"drift, PLACE"`` by a pass with the drift put in there.
+    """
+    moved = forecast.drift(delta, part)
+    half = forecast.slope_along(model, reading, moved, 1, batch=batch)
+    found = {}
+    for place in places:
+        mask = reading.mask(place)[:, :, None]
+        found[f"first order, {place}"] = -(reading.gradient * moved * mask).sum((1, 2))
+        found[f"second order, {place}"] = -(half * moved * mask).sum((1, 2))
+        said = forecast.ask(model, reading, moved * mask, batch=batch)
+        found[f"drift, {place}"] = reading.log_probability - said.log_probability
+    return found
+
+
+def slope_spread(gradient: Float[np.ndarray, "m T d"], part: Float[np.ndarray, "n m T"]) -> Float[np.ndarray, "n m"]:
+    """``‖Σ_t (M_iᵀk_jt) g_jt‖``: how strongly fact j feels edit i, whatever its target value.
+
+    Were the residual of edit i to point anywhere in d dimensions with equal odds, the standard deviation of the fall to
+    first order would be this times ``‖δ(v_i)‖ / √d``. It needs keys and slopes, and no target value.
+    """
+    return np.sqrt(sum(np.einsum("nmt,mt->nm", part, gradient[:, :, c]) ** 2 for c in range(gradient.shape[2])))
+
+
 def candidates_from_slopes(reading: Reading, part: np.ndarray, delta: np.ndarray) -> dict[str, np.ndarray]:
     """Forecasts from keys and slopes without target values, and what is known without any edit: the null."""
-    spread = forecast.slope_spread(reading.gradient, part)
+    spread = slope_spread(reading.gradient, part)
     slope = np.sqrt((reading.gradient**2).sum((1, 2)))
     by_edit = forecast.first_order(reading.gradient, delta, part)
     found = {"slope spread": np.sqrt((spread**2).sum(0)), "first order, without signs": np.sqrt((by_edit**2).sum(0))}
@@ -234,9 +338,9 @@ def hindsight(
     targets: values.Targets,
 ) -> dict[str, np.ndarray]:
     """What a forecast would be that knew the residuals to come, and one that lets no edit see another."""
-    after = forecast.candidates_from_passes(lm, reading, part, memory.residuals, places=("subject", "all"))
-    sizes = forecast.candidates_from_values(reading, part, memory.residuals, None)
-    at_once = forecast.candidates_from_passes(lm, reading, part, targets.shifts, places=("all",))
+    after = candidates_from_passes(lm, reading, part, memory.residuals, places=("subject", "all"))
+    sizes = candidates_from_values(reading, part, memory.residuals, None)
+    at_once = candidates_from_passes(lm, reading, part, targets.shifts, places=("all",))
     found = {f"known residuals: {name}": value for name, value in (after | sizes).items()}
     return found | {f"each alone: {name}": value for name, value in at_once.items()}
 
@@ -255,20 +359,17 @@ class Arms:
     The watched prompts and the edits' own are asked together: what is lost, and whether the edits hold.
     """
 
-    def __init__(
-        self, lm: models.LanguageModel, layer: int, edits: Sequence[Fact], watched: Sequence[Fact], kind: str = "causes"
-    ):
-        self.lm, self.layer = lm, layer
-        self.reading = forecast.read(lm, watched, layer, passes=False)
-        self.before = forecast.ask(lm, self.reading)
+    def __init__(self, case: Case, edits: Sequence[Fact], kind: str = "causes"):
+        self.lm, self.layer = case.lm, case.layer
+        self.reading = forecast.read(self.lm, case.watched, self.layer, passes=False)
+        self.before = forecast.ask(self.lm, self.reading)
         asked = [Fact(f.subject, f.prompt, target_true=f.target_new) for f in edits]
-        self.edited = forecast.read(lm, asked, layer, passes=False)
-        self.store = Store(
-            f"arms of {kind}", ARMS_VERSION, lm.digest(), layer, values.Settings(), TOKENS, EDITS, POOL, CHOSEN
-        )
-        kept = self.store.load()
-        self.rows: dict[str, dict[str, Any]] = json.loads(str(kept["rows"])) if kept else {}
-        self.falls = dict(zip(self.rows, kept["falls"], strict=True)) if kept else {}
+        self.edited = forecast.read(self.lm, asked, self.layer, passes=False)
+        sizes = [case.sizes.edits, case.sizes.pool, case.sizes.chosen]
+        self.key = case.key(f"arms of {kind}", ARMS_VERSION, edits=described(edits), sizes=sizes)
+        kept = cache.load(self.key) or {"rows": {}, "falls": []}
+        self.rows: dict[str, dict[str, Any]] = kept["rows"]
+        self.falls = dict(zip(self.rows, kept["falls"], strict=True))
 
     def add(self, name: str, delta: np.ndarray, M: np.ndarray, place: str = "all", own: Sequence[int] = ()) -> float:
         """Run an arm, unless it is kept; the edits that it writes, ``own`` by number, are asked too if given."""
@@ -310,19 +411,10 @@ class Arms:
 
     def _keep(self, name: str, row: dict[str, Any], fall: np.ndarray) -> None:
         self.rows[name], self.falls[name] = row, fall
-        self.store.save(rows=np.array(json.dumps(self.rows)), falls=np.array(list(self.falls.values())))
+        cache.save(self.key, {"rows": self.rows, "falls": np.array(list(self.falls.values()))})
         say(
             f"layer {self.layer}, {name}: fall {row['fall']:.3f}, norm {row['norm']:.1f}, held {row.get('held', 0):.2f}"
         )
-
-
-def replay(
-    W: np.ndarray, C: Any, targets: values.Targets, order: Any, rule: str = "rome", **options: Any
-) -> LinearMemory:
-    """The edits of an order, written with the target values that each has alone."""
-    memory = LinearMemory(W, C)
-    memory.edit_batch(targets.keys[:, order], targets.values[:, order], rule, **options)
-    return memory
 
 
 def at_norm(delta: np.ndarray, M: np.ndarray, norm: float) -> np.ndarray:
@@ -342,14 +434,13 @@ def choose_by_overlap(crowd: np.ndarray, count: int, tilt: float, rng: np.random
     return rng.choice(len(crowd), size=count, replace=False, p=weight / weight.sum())
 
 
-def causes_layer(lm: models.LanguageModel, layer: int, draws: int = 3) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def causes_layer(case: Case, draws: int = 3) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Arms that change one thing and hold the rest: which edits, where they point, how long they are, in what order."""
     start = time.perf_counter()
-    pool, watched = choose(lm)
-    targets = alone(lm, pool, layer)
-    C, W = sources(lm, layer), lm.layers[layer].weight.detach().double().numpy()
-    arms, rng, first = Arms(lm, layer, pool, watched), np.random.default_rng(1), np.arange(EDITS)
-    base = replay(W, C, targets, first)
+    pool, watched, C, edits, count = case.pool, case.watched, case.C, case.sizes.edits, case.sizes.chosen
+    targets = alone(case, pool)
+    arms, rng, first = Arms(case, pool), np.random.default_rng(1), np.arange(edits)
+    base = case.replay(targets, first)
     delta, M = base.residuals, base.directions
     norm = _norm(delta, M)
     arms.add("as it is", delta, M, own=first)
@@ -361,7 +452,7 @@ def causes_layer(lm: models.LanguageModel, layer: int, draws: int = 3) -> tuple[
     some = arms.reading.subset(half)
     for weight in (0.1, 1.0, 10.0, 100.0):
         for name, found in (("all", seen), ("half", some.keys[some.mask()].T.astype(np.float64))):
-            other = replay(W, weighted(C, found, weight), targets, first)
+            other = case.replay(targets, first, C=weighted(C, found, weight))
             if name == "all":
                 arms.add(f"protected: {weight:g}", other.residuals, other.directions, own=first)
                 arms.add(
@@ -378,34 +469,34 @@ def causes_layer(lm: models.LanguageModel, layer: int, draws: int = 3) -> tuple[
         noise = rng.standard_normal(M.shape)
         noise *= length / np.linalg.norm(noise, axis=0)
         arms.add(f"any direction, same norm {draw}", at_norm(delta, noise, norm), noise)
-        arms.add(f"residuals swapped {draw}", at_norm(delta[:, rng.permutation(EDITS)], M, norm), M)
-        arms.add(f"signs drawn {draw}", delta * rng.choice([-1.0, 1.0], EDITS), M)
+        arms.add(f"residuals swapped {draw}", at_norm(delta[:, rng.permutation(edits)], M, norm), M)
+        arms.add(f"signs drawn {draw}", delta * rng.choice([-1.0, 1.0], edits), M)
         random = rng.standard_normal(delta.shape)
         random *= np.linalg.norm(delta, axis=0) / np.linalg.norm(random, axis=0)
         arms.add(f"residuals drawn {draw}", random, M)
-        order = rng.permutation(EDITS)
-        other = replay(W, C, targets, order)
+        order = rng.permutation(edits)
+        other = case.replay(targets, order)
         arms.add(f"order {draw}", other.residuals, other.directions)
     arms.add("all at once", targets.shifts[:, first], M)
     for rule in ("rls-hard", "rls-soft"):
-        other = replay(W, C, targets, first, rule)
+        other = case.replay(targets, first, rule)
         arms.add(rule, other.residuals, other.directions, own=first)
         arms.add(f"{rule}, same norm", at_norm(other.residuals, other.directions, norm), other.directions)
     own = forecast.shares(forecast.directions(targets.keys, C), arms.reading.keys)
     crowd = (own**2).sum((1, 2))
-    usual = replay(W, C, targets, first[:CHOSEN])
+    usual = case.replay(targets, first[:count])
     norm = _norm(usual.residuals, usual.directions)
     for draw, tilt in enumerate(np.linspace(-6, 6, 16)):
-        chosen = choose_by_overlap(crowd, CHOSEN, tilt, rng)
-        other = replay(W, C, targets, chosen)
+        chosen = choose_by_overlap(crowd, count, tilt, rng)
+        other = case.replay(targets, chosen)
         scaled = at_norm(other.residuals, other.directions, norm)
         arms.add(f"drawn {draw}", scaled, other.directions)
-    for name, chosen in (("least", np.argsort(crowd)[:CHOSEN]), ("most", np.argsort(-crowd)[:CHOSEN])):
-        other = replay(W, C, targets, rng.permutation(chosen))
+    for name, chosen in (("least", np.argsort(crowd)[:count]), ("most", np.argsort(-crowd)[:count])):
+        other = case.replay(targets, rng.permutation(chosen))
         arms.add(f"{name} overlapping", other.residuals, other.directions, own=chosen)
         scaled = at_norm(other.residuals, other.directions, norm)
         arms.add(f"{name} overlapping, same norm", scaled, other.directions)
-    row = {"layer": layer, "watched": len(watched), "edits": EDITS, "pool": len(pool), "arms": arms.rows}
+    row = {"layer": case.layer, "watched": len(watched), "edits": edits, "pool": len(pool), "arms": arms.rows}
     row |= {"seconds": round(time.perf_counter() - start, 1)}
     falls = np.array([arms.falls[name] for name in arms.rows], dtype=np.float32)
     return row, {"falls": falls, "before": arms.before.log_probability}
@@ -414,15 +505,13 @@ def causes_layer(lm: models.LanguageModel, layer: int, draws: int = 3) -> tuple[
 # --- cures --------------------------------------------------------------------------------------------------
 
 
-def spread(
-    lm: models.LanguageModel, layers: Sequence[int], edits: Sequence[Fact], targets: values.Targets
-) -> Callable[[], Any]:
+def spread(case: Case, layers: Sequence[int], edits: Sequence[Fact], targets: values.Targets) -> dict[int, float]:
     """Write each edit in equal parts at several layers, the last of them the one that the targets were found at.
 
     As MEMIT does: at each layer the part is what the stream after the last layer still lacks, divided by the layers to
-    come, which includes this one. The directions are ROME's. The model is changed.
+    come, which includes this one. The directions are ROME's. The model is changed. Returns ``|ΔW|`` of each layer.
     """
-    factors, subject = {layer: sources(lm, layer) for layer in layers}, layers[-1]
+    lm, factors, subject = case.lm, {layer: case.factor_of(layer) for layer in layers}, layers[-1]
     block = lm.block(lm.layers[subject])
     asked = forecast.read(lm, edits, subject, passes=False)
 
@@ -455,62 +544,57 @@ def spread(
             part = (wanted[i] - stream) / (len(layers) - turn)
             memories[one].edit(found[one], memories[one].recall(found[one]) + part)
             lm.layers[one].weight.copy_(torch.from_numpy(memories[one].W))
-    return lambda: {one: float(np.linalg.norm(memory.W - memory.W_0)) for one, memory in memories.items()}
+    return {one: float(np.linalg.norm(memory.W - memory.W_0)) for one, memory in memories.items()}
 
 
-def costs(
-    lm: models.LanguageModel, layer: int, targets: values.Targets, C: moments.Whitening
-) -> dict[str, dict[str, float]]:
+def costs(case: Case, targets: values.Targets) -> dict[str, dict[str, float]]:
     """Seconds to prepare each rule and to write an edit by it, and the most memory that this took at once, in MiB."""
-    found = {}
+    found, edits = {}, case.sizes.edits
     for rule in ("rome", "memit", "memit-history", "rls-soft", "rls-hard", "alphaedit"):
         tracemalloc.start()
         began = time.perf_counter()
-        editor = editing.Editor(lm, layer, rule, C=C.moment)
+        editor = editing.Editor(case.lm, case.layer, rule, C=case.C.moment)
         ready = time.perf_counter()
-        for i in range(EDITS):
+        for i in range(edits):
             editor.memory.edit_batch(targets.keys[:, i : i + 1], targets.values[:, i : i + 1], rule, **editor.options)
         done = time.perf_counter()
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-        found[rule] = {"prepare": ready - began, "edit": (done - ready) / EDITS, "peak_mib": peak / 2**20}
+        found[rule] = {"prepare": ready - began, "edit": (done - ready) / edits, "peak_mib": peak / 2**20}
     return found
 
 
-def cost_of_protection(
-    lm: models.LanguageModel, layer: int, watched: Sequence[Fact], C: moments.Whitening
-) -> dict[str, float]:
+def cost_of_protection(case: Case) -> dict[str, float]:
     """Seconds to read the keys of the facts to protect, and to make the factor of C with them in it."""
     began = time.perf_counter()
-    reading = forecast.read(lm, watched, layer, passes=False)
+    reading = forecast.read(case.lm, case.watched, case.layer, passes=False)
     read = time.perf_counter()
-    weighted(C, reading.keys[reading.mask()].T.astype(np.float64), 10.0).solve(np.zeros((len(C.moment), 1)))
-    return {"read": read - began, "prepare": time.perf_counter() - read, "facts": len(watched)}
+    weighted(case.C, reading.keys[reading.mask()].T.astype(np.float64), 10.0).solve(np.zeros((len(case.W[0]), 1)))
+    return {"read": read - began, "prepare": time.perf_counter() - read, "facts": len(case.watched)}
 
 
-def cures_layer(lm: models.LanguageModel, layer: int) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def cures_layer(case: Case) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Each cure alone, with the target values that each edit has alone: what is damaged, what holds, what it costs."""
     start = time.perf_counter()
-    pool, watched = choose(lm)
-    pool = pool[:EDITS]
-    targets = alone(lm, pool, layer)
-    C, W = sources(lm, layer), lm.layers[layer].weight.detach().double().numpy()
-    arms, rng, first = Arms(lm, layer, pool, watched, "cures"), np.random.default_rng(2), np.arange(EDITS)
+    lm, layer, watched, C, edits = case.lm, case.layer, case.watched, case.C, case.sizes.edits
+    pool = case.edits
+    targets = alone(case, pool)
+    arms, rng, first = Arms(case, pool, "cures"), np.random.default_rng(2), np.arange(edits)
 
     def add(name: str, memory: LinearMemory, own: Sequence[int] = first) -> None:
         arms.add(name, memory.residuals, memory.directions, own=own)
 
-    base = replay(W, C, targets, first)
+    base = case.replay(targets, first)
     add("as it is", base)
     for rule in ("rls-soft", "rls-hard", "memit", "memit-history", "alphaedit"):
         options = editing.Editor(lm, layer, rule, C=C.moment).options
         began = time.perf_counter()
-        memory = LinearMemory(W, C)
+        memory = LinearMemory(case.W, C)
         for i in first:
             memory.edit_batch(targets.keys[:, i : i + 1], targets.values[:, i : i + 1], rule, **options)
         add(f"rule: {rule}", memory)
         arms.rows[f"rule: {rule}"].setdefault("seconds", round(time.perf_counter() - began, 2))
-    add("all in one step", replay(W, C, targets, first, "emmet"))
+    add("all in one step", case.replay(targets, first, "emmet"))
     reading = forecast.read(lm, watched, layer)
     part = forecast.shares(base.directions, reading.keys)
     slope = forecast.slope_along(lm, reading, forecast.drift(base.residuals, part), 2)
@@ -523,15 +607,15 @@ def cures_layer(lm: models.LanguageModel, layer: int) -> tuple[dict[str, Any], d
         ("size", np.linalg.norm(base.residuals, axis=0) ** 2 * crowd),
     ):
         safe = np.argsort(risk, kind="stable")
-        add(f"order: safe first, by {name}", replay(W, C, targets, safe), safe)
-        add(f"order: safe last, by {name}", replay(W, C, targets, safe[::-1]), safe[::-1])
+        add(f"order: safe first, by {name}", case.replay(targets, safe), safe)
+        add(f"order: safe last, by {name}", case.replay(targets, safe[::-1]), safe[::-1])
         for left in (0.75, 0.9):
-            kept = np.sort(safe[: round(left * EDITS)])
-            add(f"skip: {1 - left:.0%} by {name}", replay(W, C, targets, kept), kept)
+            kept = np.sort(safe[: round(left * edits)])
+            add(f"skip: {1 - left:.0%} by {name}", case.replay(targets, kept), kept)
     for draw in range(3):
         for left in (0.75, 0.9):
-            kept = np.sort(rng.permutation(EDITS)[: round(left * EDITS)])
-            add(f"skip: {1 - left:.0%} drawn {draw}", replay(W, C, targets, kept), kept)
+            kept = np.sort(rng.permutation(edits)[: round(left * edits)])
+            add(f"skip: {1 - left:.0%} drawn {draw}", case.replay(targets, kept), kept)
     size = np.linalg.norm(base.residuals, axis=0)
     for quantile in (0.25, 0.5, 0.75):
         cap = np.quantile(size, quantile)
@@ -540,27 +624,30 @@ def cures_layer(lm: models.LanguageModel, layer: int) -> tuple[dict[str, Any], d
         smooth = moments.Whitening(
             (1 - shrinkage) * C.moment + shrinkage * np.trace(C.moment) / len(C.moment) * np.eye(len(C.moment))
         )
-        add(f"shrinkage: {shrinkage}", replay(W, smooth, targets, first))
+        add(f"shrinkage: {shrinkage}", case.replay(targets, first, C=smooth))
     seen = reading.keys[reading.mask()].T.astype(np.float64)
     half = reading.subset(np.arange(len(watched)) % 2 == 0)
     for weight in (1.0, 10.0, 100.0):
-        add(f"protect: {weight:g}", replay(W, weighted(C, seen, weight), targets, first))
-    add("protect half: 10", replay(W, weighted(C, half.keys[half.mask()].T.astype(np.float64), 10.0), targets, first))
-    add("protect: 10, rls-hard", replay(W, weighted(C, seen, 10.0), targets, first, "rls-hard"))
+        add(f"protect: {weight:g}", case.replay(targets, first, C=weighted(C, seen, weight)))
+    add(
+        "protect half: 10",
+        case.replay(targets, first, C=weighted(C, half.keys[half.mask()].T.astype(np.float64), 10.0)),
+    )
+    add("protect: 10, rls-hard", case.replay(targets, first, "rls-hard", C=weighted(C, seen, 10.0)))
     for count in (2, 3):
         if layer + 1 >= count and f"spread: {count}" not in arms.rows:
             with editing.preserved(lm):
-                norms = spread(lm, list(range(layer - count + 1, layer + 1)), pool, targets)()
+                norms = spread(case, list(range(layer - count + 1, layer + 1)), pool, targets)
                 arms.add_written(f"spread: {count}", norms, first)
-    for n in (look for look in LOOKS if look < EDITS):  # the same on the way
-        lives = {name: replay(W, C, targets, first[:n], name) for name in ("rome", "rls-hard")}
+    for n in (look for look in case.sizes.looks if look < edits):  # the same on the way
+        lives = {name: case.replay(targets, first[:n], name) for name in ("rome", "rls-hard")}
         for name, rule in {"alphaedit": "alphaedit", "memit-history": "memit-history"}.items():
             options = editing.Editor(lm, layer, rule, C=C.moment).options
-            lives[name] = LinearMemory(W, C)
+            lives[name] = LinearMemory(case.W, C)
             for i in first[:n]:
                 lives[name].edit_batch(targets.keys[:, i : i + 1], targets.values[:, i : i + 1], rule, **options)
-        lives["protect: 10"] = replay(W, weighted(C, seen, 10.0), targets, first[:n])
-        if n == min(LOOKS):
+        lives["protect: 10"] = case.replay(targets, first[:n], C=weighted(C, seen, 10.0))
+        if n == min(case.sizes.looks):
             protecting = lives["protect: 10"].directions
         for name, memory in lives.items():
             add(f"after {n}: {name}", memory, first[:n])
@@ -568,9 +655,9 @@ def cures_layer(lm: models.LanguageModel, layer: int) -> tuple[dict[str, Any], d
         part = slice(0, n)
         arms.add(f"after {n}: cap: 0.5", base.residuals[:, part] * np.minimum(1, cap / size[part]),
                  base.directions[:, part], own=first[:n])  # fmt: skip
-    row = {"layer": layer, "watched": len(watched), "edits": EDITS, "arms": arms.rows}
-    row |= {"seconds": round(time.perf_counter() - start, 1), "costs": costs(lm, layer, targets, C)}
-    row["costs"]["protect"] = cost_of_protection(lm, layer, watched, C)
+    row = {"layer": layer, "watched": len(watched), "edits": edits, "arms": arms.rows}
+    row |= {"seconds": round(time.perf_counter() - start, 1), "costs": costs(case, targets)}
+    row["costs"]["protect"] = cost_of_protection(case)
     falls = np.array([arms.falls[name] for name in arms.rows], dtype=np.float32)
     return row, {"falls": falls, "protecting": protecting}
 
@@ -638,44 +725,52 @@ def compact(row: dict[str, Any], arrays: dict[str, np.ndarray], first: bool) -> 
 
 
 #: Raise one when what it computes changes: what is finished is kept in the cache under it.
-VERSIONS = {"forecasts": 2, "causes": 1, "cures": 3}
+VERSIONS = {"forecasts": 3, "causes": 2, "cures": 4}
 KINDS = {"forecasts": forecast_layer, "causes": causes_layer, "cures": cures_layer}
+#: What the book's records are made by.
+SIZES = Sizes()
 
 
-def main() -> int:
+def joined(case: Case, which: str) -> dict[str, Any]:
+    """A layer's row and its arrays, as the cache keeps them."""
+    row, arrays = KINDS[which](case)
+    return {"row": row} | arrays
+
+
+def main(arguments: Sequence[str] | None = None, sizes: Sizes = SIZES) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("which", choices=KINDS)
     parser.add_argument("--runs", nargs="+", required=True, metavar="MODEL:LAYER", help="the first one's drift is kept")
     parser.add_argument("--out", type=Path, required=True)
-    asked = parser.parse_args()
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    asked = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    rows, arrays, name, lm = [], {}, "", None
-    for turn, (wanted, layer) in enumerate(run.split(":") for run in asked.runs):
-        if wanted != name:
-            name, lm = wanted, models.load(wanted, device="cpu")
-            listed, (edits, watched) = facts.load("book"), choose(lm)
-            count = EDITS if asked.which != "causes" else POOL
-            for what, some in (("edits", edits[:count]), ("watched", watched)):
-                arrays[f"{name} {what}"] = np.array([listed.index(fact) for fact in some], dtype=np.int16)
-        store = Store(asked.which, VERSIONS[asked.which], lm.digest(), int(layer), values.Settings(), TOKENS, EDITS)
-        kept = store.load()
-        if kept:
-            row, found = json.loads(str(kept.pop("row"))), kept
-        else:
-            row, found = KINDS[asked.which](lm, int(layer))
-            store.save(row=np.array(json.dumps(row)), **found)
-        row, found = compact(row, found, first=turn == 0)
+    rows, arrays, listed, lm = [], {}, facts.load("book"), None
+    for turn, (name, layer) in enumerate(run.split(":") for run in asked.runs):
+        lm = lm if turn and name == rows[-1]["model"] else models.load(name, device="cpu")
+        case = Case.of_book(lm, int(layer), sizes)
+        for what, some in (("edits", case.pool if asked.which == "causes" else case.edits), ("watched", case.watched)):
+            arrays[f"{name} {what}"] = np.array([listed.index(fact) for fact in some], dtype=np.int16)
+        how = {
+            "edits": described(case.pool),
+            "looks": sizes.looks,
+            "sizes": [sizes.edits, sizes.chosen, sizes.resamples],
+        }
+        found = cache.made(
+            case.key(asked.which, VERSIONS[asked.which], **how), lambda case=case: joined(case, asked.which)
+        )
+        row, found = compact(found.pop("row"), found, first=turn == 0)
         rows.append({"model": name, "sha256": lm.sha256} | row)
         arrays |= {f"{name} {layer} {what}": value for what, value in found.items()}
     data = {
         "kind": asked.which,
         "runs": rounded(rows),
-        "looks": list(LOOKS),
+        "looks": list(sizes.looks),
         "facts": {"source": "book", "sha256": facts.fingerprint("book")},
-        "text": {"source": "book", "tokens": TOKENS},
-        "settings": values.Settings().as_dict(),
+        "text": {"source": "book", "tokens": sizes.tokens},
+        "settings": sizes.settings.as_dict(),
         "seconds": round(sum(row["seconds"] for row in rows), 1),
-        "provenance": records.provenance(command="python experiments/forecasts.py " + shlex.join(sys.argv[1:]), seed=0),
+        "provenance": records.provenance(command="python experiments/forecasts.py " + shlex.join(arguments), seed=0),
     }
     records.write(asked.out, data, arrays)
     say(f"{asked.out} written")

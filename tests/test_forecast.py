@@ -232,17 +232,6 @@ def test_a_rank_correlation_and_its_interval():
         forecast.rank_correlation([1, 2], [1, 2])
 
 
-def test_the_spread_of_slopes_is_that_of_residuals_that_point_anywhere():
-    rng = np.random.default_rng(6)
-    gradient, part = rng.standard_normal((3, 4, 8)), rng.standard_normal((2, 3, 4))
-    spread = forecast.slope_spread(gradient, part)
-    for i in range(2):
-        delta = rng.standard_normal((8, 4000))
-        delta *= 5 / np.linalg.norm(delta, axis=0)
-        falls = forecast.first_order(gradient, delta, np.repeat(part[i : i + 1], 4000, axis=0))
-        np.testing.assert_allclose(spread[i] * 5 / np.sqrt(8), falls.std(0), rtol=0.05)
-
-
 def test_separation_counts_pairs():
     rng = np.random.default_rng(7)
     made, lost = np.round(rng.standard_normal(40), 1), rng.random(40) < 0.3

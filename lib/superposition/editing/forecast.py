@@ -296,15 +296,6 @@ def first_order(
     return -np.einsum("nmt,mtn->nm", part, gradient @ delta)
 
 
-def slope_spread(gradient: Float[np.ndarray, "m T d"], part: Float[np.ndarray, "n m T"]) -> Float[np.ndarray, "n m"]:
-    """``‖Σ_t (M_iᵀk_jt) g_jt‖``: how strongly fact j feels edit i, whatever its target value.
-
-    Were the residual of edit i to point anywhere in d dimensions with equal odds, the standard deviation of the fall to
-    first order would be this times ``‖δ(v_i)‖ / √d``. It needs keys and slopes, and no target value.
-    """
-    return np.sqrt(sum(np.einsum("nmt,mt->nm", part, gradient[:, :, c]) ** 2 for c in range(gradient.shape[2])))
-
-
 def ask(
     model: LanguageModel, reading: Reading, shift: Float[np.ndarray, "m T d"] | None = None, *, batch: int = 32
 ) -> Said:
@@ -416,68 +407,6 @@ def _ranks(values: Float[np.ndarray, " m"], counts: Int[np.ndarray, "resamples m
     order = np.argsort(group, kind="stable")
     together = np.add.reduceat(counts[:, order], np.flatnonzero(np.diff(group[order], prepend=-1)), axis=1)
     return (together.cumsum(1) - (together - 1) / 2)[:, group]
-
-
-# --- many forecasts, to be compared -------------------------------------------------------------------------
-
-
-def candidates_from_keys(reading: Reading, part: Float[np.ndarray, "n m T"]) -> dict[str, Float[np.ndarray, " m"]]:
-    """Risks (m,) from the shares ``part`` alone (:func:`shares`), by name.
-
-    ``"p norm, PLACE"`` is ``√Σ_i Σ_t (M_iᵀk_t)²`` over the positions of a place; ``"p sum, PLACE"`` is
-    ``√Σ_t (Σ_i M_iᵀk_t)²``, which minds the signs; ``"p largest, all"`` the largest ``|M_iᵀk_t|``.
-    """
-    found = {}
-    for place in PLACES:
-        mask = reading.mask(place)
-        found[f"p norm, {place}"] = np.sqrt(((part**2).sum(0) * mask).sum(1))
-        found[f"p sum, {place}"] = np.sqrt((part.sum(0) ** 2 * mask).sum(1))
-    found["p largest, all"] = (np.abs(part).max(0) * reading.mask()).max(1)
-    return found
-
-
-def candidates_from_values(
-    reading: Reading,
-    part: Float[np.ndarray, "n m T"],
-    delta: Float[np.ndarray, "d n"],
-    alone: Float[np.ndarray, "d n"] | None = None,
-) -> dict[str, Float[np.ndarray, " m"]]:
-    """Risks (m,) from shares and residuals: the drift's norm over the positions of each place.
-
-    With ``alone``, the residuals that each edit has as the only one, also the norm of their plain sum.
-    """
-    found = {}
-    for name, residuals in (("drift norm", delta), ("plain sum norm", alone)):
-        if residuals is not None:
-            squared = (drift(residuals, part) ** 2).sum(2)
-            found |= {f"{name}, {place}": np.sqrt((squared * reading.mask(place)).sum(1)) for place in PLACES}
-    return found
-
-
-def candidates_from_passes(
-    model: LanguageModel,
-    reading: Reading,
-    part: Float[np.ndarray, "n m T"],
-    delta: Float[np.ndarray, "d n"],
-    places: Sequence[str] = PLACES,
-    *,
-    batch: int = 32,
-) -> dict[str, Float[np.ndarray, " m"]]:
-    """Forecasts (m,) in nats, of the fall of ``log p``, for the drift at each of some places.
-
-    ``"first order, PLACE"`` by the slope at no drift, ``"second order, PLACE"`` by the slope at half the whole drift,
-    and ``"drift, PLACE"`` by a pass with the drift put in there.
-    """
-    moved = drift(delta, part)
-    half = slope_along(model, reading, moved, 1, batch=batch)
-    found = {}
-    for place in places:
-        mask = reading.mask(place)[:, :, None]
-        found[f"first order, {place}"] = -(reading.gradient * moved * mask).sum((1, 2))
-        found[f"second order, {place}"] = -(half * moved * mask).sum((1, 2))
-        said = ask(model, reading, moved * mask, batch=batch)
-        found[f"drift, {place}"] = reading.log_probability - said.log_probability
-    return found
 
 
 # --- a forecast ---------------------------------------------------------------------------------------------
