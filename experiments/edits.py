@@ -32,26 +32,25 @@ from superposition.lm import evaluation, keys, models, moments
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Which edits are made, and how.
+class Way:
+    """How a life is led: by which method, how many edits, in which order, how many a step, side by side or alone."""
 
-    Attributes
-    ----------
-    settings : targets.Settings
-        Of the search for target values.
-    checkpoints : tuple of int
-        Edits after which a life is examined.
-    edits, untouched : int
-        Of the longest life; and known facts that nobody edits.
-    search : str
-        In which dtype the lives led side by side search for their shifts, twice as fast; all else is in the model's.
-    together : tuple
-        Lives that are led side by side: name, method, order, edits.
-    alone : tuple
-        Lives that are led alone: name, method, edits a step, edits, changes of the writing. The short ones of
-        fine-tuning are there to see whether other settings of it do better.
-    known, step : callable
-        Which facts a model knows; and what makes a step of lives that are led side by side.
+    name: str
+    method: str
+    edits: int = 200
+    order: int = 0
+    batch: int = 1
+    alone: bool = False
+    changes: dict[str, Any] = field(default_factory=dict)  # of the writing
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which edits are made, and how; ``untouched`` are known facts that nobody edits.
+
+    The lives led side by side search for their shifts in the dtype ``search``, twice as fast; all else is in the
+    model's. The short lives of fine-tuning are there to see whether other settings of it do better. ``known`` says
+    which facts a model knows, and ``step`` makes a step of several lives.
     """
 
     settings: values.Settings = field(default_factory=values.Settings)
@@ -59,31 +58,21 @@ class Plan:
     edits: int = 200
     untouched: int = 80
     search: str = "bfloat16"
-    together: tuple[tuple[str, str, int, int], ...] = (
-        ("rome", "rome", 0, 200),
-        ("memit", "memit", 0, 200),
-        ("alphaedit", "alphaedit", 0, 200),
-        ("rls-soft", "rls-soft", 0, 200),
-        ("rls-hard", "rls-hard", 0, 200),
-        ("rome order 2", "rome", 1, 60),
-        ("alphaedit order 2", "alphaedit", 1, 60),
-    )
-    alone: tuple[tuple[str, str, int, int, dict[str, Any]], ...] = (
-        ("memit batch 20", "memit", 20, 200, {}),
-        ("ft", "ft", 1, 200, {}),
-        ("ft slower", "ft", 1, 60, {"ft_lr": 2e-4, "ft_steps": 50}),
-        ("ft bounded", "ft", 1, 60, {"ft_norm": 2e-3, "ft_steps": 50}),
+    ways: tuple[Way, ...] = (
+        Way("rome", "rome"),
+        Way("memit", "memit"),
+        Way("alphaedit", "alphaedit"),
+        Way("rls-soft", "rls-soft"),
+        Way("rls-hard", "rls-hard"),
+        Way("rome order 2", "rome", 60, order=1),
+        Way("alphaedit order 2", "alphaedit", 60, order=1),
+        Way("memit batch 20", "memit", batch=20, alone=True),
+        Way("ft", "ft", alone=True),
+        Way("ft slower", "ft", 60, alone=True, changes={"ft_lr": 2e-4, "ft_steps": 50}),
+        Way("ft bounded", "ft", 60, alone=True, changes={"ft_norm": 2e-3, "ft_steps": 50}),
     )
     known: Callable[..., list[Fact]] = evaluation.known
     step: Callable[..., None] = editing.edit_side_by_side
-
-    def lives(self) -> list[dict[str, Any]]:
-        """What determines each life: name, method, order, edits a step, edits, changes of the writing."""
-        planned = [(name, method, order, 1, count, {}) for name, method, order, count in self.together]
-        planned += [(name, method, 0, batch, count, changes) for name, method, batch, count, changes in self.alone]
-        return [
-            dict(zip(("name", "method", "order", "batch", "count", "changes"), life, strict=True)) for life in planned
-        ]
 
 
 #: What the book's records are made by.
@@ -345,20 +334,22 @@ def order_of(parts: dict[str, Any], order: int, count: int) -> list[Fact]:
 class Life:
     """A life of edits: what determines it, how far it has come, and where it is kept."""
 
-    about: dict[str, Any]
+    way: Way
     key: str
     edits: list[Fact]
     editor: editing.Editor | None = None
     results: list[dict[str, Any]] = field(default_factory=list)
     cpu: float = 0.0
+    content: dict[str, Any] | None = None  # as it is kept
 
     def save(self) -> None:
         arrays, state = self.editor.state()
-        cache.save(self.key, arrays | {"state": state, "results": self.results, "cpu": self.cpu})
+        self.content = arrays | {"state": state, "results": self.results, "cpu": self.cpu}
+        cache.save(self.key, self.content)
 
     def begin(self, model: models.LanguageModel, layer: int, C: np.ndarray, plan: Plan) -> Life:
         """Make the editor, and go on from the state that was kept, if one was."""
-        self.editor = editing.Editor(model, layer, self.about["method"], C=C, settings=plan.settings)
+        self.editor = editing.Editor(model, layer, self.way.method, C=C, settings=plan.settings)
         if stored := cache.load(self.key):
             with editing.preserved(model):
                 self.editor.resume(stored, stored["state"])
@@ -368,7 +359,7 @@ class Life:
     def __str__(self) -> str:
         last = self.results[-1] if self.results else {}
         exact = last.get("new", {}).get("exact", {}).get("share")
-        return f"{self.about['name']} {last.get('perplexity', 0):.1f} {exact}"
+        return f"{self.way.name} {last.get('perplexity', 0):.1f} {exact}"
 
 
 def lives_of(model: models.LanguageModel, parts: dict[str, Any], options: argparse.Namespace, plan: Plan) -> list[Life]:
@@ -376,11 +367,9 @@ def lives_of(model: models.LanguageModel, parts: dict[str, Any], options: argpar
     key = partial(cache.key, "edits", 1, weights=model.digest(), tokens=options.tokens, layer=options.layer)
     how = {"settings": plan.settings.as_dict(), "checkpoints": plan.checkpoints, "search": plan.search}
     how["untouched"] = described(parts["untouched"])
-    lives = []
-    for about in plan.lives():
-        edits = order_of(parts, about["order"], about["count"])
-        lives.append(Life(about, key(life=about, edits=described(edits), **how), edits))
-    return lives
+    edits = [order_of(parts, way.order, way.edits) for way in plan.ways]
+    keys = [key(way=asdict(way), edits=described(mine), **how) for way, mine in zip(plan.ways, edits, strict=True)]
+    return list(map(Life, plan.ways, keys, edits))
 
 
 def lead_together(
@@ -421,31 +410,31 @@ def _step_alone(life: Life, n: int, searcher: models.LanguageModel, plan: Plan) 
         plan.step([life.editor], [[life.edits[n]]], 8, searcher)
     except UserError as error:
         life.edits = life.edits[:n]
-        print(life.about["name"], "ends after", n, error, flush=True)
+        print(life.way.name, "ends after", n, error, flush=True)
 
 
 def lead_alone(
     model: models.LanguageModel, life: Life, layer: int, C: np.ndarray, examine: Examiner, plan: Plan
 ) -> dict[str, Any]:
     """A life from its first edit to its last; what is kept of it."""
-    about, cpu = life.about, time.process_time()
+    way, cpu = life.way, time.process_time()
     with editing.preserved(model):
         done = editing.run(
             model,
             life.edits,
-            about["method"],
+            way.method,
             layer=layer,
             C=C,
-            batch=about["batch"],
+            batch=way.batch,
             settings=plan.settings,
-            write=replace(editing.Write(), **about["changes"]),
+            write=replace(editing.Write(), **way.changes),
             checkpoints=list(plan.checkpoints),
             examine=lambda editor, n: examine(editor, life.edits),
             state=paths.cache_dir() / f"{life.key}.safetensors",
         )
         arrays, state = done.editor.state()
-    print(about["name"], flush=True)
-    arrays = {} if about["method"] == "ft" else arrays
+    print(way.name, flush=True)
+    arrays = {} if way.method == "ft" else arrays
     return arrays | {"state": state, "results": done.results, "cpu": time.process_time() - cpu}
 
 
@@ -457,13 +446,13 @@ def lifelong(options: argparse.Namespace, command: str, plan: Plan) -> None:
     layer, C = options.layer, summed.second_moment(options.layer)
     examine = Examiner(model, parts, layer, evaluation.held_out(model, 600))
     before, lives = model.digest(), lives_of(model, parts, options, plan)
-    together, alone = lives[: len(plan.together)], lives[len(plan.together) :]
+    together = [life for life in lives if not life.way.alone]
     if "together" in options.lives:
         searcher = models.load(options.model, dtype=plan.search)
         lead_together(model, searcher, [life.begin(model, layer, C, plan) for life in together], examine, plan)
     if "alone" in options.lives:
-        for life in alone:
-            cache.made(life.key, lambda life=life: lead_alone(model, life, layer, C, examine, plan))
+        for life in (life for life in lives if life.way.alone):
+            life.content = cache.made(life.key, lambda life=life: lead_alone(model, life, layer, C, examine, plan))
     assert model.digest() == before, "the model is not as it was"
     data, arrays = merge(model, parts, lives, layer, C, examine)
     data["search_dtype"] = plan.search
@@ -485,13 +474,17 @@ def merge(
     rows, arrays = {}, {"untouched_log_true": np.float32(examine.before)}
     factor = None
     for life in lives:
-        stored, name, method = cache.load(life.key), life.about["name"], life.about["method"]
+        stored, name, method = life.content or cache.load(life.key), life.way.name, life.way.method
         if stored is None:
             continue
         log = stored["state"]["log"]
-        rows[name] = {key: life.about[key] for key in ("method", "order", "batch", "changes")} | {
+        rows[name] = {
+            "method": method,
+            "order": life.way.order,
+            "batch": life.way.batch,
+            "changes": life.way.changes,
             "edits": len(stored["state"]["batches"]),
-            "planned": life.about["count"],
+            "planned": life.way.edits,
             "seconds_cpu": stored["cpu"],
             "results": stored["results"],
             "log": {key: [brief(row[key]) for row in log] for key in log[0]},

@@ -665,15 +665,6 @@ def cures_layer(case: Case) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 # --- the record ---------------------------------------------------------------------------------------------
 
 
-def rounded(value: Any) -> Any:
-    """Floats to six digits, so that the JSON stays small."""
-    if isinstance(value, dict):
-        return {key: rounded(x) for key, x in value.items()}
-    if isinstance(value, list | tuple):
-        return [rounded(x) for x in value]
-    return float(f"{value:.6g}") if isinstance(value, float) else value
-
-
 #: Of the forecasts themselves a record keeps those that its chapter draws or checks: after the last look, after each
 #: look, and after the first look of the first run (with that drift a chapter goes through the model again).
 KEPT_AT_THE_END = (
@@ -764,7 +755,7 @@ def main(arguments: Sequence[str] | None = None, sizes: Sizes = SIZES) -> int:
         arrays |= {f"{name} {layer} {what}": value for what, value in found.items()}
     data = {
         "kind": asked.which,
-        "runs": rounded(rows),
+        "runs": records.rounded(rows, 6),
         "looks": list(sizes.looks),
         "facts": {"source": "book", "sha256": facts.fingerprint("book")},
         "text": {"source": "book", "tokens": sizes.tokens},

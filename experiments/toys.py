@@ -102,15 +102,6 @@ def autoencoders() -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     return data | {"relations": RELATIONS, "relation_runs": shared}, arrays
 
 
-def rounded(value: Any) -> Any:
-    """Floats to six digits, so that the JSON stays small."""
-    if isinstance(value, dict):
-        return {key: rounded(x) for key, x in value.items()}
-    if isinstance(value, list | tuple):
-        return [rounded(x) for x in value]
-    return float(f"{value:.6g}") if isinstance(value, float) else value
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("which", choices=("memory", "autoencoders"))
@@ -120,7 +111,7 @@ def main() -> int:
     start = time.perf_counter()
     data, arrays = {"memory": memory, "autoencoders": autoencoders}[arguments.which]()
     command = f"python experiments/toys.py {arguments.which} --out book/records/toy-{arguments.which}.json"
-    data = {"kind": "toys", "seeds": SEEDS} | rounded(data)
+    data = {"kind": "toys", "seeds": SEEDS} | records.rounded(data, 6)
     data["seconds"] = round(time.perf_counter() - start, 1)
     data["provenance"] = records.provenance(command=command, seed=0)
     records.write(arguments.out, data, arrays)

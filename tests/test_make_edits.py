@@ -22,13 +22,17 @@ def script(cache, model_folder, tmp_path):
     module = importlib.util.module_from_spec(spec)
     sys.modules["make_edits"] = module  # its dataclasses look for it
     spec.loader.exec_module(module)
+    ways = module.PLAN.ways
     plan = module.Plan(
         settings=values.Settings(steps=2, contexts=("",)),
         checkpoints=(1, 4, 6),
         edits=6,
         untouched=5,
-        together=tuple((name, method, order, 6 if n > 60 else 4) for name, method, order, n in module.PLAN.together),
-        alone=(("memit batch 20", "memit", 4, 6, {}), ("ft", "ft", 1, 6, {"ft_steps": 2})),
+        ways=(
+            *(replace(way, edits=6 if way.edits > 60 else 4) for way in ways if not way.alone),
+            module.Way("memit batch 20", "memit", 6, batch=4, alone=True),
+            module.Way("ft", "ft", 6, alone=True, changes={"ft_steps": 2}),
+        ),
         known=lambda model, listed: list(listed)[::3],
     )
 
@@ -45,7 +49,7 @@ def test_lives(script, cache):
     go, plan, folder = script
     assert go("lifelong") == 0
     record = records.load(folder / "lifelong.json")
-    assert set(record["lives"]) == {name for name, *_ in plan.together + plan.alone}
+    assert set(record["lives"]) == {way.name for way in plan.ways}
     for name, life in record["lives"].items():
         assert life["edits"] == life["planned"] == life["results"][-1]["edits"]
         assert max(result.get("prediction_error", 0) for result in life["results"]) < 1e-3

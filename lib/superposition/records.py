@@ -236,12 +236,13 @@ def _commit() -> str | None:
         return None
 
 
-def _nine_digits(value: Any) -> Any:
+def rounded(value: Any, digits: int) -> Any:
+    """Plain content with its floats to so many digits, so that the JSON stays small."""
     if isinstance(value, Mapping):
-        return {name: _nine_digits(part) for name, part in value.items()}
+        return {name: rounded(part, digits) for name, part in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_nine_digits(part) for part in value]
-    return float(f"{value:.9g}") if isinstance(value, float) else value
+        return [rounded(part, digits) for part in value]
+    return float(f"{value:.{digits}g}") if isinstance(value, float) else value
 
 
 def targets(path: Path) -> tuple[Path, Path]:
@@ -290,7 +291,7 @@ def write(path: Path, data: Mapping[str, Any], arrays: Mapping[str, np.ndarray] 
     UserError
         The disk is full, the folder cannot be written, or the name does not end in ``.json``.
     """
-    data = _nine_digits(data)
+    data = rounded(data, 9)
     writers = {}
     path, beside = targets(path)
     if arrays:
