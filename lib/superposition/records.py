@@ -6,7 +6,6 @@ A long measurement writes a record once; a chapter draws from it and re-measures
 from __future__ import annotations
 
 import json
-import math
 import os
 import platform
 import resource
@@ -80,11 +79,12 @@ class Record:
         row = layers.index(layer)
         if "P" in self.arrays:
             return overlap.Overlap.from_arrays({name: stack[row] for name, stack in self.arrays.items()})
-        larger, raw = (rows[row] for rows in self._restored)
         norms, norms_raw = (self.arrays[name][row].astype(np.float64) for name in ("norm_whitened", "norm_raw"))
-        i, j = np.triu_indices(len(norms), 1)
-        products = _symmetric(larger * np.minimum(norms[i], norms[j]) ** 2, norms**2)
-        cosine_raw = _symmetric(np.clip(raw, -1, 1), 1.0)
+        larger, cosine_raw = (rows[row][self._pair] for rows in self._restored)  # (m, m), symmetric
+        products = larger * np.minimum.outer(norms, norms) ** 2
+        np.fill_diagonal(products, norms**2)
+        cosine_raw = np.clip(cosine_raw, -1, 1)
+        np.fill_diagonal(cosine_raw, 1)
         return overlap.Overlap(
             P=overlap.from_products(products),
             Q=cosine_raw * np.outer(norms_raw, norms_raw),
@@ -104,6 +104,14 @@ class Record:
         if "P" in self.arrays:
             return 0.0
         return STEP_RAW if matrix == "cosine_raw" else STEP
+
+    @cached_property
+    def _pair(self) -> np.ndarray:
+        """The number of the pair of two facts, (m, m); on the diagonal 0."""
+        m = self.arrays["norm_whitened"].shape[1]
+        number = np.zeros((m, m), dtype=np.intp)
+        number[np.triu_indices(m, 1)] = np.arange(m * (m - 1) // 2)
+        return number + number.T
 
     @cached_property
     def _restored(self) -> tuple[np.ndarray, np.ndarray]:
@@ -165,15 +173,6 @@ def _regressors(restored: np.ndarray, layer: int, beside: np.ndarray | None) -> 
     pairs = restored.shape[1]
     rows = [np.ones(pairs), *restored[max(layer - 2, 0) : layer], *([] if beside is None else [beside[layer]])]
     return np.stack(rows + [np.zeros(pairs)] * (4 - len(rows)))
-
-
-def _symmetric(upper: np.ndarray, diagonal: Any) -> np.ndarray:
-    size = (1 + math.isqrt(1 + 8 * len(upper))) // 2
-    half = np.zeros((size, size))
-    half[np.triu_indices(size, 1)] = upper
-    matrix = half + half.T
-    np.fill_diagonal(matrix, diagonal)
-    return matrix
 
 
 def header(model: Any, *, architecture: bool = True) -> dict[str, Any]:
