@@ -22,7 +22,7 @@ from superposition.data import facts, text
 from superposition.errors import UserError
 from superposition.io import files
 from superposition.linear import overlap
-from superposition.lm import keys, models, moments
+from superposition.lm import keys, models, moments, sampling
 
 #: Passes by name: dtype of the model, and of the sums. The first is what the others are held against.
 PASSES = {
@@ -72,7 +72,7 @@ def sample(job: Job, source: str, sizes: Sizes) -> Path:
     if not path.is_file():
         began, lm = time.monotonic(), models.load(source, device=job.device, dtype=sizes.sampled_in)
         seconds = sizes.share * job.left()
-        tokens = text.sample(
+        tokens = sampling.sample(
             lm, path, tokens=sizes.tokens, length=sizes.length, batch=sizes.batch, seconds=max(seconds, 0)
         )
         job.say(f"{lm.name}: {tokens:,} tokens sampled in {time.monotonic() - began:.0f} s")

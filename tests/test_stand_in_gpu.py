@@ -14,7 +14,7 @@ from superposition.editing import forecast
 from superposition.editing import targets as values
 from superposition.errors import UserError
 from superposition.linear import overlap
-from superposition.lm import evaluation, keys, moments
+from superposition.lm import evaluation, keys, moments, sampling
 
 FACTS = [
     facts.Fact(subject, "The home of {} is", target_true="Paris", target_new="Rome", paraphrases=(f"{subject} is in",))
@@ -77,7 +77,7 @@ def everything(model, windows, tmp_path):
     found["perplexity"] = evaluation.perplexity(model, windows(model))
     found["traced"] = evaluation.trace(model, FACTS[0], samples=1)["restored"]
     evaluation.generate(model, "The home of", 3)
-    assert text.sample(model, tmp_path / "sampled.jsonl", tokens=30, length=16, batch=2) >= 30
+    assert sampling.sample(model, tmp_path / "sampled.jsonl", tokens=30, length=16, batch=2) >= 30
     assert model.digest() == bits
     return {name: np.asarray(value, dtype=float) for name, value in found.items()}
 
