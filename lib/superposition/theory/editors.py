@@ -191,8 +191,8 @@ def memit_limit() -> Result:
     """MEMIT with weight w differs from EMMET by a term in 1/w, in symbolic sizes: as ``w → ∞`` it becomes EMMET.
 
     With ``G = K_1ᵀC⁻¹K_1`` and ``H = (I/w + G)⁻¹``: ``G⁻¹ - H = (1/w) G⁻¹H``; and H stays bounded (by G⁻¹).
-    For one key see :func:`weight_limit`. Multiplied by G in the proof, where ``G H = I - H/w`` by H's
-    definition.
+    For one key see :func:`~superposition.theory.memory.weight_limit`. Multiplied by G in the proof, where
+    ``G H = I - H/w`` by H's definition.
     """
     G, H = sp.MatrixSymbol("G", n, n), sp.MatrixSymbol("H", n, n)
     given = {G * H: sp.Identity(n) - H / weight}  # H⁻¹ = I/w + G, multiplied by H
