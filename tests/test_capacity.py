@@ -8,9 +8,10 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from superposition import theory
 from superposition.errors import UserError
 from superposition.linear import capacity, overlap, rules
-from superposition.theory import algebra
+from superposition.theory import expressions as ex
 
 EXAMPLES = settings(max_examples=25, deadline=None)
 SEEDS = st.integers(0, 2**32 - 1)
@@ -228,7 +229,7 @@ def test_sets_that_meet_welch():
             capacity.welch_bound(d_m + 1, d_m)
         )
     assert capacity.welch_bound(4, 7) == 0
-    shown = algebra.welch_bound().rhs.subs({algebra.N: 6, algebra.d_m: 3})
+    shown = theory.welch_bound().rhs.subs({ex.N: 6, ex.d_m: 3})
     assert float(shown) == pytest.approx(capacity.welch_bound(6, 3))
 
 

@@ -11,6 +11,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,9 @@ SHOWN_USERS = 4
 
 #: Modules whose functions a chapter uses, but is not about.
 _HELPS = ("superposition.book.exercises.", "superposition.book.notebook.")
+
+#: Packages whose public list is imported from their modules.
+_LISTS = ("superposition.book.exercises", "superposition.figures", "superposition.theory")
 
 _ICON = re.compile(
     r'(?:"(?P<quoted>[a-z0-9-]+)"|(?P<bare>[a-z0-9A-Z_$]+)):'
@@ -176,12 +180,10 @@ def _read_uses(app: Any) -> None:
 
 
 def _defined(name: str) -> str:
-    """The name under which the API pages have it: figures are listed by the module that draws them."""
+    """The name under which the API pages have it: what a room lists is documented by the module that defines it."""
     module, _, own = name.rpartition(".")
-    if module == "superposition.figures":
-        import superposition.figures
-
-        return f"{getattr(getattr(superposition.figures, own, None), '__module__', module)}.{own}"
+    if module in _LISTS:
+        return f"{getattr(getattr(import_module(module), own, None), '__module__', module)}.{own}"
     return name
 
 
