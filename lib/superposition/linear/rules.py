@@ -202,8 +202,10 @@ def rls_direction(S: Square, k: Key, hard: bool, *, weight: float = 1.0, C: Seco
             "use the soft recursion."
         )
     scale = room if hard else room + 1 / weight
-    S_new = S - np.outer(g, g / scale)
-    S_new = (S_new + S_new.T) / 2
+    S_new = np.outer(g, g / scale)
+    np.subtract(S, S_new, out=S_new)
+    S_new = S_new + S_new.T
+    S_new /= 2
     if hard and C is None and float((S_new * S_new).sum()) <= EPS * float((S * S).sum()):
         S_new = np.zeros_like(S)  # what is left is rounding error: the space is used up
     return RlsStep(g / scale, S_new)
