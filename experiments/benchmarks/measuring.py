@@ -23,6 +23,7 @@ import paper_procedure
 from superposition import records
 from superposition.data import facts, text
 from superposition.linear import overlap
+from superposition.linear.metric import Metric
 from superposition.lm import keys, models, moments
 
 
@@ -114,8 +115,8 @@ def main() -> None:
     began = time.perf_counter()
     found = []
     for layer in model.layers:
-        whitening = moments.Whitening(summed.second_moment(layer.index))
-        found.append(overlap.measure(read[layer.index], whitening).P)
+        metric = Metric(summed.second_moment(layer.index))
+        found.append(overlap.measure(read[layer.index], metric).P)
     p_seconds = time.perf_counter() - began
 
     chosen = sorted({0, layers // 2, layers - 1})
