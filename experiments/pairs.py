@@ -178,7 +178,7 @@ class Asker:
             found[group] = logits.log_softmax(-1)[:, wanted].double().numpy()
             best[group] = logits.argmax(-1).numpy()
 
-        evaluation.in_batches(self.lm, prompts, 32, use)
+        passes.last_states(self.lm, prompts, 32, use)
         return found, best
 
 

@@ -217,3 +217,60 @@ def test_models_are_checked_at_load(tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(passes, "check", asked.append)
     assert models.load(tmp_path) is asked[0]
+
+
+# Hooks, batches and weights that come back
+
+
+def test_hooks_are_gone_afterwards_whatever_happens():
+    model, seen = tiny(), []
+    with pytest.raises(KeyError), passes.hooked((model.layers[0].module, lambda *_: seen.append(1))):
+        passes.run_body(model, *passes.padded([[5, 6]]))
+        raise KeyError
+    passes.run_body(model, *passes.padded([[5, 6]]))
+    assert seen == [1]
+
+
+@pytest.mark.parametrize("architecture", ["llama", "opt"])
+def test_a_shift_at_one_position_is_the_same_as_one_that_is_zero_elsewhere(architecture):
+    model = tiny(architecture)
+    layer, positions = model.layers[1], torch.tensor([1, 0])
+    shift = torch.randn(2, layer.d, generator=torch.Generator().manual_seed(0))
+    full = torch.zeros(2, 3, layer.d)
+    full[torch.arange(2), positions] = shift
+    ids, mask = passes.padded([[5, 6, 7], [8, 9, 10]])
+    states = []
+    for given in ((layer, shift, positions), (layer, full)):
+        with torch.no_grad(), passes.shifted(*given):
+            states.append(passes.run_body(model, ids, mask).last_hidden_state)
+    assert torch.equal(*states)
+    plain = passes.run_body(model, ids, mask).last_hidden_state
+    assert torch.equal(plain[0, :1], states[0][0, :1]) and not torch.equal(plain[0, 1:], states[0][0, 1:])
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
+def test_restored_weights_have_their_bits_back_after_an_interrupt(architecture):
+    model = tiny(architecture)
+    before = model.digest()
+    with pytest.raises(KeyboardInterrupt), passes.restored(model.layers[0].weight, model.layers[2].module.weight):
+        model.layers[0].weight.zero_()
+        model.layers[2].module.weight.requires_grad_(True).grad = torch.ones_like(model.layers[2].module.weight)
+        assert model.digest() != before
+        raise KeyboardInterrupt
+    weight = model.layers[2].module.weight
+    assert model.digest() == before and not weight.requires_grad and weight.grad is None
+
+
+def test_batches_shrink_where_memory_lacks_and_go_on_from_where_a_run_has_got():
+    calls = []
+
+    def run(start, stop):
+        calls.append((start, stop))
+        if stop - start > 2:
+            raise RuntimeError("CUDA out of memory.")
+        return start + 1 if start == 3 else None
+
+    passes.in_batches(7, run, 4, start=1)
+    assert calls == [(1, 5), (1, 4), (1, 3), (3, 5), (4, 6), (6, 7)]
+    with pytest.raises(UserError, match="for one text at a time: read less"):
+        passes.in_batches(3, lambda *_: run(0, 9), 2, "read less")

@@ -24,8 +24,7 @@ from superposition.data import text
 from superposition.data.facts import joint as joint_by_rule
 from superposition.errors import UserError
 from superposition.io import console, files, paths
-from superposition.lm import models
-from superposition.lm.passes import logits_of, padded, run_body
+from superposition.lm.passes import last_states, logits_of, run_body
 
 if TYPE_CHECKING:
     from superposition.data.facts import Fact
@@ -96,41 +95,6 @@ def join(tokenizer: Any, prompt: str, continuation: str, joint: str | None = Non
     return Joined(tuple(encoded["input_ids"][:stop]), inside[0], tuple(map(tuple, offsets[:stop])))
 
 
-# --- forward passes -----------------------------------------------------------------------------------------
-
-
-def in_batches(
-    model: LanguageModel, sequences: Sequence[Sequence[int]], batch: int, use: Callable[[list[int], torch.Tensor], None]
-) -> None:
-    """Run sequences, the longest first, and hand ``use`` their indices and last hidden states (rows, tokens, d).
-
-    Raises
-    ------
-    UserError
-        A batch below 1; a sequence longer than the model's context; memory that does not suffice for one.
-    """
-    if batch < 1:
-        raise UserError(f"A batch of {batch} makes no sense: give 1 or more.")
-    longest = max(map(len, sequences))
-    if model.context_length and longest > model.context_length:
-        raise UserError(f"A text has {longest} tokens and {model.name} takes {model.context_length}: shorten it.")
-    order = sorted(range(len(sequences)), key=lambda i: -len(sequences[i]))
-    done = 0
-
-    def run(size: int) -> None:
-        nonlocal done
-        while done < len(order):
-            group = order[done : done + size]
-            ids, mask = padded([sequences[i] for i in group])
-            with torch.inference_mode():
-                use(group, run_body(model, ids, mask, use_cache=False).last_hidden_state)
-            done += len(group)
-
-    models.as_memory_allows(
-        run, min(batch, len(order)), "Memory does not suffice for one text at a time: give a smaller --dtype."
-    )
-
-
 # --- probabilities ------------------------------------------------------------------------------------------
 
 
@@ -174,7 +138,7 @@ def score(
     Raises
     ------
     UserError
-        Sequences of different lengths, or empty; and as :func:`join` and ``in_batches``.
+        Sequences of different lengths, or empty; and as :func:`join` and :func:`superposition.lm.passes.last_states`.
     """
     if len(prompts) != len(continuations) or not prompts:
         raise UserError(f"{len(prompts)} prompts and {len(continuations)} continuations: give one each, at least one.")
@@ -204,7 +168,7 @@ def score(
         np.add.at(total, list(which), found)
         np.logical_and.at(exact, list(which), best)
 
-    in_batches(model, kept, batch, use)
+    last_states(model, kept, batch, use)
     return Scores(total, np.array([len(one.target) for one in joined]), exact)
 
 
@@ -259,7 +223,7 @@ def perplexity(model: LanguageModel, windows: Sequence[text.Window], *, batch: i
     Raises
     ------
     UserError
-        A window counts its first token, which nothing predicts; and as ``in_batches``.
+        A window counts its first token, which nothing predicts; and as :func:`superposition.lm.passes.last_states`.
     """
     if any(window.first < 1 for window in windows):
         raise UserError("The first token of a text cannot be predicted: cut the windows with skip_first=1 or more.")
@@ -272,7 +236,7 @@ def perplexity(model: LanguageModel, windows: Sequence[text.Window], *, batch: i
             token = torch.tensor(window.token_ids[window.first : window.stop], device=logits.device)
             sums.append(float(torch.nn.functional.cross_entropy(logits, token, reduction="sum")))
 
-    in_batches(model, [window.token_ids[: window.stop] for window in windows], batch, use)
+    last_states(model, [window.token_ids[: window.stop] for window in windows], batch, use)
     return _exp(sum(sums) / sum(window.counted for window in windows))
 
 

@@ -16,7 +16,7 @@ from jaxtyping import Float
 
 from superposition.errors import UserError
 from superposition.io import console
-from superposition.lm import models
+from superposition.lm import passes
 
 if TYPE_CHECKING:
     from superposition.data.facts import Fact
@@ -159,29 +159,18 @@ def extract(
         No facts; a batch below 1; a subject not found in its tokens; a prompt longer than the model's context;
         NaN or infinite keys; memory that does not suffice for one prompt.
     """
-    if batch < 1:
-        raise UserError(f"A batch of {batch} makes no sense: give 1 or more.")
     chosen = model.select(layers)
     located = locate_all(model, facts)
     by_length = sorted(range(len(located)), key=lambda i: len(located[i].token_ids))
     columns: dict[int, dict[int, torch.Tensor]] = {layer.index: {} for layer in chosen}
 
-    done = 0
-
-    def run(size: int) -> None:
-        nonlocal done
-        while done < len(by_length):
-            group = by_length[done : done + size]
-            _read(model, [located[i] for i in group], group, chosen, columns, padding_side)
-            done += len(group)
-            bar.update(len(group))
+    def run(start: int, stop: int) -> None:
+        group = by_length[start:stop]
+        _read(model, [located[i] for i in group], group, chosen, columns, padding_side)
+        bar.update(len(group))
 
     with console.bar(total=len(facts), what="keys", unit="fact") as bar:
-        models.as_memory_allows(
-            run,
-            min(batch, len(facts)),
-            "Memory does not suffice for the keys of one prompt: give fewer --layers or a smaller --dtype.",
-        )
+        passes.in_batches(len(facts), run, batch, "give fewer --layers or a smaller --dtype")
     by_layer = {
         index: torch.stack([found[i] for i in range(len(facts))], dim=1).numpy() for index, found in columns.items()
     }
@@ -196,19 +185,13 @@ def _read(
     columns: dict[int, dict[int, torch.Tensor]],
     padding_side: str,
 ) -> None:
-    length = max(len(found.token_ids) for found in located)
-    ids = torch.zeros(len(located), length, dtype=torch.long)
-    mask = torch.zeros(len(located), length, dtype=torch.long)
-    places = []
-    for row, found in enumerate(located):
-        shift = length - len(found.token_ids) if padding_side == "left" else 0
-        ids[row, shift : shift + len(found.token_ids)] = torch.tensor(found.token_ids)
-        mask[row, shift : shift + len(found.token_ids)] = 1
-        places.append(shift + found.position)
+    ids, mask = passes.padded([subject.token_ids for subject in located], padding_side)
+    shifts = ids.shape[1] - mask.sum(1) if padding_side == "left" else 0
+    positions = torch.tensor([subject.position for subject in located]) + shifts
 
     def receive(layer: Layer, keys: torch.Tensor) -> None:
-        rows = torch.arange(len(places), device=keys.device)
-        read = keys[rows, torch.tensor(places, device=keys.device)].cpu().double()
+        rows = torch.arange(len(positions), device=keys.device)
+        read = keys[rows, positions.to(keys.device)].cpu().double()  # (batch, tokens, d_m) -> (batch, d_m)
         if not torch.isfinite(read).all():
             raise UserError(
                 f"Layer {layer.index} gives NaN or infinity at a subject: the weights are damaged, or {model.dtype} "

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import inspect
 import json
 import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -254,7 +253,6 @@ class LanguageModel:
             Called once a layer, in order, with the layer and its keys, (batch, tokens, d_m).
         """
         batch, length = token_ids.shape
-        self.check_tokens(token_ids, length)
         last = max(layers, key=lambda layer: layer.index)
 
         def hook(layer: Layer) -> Callable[..., None]:
@@ -265,19 +263,9 @@ class LanguageModel:
 
             return read
 
-        handles = [layer.module.register_forward_pre_hook(hook(layer)) for layer in layers]
-        body = self.model.base_model
-        extra = {}
-        if "position_ids" in inspect.signature(body.forward).parameters:
-            extra["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0).to(self.device)
-        try:
-            with torch.inference_mode():
-                body(token_ids.to(self.device), attention_mask=mask.to(self.device), use_cache=False, **extra)
-        except _Enough:
-            pass
-        finally:
-            for handle in handles:
-                handle.remove()
+        hooks = [(layer.module, hook(layer)) for layer in layers]
+        with suppress(_Enough), passes.hooked(*hooks, before=True), torch.inference_mode():
+            passes.run_body(self, token_ids, mask, use_cache=False)
 
 
 def digest(model: nn.Module) -> str:
@@ -392,31 +380,6 @@ def save(model: LanguageModel, folder: Path) -> None:
         if (said := files.disk_error(error, folder)) is not None:
             raise said from error
         raise
-
-
-def as_memory_allows(run: Callable[[int], None], size: int, otherwise: str) -> None:
-    """Call ``run`` with a number of texts a pass; where memory does not suffice, again with a tenth less.
-
-    ``run`` has to go on where the call before it broke off.
-
-    Raises
-    ------
-    UserError
-        Memory does not suffice for one text: the sentence given as ``otherwise``.
-    """
-    from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
-
-    while True:
-        try:
-            run(size)
-            return
-        except Exception as error:  # of torch's allocator, of cuDNN, of the CPU's: several kinds
-            if not should_reduce_batch_size(error):
-                raise
-            if size == 1:
-                raise UserError(otherwise) from error
-        size = size * 9 // 10  # out here, where the failed pass is let go of
-        clear_device_cache(garbage_collection=True)
 
 
 def load(

@@ -26,7 +26,7 @@ from superposition.data import text
 from superposition.errors import UserError, reason
 from superposition.io import console, files, paths
 from superposition.lm import distributed as processes
-from superposition.lm import models
+from superposition.lm import passes
 
 if TYPE_CHECKING:
     from superposition.lm.models import LanguageModel, Layer
@@ -584,23 +584,25 @@ def _one_pass(
     bar = console.bar(total=sum(window.counted for window in cut), what="second moments", unit="tok")
     bar.update(sum(window.counted for window in cut[: sums.done]))
 
-    def run(size: int) -> None:
+    def run(start: int, stop: int) -> int:
         nonlocal saved
-        while sums.done < len(cut):
-            start, stop = sums.done, min(sums.boundary, sums.done + size, len(cut))
+        stop = min(stop, sums.boundary)
+        if sums.done == start:  # else memory lacked after the last layer was summed
             _sum_group(model, cut[start:stop], stop, chosen, sums)
-            bar.update(sum(window.counted for window in cut[start:stop]))
-            if store and time.monotonic() - saved > CHECKPOINT_EVERY:
-                store.checkpoint(sums)
-                saved = time.monotonic()
+        bar.update(sum(window.counted for window in cut[start : sums.done]))
+        if store and time.monotonic() - saved > CHECKPOINT_EVERY:
+            store.checkpoint(sums)
+            saved = time.monotonic()
+        return sums.done
 
     try:
         with bar:
-            models.as_memory_allows(
+            passes.in_batches(
+                len(cut),
                 run,
                 size,
-                "Memory does not suffice for one text at a time: give a shorter --context, fewer --layers, "
-                "or a smaller --dtype.",
+                "give a shorter --context, fewer --layers, or a smaller --dtype",
+                start=sums.done,
             )
     except KeyboardInterrupt:
         if store and sums.done:
@@ -696,13 +698,9 @@ def _summed_on(device: torch.device) -> torch.device:
 
 
 def _sum_group(model: LanguageModel, group: list[text.Window], stop: int, chosen: Sequence[Layer], sums: _Sums) -> None:
-    length = max(len(window.token_ids) for window in group)
-    ids = torch.zeros(len(group), length, dtype=torch.long)
-    mask = torch.zeros(len(group), length, dtype=torch.long)
-    counts = torch.zeros(len(group), length, dtype=torch.bool)
+    ids, mask = passes.padded([window.token_ids for window in group])
+    counts = torch.zeros(ids.shape, dtype=torch.bool)
     for row, window in enumerate(group):
-        ids[row, : len(window.token_ids)] = torch.tensor(window.token_ids)
-        mask[row, : len(window.token_ids)] = 1
         counts[row, window.first : window.stop] = True
     counted = None if counts.all() else counts.flatten()
 
