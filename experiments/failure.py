@@ -189,16 +189,12 @@ class Watched:
         def keep(_module: Any, _inputs: Any, output: Any) -> None:
             seen[:] = [output[0] if isinstance(output, tuple) else output]
 
-        handle = self.lm.block(self.lm.layers[layer]).register_forward_hook(keep)
-        try:
+        with torch.no_grad(), passes.hooked((self.lm.block(self.lm.layers[layer]), keep)):
             for start in range(0, len(self.facts), batch):
                 rows = range(start, min(start + batch, len(self.facts)))
                 ids, mask = passes.padded([read.token_ids[row, : read.lengths[row]].tolist() for row in rows])
-                with torch.no_grad():
-                    passes.run_body(self.lm, ids, mask, use_cache=False)
+                passes.run_body(self.lm, ids, mask, use_cache=False)
                 found[start : rows.stop, : ids.shape[1]] = seen[0].double().norm(dim=-1).cpu().numpy()
-        finally:
-            handle.remove()
         return found
 
     def protected_keys(self) -> np.ndarray:

@@ -120,11 +120,11 @@ def live(
     """
     store = Store("life", 1, lm.digest(), layer, [(f.text, f.target_new) for f in edits], values.Settings(), TOKENS)
     kept, bits, weight = store.load(), lm.digest(), lm.layers[layer].weight
-    old = weight.detach().clone()
-    memory = LinearMemory(old.double().numpy(), C)
-    told = {"values": np.zeros((len(old), 0)), "keys": np.zeros((old.shape[1], 0)), "probability": np.zeros(0)} | kept
+    memory = LinearMemory(weight.detach().double().numpy(), C)
+    d, d_m = weight.shape
+    told = {"values": np.zeros((d, 0)), "keys": np.zeros((d_m, 0)), "probability": np.zeros(0)} | kept
     seen = {name: told.pop(name) for name in ("log_probability", "exact") if name in told}
-    try:
+    with passes.restored(weight):
         for i, fact in enumerate(edits):
             if i == told["keys"].shape[1]:
                 found = values.targets(lm, [fact], layer)
@@ -140,8 +140,6 @@ def live(
                 say(f"layer {layer}: {i + 1} edits in a row")
             if (i + 1) % 5 == 0 or i + 1 == len(edits):
                 store.save(**told, **seen)
-    finally:
-        weight.copy_(old)
     if lm.digest() != bits:
         raise RuntimeError("The weights are not what they were before the life.")
     return memory, seen, told["probability"].tolist()
@@ -437,14 +435,9 @@ def spread(
         def key(layer: int) -> Callable[..., None]:
             return lambda _module, inputs: found.__setitem__(layer, inputs[0][0, place].double().numpy())
 
-        handles = [block.register_forward_hook(stream)]
-        handles += [lm.layers[one].module.register_forward_pre_hook(key(one)) for one in layers]
-        try:
-            with torch.no_grad():
-                passes.run_body(lm, ids, torch.ones_like(ids), use_cache=False)
-        finally:
-            for handle in handles:
-                handle.remove()
+        reading = passes.hooked(*((lm.layers[one].module, key(one)) for one in layers), before=True)
+        with torch.no_grad(), passes.hooked((block, stream)), reading:
+            passes.run_body(lm, ids, torch.ones_like(ids), use_cache=False)
         return found.pop("stream"), found
 
     wanted = [run(i)[0] + targets.shifts[:, i] for i in range(len(edits))]

@@ -218,15 +218,15 @@ def edits() -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         right, says_new = np.zeros(shape, dtype=bool), np.zeros(shape, dtype=bool)
         p, held = P[np.ix_(chosen, partners)], []
         weight = lm.layers[layer].weight
-        kept = weight.detach().clone()
+        W = weight.detach().double().numpy()
         for row in range(len(edited)):
-            memory = LinearMemory(kept.double().numpy(), factor)
+            memory = LinearMemory(W, factor)
             memory.edit(found.keys[:, row], found.values[:, row])
             asked = partners_of(p[row])
-            weight.copy_(torch.from_numpy(memory.W))
             prompts = [*(ask.prompts[j] for j in asked), ask.edited[row]]
-            after, best = ask(prompts, np.append(ask.true[asked], ask.new[row]))
-            weight.copy_(kept)
+            with passes.restored(weight):
+                weight.copy_(torch.from_numpy(memory.W))
+                after, best = ask(prompts, np.append(ask.true[asked], ask.new[row]))
             n = len(asked)
             change_true[row, asked] = np.diag(after[:n, :n]) - before[asked, asked]
             change_new[row, asked] = after[:n, n] - before[asked, len(partners) + row]
@@ -242,7 +242,7 @@ def edits() -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         arrays |= {f"layer {layer} change_true": change_true, f"layer {layer} change_new": change_new}
         arrays |= {f"layer {layer} right": right, f"layer {layer} says_new": says_new}
         arrays[f"layer {layer} shift"] = np.linalg.norm(found.shifts, axis=0)
-        arrays[f"layer {layer} recalled"] = np.linalg.norm(kept.double().numpy() @ read[layer], axis=0)
+        arrays[f"layer {layer} recalled"] = np.linalg.norm(W @ read[layer], axis=0)
     if lm.digest() != bits:
         raise RuntimeError("The weights are not what they were before.")
     return data, {name: row if row.dtype == bool else row.astype(np.float32) for name, row in arrays.items()}
