@@ -25,7 +25,8 @@ import torch
 from superposition import records
 from superposition.data import facts, text
 from superposition.io import console
-from superposition.linear import overlap
+from superposition.linear import overlap, shrinkage
+from superposition.linear.metric import Metric
 from superposition.lm import keys, models, moments
 
 LAYERS = (0, 5, 11, 17, 23, 29)
@@ -51,7 +52,7 @@ class Reference:
     """P and the geometry of the facts under one C: what other estimates of P are held against."""
 
     def __init__(self, K: np.ndarray, C: np.ndarray):
-        self.whitening = moments.Whitening(C)
+        self.whitening = Metric(C)
         found = overlap.measure(K, self.whitening)
         self.P, self.cosine, norms = found.P, found.cosine_whitened, found.norm_whitened
         sine = np.sqrt(np.clip(1 - self.cosine**2, 0, None))
@@ -197,8 +198,8 @@ def main() -> None:
         row["first_position"] = {
             "share_of_trace": float(torch.trace(first.outer[layer]) / torch.trace(summed.outer[layer])),
             "share_of_tokens": first.tokens / summed.tokens,
-            "condition_with": moments.Whitening(C).condition(),
-            "condition_without": moments.Whitening(without.second_moment(layer)).condition(),
+            "condition_with": Metric(C).condition(),
+            "condition_without": Metric(without.second_moment(layer)).condition(),
         } | {"without": reference.error(P := P_of(without, layer)) | statistics(P)}
         P = P_of(summed, layer, centred=True)
         row["centred"] = reference.error(P) | statistics(P)
@@ -210,7 +211,7 @@ def main() -> None:
         row["shrinkage"] = []
         for part in at.values():
             estimate = part.second_moment(layer)
-            by_oas = moments.oas(estimate, part.tokens)
+            by_oas = shrinkage.oas(estimate, part.tokens)
             errors = {s: reference.error(P_of(part, layer, shrinkage=s))["rms"] for s in (*SHRINKAGES, by_oas)}
             row["shrinkage"].append(
                 {"tokens": part.tokens, "oas": by_oas, "rms_oas": errors[by_oas]}

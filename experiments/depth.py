@@ -110,7 +110,7 @@ def stack(read: keys.Keys, summed: moments.Moments) -> np.ndarray:
     rows = []
     for layer in summed.outer:
         try:
-            rows.append(overlap.superposition_matrix(read[layer], summed.whitening(layer)))
+            rows.append(overlap.superposition_matrix(read[layer], summed.metric(layer)))
         except UserError:
             rows.append(np.full((len(read.tokens),) * 2, np.nan))
     return np.float32(rows)

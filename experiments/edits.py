@@ -114,7 +114,7 @@ def singles(
 ) -> list[dict[str, Any]]:
     """Each edit alone on the unedited model by ROME; what it did, as a row."""
     editor = editing.Editor(model, layer, "rome", C=C, settings=SETTINGS)
-    factor = editor.memory.factor
+    factor = editor.memory.metric
     cpu = time.process_time()
     found = values.targets(model, edits, layer, SETTINGS, batch=8)
     cpu = (time.process_time() - cpu) / len(edits)
@@ -451,7 +451,7 @@ def merge(
             )
             with editing.preserved(model):
                 editor.resume(dict(np.load(path.with_suffix(".npz"))), stored["state"])
-            factor = editor.memory.factor if method != "alphaedit" else factor
+            factor = editor.memory.metric if method != "alphaedit" else factor
             lives[name]["closed_form_error"] = closed_form_error(editor, C)
             if method == "alphaedit":
                 lives[name]["protection"] = protection(editor)
@@ -482,7 +482,7 @@ def closed_form_error(editor: editing.Editor, C: np.ndarray) -> float:
     memory, method, d_m = editor.memory, editor.method, len(C)
     last = np.array(memory.batches) == memory.batches[-1]
     K, past, R = memory.keys[:, last], memory.keys[:, ~last], memory.residuals[:, last]
-    made = R @ memory.directions[:, last].T
+    made = memory.edits[last].matrix()
     weight = editor.write.text_weight * d_m
     if method == "rome":
         X = np.linalg.solve(C, K)

@@ -31,6 +31,7 @@ from superposition.editing import forecast
 from superposition.editing import targets as values
 from superposition.errors import UserError
 from superposition.io import files
+from superposition.linear import shrinkage
 from superposition.lm import evaluation, keys, models, moments, passes
 
 #: Methods by name: the rule, and whether half of the watched facts are put into C.
@@ -441,7 +442,7 @@ def run(job: Job, sizes: Sizes, source: str = "smollm2", facts_source: str = "bo
         alone = values.targets(lm, edits[: sizes.alone], layer, sizes.settings, batch=64)
         record["before"] = before_any_edit(alone, C, watched, sizes.settings)
     job.say(f"c²q = {record['before']['c2q']:.4f}")
-    moment_of = {False: C, True: moments.protecting(C, watched.protected_keys(), sizes.protection)}
+    moment_of = {False: C, True: shrinkage.protecting(C, watched.protected_keys(), sizes.protection)}
     sequences = []
     for order in range(sizes.orders):
         turned = np.random.default_rng(order).permutation(len(edits)) if order else range(len(edits))

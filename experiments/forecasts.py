@@ -30,7 +30,10 @@ from superposition.editing import forecast
 from superposition.editing import targets as values
 from superposition.editing.forecast import Reading
 from superposition.io import files, paths
+from superposition.linear import shrinkage
+from superposition.linear.edit import Edit
 from superposition.linear.memory import LinearMemory
+from superposition.linear.metric import Metric
 from superposition.lm import evaluation, keys, models, moments, passes
 
 EDITS, POOL, CHOSEN, LOOKS, TOKENS = 60, 100, 40, (15, 30, 60), 102_400
@@ -148,9 +151,9 @@ def live(
 # --- forecasts ----------------------------------------------------------------------------------------------
 
 
-def sources(lm: models.LanguageModel, layer: int, tokens: int = TOKENS) -> moments.Whitening:
+def sources(lm: models.LanguageModel, layer: int, tokens: int = TOKENS) -> Metric:
     """The factor of C at a layer, from the book's text."""
-    return moments.Whitening(moments.estimate(lm, "book", tokens=tokens, layers=[layer]).second_moment(layer))
+    return Metric(moments.estimate(lm, "book", tokens=tokens, layers=[layer]).second_moment(layer))
 
 
 def forecast_layer(lm: models.LanguageModel, layer: int) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -169,20 +172,19 @@ def forecast_layer(lm: models.LanguageModel, layer: int) -> tuple[dict[str, Any]
     for look, n in enumerate(LOOKS):
         replayed = LinearMemory(W, C)
         replayed.edit_batch(targets.keys[:, :n], targets.values[:, :n], rule="rome")
-        part = forecast.shares(replayed.directions, reading.keys)
-        made = forecast.candidates_from_keys(reading, part) | forecast.candidates_from_values(
-            reading, part, replayed.residuals, targets.shifts[:, :n]
-        )
-        made |= candidates_from_slopes(reading, part, replayed.residuals)
+        edit = replayed.edits
+        made = forecast.candidates_from_keys(reading, forecast.shares(edit.M, reading.keys))
+        made |= forecast.candidates_from_values(reading, edit, targets.shifts[:, :n])
+        made |= candidates_from_slopes(reading, edit)
         store = Store("passes", 1, lm.digest(), layer, values.Settings(), TOKENS, n)
         kept = store.load()
         if not kept:
             places = forecast.PLACES if n == max(LOOKS) else ("all",)
-            kept = forecast.candidates_from_passes(lm, reading, part, replayed.residuals, places=places)
+            kept = forecast.candidates_from_passes(lm, reading, edit, places=places)
             if n == max(LOOKS):
-                kept |= hindsight(lm, reading, part, memory, targets)
-                slope = forecast.slope_along(lm, reading, forecast.drift(replayed.residuals, part), 2)
-                kept["by edit"] = forecast.first_order(slope, replayed.residuals, part)
+                kept |= hindsight(lm, reading, edit.M, memory, targets)
+                slope = forecast.slope_along(lm, reading, forecast.drift(edit, reading.keys), 2)
+                kept["by edit"] = forecast.first_order(slope, edit, reading.keys)
             store.save(**kept)
         if "by edit" in kept:
             arrays["by edit"] = kept.pop("by edit")
@@ -203,23 +205,22 @@ def forecast_layer(lm: models.LanguageModel, layer: int) -> tuple[dict[str, Any]
             row["sizes"][name] = forecast.rank_correlation(value, np.abs(falls[look]), resamples=RESAMPLES)
             row["separations"][name] = forecast.separation(value, lost, resamples=RESAMPLES)
         say(f"layer {layer}, {n} edits: fall {row['fall']:.3f}, best forecast {row['ranks']['drift, all'][0]:.2f}")
-        row |= {"norm": _norm(memory.residuals[:, :n], memory.directions[:, :n])}
-        row |= {"norm_replayed": _norm(replayed.residuals, replayed.directions)}
+        row |= {"norm": memory.edits[:n].norm(), "norm_replayed": edit.norm()}
         rows.append(row)
     delta = np.linalg.norm(memory.residuals, axis=0)
     row = {"layer": layer, "watched": len(watched), "looks": rows, "probability": probability}
     row |= {"delta": delta.tolist(), "delta_alone": np.linalg.norm(targets.shifts, axis=0).tolist()}
     row |= {"probability_alone": targets.probability.tolist(), "seconds": round(time.perf_counter() - start, 1)}
-    arrays |= {"residuals": replayed.residuals, "directions": replayed.directions}
+    arrays |= {"residuals": edit.delta, "directions": edit.M}
     arrays |= {"edit keys": targets.keys, "residuals in a row": memory.residuals}
     return row, arrays
 
 
-def candidates_from_slopes(reading: Reading, part: np.ndarray, delta: np.ndarray) -> dict[str, np.ndarray]:
+def candidates_from_slopes(reading: Reading, edit: Edit) -> dict[str, np.ndarray]:
     """Forecasts from keys and slopes without target values, and what is known without any edit: the null."""
-    spread = forecast.slope_spread(reading.gradient, part)
+    spread = forecast.slope_spread(reading.gradient, forecast.shares(edit.M, reading.keys))
     slope = np.sqrt((reading.gradient**2).sum((1, 2)))
-    by_edit = forecast.first_order(reading.gradient, delta, part)
+    by_edit = forecast.first_order(reading.gradient, edit, reading.keys)
     found = {"slope spread": np.sqrt((spread**2).sum(0)), "first order, without signs": np.sqrt((by_edit**2).sum(0))}
     return found | {"null: slope": slope, "null: unsure": -reading.log_probability}
 
@@ -227,21 +228,17 @@ def candidates_from_slopes(reading: Reading, part: np.ndarray, delta: np.ndarray
 def hindsight(
     lm: models.LanguageModel,
     reading: Reading,
-    part: np.ndarray,
+    M: np.ndarray,
     memory: LinearMemory,
     targets: values.Targets,
 ) -> dict[str, np.ndarray]:
     """What a forecast would be that knew the residuals to come, and one that lets no edit see another."""
-    after = forecast.candidates_from_passes(lm, reading, part, memory.residuals, places=("subject", "all"))
-    sizes = forecast.candidates_from_values(reading, part, memory.residuals, None)
-    at_once = forecast.candidates_from_passes(lm, reading, part, targets.shifts, places=("all",))
+    known = Edit(memory.residuals, M)
+    after = forecast.candidates_from_passes(lm, reading, known, places=("subject", "all"))
+    sizes = forecast.candidates_from_values(reading, known)
+    at_once = forecast.candidates_from_passes(lm, reading, Edit(targets.shifts, M), places=("all",))
     found = {f"known residuals: {name}": value for name, value in (after | sizes).items()}
     return found | {f"each alone: {name}": value for name, value in at_once.items()}
-
-
-def _norm(delta: np.ndarray, M: np.ndarray) -> float:
-    """``‖Σ_i δ_i M_iᵀ‖`` (Frobenius), without forming the matrix."""
-    return float(np.sqrt(max(0.0, np.sum((delta.T @ delta) * (M.T @ M)))))
 
 
 # --- causes -------------------------------------------------------------------------------------------------
@@ -268,30 +265,30 @@ class Arms:
         self.rows: dict[str, dict[str, Any]] = json.loads(str(kept["rows"])) if kept else {}
         self.falls = dict(zip(self.rows, kept["falls"], strict=True)) if kept else {}
 
-    def add(self, name: str, delta: np.ndarray, M: np.ndarray, place: str = "all", own: Sequence[int] = ()) -> float:
+    def add(self, name: str, edit: Edit, place: str = "all", own: Sequence[int] = ()) -> float:
         """Run an arm, unless it is kept; the edits that it writes, ``own`` by number, are asked too if given."""
         if name in self.rows:
             return self.rows[name]["fall"]
-        part = forecast.shares(M, self.reading.keys)
+        part, moved = forecast.shares(edit.M, self.reading.keys), forecast.drift(edit, self.reading.keys)
         mask = self.reading.mask(place)
-        said = forecast.ask(self.lm, self.reading, forecast.drift(delta, part) * mask[:, :, None])
-        fall, size = self.before.log_probability - said.log_probability, np.sum(delta**2, axis=0)
+        said = forecast.ask(self.lm, self.reading, moved * mask[:, :, None])
+        fall, size = self.before.log_probability - said.log_probability, np.sum(edit.delta**2, axis=0)
         squares, at_subject = (part**2 * mask).sum(2), (part**2 * self.reading.mask("subject")).sum(2)
         row = {
-            "edits": delta.shape[1],
+            "edits": len(edit),
             "fall": float(fall.mean()),
             "loss": float(np.maximum(fall, 0).mean()),
             "kept": float(said.exact.mean()),
-            "norm": _norm(delta, M),
+            "norm": edit.norm(),
             "sum_of_lengths": float(np.sqrt(size).sum()),
             "crowding": float((squares * size[:, None]).sum() / len(fall)),  # Σ_i Σ_t p² |δ|², mean over facts
             "crowding_at_subject": float((at_subject * size[:, None]).sum() / len(fall)),
-            "drift": float((forecast.drift(delta, part) ** 2).sum((1, 2)).mean()),
+            "drift": float((moved**2).sum((1, 2)).mean()),
             "p2": float(squares.sum() / len(fall)),
         }
         if len(own):
             asked = self.edited.subset(list(own))
-            there = forecast.drift(delta, forecast.shares(M, asked.keys))
+            there = forecast.drift(edit, asked.keys)
             row["held"] = float(forecast.ask(self.lm, asked, there).exact.mean())
         self._keep(name, row, fall)
         return row["fall"]
@@ -323,14 +320,9 @@ def replay(
     return memory
 
 
-def at_norm(delta: np.ndarray, M: np.ndarray, norm: float) -> np.ndarray:
-    """The residuals scaled so that ``|ΔW|`` is what is asked."""
-    return delta * norm / _norm(delta, M)
-
-
-def weighted(C: moments.Whitening, found: np.ndarray, weight: float) -> moments.Whitening:
+def weighted(C: Metric, found: np.ndarray, weight: float) -> Metric:
     """The factor of ``C + weight · mean k kᵀ``: protected keys counted ``weight`` times as a text of their own."""
-    return moments.Whitening(moments.protecting(C.moment, found, weight))
+    return Metric(shrinkage.protecting(C.moment, found, weight))
 
 
 def choose_by_overlap(crowd: np.ndarray, count: int, tilt: float, rng: np.random.Generator) -> np.ndarray:
@@ -348,61 +340,52 @@ def causes_layer(lm: models.LanguageModel, layer: int, draws: int = 3) -> tuple[
     C, W = sources(lm, layer), lm.layers[layer].weight.detach().double().numpy()
     arms, rng, first = Arms(lm, layer, pool, watched), np.random.default_rng(1), np.arange(EDITS)
     base = replay(W, C, targets, first)
-    delta, M = base.residuals, base.directions
-    norm = _norm(delta, M)
-    arms.add("as it is", delta, M, own=first)
+    edit = base.edits
+    delta, M, norm = edit.delta, edit.M, edit.norm()
+    arms.add("as it is", edit, own=first)
     for place in ("subject", "not the subject", "last", "subject and last", "after the subject"):
-        arms.add(f"only at: {place}", delta, M, place)
+        arms.add(f"only at: {place}", edit, place)
     for scale in (0.25, 0.5, 0.75, 1.5, 2.0):
-        arms.add(f"scaled: {scale}", scale * delta, M)
+        arms.add(f"scaled: {scale}", Edit(scale * delta, M))
     seen, half = arms.reading.keys[arms.reading.mask()].T.astype(np.float64), np.arange(len(watched)) % 2 == 0
     some = arms.reading.subset(half)
     for weight in (0.1, 1.0, 10.0, 100.0):
         for name, found in (("all", seen), ("half", some.keys[some.mask()].T.astype(np.float64))):
-            other = replay(W, weighted(C, found, weight), targets, first)
+            other = replay(W, weighted(C, found, weight), targets, first).edits
             if name == "all":
-                arms.add(f"protected: {weight:g}", other.residuals, other.directions, own=first)
-                arms.add(
-                    f"protected, same norm: {weight:g}",
-                    at_norm(other.residuals, other.directions, norm),
-                    other.directions,
-                )
+                arms.add(f"protected: {weight:g}", other, own=first)
+                arms.add(f"protected, same norm: {weight:g}", other.scaled_to(norm))
             elif weight in (1.0, 10.0):
-                arms.add(f"half protected: {weight:g}", other.residuals, other.directions)
+                arms.add(f"half protected: {weight:g}", other)
     plain = targets.keys[:, first] / np.sum(targets.keys[:, first] ** 2, axis=0)
     length = np.linalg.norm(M, axis=0)
-    arms.add("not whitened, same norm", at_norm(delta, plain, norm), plain)
+    arms.add("not whitened, same norm", Edit(delta, plain).scaled_to(norm))
     for draw in range(draws):
         noise = rng.standard_normal(M.shape)
         noise *= length / np.linalg.norm(noise, axis=0)
-        arms.add(f"any direction, same norm {draw}", at_norm(delta, noise, norm), noise)
-        arms.add(f"residuals swapped {draw}", at_norm(delta[:, rng.permutation(EDITS)], M, norm), M)
-        arms.add(f"signs drawn {draw}", delta * rng.choice([-1.0, 1.0], EDITS), M)
+        arms.add(f"any direction, same norm {draw}", Edit(delta, noise).scaled_to(norm))
+        arms.add(f"residuals swapped {draw}", Edit(delta[:, rng.permutation(EDITS)], M).scaled_to(norm))
+        arms.add(f"signs drawn {draw}", Edit(delta * rng.choice([-1.0, 1.0], EDITS), M))
         random = rng.standard_normal(delta.shape)
         random *= np.linalg.norm(delta, axis=0) / np.linalg.norm(random, axis=0)
-        arms.add(f"residuals drawn {draw}", random, M)
+        arms.add(f"residuals drawn {draw}", Edit(random, M))
         order = rng.permutation(EDITS)
-        other = replay(W, C, targets, order)
-        arms.add(f"order {draw}", other.residuals, other.directions)
-    arms.add("all at once", targets.shifts[:, first], M)
+        arms.add(f"order {draw}", replay(W, C, targets, order).edits)
+    arms.add("all at once", Edit(targets.shifts[:, first], M))
     for rule in ("rls-hard", "rls-soft"):
-        other = replay(W, C, targets, first, rule)
-        arms.add(rule, other.residuals, other.directions, own=first)
-        arms.add(f"{rule}, same norm", at_norm(other.residuals, other.directions, norm), other.directions)
+        other = replay(W, C, targets, first, rule).edits
+        arms.add(rule, other, own=first)
+        arms.add(f"{rule}, same norm", other.scaled_to(norm))
     own = forecast.shares(forecast.directions(targets.keys, C), arms.reading.keys)
     crowd = (own**2).sum((1, 2))
-    usual = replay(W, C, targets, first[:CHOSEN])
-    norm = _norm(usual.residuals, usual.directions)
+    norm = replay(W, C, targets, first[:CHOSEN]).edits.norm()
     for draw, tilt in enumerate(np.linspace(-6, 6, 16)):
         chosen = choose_by_overlap(crowd, CHOSEN, tilt, rng)
-        other = replay(W, C, targets, chosen)
-        scaled = at_norm(other.residuals, other.directions, norm)
-        arms.add(f"drawn {draw}", scaled, other.directions)
+        arms.add(f"drawn {draw}", replay(W, C, targets, chosen).edits.scaled_to(norm))
     for name, chosen in (("least", np.argsort(crowd)[:CHOSEN]), ("most", np.argsort(-crowd)[:CHOSEN])):
-        other = replay(W, C, targets, rng.permutation(chosen))
-        arms.add(f"{name} overlapping", other.residuals, other.directions, own=chosen)
-        scaled = at_norm(other.residuals, other.directions, norm)
-        arms.add(f"{name} overlapping, same norm", scaled, other.directions)
+        other = replay(W, C, targets, rng.permutation(chosen)).edits
+        arms.add(f"{name} overlapping", other, own=chosen)
+        arms.add(f"{name} overlapping, same norm", other.scaled_to(norm))
     row = {"layer": layer, "watched": len(watched), "edits": EDITS, "pool": len(pool), "arms": arms.rows}
     row |= {"seconds": round(time.perf_counter() - start, 1)}
     falls = np.array([arms.falls[name] for name in arms.rows], dtype=np.float32)
@@ -451,9 +434,7 @@ def spread(
     return lambda: {one: float(np.linalg.norm(memory.W - memory.W_0)) for one, memory in memories.items()}
 
 
-def costs(
-    lm: models.LanguageModel, layer: int, targets: values.Targets, C: moments.Whitening
-) -> dict[str, dict[str, float]]:
+def costs(lm: models.LanguageModel, layer: int, targets: values.Targets, C: Metric) -> dict[str, dict[str, float]]:
     """Seconds to prepare each rule and to write an edit by it, and the most memory that this took at once, in MiB."""
     found = {}
     for rule in ("rome", "memit", "memit-history", "rls-soft", "rls-hard", "alphaedit"):
@@ -470,9 +451,7 @@ def costs(
     return found
 
 
-def cost_of_protection(
-    lm: models.LanguageModel, layer: int, watched: Sequence[Fact], C: moments.Whitening
-) -> dict[str, float]:
+def cost_of_protection(lm: models.LanguageModel, layer: int, watched: Sequence[Fact], C: Metric) -> dict[str, float]:
     """Seconds to read the keys of the facts to protect, and to make the factor of C with them in it."""
     began = time.perf_counter()
     reading = forecast.read(lm, watched, layer, passes=False)
@@ -491,12 +470,12 @@ def cures_layer(lm: models.LanguageModel, layer: int) -> tuple[dict[str, Any], d
     arms, rng, first = Arms(lm, layer, pool, watched, "cures"), np.random.default_rng(2), np.arange(EDITS)
 
     def add(name: str, memory: LinearMemory, own: Sequence[int] = first) -> None:
-        arms.add(name, memory.residuals, memory.directions, own=own)
+        arms.add(name, memory.edits, own=own)
 
     base = replay(W, C, targets, first)
     add("as it is", base)
     for rule in ("rls-soft", "rls-hard", "memit", "memit-history", "alphaedit"):
-        options = editing.Editor(lm, layer, rule, C=C.moment).options
+        options = editing.Editor(lm, layer, rule, C=C).options
         began = time.perf_counter()
         memory = LinearMemory(W, C)
         for i in first:
@@ -505,15 +484,17 @@ def cures_layer(lm: models.LanguageModel, layer: int) -> tuple[dict[str, Any], d
         arms.rows[f"rule: {rule}"].setdefault("seconds", round(time.perf_counter() - began, 2))
     add("all in one step", replay(W, C, targets, first, "emmet"))
     reading = forecast.read(lm, watched, layer)
-    part = forecast.shares(base.directions, reading.keys)
-    slope = forecast.slope_along(lm, reading, forecast.drift(base.residuals, part), 2)
-    harm = forecast.first_order(slope, base.residuals, part).sum(1)
-    crowd, among = (part**2).sum((1, 2)), (base.directions.T @ targets.keys[:, first]) ** 2
+    edit = base.edits
+    slope = forecast.slope_along(lm, reading, forecast.drift(edit, reading.keys), 2)
+    harm = forecast.first_order(slope, edit, reading.keys).sum(1)
+    crowd = (forecast.shares(edit.M, reading.keys) ** 2).sum((1, 2))
+    among = edit.shares(targets.keys[:, first]) ** 2
+    size = np.linalg.norm(edit.delta, axis=0)
     for name, risk in (
         ("harm", harm),
         ("overlap", crowd),
         ("overlap among edits", among.sum(0) + among.sum(1)),
-        ("size", np.linalg.norm(base.residuals, axis=0) ** 2 * crowd),
+        ("size", size**2 * crowd),
     ):
         safe = np.argsort(risk, kind="stable")
         add(f"order: safe first, by {name}", replay(W, C, targets, safe), safe)
@@ -525,15 +506,12 @@ def cures_layer(lm: models.LanguageModel, layer: int) -> tuple[dict[str, Any], d
         for left in (0.75, 0.9):
             kept = np.sort(rng.permutation(EDITS)[: round(left * EDITS)])
             add(f"skip: {1 - left:.0%} drawn {draw}", replay(W, C, targets, kept), kept)
-    size = np.linalg.norm(base.residuals, axis=0)
     for quantile in (0.25, 0.5, 0.75):
         cap = np.quantile(size, quantile)
-        arms.add(f"cap: {quantile}", base.residuals * np.minimum(1, cap / size), base.directions, own=first)
-    for shrinkage in (0.01, 0.1):
-        smooth = moments.Whitening(
-            (1 - shrinkage) * C.moment + shrinkage * np.trace(C.moment) / len(C.moment) * np.eye(len(C.moment))
-        )
-        add(f"shrinkage: {shrinkage}", replay(W, smooth, targets, first))
+        arms.add(f"cap: {quantile}", Edit(edit.delta * np.minimum(1, cap / size), edit.M), own=first)
+    for share in (0.01, 0.1):
+        smooth = Metric(shrinkage.shrunk(C.moment, share))
+        add(f"shrinkage: {share}", replay(W, smooth, targets, first))
     seen = reading.keys[reading.mask()].T.astype(np.float64)
     half = reading.subset(np.arange(len(watched)) % 2 == 0)
     for weight in (1.0, 10.0, 100.0):
@@ -548,7 +526,7 @@ def cures_layer(lm: models.LanguageModel, layer: int) -> tuple[dict[str, Any], d
     for n in (look for look in LOOKS if look < EDITS):  # the same on the way
         lives = {name: replay(W, C, targets, first[:n], name) for name in ("rome", "rls-hard")}
         for name, rule in {"alphaedit": "alphaedit", "memit-history": "memit-history"}.items():
-            options = editing.Editor(lm, layer, rule, C=C.moment).options
+            options = editing.Editor(lm, layer, rule, C=C).options
             lives[name] = LinearMemory(W, C)
             for i in first[:n]:
                 lives[name].edit_batch(targets.keys[:, i : i + 1], targets.values[:, i : i + 1], rule, **options)
@@ -558,9 +536,8 @@ def cures_layer(lm: models.LanguageModel, layer: int) -> tuple[dict[str, Any], d
         for name, memory in lives.items():
             add(f"after {n}: {name}", memory, first[:n])
         cap = np.quantile(size, 0.5)
-        part = slice(0, n)
-        arms.add(f"after {n}: cap: 0.5", base.residuals[:, part] * np.minimum(1, cap / size[part]),
-                 base.directions[:, part], own=first[:n])  # fmt: skip
+        capped = Edit(edit.delta[:, :n] * np.minimum(1, cap / size[:n]), edit.M[:, :n])
+        arms.add(f"after {n}: cap: 0.5", capped, own=first[:n])
     row = {"layer": layer, "watched": len(watched), "edits": EDITS, "arms": arms.rows}
     row |= {"seconds": round(time.perf_counter() - start, 1), "costs": costs(lm, layer, targets, C)}
     row["costs"]["protect"] = cost_of_protection(lm, layer, watched, C)

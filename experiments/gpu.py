@@ -200,7 +200,7 @@ def agreement(device: Any) -> dict[str, float]:
         facts = suite.compared(corpus.world, 6)
         summed = moments.of_windows(lm, corpus.windows(1024, sizes), cache=False, to_cpu=False)
         read = keys.extract(lm, facts, layers=[1])
-        P = overlap.superposition_matrix(read[1], summed.whitening(1, shrinkage=0.01))
+        P = overlap.superposition_matrix(read[1], summed.metric(1, shrinkage=0.01))
         settings = values.Settings(steps=2, lr=0.01)
         editor = editing.Editor(lm, 1, "rome", C=summed.second_moment(1, shrinkage=0.01), settings=settings)
         with editing.preserved(lm):

@@ -19,6 +19,7 @@ from superposition import records
 from superposition.data import facts, text
 from superposition.io import files
 from superposition.linear import overlap
+from superposition.linear.metric import Metric
 from superposition.lm import keys, models, moments
 from superposition.studies import nulls
 
@@ -168,7 +169,7 @@ def measure(
     names = ["table", *nulls.WHITENED, *nulls.RAW, FROM_TEXT, WITH_SUBJECTS]
 
     def at(layer: int) -> dict[str, np.ndarray]:
-        whitening = moments.Whitening(summed.second_moment(layer))
+        whitening = Metric(summed.second_moment(layer))
         keys_here = {name: K[str(layer)].astype(np.float64) for name, K in found.items()}
         white = {name: whitening.whiten(K) for name, K in keys_here.items()}
         Z, d_m = white["table"], whitening.d_m

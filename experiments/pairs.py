@@ -24,6 +24,7 @@ from superposition.editing import targets as values
 from superposition.io import paths
 from superposition.linear import overlap
 from superposition.linear.memory import LinearMemory
+from superposition.linear.metric import Metric
 from superposition.lm import evaluation, keys, models, moments, passes
 from superposition.studies import pairs
 
@@ -68,9 +69,7 @@ def measured(lm: models.LanguageModel, listed: Sequence[Fact]) -> tuple[keys.Key
     """Keys of facts and their overlaps at all layers, with C from the book's text."""
     C = moments.estimate(lm, "book", tokens=TOKENS)
     read = keys.extract(lm, listed)
-    return read, [
-        overlap.measure(read[layer.index], moments.Whitening(C.second_moment(layer.index))) for layer in lm.layers
-    ]
+    return read, [overlap.measure(read[layer.index], Metric(C.second_moment(layer.index))) for layer in lm.layers]
 
 
 def table_of(model: str, wording: str, measure: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -204,7 +203,7 @@ def edits() -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     arrays: dict[str, np.ndarray] = {}
     bits = lm.digest()
     for layer in LAYERS:
-        factor = moments.Whitening(C.second_moment(layer))
+        factor = Metric(C.second_moment(layer))
         P = overlap.superposition_matrix(read[layer], factor)
         chosen = choose(P, range(len(everything)), partners)
         edited = [everything[i] for i in chosen]

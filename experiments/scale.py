@@ -129,7 +129,7 @@ def exactness(model: models.LanguageModel, cut: Sequence[text.Window], facts: in
     fast, exact = moments.outer_sum(seen[0]).double(), moments.outer_sum(seen[0].double())
     some = seen[0][:facts].double().cpu().numpy().T
     ridge = float(exact.trace()) / len(exact) * torch.eye(len(exact), dtype=exact.dtype, device=exact.device)
-    P = [overlap.superposition_matrix(some, moments.DeviceWhitening(one + ridge)) for one in (fast, exact)]
+    P = [overlap.superposition_matrix(some, moments.DeviceMetric(one + ridge)) for one in (fast, exact)]
     return {
         "tokens": len(seen[0]),
         "largest_difference_of_C": float((fast - exact).abs().max() / exact.abs().max()),
@@ -175,7 +175,7 @@ def measure(
         c_seconds += time.perf_counter() - began
         began = time.perf_counter()
         for layer in group:
-            found[layer.index] = overlap.measure(read[layer.index], summed.whitening(layer.index)).P
+            found[layer.index] = overlap.measure(read[layer.index], summed.metric(layer.index)).P
             del summed.outer[layer.index]
         p_seconds += time.perf_counter() - began
     tokens = sum(window.counted for window in cut)

@@ -243,7 +243,7 @@ def measured(lm: models.LanguageModel, corpus: Corpus, sizes: Sizes) -> dict[str
     read = keys.extract(lm, compared(corpus.world, sizes.compared))
     rows = []
     for layer in lm.layers:
-        P = overlap.superposition_matrix(read[layer.index], summed.whitening(layer.index))
+        P = overlap.superposition_matrix(read[layer.index], summed.metric(layer.index))
         rows.append({"layer": layer.index} | overlap.summary(P, resamples=sizes.resamples))
     some = corpus.world.facts[:: max(1, len(corpus.world.facts) // 300)]
     unseen = dict(zip(corpus.world.facts, corpus.world.unseen(), strict=True))

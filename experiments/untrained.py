@@ -16,6 +16,7 @@ import torch
 from superposition import records
 from superposition.data import facts, text
 from superposition.linear import overlap
+from superposition.linear.metric import Metric
 from superposition.lm import keys, models, moments
 from superposition.studies import nulls
 
@@ -35,7 +36,7 @@ def measure(model: models.LanguageModel, listed: list[facts.Fact], layers: list[
     found = keys.extract(model, listed, layers=layers)
     rows = []
     for layer in layers:
-        products = overlap.whitened_products(found[layer], moments.Whitening(summed.second_moment(layer)))
+        products = overlap.whitened_products(found[layer], Metric(summed.second_moment(layer)))
         d_m = found[layer].shape[0]
         rows.append([nulls.of_products(products[np.ix_(i, i)], d_m) for i in lists(found).values()])
     return np.array(rows)

@@ -13,6 +13,8 @@ from superposition.data import facts
 from superposition.editing import editor as editing
 from superposition.editing import forecast
 from superposition.editing import targets as values
+from superposition.linear import shrinkage
+from superposition.linear.edit import Edit
 from superposition.lm import evaluation, models, moments
 
 EDITS = "subject,prompt,target_true,target_new\nviolin,A {} is an,instrument,sport\nfootball,{} is a,sport,city\n"
@@ -108,8 +110,8 @@ def test_a_forecast_for_protected_facts_is_for_a_C_that_holds_their_keys(go, tmp
 def test_facts_that_the_model_does_not_know_are_protected_too(go, tmp_path, monkeypatch):
     """As `edit --protect` does, which forecasts for none of them."""
     monkeypatch.setattr(evaluation, "known", lambda _model, listed: listed[:1])
-    spared, original = [], moments.protecting
-    monkeypatch.setattr(moments, "protecting", lambda C, K, w: spared.append(K.shape[1]) or original(C, K, w))
+    spared, original = [], shrinkage.protecting
+    monkeypatch.setattr(shrinkage, "protecting", lambda C, K, w: spared.append(K.shape[1]) or original(C, K, w))
     status, out, _ = go("--protect-weight", "10", level="keys")
     assert status == 0 and "2 of 3 facts to protect are left out" in out
     assert go("--protect-weight", "10", "--all-facts", level="keys")[0] == 0
@@ -155,7 +157,7 @@ def test_run_is_what_its_parts_give():
     np.testing.assert_allclose(by_level["keys"].total, np.sqrt((part[0] ** 2 * after).sum(1)), rtol=1e-5)
     sizes = np.linalg.norm(found.shifts) * np.sqrt((part[0] ** 2).sum(1))
     np.testing.assert_allclose(by_level["values"].total, sizes, rtol=1e-5)
-    moved = forecast.drift(found.shifts, part)
+    moved = forecast.drift(Edit(found.shifts, forecast.directions(found.keys, C)), reading.keys)
     said = forecast.ask(lm, reading, moved)
     passes = by_level["passes"]
     np.testing.assert_allclose(passes.total, reading.log_probability - said.log_probability, atol=1e-5)

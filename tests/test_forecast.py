@@ -11,6 +11,7 @@ from superposition.data.facts import Fact
 from superposition.editing import forecast
 from superposition.errors import UserError
 from superposition.linear import overlap, rules
+from superposition.linear.edit import Edit
 from superposition.linear.memory import LinearMemory
 from superposition.lm import keys
 
@@ -127,14 +128,14 @@ def test_directions_of_a_rule_with_a_history_depend_on_it():
 
 def test_the_drift_is_what_the_edited_memory_answers(lm):
     memory, found = a_life(lm), forecast.read(lm, PROTECT, LAYER, passes=False)
-    moved = forecast.drift(memory.residuals, forecast.shares(memory.directions, found.keys))
+    moved = forecast.drift(memory.edits, found.keys)
     for j in range(len(PROTECT)):
         np.testing.assert_allclose(moved[j].T, (memory.W - memory.W_0) @ found.keys[j].T, atol=1e-9)
 
 
 def test_the_drift_at_every_position_is_the_edit(lm):
     memory, found = a_life(lm), forecast.read(lm, PROTECT, LAYER)
-    moved = forecast.drift(memory.residuals, forecast.shares(memory.directions, found.keys))
+    moved = forecast.drift(memory.edits, found.keys)
     before = lm.digest()
     predicted = forecast.ask(lm, found, moved)
     assert lm.digest() == before
@@ -151,11 +152,10 @@ def test_the_drift_at_every_position_is_the_edit(lm):
 
 def test_first_order_is_the_slope_of_the_fall(lm):
     memory, found = a_life(lm), forecast.read(lm, PROTECT, LAYER)
-    part = forecast.shares(memory.directions, found.keys)
-    by_edit = forecast.first_order(found.gradient, memory.residuals, part)
+    by_edit = forecast.first_order(found.gradient, memory.edits, found.keys)
     h = 3e-3  # norms of most architectures work in float32, whatever the model does
     for i in range(len(EDITS)):
-        moved = h * forecast.drift(memory.residuals[:, i : i + 1], part[i : i + 1])
+        moved = h * forecast.drift(memory.edits[i : i + 1], found.keys)
         up, down = (forecast.ask(lm, found, sign * moved).log_probability for sign in (1, -1))
         np.testing.assert_allclose(by_edit[i], (down - up) / (2 * h), rtol=5e-3, atol=1e-3)
 
@@ -164,8 +164,7 @@ def test_first_order_is_the_gradient_by_the_weights():
     lm = tiny()
     lm.model.double()
     memory, found = a_life(lm), forecast.read(lm, PROTECT, LAYER)
-    part = forecast.shares(memory.directions, found.keys)
-    total = forecast.first_order(found.gradient, memory.residuals, part).sum(0)
+    total = forecast.first_order(found.gradient, memory.edits, found.keys).sum(0)
     weight = lm.layers[LAYER].module.weight
     weight.requires_grad_(True)
     change = torch.from_numpy(memory.W - memory.W_0)
@@ -180,14 +179,14 @@ def test_first_order_is_the_gradient_by_the_weights():
 
 def test_slopes_along_the_way_add_up_to_the_fall(lm):
     memory, found = a_life(lm, scale=0.3), forecast.read(lm, PROTECT, LAYER)
-    part = forecast.shares(memory.directions, found.keys)
-    moved = forecast.drift(memory.residuals, part)
+    edit = memory.edits
+    moved = forecast.drift(edit, found.keys)
     fall = found.log_probability - forecast.ask(lm, found, moved).log_probability
     off = []
     for nodes in (1, 2, 6):
         slope = forecast.slope_along(lm, found, moved, nodes)
-        off.append(np.abs(forecast.first_order(slope, memory.residuals, part).sum(0) - fall).max())
-    first = np.abs(forecast.first_order(found.gradient, memory.residuals, part).sum(0) - fall).max()
+        off.append(np.abs(forecast.first_order(slope, edit, found.keys).sum(0) - fall).max())
+    first = np.abs(forecast.first_order(found.gradient, edit, found.keys).sum(0) - fall).max()
     bends = lm.name == "opt"  # ReLU: the slope jumps on the way
     assert off[2] < (0.03 if bends else 1e-3) * np.abs(fall).max()
     assert off[2] < off[0] / (2 if bends else 5) and off[0] < first / 2
@@ -234,12 +233,12 @@ def test_a_rank_correlation_and_its_interval():
 
 def test_the_spread_of_slopes_is_that_of_residuals_that_point_anywhere():
     rng = np.random.default_rng(6)
-    gradient, part = rng.standard_normal((3, 4, 8)), rng.standard_normal((2, 3, 4))
-    spread = forecast.slope_spread(gradient, part)
+    gradient, keys_, M = (rng.standard_normal(shape) for shape in ((3, 4, 8), (3, 4, 5), (5, 2)))
+    spread = forecast.slope_spread(gradient, forecast.shares(M, keys_))
     for i in range(2):
         delta = rng.standard_normal((8, 4000))
         delta *= 5 / np.linalg.norm(delta, axis=0)
-        falls = forecast.first_order(gradient, delta, np.repeat(part[i : i + 1], 4000, axis=0))
+        falls = forecast.first_order(gradient, Edit(delta, np.repeat(M[:, i : i + 1], 4000, axis=1)), keys_)
         np.testing.assert_allclose(spread[i] * 5 / np.sqrt(8), falls.std(0), rtol=0.05)
 
 

@@ -23,6 +23,7 @@ from superposition.editing import targets as values
 from superposition.errors import UserError
 from superposition.io import paths
 from superposition.linear import overlap
+from superposition.linear.metric import Metric
 from superposition.lm import evaluation, models, moments, passes
 
 ROOT = Path(__file__).parents[1]
@@ -542,13 +543,13 @@ def test_a_stage_that_breaks_off_does_not_take_the_next_with_it(go, monkeypatch,
 
 
 def test_a_device_that_computes_otherwise_is_not_used(go, monkeypatch, capsys):
-    whiten, turn = moments.Whitening.whiten, []
+    whiten, turn = Metric.whiten, []
 
     def off(self, keys):
         turn.append(1)
         return whiten(self, keys) * (1 + 0.1 * (len(turn) > 1) * np.arange(keys.shape[1]))
 
-    monkeypatch.setattr(moments.Whitening, "whiten", off)
+    monkeypatch.setattr(Metric, "whiten", off)
     assert go(stages=["suite"]) == 2
     assert "This device does not compute what a CPU does" in capsys.readouterr().err
 

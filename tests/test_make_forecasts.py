@@ -13,7 +13,8 @@ from conftest import tiny
 from superposition.data import facts
 from superposition.editing import editor as editing
 from superposition.editing import targets as values
-from superposition.lm import keys, moments
+from superposition.linear.metric import Metric
+from superposition.lm import keys
 
 EDITS, POOL, CHOSEN, LOOKS = 4, 6, 3, (2, 4)
 
@@ -32,7 +33,7 @@ def bench(monkeypatch, cache):
         monkeypatch.setattr(module, name, value)
     monkeypatch.setattr(module.live, "__defaults__", (LOOKS,))
     monkeypatch.setattr(module, "choose", lambda *_: (listed[:POOL], listed[20:32]))
-    monkeypatch.setattr(module, "sources", lambda *_: moments.Whitening(sample @ sample.T / 200))
+    monkeypatch.setattr(module, "sources", lambda *_: Metric(sample @ sample.T / 200))
     monkeypatch.setattr(module, "say", lambda *_: None)
     monkeypatch.setattr(module, "RESAMPLES", 20)
     monkeypatch.setattr(module.forecast, "separation", lambda *_, **__: (0.5, 0.0, 1.0))

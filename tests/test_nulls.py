@@ -14,8 +14,8 @@ from superposition import records
 from superposition.data.facts import Fact
 from superposition.errors import UserError
 from superposition.linear import overlap
+from superposition.linear.metric import Metric
 from superposition.lm import keys
-from superposition.lm.moments import Whitening
 from superposition.studies import nulls
 
 RNG = np.random.default_rng
@@ -72,7 +72,7 @@ def test_turned_keeps_lengths_and_angles_and_no_place(m):
 
 def test_turning_whitened_keys_changes_no_overlap():
     K, C = uneven(), np.cov(RNG(3).standard_normal((30, 100)))
-    Z = Whitening(C).whiten(K)
+    Z = Metric(C).whiten(K)
     null = nulls.turned(Z, RNG(1))
     np.testing.assert_allclose(null.T @ null, Z.T @ Z, atol=1e-9)
 

@@ -57,7 +57,7 @@ def everything(model, windows, tmp_path):
     found, bits = {}, model.digest()
     read = keys.extract(model, FACTS)
     summed = moments.of_windows(model, windows(model), cache=False, to_cpu=False)
-    whitening = summed.whitening(1, shrinkage=0.01)
+    whitening = summed.metric(1, shrinkage=0.01)
     C = moments.of_windows(model, windows(model), cache=False).second_moment(1, shrinkage=0.01)
     found |= {"K": read[1], "P": overlap.measure(read[1], whitening).P, "C": C, "condition": whitening.condition()}
     found["solved"] = whitening.solve(read[1])
@@ -128,4 +128,4 @@ def test_a_c_on_the_device_that_cannot_be_factorised_gets_the_same_sentence():
             (torch.eye(3)[:2], "sq"),
         ):
             with pytest.raises(UserError, match=said):
-                moments.DeviceWhitening(bad.to("cuda"))
+                moments.DeviceMetric(bad.to("cuda"))

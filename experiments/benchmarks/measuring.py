@@ -23,6 +23,7 @@ import paper_procedure
 from superposition import records
 from superposition.data import facts, text
 from superposition.linear import overlap
+from superposition.linear.metric import Metric
 from superposition.lm import keys, models, moments
 
 
@@ -114,7 +115,7 @@ def main() -> None:
     began = time.perf_counter()
     found = []
     for layer in model.layers:
-        whitening = moments.Whitening(summed.second_moment(layer.index))
+        whitening = Metric(summed.second_moment(layer.index))
         found.append(overlap.measure(read[layer.index], whitening).P)
     p_seconds = time.perf_counter() - began
 

@@ -18,6 +18,8 @@ from superposition.data import facts, text
 from superposition.errors import UserError
 from superposition.io import console, files
 from superposition.linear import overlap
+from superposition.linear.metric import Metric
+from superposition.linear.shrinkage import check_shrinkage, oas
 from superposition.lm import distributed as processes
 from superposition.lm import keys as key_reader
 from superposition.lm import moments
@@ -99,7 +101,7 @@ def run(
         (:func:`superposition.lm.moments.in_groups`).
     shrinkage, centred
         See :meth:`superposition.lm.moments.Moments.second_moment`; a shrinkage of ``"oas"`` is that of
-        :func:`superposition.lm.moments.oas`, layer by layer.
+        :func:`superposition.linear.shrinkage.oas`, layer by layer.
     resamples, seed
         Of the bootstrap, see :func:`superposition.linear.overlap.summary`.
     command : str
@@ -115,7 +117,7 @@ def run(
         raise UserError(f"A measurement needs at least three facts, and {facts_source} gives {len(listed)}.")
     overlap.check_resamples(resamples, seed)
     if shrinkage != "oas":
-        moments.check_shrinkage(shrinkage)
+        check_shrinkage(shrinkage)
     key_reader.locate_all(model, listed)
     context = min(context, model.context_length or context)
     chosen = model.select(layers)
@@ -151,13 +153,13 @@ def run(
             for index in console.bar(group, what="overlap", unit="layer"):
                 s = shrinkage
                 if s == "oas":
-                    s = moments.oas(summed.second_moment(index, centred=centred), counted)
-                whitening = moments.Whitening(summed.second_moment(index, shrinkage=s, centred=centred))
-                found = overlap.measure(read[index], whitening)
+                    s = oas(summed.second_moment(index, centred=centred), counted)
+                metric = Metric(summed.second_moment(index, shrinkage=s, centred=centred))
+                found = overlap.measure(read[index], metric)
                 for name in MATRICES:
                     stacks[name].append(getattr(found, name))
                 statistics.append(
-                    {"layer": index, "d_m": by_layer[index].d_m, "condition": whitening.condition(), "shrinkage": s}
+                    {"layer": index, "d_m": by_layer[index].d_m, "condition": metric.condition(), "shrinkage": s}
                     | {
                         name: overlap.summary(getattr(found, name), resamples=resamples, seed=seed)
                         for name in ("P", "cosine_whitened", "cosine_raw")

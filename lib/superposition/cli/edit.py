@@ -93,6 +93,8 @@ def main(options: argparse.Namespace, command: str, load: Callable[[argparse.Nam
     from superposition.editing import editor as editing
     from superposition.editing import forecast
     from superposition.editing import targets as values
+    from superposition.linear import shrinkage
+    from superposition.linear.metric import Metric
     from superposition.lm import evaluation, keys, models, moments
 
     records.check_out(options.out, ("edit.json", STATE, "model/model.safetensors"), command)
@@ -129,10 +131,10 @@ def main(options: argparse.Namespace, command: str, load: Callable[[argparse.Nam
         if stored is None:
             summed = moments.estimate(model, options.text, tokens=tokens, layers=[layer.index])
             C = summed.second_moment(layer.index)
-        moments.Whitening(C)  # says in a sentence if the text is too short
+        C = Metric(C)
         if protect:
             spared = forecast.read(model, protect, layer.index, passes=False).everywhere()
-            C = moments.protecting(C, spared, options.protect_weight)
+            C = Metric(shrinkage.protecting(C.moment, spared, options.protect_weight))
     before = evaluation.evaluate(model, edits)
     asked = {"watched": (options.watch, watched), "protect": (options.protect, protect)}
     untouched = {name: evaluation.untouched(model, listed) for name, (_, listed) in asked.items() if listed}

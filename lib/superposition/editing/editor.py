@@ -38,6 +38,7 @@ from superposition.errors import UserError
 from superposition.io import console, files
 from superposition.linear import rules
 from superposition.linear.memory import LinearMemory
+from superposition.linear.metric import Metric, SecondMoment
 from superposition.lm.evaluation import join
 from superposition.lm.passes import logits_of, padded, run_body
 
@@ -129,7 +130,7 @@ class Editor:
     layer : int
     method : str
         One of :data:`METHODS`.
-    C : (d_m, d_m) array
+    C : (d_m, d_m) array or Metric
         Mean second moment of a text's keys at the layer (:meth:`superposition.lm.moments.Moments.second_moment`). Not
         needed for ``ft``.
     settings, write : Settings, Write
@@ -156,7 +157,7 @@ class Editor:
         layer: int,
         method: str = "rome",
         *,
-        C: Float[np.ndarray, "d_m d_m"] | None = None,
+        C: SecondMoment | None = None,
         settings: Settings | None = None,
         write: Write | None = None,
     ):
@@ -174,13 +175,14 @@ class Editor:
             return
         if C is None:
             raise UserError(f"The method {method} needs C: estimate it with superposition.lm.moments.")
-        if C.shape != (self.layer.d_m, self.layer.d_m):
-            raise UserError(f"C has shape {C.shape} and layer {layer} reads keys of {self.layer.d_m} dimensions.")
-        self.memory = LinearMemory(self.W_0, C)
+        metric = Metric.of(C)
+        if metric.d_m != self.layer.d_m:
+            raise UserError(f"C has width {metric.d_m} and layer {layer} reads keys of {self.layer.d_m} dimensions.")
+        self.memory = LinearMemory(self.W_0, metric)
         if method in ("memit", "memit-history", "rls-soft"):
             self.options["weight"] = 1 / (self.write.text_weight * self.layer.d_m)
         if method == "alphaedit":
-            self.options |= dict(zip(("projector", "ridge"), null_space(C, self.write), strict=True))
+            self.options |= dict(zip(("projector", "ridge"), null_space(metric.moment, self.write), strict=True))
 
     @property
     def n_edits(self) -> int:
@@ -267,7 +269,7 @@ class Editor:
 
         In the mean over the text's own keys ``kᵀC⁻¹k / d_m`` is 1.
         """
-        size = float(np.median((K * self.memory.factor.solve(K)).sum(0)) / self.layer.d_m)
+        size = float(np.median((K * self.memory.metric.solve(K)).sum(0)) / self.layer.d_m)
         if not 1 / SCALE <= size <= SCALE:
             raise UserError(
                 f"C seems to be on another scale than the keys, by a factor of {1 / size:.0e}: give the mean of k kᵀ "
@@ -475,7 +477,7 @@ def run(
     method: str = "rome",
     *,
     layer: int,
-    C: Float[np.ndarray, "d_m d_m"] | None = None,
+    C: SecondMoment | None = None,
     batch: int | None = None,
     settings: Settings | None = None,
     write: Write | None = None,
@@ -557,7 +559,7 @@ def _recipe(model, edits, method, layer, C, size, settings, write, checkpoints) 
     """Digest of all that determines a run."""
     digest = hashlib.sha256(model.digest().encode())
     if C is not None:
-        digest.update(np.ascontiguousarray(C).tobytes())
+        digest.update(np.ascontiguousarray(C.moment if isinstance(C, Metric) else C).tobytes())
     content = [
         [asdict(fact) for fact in edits],
         [method, layer, size, list(checkpoints or [])],

@@ -32,7 +32,9 @@ from jaxtyping import Bool, Float, Int
 
 from superposition.errors import UserError
 from superposition.io import console, files
+from superposition.linear.edit import Edit
 from superposition.linear.memory import RULES, LinearMemory
+from superposition.linear.metric import SecondMoment
 from superposition.lm import keys as key_reader
 from superposition.lm.evaluation import join
 from superposition.lm.passes import logits_of, run_body
@@ -260,7 +262,7 @@ def added(layer: Layer, shift: torch.Tensor, seen: list[torch.Tensor] | None = N
 
 
 def directions(
-    K: Float[np.ndarray, "d_m n"], C: Any, rule: str | Callable[..., Any] = "rome", **options: Any
+    K: Float[np.ndarray, "d_m n"], C: SecondMoment, rule: str | Callable[..., Any] = "rome", **options: Any
 ) -> Float[np.ndarray, "d_m n"]:
     """``M`` of a rule for edits made in this order: it depends on the keys and on C, not on the values.
 
@@ -271,29 +273,33 @@ def directions(
     return memory.directions
 
 
-def shares(M: Float[np.ndarray, "d_m n"], found: Float[np.ndarray, "m T d_m"]) -> Float[np.ndarray, "n m T"]:
+def _columns(positions: Float[np.ndarray, "m T c"]) -> Float[np.ndarray, "c N"]:
+    """All positions of all prompts as columns, in float64."""
+    return positions.reshape(-1, positions.shape[2]).T.astype(np.float64)
+
+
+def shares(M: Float[np.ndarray, "d_m n"], keys: Float[np.ndarray, "m T d_m"]) -> Float[np.ndarray, "n m T"]:
     """``M_iᵀk`` at every position of every protected prompt: what part of ``δ(v_i)`` arrives there.
 
     At the subject and for ROME it is ``p(k_i, k_j)``.
     """
-    m, length, width = found.shape
-    flat = found.reshape(m * length, width).astype(np.float64)
-    return np.asarray(M.T @ flat.T).reshape(-1, m, length)
+    return (M.T @ _columns(keys)).reshape(-1, *keys.shape[:2])
 
 
-def drift(delta: Float[np.ndarray, "d n"], part: Float[np.ndarray, "n m T"]) -> Float[np.ndarray, "m T d"]:
+def drift(edit: Edit, keys: Float[np.ndarray, "m T d_m"]) -> Float[np.ndarray, "m T d"]:
     """``Σ_i (M_iᵀk) δ(v_i)``: how far the edits move the memory's answer at every position."""
-    return np.tensordot(part, delta, axes=(0, 1))
+    return edit.at(_columns(keys)).T.reshape(*keys.shape[:2], -1)
 
 
 def first_order(
-    gradient: Float[np.ndarray, "m T d"], delta: Float[np.ndarray, "d n"], part: Float[np.ndarray, "n m T"]
+    gradient: Float[np.ndarray, "m T d"], edit: Edit, keys: Float[np.ndarray, "m T d_m"]
 ) -> Float[np.ndarray, "n m"]:
     """The fall of ``log p`` of fact j by edit i to first order: ``-Σ_t (M_iᵀk_jt) ⟨g_jt, δ(v_i)⟩``, in nats.
 
     The sum over i is ``-⟨∇_W log p, ΔW⟩``, since ``∇_W log p = Σ_t g_jt k_jtᵀ``.
     """
-    return -np.einsum("nmt,mtn->nm", part, gradient @ delta)
+    by_position = edit.first_order(_columns(gradient), _columns(keys))  # (n, m T)
+    return -by_position.reshape(len(edit), *keys.shape[:2]).sum(2)
 
 
 def slope_spread(gradient: Float[np.ndarray, "m T d"], part: Float[np.ndarray, "n m T"]) -> Float[np.ndarray, "n m"]:
@@ -437,19 +443,16 @@ def candidates_from_keys(reading: Reading, part: Float[np.ndarray, "n m T"]) -> 
 
 
 def candidates_from_values(
-    reading: Reading,
-    part: Float[np.ndarray, "n m T"],
-    delta: Float[np.ndarray, "d n"],
-    alone: Float[np.ndarray, "d n"] | None = None,
+    reading: Reading, edit: Edit, alone: Float[np.ndarray, "d n"] | None = None
 ) -> dict[str, Float[np.ndarray, " m"]]:
-    """Risks (m,) from shares and residuals: the drift's norm over the positions of each place.
+    """Risks (m,) from directions and residuals: the drift's norm over the positions of each place.
 
     With ``alone``, the residuals that each edit has as the only one, also the norm of their plain sum.
     """
     found = {}
-    for name, residuals in (("drift norm", delta), ("plain sum norm", alone)):
+    for name, residuals in (("drift norm", edit.delta), ("plain sum norm", alone)):
         if residuals is not None:
-            squared = (drift(residuals, part) ** 2).sum(2)
+            squared = (drift(Edit(residuals, edit.M), reading.keys) ** 2).sum(2)
             found |= {f"{name}, {place}": np.sqrt((squared * reading.mask(place)).sum(1)) for place in PLACES}
     return found
 
@@ -457,8 +460,7 @@ def candidates_from_values(
 def candidates_from_passes(
     model: LanguageModel,
     reading: Reading,
-    part: Float[np.ndarray, "n m T"],
-    delta: Float[np.ndarray, "d n"],
+    edit: Edit,
     places: Sequence[str] = PLACES,
     *,
     batch: int = 32,
@@ -468,7 +470,7 @@ def candidates_from_passes(
     ``"first order, PLACE"`` by the slope at no drift, ``"second order, PLACE"`` by the slope at half the whole drift,
     and ``"drift, PLACE"`` by a pass with the drift put in there.
     """
-    moved = drift(delta, part)
+    moved = drift(edit, reading.keys)
     half = slope_along(model, reading, moved, 1, batch=batch)
     found = {}
     for place in places:
@@ -577,7 +579,7 @@ def run(
     level: str = "passes",
     *,
     layer: int,
-    C: Float[np.ndarray, "d_m d_m"],
+    C: SecondMoment,
     method: str = "rome",
     targets: Targets | None = None,
     settings: Settings | None = None,
@@ -596,9 +598,9 @@ def run(
         With ``target_true``. A fact that is also edited is no fact to protect: leave it out.
     level : {"keys", "values", "passes"}
     layer : int
-    C : (d_m, d_m) array
+    C : (d_m, d_m) array or Metric
         The second moment of the layer's keys (:meth:`superposition.lm.moments.Moments.second_moment`), perhaps with the
-        keys of the protected facts in it (:func:`superposition.lm.moments.protecting`).
+        keys of the protected facts in it (:func:`superposition.linear.shrinkage.protecting`).
     method : str
         One of :data:`superposition.linear.memory.RULES`.
     write : superposition.editing.editor.Write, optional
@@ -631,27 +633,27 @@ def run(
     (place,) = model.select([layer])
     bits = model.digest()
     found = read(model, protect, place.index, passes=level == "passes", batch=batch)
-    editor = editing.Editor(model, place.index, method, C=np.asarray(C, dtype=float), settings=settings, write=write)
+    editor = editing.Editor(model, place.index, method, C=C, settings=settings, write=write)
     about = (level, place.index, method, tuple(edits), tuple(protect))
     if level == "keys":
         K = key_reader.extract(model, edits, layers=[place.index])[place.index]
-        M = directions(K, editor.memory.factor, method, **editor.options)
+        M = directions(K, editor.memory.metric, method, **editor.options)
         risk = norm_over(shares(M, found.keys), found.mask(RISKY))
         forecast = Forecast(*about, risk, np.sqrt((risk**2).sum(0)))
     else:
         targets = values.targets(model, edits, place.index, settings) if targets is None else targets
         for i in range(len(targets)):
             editor.store(targets[i], apply=False)
-        delta, part = editor.memory.residuals, shares(editor.memory.directions, found.keys)
-        moved = drift(delta, part)
+        edit = editor.memory.edits
+        moved = drift(edit, found.keys)
         if level == "values":
-            size = norm_over(part) * np.linalg.norm(delta, axis=0)[:, None]
+            size = norm_over(shares(edit.M, found.keys)) * np.linalg.norm(edit.delta, axis=0)[:, None]
             forecast = Forecast(*about, size, np.sqrt((moved**2).sum((1, 2))))
         else:
             after = ask(model, found, moved, batch=batch)
             slope = slope_along(model, found, moved, nodes, batch=batch) if nodes else found.gradient
             fall = found.log_probability - after.log_probability
-            by_edit = first_order(slope, delta, part)
+            by_edit = first_order(slope, edit, found.keys)
             forecast = Forecast(*about, by_edit, fall, found.log_probability, found.exact & ~after.exact)
     if model.digest() != bits:
         raise RuntimeError("The weights are not what they were before the forecast.")

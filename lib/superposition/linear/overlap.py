@@ -14,7 +14,8 @@ import numpy as np
 from jaxtyping import Float
 
 from superposition.errors import UserError
-from superposition.lm.moments import Whitening
+from superposition.linear import check
+from superposition.linear.metric import Metric, SecondMoment
 
 
 @dataclass(frozen=True)
@@ -36,38 +37,22 @@ class Overlap:
     norm_whitened: Float[np.ndarray, " m"]
 
 
-def whitened_products(keys: Float[np.ndarray, "d_m m"], moment: Any) -> Float[np.ndarray, "m m"]:
+def whitened_products(keys: Float[np.ndarray, "d_m m"], C: SecondMoment) -> Float[np.ndarray, "m m"]:
     """``Kᵀ C⁻¹ K``: the products of the keys in whitened space, symmetric.
 
     Parameters
     ----------
     keys : (d_m, m) array
         One key a column.
-    moment : (d_m, d_m) array, Whitening, or any object with ``solve``
-        ``C`` itself or its factor.
+    C : (d_m, d_m) array or Metric
+        The second moment, or its metric, which is factorised already.
 
     Raises
     ------
     UserError
         Shapes do not fit, a key is zero or not finite, or ``C`` is singular.
     """
-    keys = np.asarray(keys, dtype=np.float64)
-    if keys.ndim != 2 or not keys.size:
-        raise UserError(f"Keys must be a matrix with one key a column, and their shape is {keys.shape}.")
-    if not np.isfinite(keys).all():
-        raise UserError("A key holds NaN or infinity: check where the keys come from.")
-    if not np.linalg.norm(keys, axis=0).all():
-        raise UserError("A key is zero, so its superposition is not defined: leave it out.")
-    if not hasattr(moment, "solve"):
-        moment = Whitening(moment)
-    width = getattr(moment, "d_m", keys.shape[0])
-    if width != keys.shape[0]:
-        raise UserError(f"Keys of width {keys.shape[0]} do not fit a C of width {width}.")
-    if isinstance(moment, Whitening):
-        whitened = moment.whiten(keys)
-        return whitened.T @ whitened
-    products = keys.T @ np.asarray(moment.solve(keys))
-    return (products + products.T) / 2
+    return Metric.of(C).products(check.columns("K", keys))
 
 
 def from_products(products: Float[np.ndarray, "m m"]) -> Float[np.ndarray, "m m"]:
@@ -81,14 +66,14 @@ def cosines(products: Float[np.ndarray, "m m"]) -> Float[np.ndarray, "m m"]:
     return products / np.outer(norms, norms)
 
 
-def superposition_matrix(keys: Float[np.ndarray, "d_m m"], moment: Any) -> Float[np.ndarray, "m m"]:
+def superposition_matrix(keys: Float[np.ndarray, "d_m m"], C: SecondMoment) -> Float[np.ndarray, "m m"]:
     """``P[i, j] = p(k_i, k_j)``. Parameters and errors as in :func:`whitened_products`."""
-    return from_products(whitened_products(keys, moment))
+    return from_products(whitened_products(keys, C))
 
 
-def measure(keys: Float[np.ndarray, "d_m m"], moment: Any) -> Overlap:
+def measure(keys: Float[np.ndarray, "d_m m"], C: SecondMoment) -> Overlap:
     """All four matrices of one layer. Parameters and errors as in :func:`whitened_products`."""
-    products = whitened_products(keys, moment)
+    products = whitened_products(keys, C)
     keys = np.asarray(keys, dtype=np.float64)
     raw = keys.T @ keys
     norms = np.sqrt(np.diag(products))

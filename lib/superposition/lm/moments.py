@@ -1,4 +1,4 @@
-"""Second moments of keys: streamed over a text for all layers in one pass, shrunk, and factorised for whitening.
+"""Second moments of keys: streamed over a text for all layers in one pass, and shrunk.
 
 ``C = K Kᵀ / N`` is the uncentred second moment of N keys, (d_m, d_m). The paper writes ``C = K Kᵀ``; the factor
 1/N cancels in every ``p`` and every edit of ROME's form (chapter ``11-superposition-in-llms``).
@@ -20,11 +20,12 @@ import torch
 from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from scipy.sparse.linalg import LinearOperator, eigsh
 
 from superposition.data import text
 from superposition.errors import UserError, reason
 from superposition.io import console, files, paths
+from superposition.linear.metric import Metric
+from superposition.linear.shrinkage import sampling_error, shrunk
 from superposition.lm import distributed as processes
 from superposition.lm import passes
 
@@ -106,58 +107,25 @@ class Moments:
         """
         return self._estimate(self.outer[layer].cpu().numpy(), self.total[layer].cpu().numpy(), shrinkage, centred)
 
-    def whitening(self, layer: int, *, shrinkage: float = 0.0, centred: bool = False) -> Whitening:
+    def metric(self, layer: int, *, shrinkage: float = 0.0, centred: bool = False) -> Metric:
         """``C`` of one layer, factorised where its sums are: on a GPU by torch. Arguments as for the second moment.
 
         Raises
         ------
         UserError
-            As :meth:`second_moment` and :class:`Whitening`.
+            As :meth:`second_moment` and :class:`superposition.linear.metric.Metric`.
         """
         outer = self.outer[layer]
         if outer.device.type == "cpu":
-            return Whitening(self.second_moment(layer, shrinkage=shrinkage, centred=centred))
-        return DeviceWhitening(self._estimate(outer, self.total[layer], shrinkage, centred))
+            return Metric(self.second_moment(layer, shrinkage=shrinkage, centred=centred))
+        return DeviceMetric(self._estimate(outer, self.total[layer], shrinkage, centred))
 
     def _estimate(self, outer: Any, total: Any, shrinkage: float, centred: bool) -> Any:
-        check_shrinkage(shrinkage)
         moment = outer / self.tokens
         if centred:
             mean = total / self.tokens
             moment = moment - mean[:, None] * mean[None, :]
-        if shrinkage:
-            every = range(len(moment))
-            towards = shrinkage * moment.trace() / len(moment)
-            moment = (1 - shrinkage) * moment
-            moment[every, every] += towards
-        return moment
-
-
-def sampling_error(tokens: Any, d_m: int, end: int | None = None) -> Any:
-    """Standard deviation of an estimate of p from N tokens, in units of ``‖r‖ / ‖k_i‖`` in whitened space.
-
-    ``√(1/(N − d_m))`` for independent Gaussian keys, r being what p leaves of ``k_j`` (``thm-moments-error`` of chapter
-    ``10-keys-and-moments``). With ``end``, of its difference from the estimate of a longer text of ``end`` tokens that
-    begins with these: ``√(1/(N − d_m) − 1/(end − d_m))``.
-
-    Parameters
-    ----------
-    tokens : int or array of int
-        N, more than ``d_m``.
-    d_m : int
-    end : int, optional
-
-    Raises
-    ------
-    UserError
-        N is not above ``d_m``, or ``end`` is below N.
-    """
-    tokens = np.asarray(tokens, dtype=float)
-    if (tokens <= d_m).any():
-        raise UserError(f"With {int(tokens.min())} tokens for {d_m} dimensions C is singular: take more.")
-    if end is not None and (tokens > end).any():
-        raise UserError(f"A text of {end} tokens does not begin with {int(tokens.max())}: give a longer end.")
-    return np.sqrt(1 / (tokens - d_m) - (0 if end is None else 1 / (end - d_m)))
+        return shrunk(moment, shrinkage)
 
 
 def plan(
@@ -239,127 +207,10 @@ def of_rome(path: Path, d_m: int) -> Float[np.ndarray, "d_m d_m"]:
     return (outer + outer.T) / (2 * counted)
 
 
-def oas(moment: Float[np.ndarray, "d_m d_m"], tokens: int) -> float:
-    """The shrinkage of Chen et al. (2010), "oracle approximating", from C and the number of tokens alone.
+class DeviceMetric(Metric):
+    """:class:`superposition.linear.metric.Metric` by torch, where the moment is.
 
-    It would be the best for independent Gaussian keys. What :func:`Moments.second_moment` takes as ``shrinkage``.
-    """
-    width = len(moment)
-    mean_square, mean = float((moment**2).mean()), float(np.trace(moment)) / width
-    below = (tokens + 1) * (mean_square - mean**2 / width)
-    return min(1.0, (mean_square + mean**2) / below) if below > 0 else 1.0
-
-
-def protecting(
-    moment: Float[np.ndarray, "d_m d_m"], keys: Float[np.ndarray, "d_m N"], weight: float = 10.0
-) -> Float[np.ndarray, "d_m d_m"]:
-    """``C + λ · mean k kᵀ``: C with keys counted ``weight`` = λ times, as a text of their own.
-
-    An edit written with it in place of C spares these keys; it stays exact (``eq-cures-protect`` of chapter
-    ``18-cures``).
-
-    Raises
-    ------
-    UserError
-        A weight below 0; no keys, or keys of another width than C.
-    """
-    if not weight >= 0:
-        raise UserError(f"A weight of {weight} makes no sense: give 0 or more.")
-    if keys.ndim != 2 or keys.shape[0] != len(moment) or not keys.shape[1]:
-        raise UserError(f"Keys of shape {keys.shape} cannot be counted in C of width {len(moment)}.")
-    keys = np.asarray(keys, dtype=np.float64)
-    return moment + weight * keys @ keys.T / keys.shape[1]
-
-
-def check_shrinkage(shrinkage: float) -> None:
-    """Raise a :class:`UserError` unless the shrinkage is from 0 to 1."""
-    if not 0 <= shrinkage <= 1:
-        raise UserError(f"A shrinkage of {shrinkage} makes no sense: give a number from 0 to 1.")
-
-
-class Whitening:
-    """``C`` factorised once, ``C = L Lᵀ``: solves and whitens any number of keys.
-
-    Parameters
-    ----------
-    moment : (d_m, d_m) array
-        Symmetric and positive definite.
-
-    Raises
-    ------
-    UserError
-        The matrix is not square, not finite, or singular in float64: too few tokens, usually.
-    """
-
-    def __init__(self, moment: Float[np.ndarray, "d_m d_m"]):
-        moment = self._read(moment)
-        if moment.ndim != 2 or moment.shape[0] != moment.shape[1]:
-            raise UserError(f"C must be square, and its shape is {tuple(moment.shape)}.")
-        if not (abs(moment) < float("inf")).all():
-            raise UserError("C holds NaN or infinity: check the keys that it was made from.")
-        self.moment = moment
-        try:
-            self.factor = self._factorised()
-            if self._reciprocal_condition() < len(moment) * np.finfo(float).eps:
-                raise scipy.linalg.LinAlgError("singular to working precision")
-        except scipy.linalg.LinAlgError as error:
-            raise UserError(
-                f"C of width {len(moment)} is singular: estimate it from more tokens "
-                f"(at least {len(moment)}, better ten times that), or give a shrinkage above 0, which alone helps "
-                "where units of the layer are dead or alike."
-            ) from error
-
-    def _read(self, moment: Any) -> Any:
-        return np.asarray(moment, dtype=np.float64)
-
-    def _factorised(self) -> Any:
-        return scipy.linalg.cholesky(self.moment, lower=True)
-
-    def _reciprocal_condition(self) -> float:
-        """Of ``C`` scaled to a unit diagonal, which is what the error of a Cholesky solve depends on (1-norm)."""
-        scale = np.sqrt(np.diag(self.moment))
-        norm = np.abs(self.moment / np.outer(scale, scale)).sum(0).max()
-        return float(scipy.linalg.lapack.dpocon(self.factor / scale[:, None], norm, uplo="L")[0])
-
-    @property
-    def d_m(self) -> int:
-        return self.moment.shape[0]
-
-    def _times(self, vector: Float[np.ndarray, " d_m"]) -> Float[np.ndarray, " d_m"]:
-        return self.moment @ vector
-
-    def solve(self, keys: Float[np.ndarray, "d_m n"]) -> Float[np.ndarray, "d_m n"]:
-        """``C⁻¹ K``."""
-        return scipy.linalg.cho_solve((self.factor, True), np.asarray(keys, dtype=np.float64))
-
-    def whiten(self, keys: Float[np.ndarray, "d_m n"]) -> Float[np.ndarray, "d_m n"]:
-        """``L⁻¹ K``: in these coordinates the text's keys have the identity for their second moment."""
-        return scipy.linalg.solve_triangular(self.factor, np.asarray(keys, dtype=np.float64), lower=True)
-
-    def condition(self) -> float:
-        """Condition number of ``C``: its largest eigenvalue over its smallest, by Lanczos iteration."""
-        if self.d_m < 16:
-            return float(np.linalg.cond(np.stack([self._times(unit) for unit in np.eye(self.d_m)])))
-        start = np.random.default_rng(0).standard_normal(self.d_m)
-        largest = [
-            float(
-                eigsh(
-                    LinearOperator((self.d_m, self.d_m), matvec=product, dtype=np.float64),
-                    k=1,
-                    v0=start,
-                    tol=1e-6,
-                    return_eigenvectors=False,
-                )[0]
-            )
-            for product in (self._times, self.solve)
-        ]
-        return largest[0] * largest[1]
-
-
-class DeviceWhitening(Whitening):
-    """:class:`Whitening` by torch, where the moment is: for a C that a CPU takes too long to factorise.
-
-    Keys and results are NumPy arrays, as there.
+    For a C that a CPU takes too long to factorise. Keys and results are NumPy arrays, as there.
 
     Parameters
     ----------
@@ -382,7 +233,7 @@ class DeviceWhitening(Whitening):
         return 1 / float(norm * inverse.abs().sum(0).max())
 
     def _there(self, keys: Any) -> torch.Tensor:
-        return torch.from_numpy(np.array(keys, dtype=np.float64)).to(self.factor.device)
+        return torch.from_numpy(self._checked(keys).copy()).to(self.factor.device)
 
     def _times(self, vector: Float[np.ndarray, " d_m"]) -> Float[np.ndarray, " d_m"]:
         return (self.moment @ self._there(vector)).cpu().numpy()

@@ -60,7 +60,7 @@ def single_edit(seed: int) -> Iterable[float]:
 def unrolled_sum(seed: int) -> Iterable[float]:
     """The sum, in one triangular solve, gives the memory that the recursion gives."""
     memory, _ = _life(seed)
-    P = overlap.superposition_matrix(memory.keys, memory.factor)
+    P = overlap.superposition_matrix(memory.keys, memory.metric)
     delta = np.linalg.solve(np.triu(P).T, (memory.values - memory.W_0 @ memory.keys).T).T
     yield _apart(memory.W_0 + delta @ memory.directions.T, memory.W)
 
@@ -93,7 +93,7 @@ def never_lossless() -> Found:
     total, fixed, hard = [], [], []
     for seed in range(5):
         one, K = _life(seed, n=1)
-        floor = np.sum(one.residuals**2) / (one.keys.T @ one.factor.solve(one.keys)).item()
+        floor = np.sum(one.residuals**2) / (one.keys.T @ one.metric.solve(one.keys)).item()
         total.append(np.sum(one.measured_interference(K) ** 2) > 0.999 * floor)
         change = np.linalg.norm(_life(seed)[0].measured_interference_on_edits()[:, :-1], axis=0)
         fixed.append(change.min() > 1e-3)

@@ -34,6 +34,7 @@ from superposition.errors import UserError
 from superposition.io import console, files, paths
 from superposition.linear import overlap
 from superposition.linear.memory import LinearMemory
+from superposition.linear.metric import Metric
 from superposition.lm import keys, models, moments, passes
 
 #: Facts in each list whose overlaps are compared.
@@ -395,7 +396,7 @@ def overlaps(lm: models.LanguageModel, world: World, summed: moments.Moments) ->
     read = {name: keys.extract(lm, found) for name, found in listed.items()}
     rows = []
     for layer in lm.layers:
-        whitening = moments.Whitening(summed.second_moment(layer.index))
+        whitening = Metric(summed.second_moment(layer.index))
         row: dict[str, Any] = {"layer": layer.index, "d_m": layer.d_m, "condition": whitening.condition()}
         for name in LISTS:
             found = overlap.measure(read[name][layer.index], whitening)
@@ -693,7 +694,7 @@ def partners(
     start, right = _of(answers, everyone.true).numpy(), (answers.argmax(1) == everyone.true).numpy()
     overlapping, changes, flips, other, same = [], [], [], [], {"key": [], "other_key": []}
     for i, fact in enumerate(edited.facts[:count]):
-        once = LinearMemory(memory.W_0, memory.factor)
+        once = LinearMemory(memory.W_0, memory.metric)
         once.edit(edited.K[:, i], edits.values[:, i])
         with written(memory_layer, once.W), torch.no_grad():
             answers = logits(lm, everyone.prompts)

@@ -154,7 +154,7 @@ def spread_of_damage(
     rng = np.random.default_rng(seed)
     K, V = draw_keys(kind, d_m, N, rng), rng.normal(size=(d, N))
     memory = LinearMemory.from_pairs(K, V)
-    products = overlap.whitened_products(K, memory.factor)
+    products = overlap.whitened_products(K, memory.metric)
     P = overlap.from_products(products)
     order = rng.permutation(N)
     memory.edit_batch(K[:, order[:n]], rng.normal(size=(d, n)), "rome")
@@ -237,7 +237,7 @@ def moments_of_overlap(
     divided by their number), so that keys that do not lean give zero on average.
     """
     memory, K, _, watch = _draw_arm(arm, seed, n, d, d_m, watched)
-    P = overlap.superposition_matrix(np.concatenate([K, watch], axis=1), memory.factor)[:n, n:]
+    P = overlap.superposition_matrix(np.concatenate([K, watch], axis=1), memory.metric)[:n, n:]
     return float((P.mean(0) ** 2 - P.var(0, ddof=1) / n).mean()), float((P**2).mean())
 
 
