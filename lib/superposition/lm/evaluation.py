@@ -28,7 +28,7 @@ from superposition.lm.passes import last_states, logits_of, run_body
 
 if TYPE_CHECKING:
     from superposition.data.facts import Fact
-    from superposition.lm.models import LanguageModel
+    from superposition.lm.model import LanguageModel
 
 __all__ = [
     "Joined",

@@ -20,7 +20,7 @@ from superposition.lm import passes
 
 if TYPE_CHECKING:
     from superposition.data.facts import Fact
-    from superposition.lm.models import LanguageModel, Layer
+    from superposition.lm.model import LanguageModel, Layer
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from superposition.lm import distributed as processes
 from superposition.lm import passes
 
 if TYPE_CHECKING:
-    from superposition.lm.models import LanguageModel, Layer
+    from superposition.lm.model import LanguageModel, Layer
 
 #: Seconds between two checkpoints of a pass.
 CHECKPOINT_EVERY = 120.0

@@ -17,7 +17,7 @@ from superposition.errors import UserError, reason
 from superposition.io import console
 
 if TYPE_CHECKING:
-    from superposition.lm.models import LanguageModel, Layer
+    from superposition.lm.model import LanguageModel, Layer
 
 #: Share of the largest value by which two ways to the same number may differ, by dtype.
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.bfloat16: 5e-2, torch.float16: 2e-2}
