@@ -23,7 +23,7 @@ from superposition.editing import targets as values
 from superposition.errors import UserError
 from superposition.io import paths
 from superposition.linear import overlap
-from superposition.lm import evaluation, gguf, models, moments, passes
+from superposition.lm import evaluation, gguf, models, moments, passes, scoring
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "experiments"))
@@ -206,7 +206,7 @@ def test_edits_and_watched_facts_share_no_subject(table, cache):
     assert len(edits) == 60 and len(watched) == 20
     subjects = [fact.subject for fact in edits]
     assert len(set(subjects)) == 60 and not set(subjects) & {fact.subject for fact in watched}
-    assert evaluation.known(model, watched) == watched
+    assert scoring.known(model, watched) == watched
     made_up = [fact for fact in edits if fact.target_true is None]
     listed = facts.load(table)
     assert made_up and not {fact.subject for fact in made_up} & {fact.subject for fact in listed}
@@ -225,7 +225,7 @@ def test_drift_is_the_root_mean_square_of_what_the_model_itself_does(watched):
     found = watch.drift(W)
     block, ratios = model.block(layer), {"answer": [], "stream": [], "all": []}
     for row, fact in enumerate(watch.facts):
-        joined = evaluation.join(model.tokenizer, fact.text, str(fact.target_true))
+        joined = scoring.join(model.tokenizer, fact.text, str(fact.target_true))
         ids, seen = torch.tensor([joined.token_ids[:-1]]), []
         handles = [
             layer.module.register_forward_hook(lambda _m, _i, out, seen=seen: seen.append(out[0].double().numpy())),
@@ -370,13 +370,13 @@ def test_a_lifetime_is_measured_on_facts_that_are_known(corpus, monkeypatch):
     sizes = suite.TINY
     model = suite.build(sizes.models[0], corpus, sizes, torch.device("cpu"))
     assert suite.lifetime(model, corpus, 1, sizes) is None  # an untrained model knows nothing
-    score = evaluation.score
+    score = scoring.score
 
     def all_known(*args, **kwargs):
         found = score(*args, **kwargs)
-        return evaluation.Scores(found.log_probability, found.tokens, np.ones_like(found.exact))
+        return scoring.Scores(found.log_probability, found.tokens, np.ones_like(found.exact))
 
-    monkeypatch.setattr(evaluation, "score", all_known)
+    monkeypatch.setattr(scoring, "score", all_known)
     bits = model.digest()
     found = suite.lifetime(model, corpus, 1, replace(sizes, tokens_a_dimension=32))
     assert model.digest() == bits

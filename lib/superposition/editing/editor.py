@@ -38,8 +38,8 @@ from superposition.errors import UserError
 from superposition.io import console, files
 from superposition.linear import rules
 from superposition.linear.memory import LinearMemory
-from superposition.lm.evaluation import join
 from superposition.lm.passes import logits_of, padded, run_body
+from superposition.lm.scoring import join
 
 if TYPE_CHECKING:
     from superposition.data.facts import Fact

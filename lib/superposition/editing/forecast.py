@@ -34,8 +34,8 @@ from superposition.errors import UserError
 from superposition.io import console, files
 from superposition.linear.memory import RULES, LinearMemory
 from superposition.lm import keys as key_reader
-from superposition.lm.evaluation import join
 from superposition.lm.passes import logits_of, run_body
+from superposition.lm.scoring import join
 
 if TYPE_CHECKING:
     from superposition.data.facts import Fact

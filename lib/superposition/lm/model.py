@@ -243,7 +243,8 @@ def find_layers(model: nn.Module, suffix: str | None = None) -> tuple[Layer, ...
     model : transformers.PreTrainedModel
         Of a model that also sees or hears, the text part is searched.
     suffix : str, optional
-        Its name inside a decoder layer, ``"mlp.down_proj"``; by default one of :data:`DOWN_PROJECTIONS` is looked for.
+        Its name inside a decoder layer, ``"mlp.down_proj"``; by default one of
+        :data:`superposition.lm.model.DOWN_PROJECTIONS` is looked for.
 
     Raises
     ------
