@@ -101,7 +101,7 @@ def in_batches(
     *,
     start: int = 0,
 ) -> None:
-    """Call ``run(start, stop)`` for ``size`` of ``count`` items after the other; where memory lacks, for a tenth less.
+    """Call ``run(start, stop)`` until ``count`` items are done, ``size`` at once; a tenth fewer where memory lacks.
 
     Parameters
     ----------
