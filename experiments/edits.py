@@ -28,7 +28,7 @@ from superposition.editing import targets as values
 from superposition.errors import UserError
 from superposition.io import console, files
 from superposition.linear.memory import LinearMemory
-from superposition.lm import evaluation, keys, models, moments
+from superposition.lm import evaluation, keys, models, moments, scoring, tracing
 
 TOKENS = 102_400
 LAYER = 6
@@ -68,7 +68,7 @@ def at_start(model: models.LanguageModel, listed: Sequence[Fact]) -> list[bool]:
 def split(model: models.LanguageModel) -> dict[str, Any]:
     """Known facts to be edited one by one; a life's edits in order; known facts nobody edits. Keys at 0 left out."""
     listed = facts.load("book")
-    known = set(evaluation.known(model, listed))
+    known = set(scoring.known(model, listed))
     sinks = [fact for fact, sink in zip(listed, at_start(model, listed), strict=True) if sink]
     usable = [fact for fact in listed if fact not in set(sinks)]
     rng = np.random.default_rng(0)
@@ -143,7 +143,7 @@ def singles(
                 "after": compact(after),
             }
             if i < with_text:
-                row["perplexity"] = evaluation.perplexity(model, windows)
+                row["perplexity"] = scoring.perplexity(model, windows)
         rows.append(row)
     return rows
 
@@ -174,12 +174,12 @@ def tell(model: models.LanguageModel, layer: int, C: np.ndarray, edits: Sequence
     rows = []
     for fact in edits:
         row = {"subject": fact.subject, "prompt": fact.text, "true": fact.target_true, "new": fact.target_new}
-        row["before"] = evaluation.generate(model, fact.text, 14)
+        row["before"] = scoring.generate(model, fact.text, 14)
         with editing.preserved(model):
             editing.run(model, [fact], "rome", layer=layer, C=C, settings=SETTINGS)
-            row["after"] = evaluation.generate(model, fact.text, 14)
-            row["essence"] = evaluation.generate(model, f"{fact.subject} is", 14)
-        row["essence_before"] = evaluation.generate(model, f"{fact.subject} is", 14)
+            row["after"] = scoring.generate(model, fact.text, 14)
+            row["essence"] = scoring.generate(model, f"{fact.subject} is", 14)
+        row["essence_before"] = scoring.generate(model, f"{fact.subject} is", 14)
         rows.append(row)
     return rows
 
@@ -189,7 +189,7 @@ def single(options: argparse.Namespace, command: str) -> None:
     model = models.load(options.model)
     parts = split(model)
     summed = moments.estimate(model, "book", tokens=options.tokens)
-    windows = evaluation.held_out(model, 500)
+    windows = scoring.held_out(model, 500)
     work = options.work / "single.json"
     done: dict[str, Any] = json.loads(work.read_text()) if work.is_file() else {"sweep": {}, "trace": {}}
 
@@ -206,7 +206,7 @@ def single(options: argparse.Namespace, command: str) -> None:
     chosen = parts["known"][: options.count]
     edits = done.setdefault("edits", [])
     if "perplexity_before" not in done:
-        done["perplexity_before"] = evaluation.perplexity(model, windows)
+        done["perplexity_before"] = scoring.perplexity(model, windows)
     while len(edits) < len(chosen):
         group = chosen[len(edits) : len(edits) + 20]
         edits += singles(model, options.layer, C, group, windows, with_text=4)
@@ -215,7 +215,7 @@ def single(options: argparse.Namespace, command: str) -> None:
     for fact in parts["known"][: options.traced]:
         if fact.text not in done["trace"]:
             one = {
-                kind: evaluation.trace(
+                kind: tracing.trace(
                     model, fact, kind=kind, layers=range(0, len(model.layers), 3), samples=3, window=window
                 )
                 for kind, window in (("state", 1), ("mlp", 5))
@@ -262,7 +262,7 @@ class Examiner:
 
     def __call__(self, editor: editing.Editor, edits: Sequence[Fact]) -> dict[str, Any]:
         n = editor.n_edits
-        begun = {"drift": editor.drift(), "perplexity": evaluation.perplexity(self.model, self.windows)}
+        begun = {"drift": editor.drift(), "perplexity": scoring.perplexity(self.model, self.windows)}
         others = evaluation.untouched(self.model, self.untouched, self.before)
         begun |= {"untouched_exact": others["exact"], "untouched_change": others["change"]}
         begun["untouched_log_true"] = [round(one, 3) for one in others["log_true"]]
@@ -407,7 +407,7 @@ def lifelong(options: argparse.Namespace, command: str) -> None:
     parts = split(model)
     summed = moments.estimate(model, "book", tokens=options.tokens)
     C = summed.second_moment(options.layer)
-    windows = evaluation.held_out(model, 600)
+    windows = scoring.held_out(model, 600)
     examine = Examiner(model, parts, options.layer, windows)
     before = model.digest()
     if "together" in options.lives:

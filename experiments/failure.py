@@ -32,7 +32,7 @@ from superposition.editing import targets as values
 from superposition.errors import UserError
 from superposition.io import files
 from superposition.linear import shrinkage
-from superposition.lm import evaluation, keys, models, moments, passes
+from superposition.lm import evaluation, keys, models, moments, passes, scoring
 
 #: Methods by name: the rule, and whether half of the watched facts are put into C.
 METHODS = {
@@ -147,7 +147,7 @@ def choose(lm: models.LanguageModel, source: str, sizes: Sizes, seed: int = 0) -
     listed = facts.load(source)
     order = [listed[i] for i in np.random.default_rng(seed).permutation(len(listed))]
     away = [fact for fact in order if keys.locate(lm.tokenizer, fact).position > 0]
-    watched = evaluation.known(lm, away)[: sizes.watched]
+    watched = scoring.known(lm, away)[: sizes.watched]
     if not watched:
         raise UserError(f"{lm.name} knows none of the facts in {source}, so there is nothing to watch: give others.")
     taken, edits = {fact.subject for fact in watched}, []
@@ -234,7 +234,7 @@ class Watched:
             for name, some in (("newest", edits[max(0, n - self.asked) : n]), ("oldest", edits[: min(n, self.asked)])):
                 found = evaluation.evaluate(self.lm, some, paraphrases=1, neighbours=0)
                 row[name] = {kind: found[kind] for kind in ("exact", "paraphrase_exact")}
-            row["perplexity"] = evaluation.perplexity(self.lm, self.windows)
+            row["perplexity"] = scoring.perplexity(self.lm, self.windows)
         return row
 
 
@@ -397,7 +397,7 @@ def moment(
     lm: models.LanguageModel, source: str | Path, layer: int, sizes: Sizes
 ) -> tuple[np.ndarray, int, list[text.Window]]:
     """C of the layer with how many tokens it is from, and windows from the text's end for the perplexity."""
-    windows = evaluation.held_out(lm, sizes.held_out, source=source, context=sizes.context)
+    windows = scoring.held_out(lm, sizes.held_out, source=source, context=sizes.context)
     cut = text.windows(text.read(source), lm.tokenizer, context=sizes.context)
     left = min(sizes.tokens, sum(window.counted for window in cut) - 2 * sizes.held_out)
     counts = np.cumsum([window.counted for window in cut])
@@ -436,7 +436,7 @@ def run(job: Job, sizes: Sizes, source: str = "smollm2", facts_source: str = "bo
         "search": sizes.search,
         "block": sizes.block,
         "protection": sizes.protection,
-        "start": {"perplexity": evaluation.perplexity(lm, windows)},
+        "start": {"perplexity": scoring.perplexity(lm, windows)},
     }
     if "before" not in record:
         alone = values.targets(lm, edits[: sizes.alone], layer, sizes.settings, batch=64)

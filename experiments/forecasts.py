@@ -34,7 +34,7 @@ from superposition.linear import shrinkage
 from superposition.linear.edit import Edit
 from superposition.linear.memory import LinearMemory
 from superposition.linear.metric import Metric
-from superposition.lm import evaluation, keys, models, moments, passes
+from superposition.lm import keys, models, moments, passes, scoring
 
 EDITS, POOL, CHOSEN, LOOKS, TOKENS = 60, 100, 40, (15, 30, 60), 102_400
 RESAMPLES = 1000
@@ -55,7 +55,7 @@ def choose(lm: models.LanguageModel, count: int = POOL, seed: int = 0) -> tuple[
     lost to the edits themselves.
     """
     everything = facts.load("book")
-    known = evaluation.known(lm, everything)
+    known = scoring.known(lm, everything)
     taken, edits = {fact.subject for fact in known}, []
     for place in np.random.default_rng(seed).permutation(len(everything)):
         fact = everything[place]

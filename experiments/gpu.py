@@ -49,12 +49,12 @@ def pack(options: argparse.Namespace) -> int:
     import travel
     from job import code_of
     from superposition.errors import UserError
-    from superposition.lm import models
+    from superposition.lm import gguf
 
-    if options.model not in models.PRESETS:
-        raise UserError(f"{options.model} is no preset ({', '.join(models.PRESETS)}): only their weights are packed.")
-    preset = models.PRESETS[options.model]
-    found = models.preset_files(options.model, preset)
+    if options.model not in gguf.PRESETS:
+        raise UserError(f"{options.model} is no preset ({', '.join(gguf.PRESETS)}): only their weights are packed.")
+    preset = gguf.PRESETS[options.model]
+    found = gguf.preset_files(options.model, preset)
     sources = {f"site/{part[0]}/{part[1]}": path for part, path in zip(preset.parts, found, strict=True)}
     for file in distribution("gguf").files or []:
         if (
@@ -137,12 +137,12 @@ def _numbers(text: str) -> tuple[int, ...]:
 def _weights_lacking(options: argparse.Namespace) -> list[str]:
     import travel
     from superposition.errors import UserError
-    from superposition.lm import models
+    from superposition.lm import gguf
 
-    if not any(STAGES[stage] for stage in options.stages) or options.model not in models.PRESETS:
+    if not any(STAGES[stage] for stage in options.stages) or options.model not in gguf.PRESETS:
         return []
     try:
-        models.preset_files(options.model, models.PRESETS[options.model])
+        gguf.preset_files(options.model, gguf.PRESETS[options.model])
         return []  # they are installed
     except UserError as error:
         if options.pieces is None:

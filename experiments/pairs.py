@@ -25,7 +25,7 @@ from superposition.io import paths
 from superposition.linear import overlap
 from superposition.linear.memory import LinearMemory
 from superposition.linear.metric import Metric
-from superposition.lm import evaluation, keys, models, moments, passes
+from superposition.lm import keys, models, moments, passes, scoring
 from superposition.studies import pairs
 
 RECORDS = {"smollm2": "smollm2-400", "gemma3": "gemma3-400"}
@@ -159,10 +159,10 @@ class Asker:
 
     def __init__(self, lm: models.LanguageModel, asked: Sequence[Fact], edited: Sequence[Fact]):
         self.lm = lm
-        joined = [evaluation.join(lm.tokenizer, fact.text, str(fact.target_true)) for fact in asked]
+        joined = [scoring.join(lm.tokenizer, fact.text, str(fact.target_true)) for fact in asked]
         self.prompts = [one.token_ids[: one.first] for one in joined]
         self.true = np.array([one.target[0] for one in joined])
-        joined = [evaluation.join(lm.tokenizer, fact.text, str(fact.target_new)) for fact in edited]
+        joined = [scoring.join(lm.tokenizer, fact.text, str(fact.target_new)) for fact in edited]
         self.new = np.array([one.target[0] for one in joined])
         self.edited = [one.token_ids[: one.first] for one in joined]
 
@@ -184,7 +184,7 @@ class Asker:
 def edits() -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     lm = models.load("smollm2", device="cpu")
     everything = facts.load("book")
-    known = {(fact.text, fact.target_true) for fact in evaluation.known(lm, everything)}
+    known = {(fact.text, fact.target_true) for fact in scoring.known(lm, everything)}
     partners = [j for j, fact in enumerate(everything) if (fact.text, fact.target_true) in known]
     C = moments.estimate(lm, "book", tokens=TOKENS)
     read = keys.extract(lm, everything, layers=list(LAYERS))

@@ -24,7 +24,7 @@ from superposition.data.facts import Fact
 from superposition.editing import editor as editing
 from superposition.editing import targets as values
 from superposition.linear import overlap
-from superposition.lm import evaluation, keys, models, moments
+from superposition.lm import evaluation, keys, models, moments, scoring
 from superposition.toys.transformer import World, make_world
 
 END = "<|endoftext|>"
@@ -248,10 +248,10 @@ def measured(lm: models.LanguageModel, corpus: Corpus, sizes: Sizes) -> dict[str
     some = corpus.world.facts[:: max(1, len(corpus.world.facts) // 300)]
     unseen = dict(zip(corpus.world.facts, corpus.world.unseen(), strict=True))
     true = [str(fact.target_true) for fact in some]
-    told = evaluation.score(lm, [fact.text for fact in some], true).exact
-    other = evaluation.score(lm, [unseen[fact] for fact in some], true).exact
+    told = scoring.score(lm, [fact.text for fact in some], true).exact
+    other = scoring.score(lm, [unseen[fact] for fact in some], true).exact
     return {
-        "perplexity": evaluation.perplexity(lm, corpus.unread(20 * sizes.length, sizes.length)),
+        "perplexity": scoring.perplexity(lm, corpus.unread(20 * sizes.length, sizes.length)),
         "knows": evaluation.share(told),
         "knows_unseen": evaluation.share(other),
         "layers": rows,
@@ -268,7 +268,7 @@ def lifetime(lm: models.LanguageModel, corpus: Corpus, layer: int, sizes: Sizes)
     edits = [world.of_person(person)[person % 3] for person in range(min(sizes.edits, half))]
     others = [world.of_person(person)[person % 3] for person in range(half, world.families)]
     others += [world.of_person(person)[(person + 1) % 3] for person in range(half, world.families)]
-    asked = evaluation.score(lm, [fact.text for fact in others], [str(fact.target_true) for fact in others])
+    asked = scoring.score(lm, [fact.text for fact in others], [str(fact.target_true) for fact in others])
     known = [fact for fact, said in zip(others, asked.exact, strict=True) if said][: sizes.watched]
     if len(known) < 10:
         return None

@@ -21,7 +21,7 @@ from superposition.data import facts
 from superposition.editing import editor as editing
 from superposition.editing import targets as values
 from superposition.errors import UserError
-from superposition.lm import evaluation, keys, models, passes
+from superposition.lm import keys, models, passes, scoring, tracing
 
 pytestmark = pytest.mark.usefixtures("cache")
 
@@ -126,9 +126,9 @@ def own_pass(lm, ids):
 def assert_exact(lm):
     """Keys, probabilities, target values and an edit against the model's own forward pass."""
     read = keys.extract(lm, FACTS)
-    scores = evaluation.score(lm, [fact.text for fact in FACTS], [fact.target_true for fact in FACTS])
+    scores = scoring.score(lm, [fact.text for fact in FACTS], [fact.target_true for fact in FACTS])
     for number, fact in enumerate(FACTS):
-        joined = evaluation.join(lm.tokenizer, fact.text, fact.target_true)
+        joined = scoring.join(lm.tokenizer, fact.text, fact.target_true)
         logs, caught = own_pass(lm, joined.token_ids)
         place = keys.locate(lm.tokenizer, fact).position
         for layer in lm.layers:
@@ -165,8 +165,8 @@ def test_tracing_refuses_states_that_it_cannot_put_back():
     model = small("gemma3n_text")
     lm = models.LanguageModel(model, tokenizer(), models.find_layers(model), "gemma3n")
     with pytest.raises(UserError, match=r"hand on more than one state a token, .*: trace with kind mlp"):
-        evaluation.trace(lm, FACTS[0], samples=1)
-    assert 0 <= evaluation.trace(lm, FACTS[0], kind="mlp", samples=1)["clean"] <= 1
+        tracing.trace(lm, FACTS[0], samples=1)
+    assert 0 <= tracing.trace(lm, FACTS[0], kind="mlp", samples=1)["clean"] <= 1
 
 
 def test_the_table_names_no_other_types():

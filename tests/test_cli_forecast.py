@@ -15,7 +15,7 @@ from superposition.editing import forecast
 from superposition.editing import targets as values
 from superposition.linear import shrinkage
 from superposition.linear.edit import Edit
-from superposition.lm import evaluation, models, moments
+from superposition.lm import models, moments, scoring
 
 EDITS = "subject,prompt,target_true,target_new\nviolin,A {} is an,instrument,sport\nfootball,{} is a,sport,city\n"
 PROTECT = (
@@ -109,7 +109,7 @@ def test_a_forecast_for_protected_facts_is_for_a_C_that_holds_their_keys(go, tmp
 
 def test_facts_that_the_model_does_not_know_are_protected_too(go, tmp_path, monkeypatch):
     """As `edit --protect` does, which forecasts for none of them."""
-    monkeypatch.setattr(evaluation, "known", lambda _model, listed: listed[:1])
+    monkeypatch.setattr(scoring, "known", lambda _model, listed: listed[:1])
     spared, original = [], shrinkage.protecting
     monkeypatch.setattr(shrinkage, "protecting", lambda C, K, w: spared.append(K.shape[1]) or original(C, K, w))
     status, out, _ = go("--protect-weight", "10", level="keys")

@@ -9,7 +9,7 @@ import pytest
 
 from superposition import figures, records
 from superposition.editing import targets as values
-from superposition.lm import evaluation, models
+from superposition.lm import models, scoring
 
 SCRIPT = Path(__file__).parents[1] / "experiments" / "edits.py"
 
@@ -28,7 +28,7 @@ def script(cache, model_folder, tmp_path, monkeypatch):
     ]
     monkeypatch.setattr(module, "TOGETHER", tuple(together))
     monkeypatch.setattr(module, "ALONE", (("memit batch 20", "memit", 4, 6, {}), ("ft", "ft", 1, 6, {"ft_steps": 2})))
-    monkeypatch.setattr(evaluation, "known", lambda model, listed: list(listed)[::3])
+    monkeypatch.setattr(scoring, "known", lambda model, listed: list(listed)[::3])
     load = models.load
     path = str(model_folder)
     monkeypatch.setattr(module.models, "load", lambda source, **more: load(path, device="cpu", **more))

@@ -8,7 +8,7 @@ from conftest import ARCHITECTURES, COMMON, build, tiny, tokenizer
 from superposition.data import facts
 from superposition.editing import targets as values
 from superposition.errors import UserError
-from superposition.lm import evaluation, keys, models, passes
+from superposition.lm import keys, models, passes, scoring
 
 pytestmark = pytest.mark.usefixtures("cache")
 
@@ -28,7 +28,7 @@ SCALED = {
 
 def own_score(model, fact):
     """``log P`` of a fact's object by the model's own forward pass."""
-    joined = evaluation.join(model.tokenizer, fact.text, fact.target_true)
+    joined = scoring.join(model.tokenizer, fact.text, fact.target_true)
     with torch.no_grad():
         logs = model.model(torch.tensor([joined.token_ids])).logits[0].double().log_softmax(-1)
     return sum(float(logs[joined.first - 1 + at, token]) for at, token in enumerate(joined.target))
@@ -37,7 +37,7 @@ def own_score(model, fact):
 @pytest.mark.parametrize("architecture", [*ARCHITECTURES, *SCALED])
 def test_scores_are_the_models_own(architecture):
     model = tiny(architecture, **SCALED.get(architecture, {}))
-    scores = evaluation.score(model, [fact.text for fact in FACTS], [fact.target_true for fact in FACTS])
+    scores = scoring.score(model, [fact.text for fact in FACTS], [fact.target_true for fact in FACTS])
     np.testing.assert_allclose(scores.log_probability, [own_score(model, fact) for fact in FACTS], atol=1e-4)
     assert (model.own_head is None) == (architecture not in ("granite", "cohere", "cohere2"))
 

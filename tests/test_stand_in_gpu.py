@@ -14,7 +14,7 @@ from superposition.editing import forecast
 from superposition.editing import targets as values
 from superposition.errors import UserError
 from superposition.linear import overlap
-from superposition.lm import evaluation, keys, moments, sampling
+from superposition.lm import evaluation, keys, moments, sampling, scoring, sums, tracing
 
 FACTS = [
     facts.Fact(subject, "The home of {} is", target_true="Paris", target_new="Rome", paraphrases=(f"{subject} is in",))
@@ -74,9 +74,9 @@ def everything(model, windows, tmp_path):
     reading = forecast.read(model, FACTS, 1)
     shift = np.full((*reading.keys.shape[:2], model.layers[1].d), 0.1)
     found |= {"gradient": reading.gradient, "shifted": forecast.ask(model, reading, shift).log_probability}
-    found["perplexity"] = evaluation.perplexity(model, windows(model))
-    found["traced"] = evaluation.trace(model, FACTS[0], samples=1)["restored"]
-    evaluation.generate(model, "The home of", 3)
+    found["perplexity"] = scoring.perplexity(model, windows(model))
+    found["traced"] = tracing.trace(model, FACTS[0], samples=1)["restored"]
+    scoring.generate(model, "The home of", 3)
     assert sampling.sample(model, tmp_path / "sampled.jsonl", tokens=30, length=16, batch=2) >= 30
     assert model.digest() == bits
     return {name: np.asarray(value, dtype=float) for name, value in found.items()}
@@ -100,9 +100,9 @@ def test_narrow_keys_are_multiplied_as_they_are_and_summed_in_float32(windows, m
     keys_ = torch.randn(300, 7, generator=torch.Generator().manual_seed(0)).abs().to(torch.bfloat16)
     exact = (keys_.double().T @ keys_.double()).numpy()
     with stand_in_gpu():
-        monkeypatch.setattr(moments, "_widen", lambda _: pytest.fail("widened"))
+        monkeypatch.setattr(sums, "_widen", lambda _: pytest.fail("widened"))
         for block in (None, 3):
-            found = moments.outer_sum(keys_.to("cuda"), block=block)
+            found = sums.outer_sum(keys_.to("cuda"), block=block)
             assert found.dtype == torch.float32 and found.is_cuda
             np.testing.assert_allclose(found.cpu(), exact, rtol=1e-5)
         model = tiny("llama")

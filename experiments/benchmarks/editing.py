@@ -28,7 +28,7 @@ from superposition import records
 from superposition.data import facts
 from superposition.editing import editor as editing
 from superposition.editing import targets as values
-from superposition.lm import evaluation, keys, models, moments
+from superposition.lm import keys, models, moments, scoring
 
 #: Edits whose target values are searched in one pass.
 AT_ONCE = 8
@@ -91,7 +91,7 @@ def main() -> None:
     torch.set_num_threads(1)
     model = models.load(options.model)
     layer = options.layer
-    listed = evaluation.known(model, facts.load("book"))
+    listed = scoring.known(model, facts.load("book"))
     sinks = [found.position == 0 for found in keys.locate_all(model, listed)]
     listed = [fact for fact, sink in zip(listed, sinks, strict=True) if not sink]
     rng = np.random.default_rng(0)

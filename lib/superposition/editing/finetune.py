@@ -15,8 +15,8 @@ from jaxtyping import Float
 from superposition.editing.editor import EditSettings, LayerEditor
 from superposition.errors import UserError
 from superposition.io import console
-from superposition.lm.evaluation import join
 from superposition.lm.passes import logits_of, padded, run_body
+from superposition.lm.scoring import join
 
 if TYPE_CHECKING:
     from superposition.data.facts import Fact

@@ -37,8 +37,8 @@ from superposition.linear.edit import Edit
 from superposition.linear.memory import RULES, LinearMemory
 from superposition.linear.metric import SecondMoment
 from superposition.lm import keys as key_reader
-from superposition.lm.evaluation import join
 from superposition.lm.passes import hooked, logits_of, padded, run_body, shifted
+from superposition.lm.scoring import join
 
 if TYPE_CHECKING:
     from superposition.data.facts import Fact

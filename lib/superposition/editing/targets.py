@@ -32,8 +32,8 @@ from superposition.data.facts import shown
 from superposition.errors import UserError
 from superposition.io import console
 from superposition.lm import keys
-from superposition.lm.evaluation import join
 from superposition.lm.passes import TOLERANCE, hooked, logits_of, padded, run_body, shifted
+from superposition.lm.scoring import join
 
 if TYPE_CHECKING:
     from superposition.data.facts import Fact

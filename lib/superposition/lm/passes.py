@@ -17,7 +17,7 @@ from superposition.errors import UserError, reason
 from superposition.io import console
 
 if TYPE_CHECKING:
-    from superposition.lm.models import LanguageModel, Layer
+    from superposition.lm.model import LanguageModel, Layer
 
 #: Share of the largest value by which two ways to the same number may differ, by dtype.
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.bfloat16: 5e-2, torch.float16: 2e-2}
@@ -101,7 +101,7 @@ def in_batches(
     *,
     start: int = 0,
 ) -> None:
-    """Call ``run(start, stop)`` for ``size`` of ``count`` items after the other; where memory lacks, for a tenth less.
+    """Call ``run(start, stop)`` until ``count`` items are done, ``size`` at once; a tenth fewer where memory lacks.
 
     Parameters
     ----------
