@@ -20,11 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from superposition import records
+from superposition import editing, records
 from superposition.data import facts
 from superposition.data.facts import Fact
-from superposition.editing import editor as editing
-from superposition.editing import targets as values
+from superposition.editing import targets
 from superposition.errors import UserError
 from superposition.io import console, files
 from superposition.linear.memory import LinearMemory
@@ -32,7 +31,7 @@ from superposition.lm import evaluation, keys, models, moments, scoring, tracing
 
 TOKENS = 102_400
 LAYER = 6
-SETTINGS = values.Settings()
+SETTINGS = editing.TargetSettings()
 CHECKPOINTS = [1, 5, 10, 20, 50, 100, 150, 200]
 EDITS, UNTOUCHED, SHORT = 200, 80, 60
 #: In which dtype the lives led side by side search for their shifts, twice as fast; all else is in the model's.
@@ -100,7 +99,7 @@ def about(
         "text": {"source": "book", "tokens": summed.tokens},
         "dtype": str(model.dtype).removeprefix("torch."),
         "settings": SETTINGS.as_dict(),
-        "write": asdict(editing.Write()),
+        "write": asdict(editing.EditSettings()),
         "seconds": {"all": round(time.perf_counter() - began, 1)},
         "provenance": records.provenance(command=command, seed=0, device=model.device),
     }
@@ -116,7 +115,7 @@ def singles(
     editor = editing.Editor(model, layer, "rome", C=C, settings=SETTINGS)
     factor = editor.memory.metric
     cpu = time.process_time()
-    found = values.targets(model, edits, layer, SETTINGS, batch=8)
+    found = targets.search(model, edits, layer, SETTINGS, batch=8)
     cpu = (time.process_time() - cpu) / len(edits)
     rows = []
     before = [evaluation.evaluate(model, [fact], neighbours=3) for fact in edits]
@@ -387,7 +386,7 @@ def lead_alone(
                 C=C,
                 batch=batch,
                 settings=SETTINGS,
-                write=replace(editing.Write(), **changes),
+                write=replace(editing.EditSettings(), **changes),
                 checkpoints=[mark for mark in CHECKPOINTS if mark],
                 examine=lambda editor, n, edits=edits: examine(editor, edits),
                 state=path.with_suffix(".safetensors"),
@@ -423,7 +422,7 @@ def merge(
     model: models.LanguageModel, parts: dict[str, Any], options: argparse.Namespace, C: np.ndarray, examine: Examiner
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """The lives there are, and the course of interference at the layer from their accounts."""
-    start = examine(editing.Editor(model, options.layer, "ft"), [])
+    start = examine(editing.FineTuner(model, options.layer), [])
     start["old"] = examine.asked_of(parts["edits"][:-20] or parts["edits"])
     lives, arrays = {}, {"untouched_log_true": np.float32(examine.before)}
     factor = None

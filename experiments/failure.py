@@ -24,11 +24,10 @@ import numpy as np
 import torch
 
 from job import Job
+from superposition import editing
 from superposition.data import facts, text
 from superposition.data.facts import Fact
-from superposition.editing import editor as editing
-from superposition.editing import forecast
-from superposition.editing import targets as values
+from superposition.editing import forecast, targets
 from superposition.errors import UserError
 from superposition.io import files
 from superposition.linear import shrinkage
@@ -73,7 +72,7 @@ class Sizes:
         The dtype of the search for the targets.
     protection : float
         Weight of the protected keys in C.
-    settings : values.Settings
+    settings : editing.TargetSettings
         Of the search.
     """
 
@@ -91,12 +90,12 @@ class Sizes:
     layer: int | None = None
     search: str = "bfloat16"
     protection: float = 10.0
-    settings: values.Settings = field(default_factory=values.Settings)
+    settings: editing.TargetSettings = field(default_factory=editing.TargetSettings)
 
 
 TINY = Sizes(
     edits=12, block=3, orders=2, checkpoints=(3, 6, 12), watched=40, asked=4, alone=6, tokens=900, held_out=100,
-    context=16, search="float32", settings=values.Settings(steps=4, contexts=("",), kl_prompt="{} is"),
+    context=16, search="float32", settings=editing.TargetSettings(steps=4, contexts=("",), kl_prompt="{} is"),
 )  # fmt: skip
 
 
@@ -243,7 +242,7 @@ def _rms(numbers: np.ndarray) -> float:
 
 
 def before_any_edit(
-    found: values.Targets, C: np.ndarray, watched: Watched, settings: values.Settings
+    found: editing.Targets, C: np.ndarray, watched: Watched, settings: editing.TargetSettings
 ) -> dict[str, Any]:
     """What targets on the unedited model say beforehand: the size c of an edit, the overlap q with others, and c²q."""
     M = forecast.directions(found.keys, C)
@@ -439,7 +438,7 @@ def run(job: Job, sizes: Sizes, source: str = "smollm2", facts_source: str = "bo
         "start": {"perplexity": scoring.perplexity(lm, windows)},
     }
     if "before" not in record:
-        alone = values.targets(lm, edits[: sizes.alone], layer, sizes.settings, batch=64)
+        alone = targets.search(lm, edits[: sizes.alone], layer, sizes.settings, batch=64)
         record["before"] = before_any_edit(alone, C, watched, sizes.settings)
     job.say(f"c²q = {record['before']['c2q']:.4f}")
     moment_of = {False: C, True: shrinkage.protecting(C, watched.protected_keys(), sizes.protection)}

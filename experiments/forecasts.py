@@ -22,12 +22,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from superposition import records
+from superposition import editing, records
 from superposition.data import facts
 from superposition.data.facts import Fact
-from superposition.editing import editor as editing
 from superposition.editing import forecast
-from superposition.editing import targets as values
 from superposition.editing.forecast import Reading
 from superposition.io import files, paths
 from superposition.linear import shrinkage
@@ -82,10 +80,10 @@ class Store:
         files.write_whole(self.path, files.npz_writer(arrays))
 
 
-def alone(lm: models.LanguageModel, edits: Sequence[Fact], layer: int, batch: int = 10) -> values.Targets:
+def alone(lm: models.LanguageModel, edits: Sequence[Fact], layer: int, batch: int = 10) -> editing.Targets:
     """The target value of each edit on the unedited model."""
-    store = Store("alone", 2, lm.digest(), layer, values.Settings())
-    kept, names = store.load(), tuple(values.Targets.__dataclass_fields__)
+    store = Store("alone", 2, lm.digest(), layer, editing.TargetSettings())
+    kept, names = store.load(), tuple(editing.Targets.__dataclass_fields__)
     about = np.array([f"{fact.text}\t{fact.target_new}" for fact in edits])
     done = (
         len(kept.pop("about"))
@@ -93,13 +91,13 @@ def alone(lm: models.LanguageModel, edits: Sequence[Fact], layer: int, batch: in
         else 0
     )
     while done < len(edits):
-        found = values.targets(lm, edits[done : done + batch], layer, batch=batch)
+        found = editing.targets.search(lm, edits[done : done + batch], layer, batch=batch)
         new = {name: getattr(found, name) for name in names}
         kept = {name: np.concatenate([kept[name], new[name]], -1) for name in names} if done else new
         done = kept["keys"].shape[1]
         store.save(about=about[:done], **kept)
         say(f"layer {layer}: targets of {done} edits, each alone")
-    return values.Targets(**{name: kept[name][..., : len(edits)] for name in names})
+    return editing.Targets(**{name: kept[name][..., : len(edits)] for name in names})
 
 
 def live(
@@ -121,7 +119,9 @@ def live(
     list of float
         The probability each target had when it was found.
     """
-    store = Store("life", 1, lm.digest(), layer, [(f.text, f.target_new) for f in edits], values.Settings(), TOKENS)
+    store = Store(
+        "life", 1, lm.digest(), layer, [(f.text, f.target_new) for f in edits], editing.TargetSettings(), TOKENS
+    )
     kept, bits, weight = store.load(), lm.digest(), lm.layers[layer].weight
     memory = LinearMemory(weight.detach().double().numpy(), C)
     d, d_m = weight.shape
@@ -130,7 +130,7 @@ def live(
     with passes.restored(weight):
         for i, fact in enumerate(edits):
             if i == told["keys"].shape[1]:
-                found = values.targets(lm, [fact], layer)
+                found = editing.targets.search(lm, [fact], layer)
                 new = {"values": found.values, "keys": found.keys, "probability": found.probability}
                 told = {name: np.concatenate([told[name], new[name]], -1) for name in told}
             memory.edit(told["keys"][:, i], told["values"][:, i])
@@ -176,7 +176,7 @@ def forecast_layer(lm: models.LanguageModel, layer: int) -> tuple[dict[str, Any]
         made = forecast.candidates_from_keys(reading, forecast.shares(edit.M, reading.keys))
         made |= forecast.candidates_from_values(reading, edit, targets.shifts[:, :n])
         made |= candidates_from_slopes(reading, edit)
-        store = Store("passes", 1, lm.digest(), layer, values.Settings(), TOKENS, n)
+        store = Store("passes", 1, lm.digest(), layer, editing.TargetSettings(), TOKENS, n)
         kept = store.load()
         if not kept:
             places = forecast.PLACES if n == max(LOOKS) else ("all",)
@@ -230,7 +230,7 @@ def hindsight(
     reading: Reading,
     M: np.ndarray,
     memory: LinearMemory,
-    targets: values.Targets,
+    targets: editing.Targets,
 ) -> dict[str, np.ndarray]:
     """What a forecast would be that knew the residuals to come, and one that lets no edit see another."""
     known = Edit(memory.residuals, M)
@@ -259,7 +259,7 @@ class Arms:
         asked = [Fact(f.subject, f.prompt, target_true=f.target_new) for f in edits]
         self.edited = forecast.read(lm, asked, layer, passes=False)
         self.store = Store(
-            f"arms of {kind}", ARMS_VERSION, lm.digest(), layer, values.Settings(), TOKENS, EDITS, POOL, CHOSEN
+            f"arms of {kind}", ARMS_VERSION, lm.digest(), layer, editing.TargetSettings(), TOKENS, EDITS, POOL, CHOSEN
         )
         kept = self.store.load()
         self.rows: dict[str, dict[str, Any]] = json.loads(str(kept["rows"])) if kept else {}
@@ -312,7 +312,7 @@ class Arms:
 
 
 def replay(
-    W: np.ndarray, C: Any, targets: values.Targets, order: Any, rule: str = "rome", **options: Any
+    W: np.ndarray, C: Any, targets: editing.Targets, order: Any, rule: str = "rome", **options: Any
 ) -> LinearMemory:
     """The edits of an order, written with the target values that each has alone."""
     memory = LinearMemory(W, C)
@@ -396,7 +396,7 @@ def causes_layer(lm: models.LanguageModel, layer: int, draws: int = 3) -> tuple[
 
 
 def spread(
-    lm: models.LanguageModel, layers: Sequence[int], edits: Sequence[Fact], targets: values.Targets
+    lm: models.LanguageModel, layers: Sequence[int], edits: Sequence[Fact], targets: editing.Targets
 ) -> Callable[[], Any]:
     """Write each edit in equal parts at several layers, the last of them the one that the targets were found at.
 
@@ -434,7 +434,7 @@ def spread(
     return lambda: {one: float(np.linalg.norm(memory.W - memory.W_0)) for one, memory in memories.items()}
 
 
-def costs(lm: models.LanguageModel, layer: int, targets: values.Targets, C: Metric) -> dict[str, dict[str, float]]:
+def costs(lm: models.LanguageModel, layer: int, targets: editing.Targets, C: Metric) -> dict[str, dict[str, float]]:
     """Seconds to prepare each rule and to write an edit by it, and the most memory that this took at once, in MiB."""
     found = {}
     for rule in ("rome", "memit", "memit-history", "rls-soft", "rls-hard", "alphaedit"):
@@ -627,7 +627,9 @@ def main() -> int:
             count = EDITS if asked.which != "causes" else POOL
             for what, some in (("edits", edits[:count]), ("watched", watched)):
                 arrays[f"{name} {what}"] = np.array([listed.index(fact) for fact in some], dtype=np.int16)
-        store = Store(asked.which, VERSIONS[asked.which], lm.digest(), int(layer), values.Settings(), TOKENS, EDITS)
+        store = Store(
+            asked.which, VERSIONS[asked.which], lm.digest(), int(layer), editing.TargetSettings(), TOKENS, EDITS
+        )
         kept = store.load()
         if kept:
             row, found = json.loads(str(kept.pop("row"))), kept
@@ -643,7 +645,7 @@ def main() -> int:
         "looks": list(LOOKS),
         "facts": {"source": "book", "sha256": facts.fingerprint("book")},
         "text": {"source": "book", "tokens": TOKENS},
-        "settings": values.Settings().as_dict(),
+        "settings": editing.TargetSettings().as_dict(),
         "seconds": round(sum(row["seconds"] for row in rows), 1),
         "provenance": records.provenance(command="python experiments/forecasts.py " + shlex.join(sys.argv[1:]), seed=0),
     }

@@ -182,8 +182,7 @@ def agreement(device: Any) -> dict[str, float]:
     import torch
 
     import suite
-    from superposition.editing import editor as editing
-    from superposition.editing import targets as values
+    from superposition import editing
     from superposition.errors import UserError
     from superposition.linear import overlap
     from superposition.lm import keys, moments
@@ -201,7 +200,7 @@ def agreement(device: Any) -> dict[str, float]:
         summed = moments.of_windows(lm, corpus.windows(1024, sizes), cache=False, to_cpu=False)
         read = keys.extract(lm, facts, layers=[1])
         P = overlap.superposition_matrix(read[1], summed.metric(1, shrinkage=0.01))
-        settings = values.Settings(steps=2, lr=0.01)
+        settings = editing.TargetSettings(steps=2, lr=0.01)
         editor = editing.Editor(lm, 1, "rome", C=summed.second_moment(1, shrinkage=0.01), settings=settings)
         with editing.preserved(lm):
             editor.edit(facts[:3])

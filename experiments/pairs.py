@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from superposition import records
+from superposition import editing, records
 from superposition.data import facts
 from superposition.data.facts import Fact
-from superposition.editing import targets as values
+from superposition.editing import targets
 from superposition.io import paths
 from superposition.linear import overlap
 from superposition.linear.memory import LinearMemory
@@ -188,7 +188,7 @@ def edits() -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     partners = [j for j, fact in enumerate(everything) if (fact.text, fact.target_true) in known]
     C = moments.estimate(lm, "book", tokens=TOKENS)
     read = keys.extract(lm, everything, layers=list(LAYERS))
-    settings = values.Settings()
+    settings = editing.TargetSettings()
     data: dict[str, Any] = {
         "model": {"name": lm.name, "sha256": lm.sha256},
         "facts": {"source": "book", "sha256": facts.fingerprint("book"), "count": len(everything)},
@@ -210,7 +210,7 @@ def edits() -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         ask = Asker(lm, [everything[j] for j in partners], edited)
         before, best = ask(ask.prompts, np.concatenate([ask.true, ask.new]))
         arrays["right_before"] = best == ask.true
-        found = values.targets(lm, edited, layer, settings)
+        found = targets.search(lm, edited, layer, settings)
         say(f"layer {layer}: {len(edited)} target values")
         shape = (len(chosen), len(partners))
         change_true, change_new = np.full(shape, np.nan), np.full(shape, np.nan)

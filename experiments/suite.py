@@ -19,10 +19,10 @@ import torch
 
 from failure import Watched, before_any_edit
 from job import Job
+from superposition import editing
 from superposition.data import text
 from superposition.data.facts import Fact
-from superposition.editing import editor as editing
-from superposition.editing import targets as values
+from superposition.editing import targets
 from superposition.linear import overlap
 from superposition.lm import evaluation, keys, models, moments, scoring
 from superposition.toys.transformer import World, make_world
@@ -86,13 +86,13 @@ class Sizes:
     watched: int = 256
     edit_checkpoints: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 128)
     resamples: int = 200
-    settings: values.Settings = field(default_factory=values.Settings)
+    settings: editing.TargetSettings = field(default_factory=editing.TargetSettings)
 
 
 TINY = Sizes(
     (Size(16, 3, 2), Size(24, 3, 2)), vocabulary=512, families=64, tokens=8_000, length=32, batch=8,
     checkpoints=(0.0, 1.0), compared=12, tokens_a_dimension=8, edits=4, watched=12, edit_checkpoints=(2, 4),
-    resamples=10, settings=values.Settings(steps=2, contexts=("",), kl_prompt="{} is"),
+    resamples=10, settings=editing.TargetSettings(steps=2, contexts=("",), kl_prompt="{} is"),
 )  # fmt: skip
 
 
@@ -274,7 +274,7 @@ def lifetime(lm: models.LanguageModel, corpus: Corpus, layer: int, sizes: Sizes)
         return None
     C = moments.of_windows(lm, windows, layers=[layer], cache=False).second_moment(layer)
     watched = Watched(lm, known, layer, corpus.unread(sizes.length, sizes.length), 50)
-    found = values.targets(lm, edits, layer, sizes.settings, batch=64)
+    found = targets.search(lm, edits, layer, sizes.settings, batch=64)
     before = before_any_edit(found, C, watched, sizes.settings)
     editor = editing.Editor(lm, layer, "rome", C=C, settings=sizes.settings)
     rows, done = [], 0

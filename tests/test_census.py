@@ -17,9 +17,9 @@ from conftest import COMMON, GPT, VOCABULARY, build, tokenizer
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as KINDS
 
+from superposition import editing
 from superposition.data import facts
-from superposition.editing import editor as editing
-from superposition.editing import targets as values
+from superposition.editing import targets
 from superposition.errors import UserError
 from superposition.lm import keys, models, passes, scoring, tracing
 
@@ -30,7 +30,7 @@ FACTS = [
     facts.Fact("France", "The capital of {} is", "Paris", "Rome"),
     facts.Fact("Tokyo", "{} is a city in", "Japan", "Spain"),
 ]
-LAYER, SETTINGS = 1, values.Settings(steps=2)
+LAYER, SETTINGS = 1, editing.TargetSettings(steps=2)
 #: A model with more parameters than this, or a configuration wider than this, is not built here.
 PARAMETERS, WIDTH = 5e6, 64
 
@@ -138,8 +138,8 @@ def assert_exact(lm):
         np.testing.assert_allclose(scores.log_probability[number], own, rtol=1e-4, atol=1e-3)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        found = values.targets(lm, FACTS, LAYER, SETTINGS)
-    slow = values.targets(lm, FACTS, LAYER, SETTINGS, cached=False)
+        found = targets.search(lm, FACTS, LAYER, SETTINGS)
+    slow = targets.search(lm, FACTS, LAYER, SETTINGS, cached=False)
     np.testing.assert_allclose(found.values, slow.values, rtol=1e-2, atol=1e-2 * abs(slow.values).max())
     before = lm.digest()
     with editing.preserved(lm):

@@ -18,11 +18,10 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from tokenizers.models import BPE
 
+from superposition import editing
 from superposition.data import facts
 from superposition.data.facts import Fact, load
-from superposition.editing import editor as editing
-from superposition.editing import forecast
-from superposition.editing import targets as values
+from superposition.editing import forecast, targets
 from superposition.errors import UserError
 from superposition.io import paths
 from superposition.io.console import SuperpositionWarning
@@ -1005,12 +1004,12 @@ def test_every_use_of_a_fact_joins_as_the_fact_says(cache):
     clean = tracing.trace(lm, fact, layers=[0], samples=1)["clean"]
     alone = lm.model(torch.tensor([first.token_ids[: first.first]])).logits[0, -1].softmax(-1)[first.target[0]]
     assert clean == pytest.approx(float(alone), rel=1e-4)
-    rows = values._rows(lm, 0, fact, values.Settings())
+    rows = targets._texts(lm, 0, fact, editing.TargetSettings())
     assert list(rows[0].token_ids) == glued[:-1]
-    assert all(len(row.wanted) == len(rows[0].wanted) for row in rows[:-1])
+    assert all(len(row.object_ids) == len(rows[0].object_ids) for row in rows[:-1])
     reading = forecast.read(lm, [fact], 1)
     assert reading.log_probability == pytest.approx([said.log_probability[1]], rel=1e-4)
-    loss = editing.fine_tune(lm, 1, [fact], editing.Write(ft_steps=1))[0]
+    loss = editing.fine_tune(lm, 1, [fact], editing.EditSettings(ft_steps=1))[0]
     assert loss == pytest.approx(-said.log_probability[0] / said.tokens[0], rel=1e-4)
     with pytest.raises(UserError, match="2 prompts and 1 joints: give one each"):
         scoring.score(lm, texts, both, joints=[""])
@@ -1033,7 +1032,7 @@ def test_an_object_that_shares_a_token_with_the_subject_is_refused(merging):
     for use in (
         lambda: forecast.read(lm, [fact], 1),
         lambda: tracing.trace(lm, replace(fact, subject="是", prompt="都{}")),
-        lambda: values._rows(lm, 0, fact, values.Settings(contexts=("",))),
+        lambda: targets._texts(lm, 0, fact, editing.TargetSettings(contexts=("",))),
     ):
         with pytest.raises(UserError, match="shares a token with the subject"):
             use()

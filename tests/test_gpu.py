@@ -16,10 +16,9 @@ import torch
 from conftest import tiny
 from stand_in_gpu import stand_in_gpu
 
-from superposition import records
+from superposition import editing, records
 from superposition.data import facts, text
-from superposition.editing import editor as editing
-from superposition.editing import targets as values
+from superposition.editing import targets
 from superposition.errors import UserError
 from superposition.io import paths
 from superposition.linear import overlap
@@ -253,7 +252,7 @@ def test_drift_is_the_root_mean_square_of_what_the_model_itself_does(watched):
 def test_c_and_q_are_those_of_their_definitions(watched):
     model, edits, C, watch, _ = watched
     settings = failure.TINY.settings
-    found = values.targets(model, edits[:5], 0, settings)
+    found = targets.search(model, edits[:5], 0, settings)
     before = failure.before_any_edit(found, C, watch, settings)
     K, others, inverse = found.keys, watch.reading.at_subject(), np.linalg.inv(C)
     p = [[k @ inverse @ j / (k @ inverse @ k) for j in others.T] for k in K.T]

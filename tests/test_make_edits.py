@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from superposition import figures, records
-from superposition.editing import targets as values
+from superposition import editing, figures, records
 from superposition.lm import models, scoring
 
 SCRIPT = Path(__file__).parents[1] / "experiments" / "edits.py"
@@ -19,7 +18,7 @@ def script(cache, model_folder, tmp_path, monkeypatch):
     spec = importlib.util.spec_from_file_location("make_edits", SCRIPT)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    monkeypatch.setattr(module, "SETTINGS", values.Settings(steps=2, contexts=("",)))
+    monkeypatch.setattr(module, "SETTINGS", editing.TargetSettings(steps=2, contexts=("",)))
     monkeypatch.setattr(module, "CHECKPOINTS", [1, 4, 6])
     for name, size in (("EDITS", 6), ("UNTOUCHED", 5), ("SHORT", 4)):
         monkeypatch.setattr(module, name, size)

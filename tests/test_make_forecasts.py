@@ -10,9 +10,9 @@ import pytest
 import torch
 from conftest import tiny
 
+from superposition import editing
 from superposition.data import facts
-from superposition.editing import editor as editing
-from superposition.editing import targets as values
+from superposition.editing import targets
 from superposition.linear.metric import Metric
 from superposition.lm import keys
 
@@ -37,7 +37,7 @@ def bench(monkeypatch, cache):
     monkeypatch.setattr(module, "say", lambda *_: None)
     monkeypatch.setattr(module, "RESAMPLES", 20)
     monkeypatch.setattr(module.forecast, "separation", lambda *_, **__: (0.5, 0.0, 1.0))
-    settings = values.Settings(steps=3, contexts=("",))
+    settings = editing.TargetSettings(steps=3, contexts=("",))
     monkeypatch.setattr(module.values, "Settings", lambda: settings)
     return module
 
@@ -129,7 +129,7 @@ def test_cures_leave_the_model_and_say_what_holds(bench):
 def test_spreading_reaches_the_stream_that_was_asked_for(bench):
     lm = tiny()
     edits = bench.choose(lm)[0][:1]
-    found = values.targets(lm, edits, 1, values.Settings())
+    found = targets.search(lm, edits, 1, editing.TargetSettings())
     block, place = lm.block(lm.layers[1]), keys.locate(lm.tokenizer, edits[0])
 
     def stream():

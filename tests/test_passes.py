@@ -5,8 +5,9 @@ import pytest
 import torch
 from conftest import ARCHITECTURES, COMMON, build, tiny, tokenizer
 
+from superposition import editing
 from superposition.data import facts
-from superposition.editing import targets as values
+from superposition.editing import targets
 from superposition.errors import UserError
 from superposition.lm import keys, models, passes, scoring
 
@@ -152,10 +153,10 @@ def hybrid(architecture):
 
 def test_a_search_that_cannot_keep_what_comes_before_runs_whole_texts_and_says_so():
     model = hybrid("qwen3_5_text")
-    settings = values.Settings(steps=4)
+    settings = editing.TargetSettings(steps=4)
     with pytest.warns(match="does not allow to keep what comes before a subject"):
-        found = values.targets(model, FACTS, 1, settings)
-    slow = values.targets(model, FACTS, 1, settings, cached=False)
+        found = targets.search(model, FACTS, 1, settings)
+    slow = targets.search(model, FACTS, 1, settings, cached=False)
     np.testing.assert_array_equal(found.shifts, slow.shifts)
     assert model.cached_search == {1: False}
     assert np.all(found.loss < found.first_loss)
@@ -164,15 +165,15 @@ def test_a_search_that_cannot_keep_what_comes_before_runs_whole_texts_and_says_s
 @pytest.mark.parametrize("layer", [0, 1, 2])
 def test_a_search_in_a_model_that_shares_keys_and_values_is_right(layer):
     model = hybrid("gemma4_text")
-    settings = values.Settings(steps=4)
-    found = values.targets(model, FACTS, layer, settings)
-    slow = values.targets(model, FACTS, layer, settings, cached=False)
+    settings = editing.TargetSettings(steps=4)
+    found = targets.search(model, FACTS, layer, settings)
+    slow = targets.search(model, FACTS, layer, settings, cached=False)
     np.testing.assert_allclose(found.shifts, slow.shifts, rtol=1e-3, atol=1e-4)
 
 
 def test_a_layer_above_the_last_keys_and_values_of_its_own_is_refused():
     with pytest.raises(UserError, match="Nothing that layer 3 answers at the subject reaches the words"):
-        values.targets(hybrid("gemma4_text"), FACTS, 3, values.Settings(steps=2), cached=False)
+        targets.search(hybrid("gemma4_text"), FACTS, 3, editing.TargetSettings(steps=2), cached=False)
 
 
 @pytest.mark.parametrize("architecture", list(ARCHITECTURES))
@@ -180,26 +181,26 @@ def test_a_layer_above_the_last_keys_and_values_of_its_own_is_refused():
 def test_a_search_that_may_keep_what_comes_before_does(architecture, dtype, recwarn):
     model = tiny(architecture)
     model.model.to(dtype)
-    values.targets(model, FACTS, 1, values.Settings(steps=1))
+    targets.search(model, FACTS, 1, editing.TargetSettings(steps=1))
     assert model.cached_search == {1: True}
     assert not recwarn
 
 
 def test_a_search_that_would_go_wrong_in_silence_is_noticed(monkeypatch):
     model = tiny()
-    plain = values._shifted
-    monkeypatch.setattr(values, "_shifted", lambda *arguments: plain(*arguments) * 1.1)
+    plain = targets._to_the_right
+    monkeypatch.setattr(targets, "_to_the_right", lambda *arguments: plain(*arguments) * 1.1)
     with pytest.warns(match="does not allow to keep"):
-        values.targets(model, FACTS, 1, values.Settings(steps=1))
+        targets.search(model, FACTS, 1, editing.TargetSettings(steps=1))
     assert model.cached_search == {1: False}
 
 
 def test_a_layer_from_which_nothing_reaches_the_object_is_refused():
     model = tiny()
     with pytest.raises(UserError, match="Nothing that layer 2 answers at the subject reaches the words after"):
-        values.targets(model, FACTS, 2, values.Settings(steps=2))
+        targets.search(model, FACTS, 2, editing.TargetSettings(steps=2))
     last = [facts.Fact("France", "Paris is the capital of {}", "Paris", "Rome")]
-    assert values.targets(model, last, 2, values.Settings(steps=2)).steps[0] > 0
+    assert targets.search(model, last, 2, editing.TargetSettings(steps=2)).steps[0] > 0
 
 
 def test_a_prompt_that_fits_and_does_not_with_a_context_is_refused():
@@ -208,7 +209,7 @@ def test_a_prompt_that_fits_and_does_not_with_a_context_is_refused():
     while len(tokenizer()(long.text)["input_ids"]) < 90:
         long = facts.Fact("France", "a " + long.prompt, "Paris", "Rome")
     with pytest.raises(UserError, match=r"with its object and the context .* takes 96: shorten the prompt"):
-        values.targets(model, [long], 1)
+        targets.search(model, [long], 1)
 
 
 def test_models_are_checked_at_load(tmp_path, monkeypatch):

@@ -8,10 +8,9 @@ import torch
 from conftest import SENTENCES, tiny
 from stand_in_gpu import OnGpu, stand_in_gpu
 
+from superposition import editing
 from superposition.data import facts, text
-from superposition.editing import editor as editing
-from superposition.editing import forecast
-from superposition.editing import targets as values
+from superposition.editing import forecast, targets
 from superposition.errors import UserError
 from superposition.linear import overlap
 from superposition.lm import evaluation, keys, moments, sampling, scoring, sums, tracing
@@ -20,7 +19,7 @@ FACTS = [
     facts.Fact(subject, "The home of {} is", target_true="Paris", target_new="Rome", paraphrases=(f"{subject} is in",))
     for subject in ("Rome", "New York", "Vienna", "Tokyo")
 ]
-SETTINGS = values.Settings(steps=2)
+SETTINGS = editing.TargetSettings(steps=2)
 
 
 def test_the_stand_in_refuses_what_a_gpu_refuses():
@@ -61,7 +60,7 @@ def everything(model, windows, tmp_path):
     C = moments.of_windows(model, windows(model), cache=False).second_moment(1, shrinkage=0.01)
     found |= {"K": read[1], "P": overlap.measure(read[1], whitening).P, "C": C, "condition": whitening.condition()}
     found["solved"] = whitening.solve(read[1])
-    found["value"] = values.targets(model, FACTS, 1, SETTINGS).values
+    found["value"] = targets.search(model, FACTS, 1, SETTINGS).values
     editors = [editing.Editor(model, 1, name, C=C, settings=SETTINGS) for name in ("rome", "alphaedit")]
     editing.edit_side_by_side(editors, [FACTS[:2]] * 2, 4)
     found |= {editor.method: editor.memory.W for editor in editors}
@@ -69,7 +68,7 @@ def everything(model, windows, tmp_path):
         editors[0].apply()
         found["after"] = evaluation.evaluate(model, FACTS)["log_new"]
     with editing.preserved(model):
-        editing.run(model, FACTS[:2], "ft", layer=1, write=editing.Write(ft_steps=2))
+        editing.run(model, FACTS[:2], "ft", layer=1, write=editing.EditSettings(ft_steps=2))
         found["fine-tuned"] = model.layers[1].weight.detach().cpu().double().numpy().copy()
     reading = forecast.read(model, FACTS, 1)
     shift = np.full((*reading.keys.shape[:2], model.layers[1].d), 0.1)

@@ -102,7 +102,7 @@ class LanguageModel:
         way to them, and the type in which it does (:func:`superposition.lm.passes.check`).
     cached_search : dict of int to bool
         By layer, whether the target search may keep what comes before the subject
-        (:func:`superposition.editing.targets.targets`).
+        (:func:`superposition.editing.targets.search`).
     """
 
     model: Any
