@@ -38,7 +38,8 @@ def bench(monkeypatch, cache):
     monkeypatch.setattr(module, "RESAMPLES", 20)
     monkeypatch.setattr(module.forecast, "separation", lambda *_, **__: (0.5, 0.0, 1.0))
     settings = editing.TargetSettings(steps=3, contexts=("",))
-    monkeypatch.setattr(module.values, "Settings", lambda: settings)
+    for holder in (module.editing, module.editing.targets):
+        monkeypatch.setattr(holder, "TargetSettings", lambda: settings)
     return module
 
 
@@ -56,7 +57,7 @@ def test_a_life_is_forecast_lived_and_put_back(bench, monkeypatch):
     np.testing.assert_allclose(first, by_place, atol=1e-9)
     assert [look["edits"] for look in row["looks"]] == [2, 4]
     # what was kept is not searched for again, and gives the same
-    monkeypatch.setattr(bench.values, "targets", None)
+    monkeypatch.setattr(bench.editing.targets, "search", None)
     again, arrays_again = bench.forecast_layer(lm, 1)
     for name, value in arrays.items():
         np.testing.assert_array_equal(arrays_again[name], value, err_msg=name)

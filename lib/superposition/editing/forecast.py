@@ -38,7 +38,7 @@ from superposition.linear.memory import RULES, LinearMemory
 from superposition.linear.metric import SecondMoment
 from superposition.lm import keys as key_reader
 from superposition.lm.passes import hooked, logits_of, padded, run_body, shifted
-from superposition.lm.scoring import join
+from superposition.lm.scoring import join, subject_of
 
 if TYPE_CHECKING:
     from superposition.data.facts import Fact
@@ -187,9 +187,7 @@ def _texts(model: LanguageModel, facts: Sequence[Fact], layer: int) -> Texts:
         if not fact.target_true:
             raise UserError(f"The fact about {fact.subject!r} has no true object: give it a target_true to protect.")
         joined.append(join(model.tokenizer, fact.text, fact.target_true, fact.joint))
-        subjects.append(key_reader.subject_token(fact, joined[-1].offsets))
-        if subjects[-1] >= joined[-1].first:
-            raise UserError(f"The object {fact.target_true!r} shares a token with the subject in {fact.text!r}.")
+        subjects.append(subject_of(fact, joined[-1]))
     token_ids = padded([text.token_ids for text in joined])[0].numpy()
     prompts = np.array([text.first for text in joined])
     lengths = np.array([len(text.token_ids) for text in joined]) - 1

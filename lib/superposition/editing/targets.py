@@ -33,7 +33,7 @@ from superposition.errors import UserError
 from superposition.io import console
 from superposition.lm import keys
 from superposition.lm.passes import TOLERANCE, hooked, logits_of, padded, run_body, shifted
-from superposition.lm.scoring import join
+from superposition.lm.scoring import join, subject_of
 
 if TYPE_CHECKING:
     from superposition.data.facts import Fact
@@ -166,9 +166,7 @@ def _texts(model: LanguageModel, edit: int, fact: Fact, settings: TargetSettings
         in_context = replace(fact, prompt=context + fact.prompt) if context else fact
         new_object = str(fact.target_new)
         joined = join(model.tokenizer, in_context.text, new_object, fact.joint_to(new_object))
-        subject, length = keys.subject_token(in_context, joined.offsets), len(joined.token_ids)
-        if subject >= joined.first:
-            raise UserError(f"The object {fact.target_new!r} shares a token with the subject in {in_context.text!r}.")
+        subject, length = subject_of(in_context, joined), len(joined.token_ids)
         if model.context_length and length - 1 > model.context_length:
             raise UserError(
                 f"The prompt {shown(fact.text)} with its object and the context {context!r} has "
@@ -306,9 +304,13 @@ class _Objective:
 
         ``shifts`` (edits, d) belongs to them, in order.
         """
+        from transformers import DynamicCache
+
         extra: dict[str, Any] = {"use_cache": False}
         if batch.prefix:
-            extra = {"past_key_values": _cache(batch.prefix), "use_cache": True}
+            extra = {"use_cache": True, "past_key_values": DynamicCache()}  # a pass adds to its cache: each has its own
+            for number, (K, V) in enumerate(batch.prefix):
+                extra["past_key_values"].update(K, V, number)
         answers: list[torch.Tensor] = []
         with ExitStack() as hooks:
             if batch.weights is not None:
@@ -332,16 +334,6 @@ class _Objective:
             self.reference = after.detach()
         before = self.reference[batch.edits]
         return misfit, (before.exp() * (before - after)).sum(-1)
-
-
-def _cache(prefix: list[tuple[torch.Tensor, torch.Tensor]]) -> Any:
-    """A fresh cache: a forward pass adds to it and leaves what it was made from alone."""
-    from transformers import DynamicCache
-
-    cache = DynamicCache()
-    for layer, keys_and_values in enumerate(prefix):
-        cache.update(*keys_and_values, layer)
-    return cache
 
 
 # --- the search ---------------------------------------------------------------------------------------------
