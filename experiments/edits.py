@@ -27,6 +27,7 @@ from superposition.editing import targets
 from superposition.errors import UserError
 from superposition.io import console, files
 from superposition.linear.memory import LinearMemory
+from superposition.linear.metric import Metric
 from superposition.lm import evaluation, keys, models, moments, scoring, tracing
 
 TOKENS = 102_400
@@ -113,14 +114,14 @@ def singles(
 ) -> list[dict[str, Any]]:
     """Each edit alone on the unedited model by ROME; what it did, as a row."""
     editor = editing.Editor(model, layer, "rome", C=C, settings=SETTINGS)
-    factor = editor.memory.metric
+    metric = editor.memory.metric
     cpu = time.process_time()
     found = targets.search(model, edits, layer, SETTINGS, batch=8)
     cpu = (time.process_time() - cpu) / len(edits)
     rows = []
     before = [evaluation.evaluate(model, [fact], neighbours=3) for fact in edits]
     for i, fact in enumerate(edits):
-        editor.memory = LinearMemory(editor.W_0, factor)
+        editor.memory = LinearMemory(editor.W_0, metric)
         with editing.preserved(model):
             editor.store(found[i])
             after = evaluation.evaluate(model, [fact], neighbours=3)
@@ -135,7 +136,7 @@ def singles(
                 "recalled_norm": float(np.linalg.norm(found.recalled[:, i])),
                 "shift_norm": float(np.linalg.norm(found.shifts[:, i])),
                 "key_norm": float(np.linalg.norm(k)),
-                "leverage": float(k @ factor.solve(k)),
+                "leverage": float(k @ metric.solve(k)),
                 "drift": editor.drift(),
                 "seconds_cpu": cpu,
                 "before": compact(before[i]),
@@ -425,7 +426,7 @@ def merge(
     start = examine(editing.FineTuner(model, options.layer), [])
     start["old"] = examine.asked_of(parts["edits"][:-20] or parts["edits"])
     lives, arrays = {}, {"untouched_log_true": np.float32(examine.before)}
-    factor = None
+    metric = Metric(C)
     planned = [(name, method, order, count, 1, {}) for name, method, order, count in TOGETHER]
     planned += [(name, method, 0, count, batch, changes) for name, method, batch, count, changes in ALONE]
     for name, method, order, count, batch, changes in planned:
@@ -445,12 +446,9 @@ def merge(
             "log": {key: [brief(row[key]) for row in stored["state"]["log"]] for key in stored["state"]["log"][0]},
         }
         if method != "ft":
-            editor = editing.Editor(
-                model, options.layer, method, C=C if factor is None or method == "alphaedit" else factor
-            )
+            editor = editing.Editor(model, options.layer, method, C=metric)
             with editing.preserved(model):
                 editor.resume(dict(np.load(path.with_suffix(".npz"))), stored["state"])
-            factor = editor.memory.metric if method != "alphaedit" else factor
             lives[name]["closed_form_error"] = closed_form_error(editor, C)
             if method == "alphaedit":
                 lives[name]["protection"] = protection(editor)

@@ -152,7 +152,7 @@ def live(
 
 
 def sources(lm: models.LanguageModel, layer: int, tokens: int = TOKENS) -> Metric:
-    """The factor of C at a layer, from the book's text."""
+    """The metric of C at a layer, from the book's text."""
     return Metric(moments.estimate(lm, "book", tokens=tokens, layers=[layer]).second_moment(layer))
 
 
@@ -321,7 +321,7 @@ def replay(
 
 
 def weighted(C: Metric, found: np.ndarray, weight: float) -> Metric:
-    """The factor of ``C + weight · mean k kᵀ``: protected keys counted ``weight`` times as a text of their own."""
+    """The metric of ``C + weight · mean k kᵀ``: protected keys counted ``weight`` times as a text of their own."""
     return Metric(shrinkage.protecting(C.moment, found, weight))
 
 
@@ -452,7 +452,7 @@ def costs(lm: models.LanguageModel, layer: int, targets: editing.Targets, C: Met
 
 
 def cost_of_protection(lm: models.LanguageModel, layer: int, watched: Sequence[Fact], C: Metric) -> dict[str, float]:
-    """Seconds to read the keys of the facts to protect, and to make the factor of C with them in it."""
+    """Seconds to read the keys of the facts to protect, and to make the metric of C with them in it."""
     began = time.perf_counter()
     reading = forecast.read(lm, watched, layer, passes=False)
     read = time.perf_counter()

@@ -203,8 +203,8 @@ def edits() -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     arrays: dict[str, np.ndarray] = {}
     bits = lm.digest()
     for layer in LAYERS:
-        factor = Metric(C.second_moment(layer))
-        P = overlap.superposition_matrix(read[layer], factor)
+        metric = Metric(C.second_moment(layer))
+        P = overlap.superposition_matrix(read[layer], metric)
         chosen = choose(P, range(len(everything)), partners)
         edited = [everything[i] for i in chosen]
         ask = Asker(lm, [everything[j] for j in partners], edited)
@@ -219,7 +219,7 @@ def edits() -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         weight = lm.layers[layer].weight
         W = weight.detach().double().numpy()
         for row in range(len(edited)):
-            memory = LinearMemory(W, factor)
+            memory = LinearMemory(W, metric)
             memory.edit(found.keys[:, row], found.values[:, row])
             asked = partners_of(p[row])
             prompts = [*(ask.prompts[j] for j in asked), ask.edited[row]]

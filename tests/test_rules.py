@@ -366,7 +366,7 @@ def test_arguments_are_not_changed_and_a_metric_stands_for_its_matrix():
 
 def test_numpy_users_do_not_import_torch():
     code = (
-        "import sys, numpy as np; from superposition.linear import memory, rules; "
+        "import sys, numpy as np; from superposition.linear import memory, overlap, rules, shrinkage; "
         "rules.rome(np.eye(2), np.ones(2), np.ones(2), np.eye(2)); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -114,8 +114,8 @@ def main() -> None:
     began = time.perf_counter()
     found = []
     for layer in model.layers:
-        whitening = Metric(summed.second_moment(layer.index))
-        found.append(overlap.measure(read[layer.index], whitening).P)
+        metric = Metric(summed.second_moment(layer.index))
+        found.append(overlap.measure(read[layer.index], metric).P)
     p_seconds = time.perf_counter() - began
 
     chosen = sorted({0, layers // 2, layers - 1})

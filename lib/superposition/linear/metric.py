@@ -128,5 +128,5 @@ class Metric:
         return largest[0] * largest[1]
 
 
-#: What may stand for C: the matrix, or its metric, which is factorised already.
+#: What may stand for C, the matrix or its metric.
 SecondMoment: TypeAlias = Float[np.ndarray, "d_m d_m"] | Metric

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 
 from superposition.errors import UserError
 from superposition.linear import check
@@ -80,7 +80,7 @@ def measure(keys: Float[np.ndarray, "d_m m"], C: SecondMoment) -> Overlap:
     return Overlap(from_products(products), raw, cosines(products), cosines(raw), norms)
 
 
-def off_diagonal(matrix: Float[np.ndarray, "m m"]) -> Float[np.ndarray, " pairs"]:
+def off_diagonal(matrix: Shaped[np.ndarray, "m m"]) -> Shaped[np.ndarray, " pairs"]:
     """The m(m − 1) entries beside the diagonal, row by row."""
     return matrix[~np.eye(len(matrix), dtype=bool)]
 

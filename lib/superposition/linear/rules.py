@@ -8,8 +8,9 @@ and the rules differ only in their **directions** ``M`` (d_m, n), which depend o
 never on the values. A rule writes its batch exactly when ``MᵀK = I``; what it does to any other key ``k_j``
 is ``R (Mᵀk_j)``. For ROME ``Mᵀk_j`` is ``p(k, k_j)``, the degree of superposition.
 
-Arguments are never changed. Work is done in float64; a change ``dW`` has the dtype of ``W``. ``C`` is given as the
-matrix, or as its :class:`superposition.linear.metric.Metric`, which is factorised already.
+Arguments are never changed. Work is done in float64; a change ``dW`` (d, d_m) has the dtype of ``W``. ``C`` is given
+as the matrix, or as its :class:`superposition.linear.metric.Metric`, which is factorised already. Wrong shapes, NaN,
+infinity, zero keys and a singular C raise ``UserError``.
 
 Chapter: ``book/06-editors.ipynb``. Symbolic counterparts: :mod:`superposition.theory.algebra`.
 """
@@ -201,8 +202,10 @@ def rls_direction(S: Square, k: Key, hard: bool, *, weight: float = 1.0, C: Seco
             "use the soft recursion."
         )
     scale = room if hard else room + 1 / weight
-    S_new = S - np.outer(g, g / scale)
-    S_new = (S_new + S_new.T) / 2
+    S_new = np.outer(g, g / scale)
+    np.subtract(S, S_new, out=S_new)
+    S_new = S_new + S_new.T
+    S_new /= 2
     if hard and C is None and float((S_new * S_new).sum()) <= EPS * float((S * S).sum()):
         S_new = np.zeros_like(S)  # what is left is rounding error: the space is used up
     return RlsStep(g / scale, S_new)
@@ -237,6 +240,8 @@ def rome(W: Memory, k: Key, v: Value, C: SecondMoment) -> Memory:
 
     ``dW = (v - W k) (C⁻¹k)ᵀ / kᵀC⁻¹k``, the minimiser of ``tr(D C Dᵀ)`` subject to ``(W + D) k = v``.
 
+    Meng et al. (2022); chapter ``book/02-single-edit.ipynb``.
+
     Parameters
     ----------
     W
@@ -246,19 +251,10 @@ def rome(W: Memory, k: Key, v: Value, C: SecondMoment) -> Memory:
     C
         Second moment ``K Kᵀ`` (d_m, d_m) of the keys to be preserved, or its metric. Its scale does not matter here.
 
-    Returns
-    -------
-    array
-        ``dW`` (d, d_m), of rank one, in the dtype of W.
-
     Raises
     ------
     UserError
         Wrong shapes, NaN or infinity, a zero key, a singular C.
-
-    Notes
-    -----
-    Meng et al. (2022); chapter ``book/02-single-edit.ipynb``.
     """
     return _change(W, _column(k), _value(v), rome_direction(k, C)[:, None])
 
@@ -278,6 +274,8 @@ def memit(
     ``tr(D C Dᵀ)/w + |(W + D) K - V|² + |D K_p|²``. With ``K_previous`` it is recursive least squares in its
     soft form; as ``weight`` grows it becomes :func:`emmet`.
 
+    Meng et al. (2023); chapter ``book/06-editors.ipynb``.
+
     Parameters
     ----------
     W, K, V
@@ -290,19 +288,10 @@ def memit(
     weight
         How much an edit counts against a preserved key, w > 0.
 
-    Returns
-    -------
-    array
-        ``dW`` (d, d_m) in the dtype of W.
-
     Raises
     ------
     UserError
         As :func:`rome`; and a weight that is not positive and finite.
-
-    Notes
-    -----
-    Meng et al. (2023); chapter ``book/06-editors.ipynb``.
     """
     return _change(W, K, V, memit_directions(K, C, K_previous, weight))
 
@@ -314,25 +303,18 @@ def emmet(W: Memory, K: Keys, V: Values, C: SecondMoment, K_previous: Earlier | 
     values at the earlier keys are constraints too, ``dW K_p = 0``: recursive least squares in its hard form,
     in one step.
 
+    Gupta et al. (2024); chapter ``book/06-editors.ipynb``.
+
     Parameters
     ----------
     W, K, V, C, K_previous
         As :func:`memit`. The scale of C does not matter.
-
-    Returns
-    -------
-    array
-        ``dW`` (d, d_m) in the dtype of W.
 
     Raises
     ------
     UserError
         As :func:`rome`; and keys (with those of ``K_previous``) that are repeated, linearly dependent, or
         more than d_m.
-
-    Notes
-    -----
-    Gupta et al. (2024); chapter ``book/06-editors.ipynb``.
     """
     return _change(W, K, V, emmet_directions(K, C, K_previous))
 
@@ -343,7 +325,9 @@ def alphaedit(
     """AlphaEdit: write only where the preserved keys (nearly) do not reach.
 
     ``dW = R KᵀP (K_p K_pᵀP + K KᵀP + ridge I)⁻¹`` with ``R = V - W K``. For one edit the share
-    ``kᵀPk / (kᵀPk + ridge)`` of R is written; a key with ``P k = 0`` cannot be written at all.
+    ``kᵀPk / (kᵀPk + ridge)`` of R is written; a key with ``P k = 0`` cannot be written at all; ``dW (I - P) = 0``.
+
+    Fang et al. (2025); chapter ``book/06-editors.ipynb``.
 
     Parameters
     ----------
@@ -354,25 +338,18 @@ def alphaedit(
     ridge
         Penalty on the size of the change, > 0, in units of a squared key.
 
-    Returns
-    -------
-    array
-        ``dW`` (d, d_m) in the dtype of W; ``dW (I - P) = 0``.
-
     Raises
     ------
     UserError
         As :func:`rome` (C apart); a P that is no projector; a ridge that is not positive.
-
-    Notes
-    -----
-    Fang et al. (2025); chapter ``book/06-editors.ipynb``.
     """
     return _change(W, K, V, alphaedit_directions(K, projector, K_previous, ridge))
 
 
 def null_space_projector(C: Square, threshold: float, relative: bool = False) -> Square:
     """The projector ``P`` on the eigenvectors of ``C`` whose eigenvalues lie below ``threshold``.
+
+    Fang et al. (2025); chapter ``book/06-editors.ipynb``.
 
     Parameters
     ----------
@@ -393,10 +370,6 @@ def null_space_projector(C: Square, threshold: float, relative: bool = False) ->
     ------
     UserError
         C not square, symmetric and finite; a threshold that is not positive; no eigenvalue below it.
-
-    Notes
-    -----
-    Fang et al. (2025); chapter ``book/06-editors.ipynb``.
     """
     C = check.array("C", C, None)
     check.second_moment(C)
@@ -423,6 +396,9 @@ def rls_step(
     (:func:`memit` with ``K_previous``). Hard: the same with ``w = inf``; every earlier edit is then kept
     exactly (:func:`emmet` with ``K_previous``), until d_m edits have used up the space and ``kᵀS k`` is zero.
 
+    Chapter ``book/06-editors.ipynb``. Both recursions lose digits step by step: in the hard form the earlier
+    edits are kept to about ``1e-14 cond(C)`` relative after hundreds of steps.
+
     Parameters
     ----------
     W, k, v
@@ -447,11 +423,6 @@ def rls_step(
     ------
     UserError
         As :func:`rome`; and, in the hard form, a key in the span of the earlier ones.
-
-    Notes
-    -----
-    Chapter ``book/06-editors.ipynb``. Both recursions lose digits step by step: in the hard form the earlier
-    edits are kept to about ``1e-14 cond(C)`` relative after hundreds of steps.
     """
     step = rls_direction(S, k, hard, weight=weight, C=C)
     return _change(W, _column(k), _value(v), step.direction[:, None]), step.S
@@ -470,6 +441,8 @@ def fit(K: Float[np.ndarray, "d_m N"], V: Float[np.ndarray, "d N"], ridge: float
 def least_squares(K: Float[np.ndarray, "d_m N"], V: Float[np.ndarray, "d N"], ridge: float = 0.0) -> Memory:
     """The memory that fits its pairs best in the least-squares sense: ``W = V Kᵀ(K Kᵀ + ridge I)⁻¹``.
 
+    The normal equation of the linear associative memory; chapter ``book/01-memory.ipynb``.
+
     Parameters
     ----------
     K, V
@@ -487,9 +460,5 @@ def least_squares(K: Float[np.ndarray, "d_m N"], V: Float[np.ndarray, "d N"], ri
     UserError
         Shapes that do not match, NaN or infinity, or fewer than d_m independent keys (singular C) with
         ``ridge = 0``.
-
-    Notes
-    -----
-    The normal equation of the linear associative memory; chapter ``book/01-memory.ipynb``.
     """
     return fit(K, V, ridge)[0]

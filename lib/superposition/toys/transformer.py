@@ -396,10 +396,10 @@ def overlaps(lm: models.LanguageModel, world: World, summed: moments.Moments) ->
     read = {name: keys.extract(lm, found) for name, found in listed.items()}
     rows = []
     for layer in lm.layers:
-        whitening = Metric(summed.second_moment(layer.index))
-        row: dict[str, Any] = {"layer": layer.index, "d_m": layer.d_m, "condition": whitening.condition()}
+        metric = Metric(summed.second_moment(layer.index))
+        row: dict[str, Any] = {"layer": layer.index, "d_m": layer.d_m, "condition": metric.condition()}
         for name in LISTS:
-            found = overlap.measure(read[name][layer.index], whitening)
+            found = overlap.measure(read[name][layer.index], metric)
             row[name] = tails(found.P, found.cosine_whitened, layer.d_m)
             if name == "shared":
                 strangers = np.kron(np.eye(COMPARED // 2), np.ones((2, 2))) == 0
