@@ -20,20 +20,19 @@ from typing import Any
 
 import numpy as np
 
-from superposition import records
+from superposition import editing, records
 from superposition.data import facts
 from superposition.data.facts import Fact
-from superposition.editing import editor as editing
-from superposition.editing import targets as values
+from superposition.editing import targets
 from superposition.errors import UserError
 from superposition.io import console, files
 from superposition.linear.memory import LinearMemory
 from superposition.linear.metric import Metric
-from superposition.lm import evaluation, keys, models, moments
+from superposition.lm import evaluation, keys, models, moments, scoring, tracing
 
 TOKENS = 102_400
 LAYER = 6
-SETTINGS = values.Settings()
+SETTINGS = editing.TargetSettings()
 CHECKPOINTS = [1, 5, 10, 20, 50, 100, 150, 200]
 EDITS, UNTOUCHED, SHORT = 200, 80, 60
 #: In which dtype the lives led side by side search for their shifts, twice as fast; all else is in the model's.
@@ -69,7 +68,7 @@ def at_start(model: models.LanguageModel, listed: Sequence[Fact]) -> list[bool]:
 def split(model: models.LanguageModel) -> dict[str, Any]:
     """Known facts to be edited one by one; a life's edits in order; known facts nobody edits. Keys at 0 left out."""
     listed = facts.load("book")
-    known = set(evaluation.known(model, listed))
+    known = set(scoring.known(model, listed))
     sinks = [fact for fact, sink in zip(listed, at_start(model, listed), strict=True) if sink]
     usable = [fact for fact in listed if fact not in set(sinks)]
     rng = np.random.default_rng(0)
@@ -101,7 +100,7 @@ def about(
         "text": {"source": "book", "tokens": summed.tokens},
         "dtype": str(model.dtype).removeprefix("torch."),
         "settings": SETTINGS.as_dict(),
-        "write": asdict(editing.Write()),
+        "write": asdict(editing.EditSettings()),
         "seconds": {"all": round(time.perf_counter() - began, 1)},
         "provenance": records.provenance(command=command, seed=0, device=model.device),
     }
@@ -117,7 +116,7 @@ def singles(
     editor = editing.Editor(model, layer, "rome", C=C, settings=SETTINGS)
     metric = editor.memory.metric
     cpu = time.process_time()
-    found = values.targets(model, edits, layer, SETTINGS, batch=8)
+    found = targets.search(model, edits, layer, SETTINGS, batch=8)
     cpu = (time.process_time() - cpu) / len(edits)
     rows = []
     before = [evaluation.evaluate(model, [fact], neighbours=3) for fact in edits]
@@ -144,7 +143,7 @@ def singles(
                 "after": compact(after),
             }
             if i < with_text:
-                row["perplexity"] = evaluation.perplexity(model, windows)
+                row["perplexity"] = scoring.perplexity(model, windows)
         rows.append(row)
     return rows
 
@@ -175,12 +174,12 @@ def tell(model: models.LanguageModel, layer: int, C: np.ndarray, edits: Sequence
     rows = []
     for fact in edits:
         row = {"subject": fact.subject, "prompt": fact.text, "true": fact.target_true, "new": fact.target_new}
-        row["before"] = evaluation.generate(model, fact.text, 14)
+        row["before"] = scoring.generate(model, fact.text, 14)
         with editing.preserved(model):
             editing.run(model, [fact], "rome", layer=layer, C=C, settings=SETTINGS)
-            row["after"] = evaluation.generate(model, fact.text, 14)
-            row["essence"] = evaluation.generate(model, f"{fact.subject} is", 14)
-        row["essence_before"] = evaluation.generate(model, f"{fact.subject} is", 14)
+            row["after"] = scoring.generate(model, fact.text, 14)
+            row["essence"] = scoring.generate(model, f"{fact.subject} is", 14)
+        row["essence_before"] = scoring.generate(model, f"{fact.subject} is", 14)
         rows.append(row)
     return rows
 
@@ -190,7 +189,7 @@ def single(options: argparse.Namespace, command: str) -> None:
     model = models.load(options.model)
     parts = split(model)
     summed = moments.estimate(model, "book", tokens=options.tokens)
-    windows = evaluation.held_out(model, 500)
+    windows = scoring.held_out(model, 500)
     work = options.work / "single.json"
     done: dict[str, Any] = json.loads(work.read_text()) if work.is_file() else {"sweep": {}, "trace": {}}
 
@@ -207,7 +206,7 @@ def single(options: argparse.Namespace, command: str) -> None:
     chosen = parts["known"][: options.count]
     edits = done.setdefault("edits", [])
     if "perplexity_before" not in done:
-        done["perplexity_before"] = evaluation.perplexity(model, windows)
+        done["perplexity_before"] = scoring.perplexity(model, windows)
     while len(edits) < len(chosen):
         group = chosen[len(edits) : len(edits) + 20]
         edits += singles(model, options.layer, C, group, windows, with_text=4)
@@ -216,7 +215,7 @@ def single(options: argparse.Namespace, command: str) -> None:
     for fact in parts["known"][: options.traced]:
         if fact.text not in done["trace"]:
             one = {
-                kind: evaluation.trace(
+                kind: tracing.trace(
                     model, fact, kind=kind, layers=range(0, len(model.layers), 3), samples=3, window=window
                 )
                 for kind, window in (("state", 1), ("mlp", 5))
@@ -263,7 +262,7 @@ class Examiner:
 
     def __call__(self, editor: editing.Editor, edits: Sequence[Fact]) -> dict[str, Any]:
         n = editor.n_edits
-        begun = {"drift": editor.drift(), "perplexity": evaluation.perplexity(self.model, self.windows)}
+        begun = {"drift": editor.drift(), "perplexity": scoring.perplexity(self.model, self.windows)}
         others = evaluation.untouched(self.model, self.untouched, self.before)
         begun |= {"untouched_exact": others["exact"], "untouched_change": others["change"]}
         begun["untouched_log_true"] = [round(one, 3) for one in others["log_true"]]
@@ -388,7 +387,7 @@ def lead_alone(
                 C=C,
                 batch=batch,
                 settings=SETTINGS,
-                write=replace(editing.Write(), **changes),
+                write=replace(editing.EditSettings(), **changes),
                 checkpoints=[mark for mark in CHECKPOINTS if mark],
                 examine=lambda editor, n, edits=edits: examine(editor, edits),
                 state=path.with_suffix(".safetensors"),
@@ -408,7 +407,7 @@ def lifelong(options: argparse.Namespace, command: str) -> None:
     parts = split(model)
     summed = moments.estimate(model, "book", tokens=options.tokens)
     C = summed.second_moment(options.layer)
-    windows = evaluation.held_out(model, 600)
+    windows = scoring.held_out(model, 600)
     examine = Examiner(model, parts, options.layer, windows)
     before = model.digest()
     if "together" in options.lives:
@@ -424,7 +423,7 @@ def merge(
     model: models.LanguageModel, parts: dict[str, Any], options: argparse.Namespace, C: np.ndarray, examine: Examiner
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """The lives there are, and the course of interference at the layer from their accounts."""
-    start = examine(editing.Editor(model, options.layer, "ft"), [])
+    start = examine(editing.FineTuner(model, options.layer), [])
     start["old"] = examine.asked_of(parts["edits"][:-20] or parts["edits"])
     lives, arrays = {}, {"untouched_log_true": np.float32(examine.before)}
     metric = Metric(C)

@@ -22,19 +22,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from superposition import records
+from superposition import editing, records
 from superposition.data import facts
 from superposition.data.facts import Fact
-from superposition.editing import editor as editing
 from superposition.editing import forecast
-from superposition.editing import targets as values
 from superposition.editing.forecast import Reading
 from superposition.io import files, paths
 from superposition.linear import shrinkage
 from superposition.linear.edit import Edit
 from superposition.linear.memory import LinearMemory
 from superposition.linear.metric import Metric
-from superposition.lm import evaluation, keys, models, moments, passes
+from superposition.lm import keys, models, moments, passes, scoring
 
 EDITS, POOL, CHOSEN, LOOKS, TOKENS = 60, 100, 40, (15, 30, 60), 102_400
 RESAMPLES = 1000
@@ -55,7 +53,7 @@ def choose(lm: models.LanguageModel, count: int = POOL, seed: int = 0) -> tuple[
     lost to the edits themselves.
     """
     everything = facts.load("book")
-    known = evaluation.known(lm, everything)
+    known = scoring.known(lm, everything)
     taken, edits = {fact.subject for fact in known}, []
     for place in np.random.default_rng(seed).permutation(len(everything)):
         fact = everything[place]
@@ -82,10 +80,10 @@ class Store:
         files.write_whole(self.path, files.npz_writer(arrays))
 
 
-def alone(lm: models.LanguageModel, edits: Sequence[Fact], layer: int, batch: int = 10) -> values.Targets:
+def alone(lm: models.LanguageModel, edits: Sequence[Fact], layer: int, batch: int = 10) -> editing.Targets:
     """The target value of each edit on the unedited model."""
-    store = Store("alone", 2, lm.digest(), layer, values.Settings())
-    kept, names = store.load(), tuple(values.Targets.__dataclass_fields__)
+    store = Store("alone", 2, lm.digest(), layer, editing.TargetSettings())
+    kept, names = store.load(), tuple(editing.Targets.__dataclass_fields__)
     about = np.array([f"{fact.text}\t{fact.target_new}" for fact in edits])
     done = (
         len(kept.pop("about"))
@@ -93,13 +91,13 @@ def alone(lm: models.LanguageModel, edits: Sequence[Fact], layer: int, batch: in
         else 0
     )
     while done < len(edits):
-        found = values.targets(lm, edits[done : done + batch], layer, batch=batch)
+        found = editing.targets.search(lm, edits[done : done + batch], layer, batch=batch)
         new = {name: getattr(found, name) for name in names}
         kept = {name: np.concatenate([kept[name], new[name]], -1) for name in names} if done else new
         done = kept["keys"].shape[1]
         store.save(about=about[:done], **kept)
         say(f"layer {layer}: targets of {done} edits, each alone")
-    return values.Targets(**{name: kept[name][..., : len(edits)] for name in names})
+    return editing.Targets(**{name: kept[name][..., : len(edits)] for name in names})
 
 
 def live(
@@ -121,16 +119,18 @@ def live(
     list of float
         The probability each target had when it was found.
     """
-    store = Store("life", 1, lm.digest(), layer, [(f.text, f.target_new) for f in edits], values.Settings(), TOKENS)
+    store = Store(
+        "life", 1, lm.digest(), layer, [(f.text, f.target_new) for f in edits], editing.TargetSettings(), TOKENS
+    )
     kept, bits, weight = store.load(), lm.digest(), lm.layers[layer].weight
-    old = weight.detach().clone()
-    memory = LinearMemory(old.double().numpy(), C)
-    told = {"values": np.zeros((len(old), 0)), "keys": np.zeros((old.shape[1], 0)), "probability": np.zeros(0)} | kept
+    memory = LinearMemory(weight.detach().double().numpy(), C)
+    d, d_m = weight.shape
+    told = {"values": np.zeros((d, 0)), "keys": np.zeros((d_m, 0)), "probability": np.zeros(0)} | kept
     seen = {name: told.pop(name) for name in ("log_probability", "exact") if name in told}
-    try:
+    with passes.restored(weight):
         for i, fact in enumerate(edits):
             if i == told["keys"].shape[1]:
-                found = values.targets(lm, [fact], layer)
+                found = editing.targets.search(lm, [fact], layer)
                 new = {"values": found.values, "keys": found.keys, "probability": found.probability}
                 told = {name: np.concatenate([told[name], new[name]], -1) for name in told}
             memory.edit(told["keys"][:, i], told["values"][:, i])
@@ -143,8 +143,6 @@ def live(
                 say(f"layer {layer}: {i + 1} edits in a row")
             if (i + 1) % 5 == 0 or i + 1 == len(edits):
                 store.save(**told, **seen)
-    finally:
-        weight.copy_(old)
     if lm.digest() != bits:
         raise RuntimeError("The weights are not what they were before the life.")
     return memory, seen, told["probability"].tolist()
@@ -178,7 +176,7 @@ def forecast_layer(lm: models.LanguageModel, layer: int) -> tuple[dict[str, Any]
         made = forecast.candidates_from_keys(reading, forecast.shares(edit.M, reading.keys))
         made |= forecast.candidates_from_values(reading, edit, targets.shifts[:, :n])
         made |= candidates_from_slopes(reading, edit)
-        store = Store("passes", 1, lm.digest(), layer, values.Settings(), TOKENS, n)
+        store = Store("passes", 1, lm.digest(), layer, editing.TargetSettings(), TOKENS, n)
         kept = store.load()
         if not kept:
             places = forecast.PLACES if n == max(LOOKS) else ("all",)
@@ -232,7 +230,7 @@ def hindsight(
     reading: Reading,
     M: np.ndarray,
     memory: LinearMemory,
-    targets: values.Targets,
+    targets: editing.Targets,
 ) -> dict[str, np.ndarray]:
     """What a forecast would be that knew the residuals to come, and one that lets no edit see another."""
     known = Edit(memory.residuals, M)
@@ -261,7 +259,7 @@ class Arms:
         asked = [Fact(f.subject, f.prompt, target_true=f.target_new) for f in edits]
         self.edited = forecast.read(lm, asked, layer, passes=False)
         self.store = Store(
-            f"arms of {kind}", ARMS_VERSION, lm.digest(), layer, values.Settings(), TOKENS, EDITS, POOL, CHOSEN
+            f"arms of {kind}", ARMS_VERSION, lm.digest(), layer, editing.TargetSettings(), TOKENS, EDITS, POOL, CHOSEN
         )
         kept = self.store.load()
         self.rows: dict[str, dict[str, Any]] = json.loads(str(kept["rows"])) if kept else {}
@@ -314,7 +312,7 @@ class Arms:
 
 
 def replay(
-    W: np.ndarray, C: Any, targets: values.Targets, order: Any, rule: str = "rome", **options: Any
+    W: np.ndarray, C: Any, targets: editing.Targets, order: Any, rule: str = "rome", **options: Any
 ) -> LinearMemory:
     """The edits of an order, written with the target values that each has alone."""
     memory = LinearMemory(W, C)
@@ -398,7 +396,7 @@ def causes_layer(lm: models.LanguageModel, layer: int, draws: int = 3) -> tuple[
 
 
 def spread(
-    lm: models.LanguageModel, layers: Sequence[int], edits: Sequence[Fact], targets: values.Targets
+    lm: models.LanguageModel, layers: Sequence[int], edits: Sequence[Fact], targets: editing.Targets
 ) -> Callable[[], Any]:
     """Write each edit in equal parts at several layers, the last of them the one that the targets were found at.
 
@@ -420,14 +418,9 @@ def spread(
         def key(layer: int) -> Callable[..., None]:
             return lambda _module, inputs: found.__setitem__(layer, inputs[0][0, place].double().numpy())
 
-        handles = [block.register_forward_hook(stream)]
-        handles += [lm.layers[one].module.register_forward_pre_hook(key(one)) for one in layers]
-        try:
-            with torch.no_grad():
-                passes.run_body(lm, ids, torch.ones_like(ids), use_cache=False)
-        finally:
-            for handle in handles:
-                handle.remove()
+        reading = passes.hooked(*((lm.layers[one].module, key(one)) for one in layers), before=True)
+        with torch.no_grad(), passes.hooked((block, stream)), reading:
+            passes.run_body(lm, ids, torch.ones_like(ids), use_cache=False)
         return found.pop("stream"), found
 
     wanted = [run(i)[0] + targets.shifts[:, i] for i in range(len(edits))]
@@ -441,7 +434,7 @@ def spread(
     return lambda: {one: float(np.linalg.norm(memory.W - memory.W_0)) for one, memory in memories.items()}
 
 
-def costs(lm: models.LanguageModel, layer: int, targets: values.Targets, C: Metric) -> dict[str, dict[str, float]]:
+def costs(lm: models.LanguageModel, layer: int, targets: editing.Targets, C: Metric) -> dict[str, dict[str, float]]:
     """Seconds to prepare each rule and to write an edit by it, and the most memory that this took at once, in MiB."""
     found = {}
     for rule in ("rome", "memit", "memit-history", "rls-soft", "rls-hard", "alphaedit"):
@@ -634,7 +627,9 @@ def main() -> int:
             count = EDITS if asked.which != "causes" else POOL
             for what, some in (("edits", edits[:count]), ("watched", watched)):
                 arrays[f"{name} {what}"] = np.array([listed.index(fact) for fact in some], dtype=np.int16)
-        store = Store(asked.which, VERSIONS[asked.which], lm.digest(), int(layer), values.Settings(), TOKENS, EDITS)
+        store = Store(
+            asked.which, VERSIONS[asked.which], lm.digest(), int(layer), editing.TargetSettings(), TOKENS, EDITS
+        )
         kept = store.load()
         if kept:
             row, found = json.loads(str(kept.pop("row"))), kept
@@ -650,7 +645,7 @@ def main() -> int:
         "looks": list(LOOKS),
         "facts": {"source": "book", "sha256": facts.fingerprint("book")},
         "text": {"source": "book", "tokens": TOKENS},
-        "settings": values.Settings().as_dict(),
+        "settings": editing.TargetSettings().as_dict(),
         "seconds": round(sum(row["seconds"] for row in rows), 1),
         "provenance": records.provenance(command="python experiments/forecasts.py " + shlex.join(sys.argv[1:]), seed=0),
     }

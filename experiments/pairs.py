@@ -17,15 +17,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from superposition import records
+from superposition import editing, records
 from superposition.data import facts
 from superposition.data.facts import Fact
-from superposition.editing import targets as values
+from superposition.editing import targets
 from superposition.io import paths
 from superposition.linear import overlap
 from superposition.linear.memory import LinearMemory
 from superposition.linear.metric import Metric
-from superposition.lm import evaluation, keys, models, moments, passes
+from superposition.lm import keys, models, moments, passes, scoring
 from superposition.studies import pairs
 
 RECORDS = {"smollm2": "smollm2-400", "gemma3": "gemma3-400"}
@@ -159,10 +159,10 @@ class Asker:
 
     def __init__(self, lm: models.LanguageModel, asked: Sequence[Fact], edited: Sequence[Fact]):
         self.lm = lm
-        joined = [evaluation.join(lm.tokenizer, fact.text, str(fact.target_true)) for fact in asked]
+        joined = [scoring.join(lm.tokenizer, fact.text, str(fact.target_true)) for fact in asked]
         self.prompts = [one.token_ids[: one.first] for one in joined]
         self.true = np.array([one.target[0] for one in joined])
-        joined = [evaluation.join(lm.tokenizer, fact.text, str(fact.target_new)) for fact in edited]
+        joined = [scoring.join(lm.tokenizer, fact.text, str(fact.target_new)) for fact in edited]
         self.new = np.array([one.target[0] for one in joined])
         self.edited = [one.token_ids[: one.first] for one in joined]
 
@@ -177,18 +177,18 @@ class Asker:
             found[group] = logits.log_softmax(-1)[:, wanted].double().numpy()
             best[group] = logits.argmax(-1).numpy()
 
-        evaluation.in_batches(self.lm, prompts, 32, use)
+        passes.last_states(self.lm, prompts, 32, use)
         return found, best
 
 
 def edits() -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     lm = models.load("smollm2", device="cpu")
     everything = facts.load("book")
-    known = {(fact.text, fact.target_true) for fact in evaluation.known(lm, everything)}
+    known = {(fact.text, fact.target_true) for fact in scoring.known(lm, everything)}
     partners = [j for j, fact in enumerate(everything) if (fact.text, fact.target_true) in known]
     C = moments.estimate(lm, "book", tokens=TOKENS)
     read = keys.extract(lm, everything, layers=list(LAYERS))
-    settings = values.Settings()
+    settings = editing.TargetSettings()
     data: dict[str, Any] = {
         "model": {"name": lm.name, "sha256": lm.sha256},
         "facts": {"source": "book", "sha256": facts.fingerprint("book"), "count": len(everything)},
@@ -210,22 +210,22 @@ def edits() -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         ask = Asker(lm, [everything[j] for j in partners], edited)
         before, best = ask(ask.prompts, np.concatenate([ask.true, ask.new]))
         arrays["right_before"] = best == ask.true
-        found = values.targets(lm, edited, layer, settings)
+        found = targets.search(lm, edited, layer, settings)
         say(f"layer {layer}: {len(edited)} target values")
         shape = (len(chosen), len(partners))
         change_true, change_new = np.full(shape, np.nan), np.full(shape, np.nan)
         right, says_new = np.zeros(shape, dtype=bool), np.zeros(shape, dtype=bool)
         p, held = P[np.ix_(chosen, partners)], []
         weight = lm.layers[layer].weight
-        kept = weight.detach().clone()
+        W = weight.detach().double().numpy()
         for row in range(len(edited)):
-            memory = LinearMemory(kept.double().numpy(), metric)
+            memory = LinearMemory(W, metric)
             memory.edit(found.keys[:, row], found.values[:, row])
             asked = partners_of(p[row])
-            weight.copy_(torch.from_numpy(memory.W))
             prompts = [*(ask.prompts[j] for j in asked), ask.edited[row]]
-            after, best = ask(prompts, np.append(ask.true[asked], ask.new[row]))
-            weight.copy_(kept)
+            with passes.restored(weight):
+                weight.copy_(torch.from_numpy(memory.W))
+                after, best = ask(prompts, np.append(ask.true[asked], ask.new[row]))
             n = len(asked)
             change_true[row, asked] = np.diag(after[:n, :n]) - before[asked, asked]
             change_new[row, asked] = after[:n, n] - before[asked, len(partners) + row]
@@ -241,7 +241,7 @@ def edits() -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         arrays |= {f"layer {layer} change_true": change_true, f"layer {layer} change_new": change_new}
         arrays |= {f"layer {layer} right": right, f"layer {layer} says_new": says_new}
         arrays[f"layer {layer} shift"] = np.linalg.norm(found.shifts, axis=0)
-        arrays[f"layer {layer} recalled"] = np.linalg.norm(kept.double().numpy() @ read[layer], axis=0)
+        arrays[f"layer {layer} recalled"] = np.linalg.norm(W @ read[layer], axis=0)
     if lm.digest() != bits:
         raise RuntimeError("The weights are not what they were before.")
     return data, {name: row if row.dtype == bool else row.astype(np.float32) for name, row in arrays.items()}

@@ -21,6 +21,7 @@ from measuring import forward_flops, matmul_rate, wait
 from superposition.data import text
 from superposition.linear import overlap
 from superposition.lm import models, moments
+from superposition.lm.sums import outer_sum
 
 #: Width, hidden layer, layers, heads, vocabulary.
 SHAPES = {"llama-2-13b": (5120, 13824, 40, 40, 32000), "small": (64, 172, 4, 4, 500)}
@@ -126,7 +127,7 @@ def exactness(model: models.LanguageModel, cut: Sequence[text.Window], facts: in
     ids = torch.tensor([window.token_ids for window in cut])
     seen: list[torch.Tensor] = []
     model.read_keys(ids, torch.ones_like(ids), [layer], lambda _layer, keys: seen.append(keys.flatten(0, 1)))
-    fast, exact = moments.outer_sum(seen[0]).double(), moments.outer_sum(seen[0].double())
+    fast, exact = outer_sum(seen[0]).double(), outer_sum(seen[0].double())
     some = seen[0][:facts].double().cpu().numpy().T
     ridge = float(exact.trace()) / len(exact) * torch.eye(len(exact), dtype=exact.dtype, device=exact.device)
     P = [overlap.superposition_matrix(some, moments.DeviceMetric(one + ridge)) for one in (fast, exact)]

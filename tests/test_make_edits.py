@@ -7,9 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from superposition import figures, records
-from superposition.editing import targets as values
-from superposition.lm import evaluation, models
+from superposition import editing, figures, records
+from superposition.lm import models, scoring
 
 SCRIPT = Path(__file__).parents[1] / "experiments" / "edits.py"
 
@@ -19,7 +18,7 @@ def script(cache, model_folder, tmp_path, monkeypatch):
     spec = importlib.util.spec_from_file_location("make_edits", SCRIPT)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    monkeypatch.setattr(module, "SETTINGS", values.Settings(steps=2, contexts=("",)))
+    monkeypatch.setattr(module, "SETTINGS", editing.TargetSettings(steps=2, contexts=("",)))
     monkeypatch.setattr(module, "CHECKPOINTS", [1, 4, 6])
     for name, size in (("EDITS", 6), ("UNTOUCHED", 5), ("SHORT", 4)):
         monkeypatch.setattr(module, name, size)
@@ -28,7 +27,7 @@ def script(cache, model_folder, tmp_path, monkeypatch):
     ]
     monkeypatch.setattr(module, "TOGETHER", tuple(together))
     monkeypatch.setattr(module, "ALONE", (("memit batch 20", "memit", 4, 6, {}), ("ft", "ft", 1, 6, {"ft_steps": 2})))
-    monkeypatch.setattr(evaluation, "known", lambda model, listed: list(listed)[::3])
+    monkeypatch.setattr(scoring, "known", lambda model, listed: list(listed)[::3])
     load = models.load
     path = str(model_folder)
     monkeypatch.setattr(module.models, "load", lambda source, **more: load(path, device="cpu", **more))

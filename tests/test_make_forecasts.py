@@ -10,9 +10,9 @@ import pytest
 import torch
 from conftest import tiny
 
+from superposition import editing
 from superposition.data import facts
-from superposition.editing import editor as editing
-from superposition.editing import targets as values
+from superposition.editing import targets
 from superposition.linear.metric import Metric
 from superposition.lm import keys
 
@@ -37,8 +37,9 @@ def bench(monkeypatch, cache):
     monkeypatch.setattr(module, "say", lambda *_: None)
     monkeypatch.setattr(module, "RESAMPLES", 20)
     monkeypatch.setattr(module.forecast, "separation", lambda *_, **__: (0.5, 0.0, 1.0))
-    settings = values.Settings(steps=3, contexts=("",))
-    monkeypatch.setattr(module.values, "Settings", lambda: settings)
+    settings = editing.TargetSettings(steps=3, contexts=("",))
+    for holder in (module.editing, module.editing.targets):
+        monkeypatch.setattr(holder, "TargetSettings", lambda: settings)
     return module
 
 
@@ -56,7 +57,7 @@ def test_a_life_is_forecast_lived_and_put_back(bench, monkeypatch):
     np.testing.assert_allclose(first, by_place, atol=1e-9)
     assert [look["edits"] for look in row["looks"]] == [2, 4]
     # what was kept is not searched for again, and gives the same
-    monkeypatch.setattr(bench.values, "targets", None)
+    monkeypatch.setattr(bench.editing.targets, "search", None)
     again, arrays_again = bench.forecast_layer(lm, 1)
     for name, value in arrays.items():
         np.testing.assert_array_equal(arrays_again[name], value, err_msg=name)
@@ -129,7 +130,7 @@ def test_cures_leave_the_model_and_say_what_holds(bench):
 def test_spreading_reaches_the_stream_that_was_asked_for(bench):
     lm = tiny()
     edits = bench.choose(lm)[0][:1]
-    found = values.targets(lm, edits, 1, values.Settings())
+    found = targets.search(lm, edits, 1, editing.TargetSettings())
     block, place = lm.block(lm.layers[1]), keys.locate(lm.tokenizer, edits[0])
 
     def stream():

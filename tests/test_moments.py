@@ -25,6 +25,7 @@ from superposition.io import console, files
 from superposition.linear import shrinkage
 from superposition.linear.metric import Metric
 from superposition.lm import models, moments
+from superposition.lm import sums as summing
 
 pytestmark = pytest.mark.usefixtures("cache")
 
@@ -195,16 +196,15 @@ def test_groups_are_as_few_as_the_limit_allows_and_give_the_sums_of_one_pass_to_
 ):
     whole = moments.estimate(model, corpus, skip_first=1)
     monkeypatch.setenv("SUPERPOSITION_CACHE", str(tmp_path / "another"))
-    seen, before = [], None
+    seen, before = [], []
     for found in moments.in_groups(model, corpus, memory=memory, skip_first=1):
-        assert before is None or before() is None, "the group before is still in memory"
+        assert all(sums_of() is None for sums_of in before), "the group before is still in memory"
         seen.append(list(found.outer))
         assert (found.tokens, found.cached) == (whole.tokens, False)
         for index in found.outer:
             assert torch.equal(found.outer[index], whole.outer[index])
             assert torch.equal(found.total[index], whole.total[index])
-        before = weakref.ref(found)
-        del found
+        before = [weakref.ref(outer) for outer in found.outer.values()]
     assert seen == groups
     again = moments.estimate(model, corpus, skip_first=1)
     assert again.cached and all(torch.equal(again.outer[index], whole.outer[index]) for index in whole.outer)
@@ -234,7 +234,7 @@ def test_the_model_is_the_same_bits_after_as_before(model, corpus):
 @settings(max_examples=80, deadline=None)
 def test_outer_sum_is_the_product_whatever_the_blocks(seed, tokens, width, block):
     keys = np.random.default_rng(seed).standard_normal((tokens, width)).astype(np.float32)
-    found = moments.outer_sum(torch.from_numpy(keys), block=block)
+    found = summing.outer_sum(torch.from_numpy(keys), block=block)
     assert found.dtype == torch.float64
     np.testing.assert_allclose(found, keys.T.astype(np.float64) @ keys, rtol=1e-12, atol=1e-12)
     assert torch.equal(found, found.T)
@@ -247,7 +247,7 @@ def test_outer_sum_is_the_product_whatever_the_blocks(seed, tokens, width, block
 )
 def test_sums_are_wider_than_narrow_keys(dtype, sums, block):
     keys = torch.randn(2000, 3, generator=torch.Generator().manual_seed(0)).abs().to(dtype)
-    found = moments.outer_sum(keys, block=block)
+    found = summing.outer_sum(keys, block=block)
     assert found.dtype == sums
     np.testing.assert_allclose(found, keys.double().T @ keys.double(), rtol=1e-5)
 
@@ -750,19 +750,19 @@ def test_a_full_disk_while_caching_is_noted_and_the_result_stands(model, corpus,
 def test_an_interrupt_waits_for_the_end_of_a_layers_sums(model, corpus, monkeypatch, cache):
     """Ctrl-C in the middle of a layer's addition: the layer is added as a whole; the next run goes on."""
     whole = moments.estimate(model, corpus, tokens=600, context=16, batch=4, cache=False)
-    add, calls = moments._add_lower, []
+    add, calls = summing.add_lower, []
 
-    def interrupted(lower, keys, block=moments.BLOCK):
+    def interrupted(lower, keys, block=summing.BLOCK):
         calls.append(1)
         if len(calls) == 6:
             os.kill(os.getpid(), signal.SIGINT)
         add(lower, keys, block)
 
-    monkeypatch.setattr(moments, "_add_lower", interrupted)
+    monkeypatch.setattr(summing, "add_lower", interrupted)
     with pytest.raises(KeyboardInterrupt):
         moments.estimate(model, corpus, tokens=600, context=16, batch=4)
     assert len(list(cache.rglob("unfinished.safetensors"))) == 1
-    monkeypatch.setattr(moments, "_add_lower", add)
+    monkeypatch.setattr(summing, "add_lower", add)
     resumed = moments.estimate(model, corpus, tokens=600, context=16, batch=4)
     for layer in whole.outer:
         assert torch.equal(whole.outer[layer], resumed.outer[layer])
@@ -771,15 +771,15 @@ def test_an_interrupt_waits_for_the_end_of_a_layers_sums(model, corpus, monkeypa
 def test_memory_that_runs_out_between_two_layers_counts_no_key_twice(model, corpus, monkeypatch):
     """The group is read again in smaller pieces, and the layers that had it already leave it out."""
     whole = moments.estimate(model, corpus, tokens=600, context=16, batch=8, cache=False)
-    add, calls = moments._add_lower, []
+    add, calls = summing.add_lower, []
 
-    def scarce(lower, keys, block=moments.BLOCK):
+    def scarce(lower, keys, block=summing.BLOCK):
         calls.append(len(keys))
         if len(calls) == 4:
             raise RuntimeError("CUDA out of memory.")
         add(lower, keys, block)
 
-    monkeypatch.setattr(moments, "_add_lower", scarce)
+    monkeypatch.setattr(summing, "add_lower", scarce)
     found = moments.estimate(model, corpus, tokens=600, context=16, batch=8, cache=False)
     assert calls[4] < calls[3]
     for layer in whole.outer:

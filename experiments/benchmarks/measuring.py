@@ -65,7 +65,6 @@ def layer_groups(model: models.LanguageModel, tokens: int = 2048, layers_at_once
         held = max(held, sum(outer.nbytes for outer in found.outer.values()))
         sums |= {index: float(outer.sum()) for index, outer in found.outer.items()}
         passes += 1
-        del found
     grouped_seconds = time.perf_counter() - began
     began = time.perf_counter()
     whole = moments.estimate(model, "book", tokens=tokens, cache=False)

@@ -88,11 +88,9 @@ def add(commands: Any, model_options: Callable[[argparse.ArgumentParser], None])
 
 def main(options: argparse.Namespace, command: str, load: Callable[[argparse.Namespace], LanguageModel]) -> int:
     """Run the command; return the exit status."""
-    from superposition import records
+    from superposition import editing, records
     from superposition.data import facts, text
-    from superposition.editing import editor as editing
     from superposition.editing import forecast
-    from superposition.editing import targets as values
     from superposition.linear import shrinkage
     from superposition.linear.metric import Metric
     from superposition.lm import evaluation, keys, models, moments
@@ -108,7 +106,7 @@ def main(options: argparse.Namespace, command: str, load: Callable[[argparse.Nam
     if options.method not in editing.METHODS:
         raise UserError(f"There is no method {options.method!r}: choose from {', '.join(editing.METHODS)}.")
     changes = {name: getattr(options, name) for name in ("text_weight", "protected", "ft_norm")}
-    write = replace(editing.Write(), **{name: one for name, one in changes.items() if one is not None})
+    write = replace(editing.EditSettings(), **{name: one for name, one in changes.items() if one is not None})
     watched = facts.load(options.watch) if options.watch else []
     protect = facts.load_besides(options.protect, edits) if options.protect else []
     if options.moment and (options.tokens or options.method == "ft"):
@@ -158,7 +156,7 @@ def main(options: argparse.Namespace, command: str, load: Callable[[argparse.Nam
         "method": options.method,
         "batch": options.batch,
         "dtype": str(model.dtype).removeprefix("torch."),
-        "settings": values.Settings().as_dict(),
+        "settings": editing.TargetSettings().as_dict(),
         "write": asdict(write),
         "drift": done.editor.drift(),
         "before": before,

@@ -81,7 +81,7 @@ def main(options: argparse.Namespace, command: str, load) -> int:
     from superposition.io import files, paths
     from superposition.linear import shrinkage
     from superposition.linear.metric import Metric
-    from superposition.lm import evaluation, keys, models, moments
+    from superposition.lm import keys, models, moments, scoring
 
     records.check_out(options.out, ("forecast.json", "forecast.csv", "by_edit.npz"), command)
     start = time.perf_counter()
@@ -110,7 +110,7 @@ def main(options: argparse.Namespace, command: str, load) -> int:
         )
     model = load(options)
     before = model.digest()
-    protect = named if options.all_facts else evaluation.known(model, named)
+    protect = named if options.all_facts else scoring.known(model, named)
     if not protect:
         raise UserError("The model knows none of the facts to protect: give others, or --all-facts.")
     if stored is None:

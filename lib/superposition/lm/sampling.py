@@ -12,7 +12,7 @@ import torch
 
 from superposition.errors import UserError
 from superposition.io import console, files, paths
-from superposition.lm.models import LanguageModel
+from superposition.lm.model import LanguageModel
 
 #: Sampled texts with fewer tokens are left out, and after so many batches in a row without any other, sampling ends.
 SHORTEST, FRUITLESS = 16, 5

@@ -35,7 +35,7 @@ from superposition.io import console, files, paths
 from superposition.linear import overlap
 from superposition.linear.memory import LinearMemory
 from superposition.linear.metric import Metric
-from superposition.lm import keys, models, moments
+from superposition.lm import keys, models, moments, passes
 
 #: Facts in each list whose overlaps are compared.
 COMPARED = 64
@@ -274,10 +274,7 @@ class Prompts:
 def encode(lm: models.LanguageModel, texts: Sequence[str]) -> Prompts:
     """Token ids of texts, and the position of each text's last token."""
     rows = [lm.tokenizer(text)["input_ids"] for text in texts]
-    ids = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long)
-    for row, found in enumerate(rows):
-        ids[row, : len(found)] = torch.tensor(found)
-    return Prompts(ids, torch.tensor([len(found) - 1 for found in rows]))
+    return Prompts(passes.padded(rows)[0], torch.tensor([len(row) - 1 for row in rows]))
 
 
 def token_of(lm: models.LanguageModel, objects: Sequence[str]) -> Int[torch.Tensor, " m"]:
@@ -414,34 +411,6 @@ def overlaps(lm: models.LanguageModel, world: World, summed: moments.Moments) ->
 # --- its edits ----------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def added(
-    layer: models.Layer, shift: Float[torch.Tensor, "m length d"] | None = None, seen: list | None = None
-) -> Iterator[None]:
-    """Within, the memory of a layer answers with ``shift`` (m, length, d) added; ``seen`` collects its answers."""
-
-    def hook(_module, _inputs, output):
-        if shift is not None:
-            output = output + shift
-        if seen is not None:
-            seen.append(output.detach())
-        return output
-
-    handle = layer.module.register_forward_hook(hook)
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-def at_place(
-    shift: Float[torch.Tensor, "m d"], places: Int[torch.Tensor, " m"], length: int
-) -> Float[torch.Tensor, "m length d"]:
-    """A shift that is zero but at one place of each row."""
-    rows = torch.arange(len(places))
-    return shift.new_zeros(len(places), length, shift.shape[1]).index_put((rows, places), shift)
-
-
 @dataclass(frozen=True)
 class Questions:
     """Facts as the model is asked about them: the main prompts, where the subject's last token is, the right words.
@@ -491,15 +460,15 @@ def target_values(
     Adam on a shift z of the memory's answer at the subject's last token, for all facts at once on the model as it is:
     the least ``−log p(new) + pull · |z|²`` after so many steps.
     """
-    memory, length = lm.layers[layer], asked.prompts.ids.shape[1]
+    memory = lm.layers[layer]
     shift = torch.zeros(len(asked), memory.d, dtype=lm.dtype, requires_grad=True)
     optimiser = torch.optim.Adam([shift], lr=rate)
     for _ in range(steps):
-        with added(memory, at_place(shift, asked.places, length)):
+        with passes.shifted(memory, shift, asked.places):
             loss = -log_probability(lm, asked.prompts, asked.new).sum() + pull * shift.square().sum()
         (shift.grad,) = torch.autograd.grad(loss, shift)
         optimiser.step()
-    with torch.no_grad(), added(memory, at_place(shift, asked.places, length)):
+    with torch.no_grad(), passes.shifted(memory, shift, asked.places):
         reached = (logits(lm, asked.prompts).argmax(1) == asked.new).numpy()
     return memory.weight.double().numpy() @ asked.K + shift.detach().double().numpy().T, reached
 
@@ -507,12 +476,9 @@ def target_values(
 @contextmanager
 def written(layer: models.Layer, W: Float[np.ndarray, "d d_m"]) -> Iterator[None]:
     """Within, the layer's memory is W; afterwards it has its old bits again."""
-    kept = layer.weight.detach().clone()
-    try:
+    with passes.restored(layer.weight):
         layer.weight.copy_(torch.from_numpy(W))
         yield
-    finally:
-        layer.weight.copy_(kept)
 
 
 def slopes(
@@ -521,12 +487,9 @@ def slopes(
     """The gradient of each ``log p(true)`` by the memory's answer at every position, and the keys there."""
     memory, taken = lm.layers[layer], []
     shift = torch.zeros(*asked.prompts.ids.shape, memory.d, dtype=lm.dtype, requires_grad=True)
-    handle = memory.module.register_forward_pre_hook(lambda _module, inputs: taken.append(inputs[0].detach()))
-    try:
-        with added(memory, shift):
-            total = log_probability(lm, asked.prompts, asked.true).sum()
-    finally:
-        handle.remove()
+    keep = (memory.module, lambda _module, inputs: taken.append(inputs[0].detach()))
+    with passes.hooked(keep, before=True), passes.shifted(memory, shift):
+        total = log_probability(lm, asked.prompts, asked.true).sum()
     (gradient,) = torch.autograd.grad(total, shift)
     return gradient, taken[0]
 
@@ -542,11 +505,11 @@ def forecasts(
     """
     Delta_o = torch.from_numpy(memory.predicted_interference(asked.K))
     gradient, taken = slopes(lm, asked, layer)
-    rows, length = torch.arange(len(asked)), asked.prompts.ids.shape[1]
+    rows = torch.arange(len(asked))
     change = torch.from_numpy(memory.W - memory.W_0).to(taken.dtype)
     with torch.no_grad():
         before = log_probability(lm, asked.prompts, asked.true)
-        with added(lm.layers[layer], at_place(Delta_o.T.to(lm.dtype), asked.places, length)):
+        with passes.shifted(lm.layers[layer], Delta_o.T, asked.places):
             drifted = log_probability(lm, asked.prompts, asked.true)
     found = {
         "overlap": (memory.transfer(asked.K) ** 2).sum(0),
@@ -694,7 +657,8 @@ def _share(right: torch.Tensor) -> float:
 def recalled(lm: models.LanguageModel, asked: Questions, layer: int = 0) -> Float[np.ndarray, "d m"]:
     """What the memory of a layer answers at the subjects, in the model's own forward pass."""
     seen: list[torch.Tensor] = []
-    with torch.no_grad(), added(lm.layers[layer], seen=seen):
+    keep = (lm.layers[layer].module, lambda _module, _inputs, output: seen.append(output))
+    with torch.no_grad(), passes.hooked(keep):
         lm.model.base_model(input_ids=asked.prompts.ids, use_cache=False)
     return seen[0][torch.arange(len(asked)), asked.places].double().numpy().T
 
