@@ -29,6 +29,7 @@ from superposition.errors import UserError
 from superposition.io import console, files
 from superposition.linear.memory import LinearMemory
 from superposition.lm import evaluation, keys, models, moments
+from superposition.stats import intervals
 
 TOKENS = 102_400
 LAYER = 6
@@ -162,7 +163,7 @@ def summary(rows: Sequence[dict[str, Any]], when: str = "after") -> dict[str, An
     """Shares over the rows of :func:`singles`."""
     names = [name for name, one in rows[0][when].items() if isinstance(one, list)]
     return {
-        name: evaluation.share(
+        name: intervals.share(
             hit for row in rows for hit in [1] * row[when][name][0] + [0] * (row[when][name][1] - row[when][name][0])
         )
         for name in names

@@ -32,6 +32,7 @@ from superposition.editing import targets as values
 from superposition.errors import UserError
 from superposition.io import files
 from superposition.lm import evaluation, keys, models, moments, passes
+from superposition.stats import intervals
 
 #: Methods by name: the rule, and whether half of the watched facts are put into C.
 METHODS = {
@@ -232,8 +233,8 @@ class Watched:
             if not np.isfinite(falls).all():
                 raise UserError(f"After {n} edits the model's probabilities are no numbers any more.")
             for name, part in (("", slice(None)), ("_named", self.named), ("_unnamed", ~self.named)):
-                row[f"lost{name}"] = evaluation.share(~held[part])
-                row[f"fall{name}"] = evaluation.mean_interval(falls[part])
+                row[f"lost{name}"] = intervals.share(~held[part])
+                row[f"fall{name}"] = intervals.mean_interval(falls[part])
             for name, some in (("newest", edits[max(0, n - self.asked) : n]), ("oldest", edits[: min(n, self.asked)])):
                 found = evaluation.evaluate(self.lm, some, paraphrases=1, neighbours=0)
                 row[name] = {kind: found[kind] for kind in ("exact", "paraphrase_exact")}

@@ -32,6 +32,7 @@ from superposition.editing.forecast import Reading
 from superposition.io import files, paths
 from superposition.linear.memory import LinearMemory
 from superposition.lm import evaluation, keys, models, moments, passes
+from superposition.stats import ranking
 
 EDITS, POOL, CHOSEN, LOOKS, TOKENS = 60, 100, 40, (15, 30, 60), 102_400
 RESAMPLES = 1000
@@ -201,9 +202,9 @@ def forecast_layer(lm: models.LanguageModel, layer: int) -> tuple[dict[str, Any]
             "separations": {},
         }
         for name, value in made.items():
-            row["ranks"][name] = forecast.rank_correlation(value, falls[look], resamples=RESAMPLES)
-            row["sizes"][name] = forecast.rank_correlation(value, np.abs(falls[look]), resamples=RESAMPLES)
-            row["separations"][name] = forecast.separation(value, lost, resamples=RESAMPLES)
+            row["ranks"][name] = ranking.rank_correlation(value, falls[look], resamples=RESAMPLES)
+            row["sizes"][name] = ranking.rank_correlation(value, np.abs(falls[look]), resamples=RESAMPLES)
+            row["separations"][name] = ranking.roc_area(value, lost, resamples=RESAMPLES)
         say(f"layer {layer}, {n} edits: fall {row['fall']:.3f}, best forecast {row['ranks']['drift, all'][0]:.2f}")
         row |= {"norm": _norm(memory.residuals[:, :n], memory.directions[:, :n])}
         row |= {"norm_replayed": _norm(replayed.residuals, replayed.directions)}

@@ -18,13 +18,14 @@ import numpy as np
 import torch
 
 from superposition import records
-from superposition.data import facts
+from superposition.data import facts, wordings
 from superposition.data.facts import Fact
 from superposition.editing import targets as values
 from superposition.io import paths
 from superposition.linear import overlap
 from superposition.linear.memory import LinearMemory
 from superposition.lm import evaluation, keys, models, moments, passes
+from superposition.stats import regression
 from superposition.studies import pairs
 
 RECORDS = {"smollm2": "smollm2-400", "gemma3": "gemma3-400"}
@@ -52,7 +53,7 @@ def explained(
         "errors": fit.errors,
         "dropped": np.stack([fit.share, *fit.dropped.values()]),
         "alone": np.stack([fit.share, *fit.alone.values()]),
-        "own": np.array([pairs.own_share(matrix) for matrix in matrices]),
+        "own": np.array([regression.row_and_column_share(matrix) for matrix in matrices]),
     }
     if resample:
         drawn = pairs.bootstrap_shares(table, Y, resamples=RESAMPLES)
@@ -82,7 +83,7 @@ def table_of(model: str, wording: str, measure: str) -> tuple[dict[str, Any], di
         tokens, positions = record["token_ids"], record["token_positions"]
         found = [record.overlaps(layer) for layer in record["layers"]]
     else:
-        listed = pairs.reworded(listed, facts.relations("book"), seed=0)
+        listed = wordings.reworded(listed, facts.relations("book"), seed=0)
         read, found = measured(models.load(model), listed)
         tokens, positions = [token.token_id for token in read.tokens], [token.position for token in read.tokens]
     table = pairs.pairs(listed, tokens, positions, directed=measure == "P")

@@ -21,6 +21,7 @@ from measuring import forward_flops, matmul_rate, wait
 from superposition.data import text
 from superposition.linear import overlap
 from superposition.lm import models, moments
+from superposition.stats import shape
 
 #: Width, hidden layer, layers, heads, vocabulary.
 SHAPES = {"llama-2-13b": (5120, 13824, 40, 40, 32000), "small": (64, 172, 4, 4, 500)}
@@ -228,7 +229,7 @@ def run(job: Job, sizes: Sizes, name: str = "at-scale") -> bool:
                 return False
         cut = random_windows(words, tokens, sizes.context)
         found, P = measure(model, cut, sizes.facts, sums_memory(model), sizes.batch)
-        spread = [float(overlap.off_diagonal(one).std() * width**0.5) for one in P.values()]
+        spread = [float(shape.off_diagonal(one).std() * width**0.5) for one in P.values()]
         parts.append(
             found
             | {

@@ -25,6 +25,7 @@ from superposition.editing import editor as editing
 from superposition.editing import targets as values
 from superposition.linear import overlap
 from superposition.lm import evaluation, keys, models, moments
+from superposition.stats import intervals, shape
 from superposition.toys.transformer import World, make_world
 
 END = "<|endoftext|>"
@@ -244,7 +245,7 @@ def measured(lm: models.LanguageModel, corpus: Corpus, sizes: Sizes) -> dict[str
     rows = []
     for layer in lm.layers:
         P = overlap.superposition_matrix(read[layer.index], summed.whitening(layer.index))
-        rows.append({"layer": layer.index} | overlap.summary(P, resamples=sizes.resamples))
+        rows.append({"layer": layer.index} | shape.summary(P, resamples=sizes.resamples))
     some = corpus.world.facts[:: max(1, len(corpus.world.facts) // 300)]
     unseen = dict(zip(corpus.world.facts, corpus.world.unseen(), strict=True))
     true = [str(fact.target_true) for fact in some]
@@ -252,8 +253,8 @@ def measured(lm: models.LanguageModel, corpus: Corpus, sizes: Sizes) -> dict[str
     other = evaluation.score(lm, [unseen[fact] for fact in some], true).exact
     return {
         "perplexity": evaluation.perplexity(lm, corpus.unread(20 * sizes.length, sizes.length)),
-        "knows": evaluation.share(told),
-        "knows_unseen": evaluation.share(other),
+        "knows": intervals.share(told),
+        "knows_unseen": intervals.share(other),
         "layers": rows,
     }
 

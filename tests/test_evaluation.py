@@ -14,6 +14,7 @@ from superposition.data.facts import Fact
 from superposition.errors import UserError
 from superposition.io import console
 from superposition.lm import evaluation
+from superposition.stats import intervals
 
 PROMPTS = ["The capital of France is", "The capital of France is", "Tokyo", "She sells sea shells on the sea", "Keys"]
 OBJECTS = ["Paris", "Paris, and the capital", "is a city", "shore", "overlap where the model has"]
@@ -196,15 +197,15 @@ def test_tracing(architecture):
 
 
 def test_wilson_and_bootstrap():
-    found = evaluation.share([True] * 8 + [False] * 2)
+    found = intervals.share([True] * 8 + [False] * 2)
     assert found["share"] == 0.8 and found["n"] == 10
     assert (found["low"], found["high"]) == pytest.approx((0.4902, 0.9433), abs=1e-4)  # a published example
-    assert evaluation.share([True] * 5)["high"] == 1.0 and evaluation.share([])["share"] is None
+    assert intervals.share([True] * 5)["high"] == 1.0 and intervals.share([])["share"] is None
     values = np.random.default_rng(1).normal(3, 2, size=400)
-    found = evaluation.mean_interval(values)
+    found = intervals.mean_interval(values)
     assert found["mean"] == pytest.approx(values.mean())
     assert found["high"] - found["low"] == pytest.approx(2 * 1.96 * values.std() / 20, rel=0.15)
-    assert evaluation.mean_interval([])["mean"] is None
+    assert intervals.mean_interval([])["mean"] is None
 
 
 @pytest.mark.parametrize(

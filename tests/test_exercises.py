@@ -7,7 +7,8 @@ import pytest
 
 from superposition.book import exercises
 from superposition.linear import rules
-from superposition.studies import nulls
+from superposition.stats import shape
+from superposition.studies import confounds
 
 
 def solve(C, k):
@@ -197,22 +198,22 @@ def tail_factor(norms):
 
 
 def l_kurtosis(x):
-    return nulls.l_kurtosis(x) + nulls.L_NORMAL
+    return shape.l_kurtosis(x) + shape.L_NORMAL
 
 
 RIGHT += [
     (exercises.check_12_tail_factor, tail_factor),
     (exercises.check_12_l_kurtosis, l_kurtosis),
-    (exercises.check_13_twins, nulls.kurtosis_with_twins),
+    (exercises.check_13_twins, confounds.kurtosis_with_twins),
 ]
 WRONG += [
     (exercises.check_12_tail_factor, lambda n: np.mean(np.divide.outer(n, n) ** 4), "mean over ordered pairs"),
     (exercises.check_12_tail_factor, lambda n: np.mean(n**4) / np.mean(n**2) ** 2, "mean over ordered pairs"),
     (exercises.check_12_tail_factor, lambda n: tail_factor(np.divide(n, 2, out=n)), "changed its argument"),
-    (exercises.check_12_l_kurtosis, nulls.l_kurtosis, "The L-kurtosis is"),
+    (exercises.check_12_l_kurtosis, shape.l_kurtosis, "The L-kurtosis is"),
     (exercises.check_12_l_kurtosis, lambda x: np.mean((x - x.mean()) ** 4) / np.var(x) ** 2, "The L-kurtosis is"),
     (exercises.check_13_twins, lambda m, d_m: 0.0, "it is"),
-    (exercises.check_13_twins, lambda m, d_m: nulls.kurtosis_with_twins(m, d_m, 2), "it is"),
+    (exercises.check_13_twins, lambda m, d_m: confounds.kurtosis_with_twins(m, d_m, 2), "it is"),
 ]
 
 

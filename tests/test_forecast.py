@@ -13,6 +13,7 @@ from superposition.errors import UserError
 from superposition.linear import overlap, rules
 from superposition.linear.memory import LinearMemory
 from superposition.lm import keys
+from superposition.stats import ranking
 
 PROTECT = [
     Fact("France", "The capital of {} is", "Paris"),
@@ -209,17 +210,17 @@ def test_a_rank_correlation_and_its_interval():
     rng = np.random.default_rng(4)
     x = rng.standard_normal(300)
     y = 0.6 * x + 0.8 * rng.standard_normal(300)
-    value, low, high = forecast.rank_correlation(x, y)
+    value, low, high = ranking.rank_correlation(x, y)
     assert low < value < high and 0.1 < high - low < 0.25
-    assert forecast.rank_correlation(x, np.exp(x))[0] == pytest.approx(1)
-    assert forecast.rank_correlation(x, -x)[:2] == pytest.approx((-1, -1))
+    assert ranking.rank_correlation(x, np.exp(x))[0] == pytest.approx(1)
+    assert ranking.rank_correlation(x, -x)[:2] == pytest.approx((-1, -1))
     # the interval covers the truth about as often as it says (ρ_s of a normal pair: 6/π asin(ρ/2))
     truth, hits = 6 / np.pi * np.arcsin(0.3), 0
     for seed in range(60):
         rng = np.random.default_rng([5, seed])
         x = rng.standard_normal(100)
         y = 0.6 * x + 0.8 * rng.standard_normal(100)
-        _, low, high = forecast.rank_correlation(x, y, resamples=300, seed=seed)
+        _, low, high = ranking.rank_correlation(x, y, resamples=300, seed=seed)
         hits += low < truth < high
     assert hits >= 52
     # the same resamples, ranked one by one, with ties
@@ -227,9 +228,9 @@ def test_a_rank_correlation_and_its_interval():
     counts = np.random.default_rng(9).multinomial(30, np.full(30, 1 / 30), size=50)
     rows = [np.repeat(np.arange(30), count) for count in counts]
     slow = np.quantile([scipy.stats.spearmanr(x[r], y[r]).statistic for r in rows], [0.025, 0.975])
-    assert forecast.rank_correlation(x, y, resamples=50, seed=9)[1:] == pytest.approx(tuple(slow))
+    assert ranking.rank_correlation(x, y, resamples=50, seed=9)[1:] == pytest.approx(tuple(slow))
     with pytest.raises(UserError, match="three facts and more"):
-        forecast.rank_correlation([1, 2], [1, 2])
+        ranking.rank_correlation([1, 2], [1, 2])
 
 
 def test_the_spread_of_slopes_is_that_of_residuals_that_point_anywhere():
@@ -249,12 +250,12 @@ def test_separation_counts_pairs():
     pairs = [
         (made[a] > made[b]) + 0.5 * (made[a] == made[b]) for a in range(40) for b in range(40) if lost[a] > lost[b]
     ]
-    value, low, high = forecast.separation(made, lost)
+    value, low, high = ranking.roc_area(made, lost)
     assert value == pytest.approx(np.mean(pairs)) and low < value < high
-    assert forecast.separation(lost.astype(float), lost) == (1, 1, 1)
-    assert forecast.separation(np.zeros(40), lost) == (0.5, 0.5, 0.5)
+    assert ranking.roc_area(lost.astype(float), lost) == (1, 1, 1)
+    assert ranking.roc_area(np.zeros(40), lost) == (0.5, 0.5, 0.5)
     with pytest.raises(UserError, match="some of both"):
-        forecast.separation(made, np.zeros(40, dtype=bool))
+        ranking.roc_area(made, np.zeros(40, dtype=bool))
 
 
 def test_what_cannot_be_read_is_said():

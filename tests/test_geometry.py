@@ -9,6 +9,7 @@ import scipy.stats
 
 from superposition import figures
 from superposition.figures.style import Plot
+from superposition.stats import intervals
 
 
 def drawn(figure):
@@ -26,7 +27,7 @@ def test_a_plot_shows_itself_the_same_way_each_time():
 
 def test_interval_is_students():
     runs = np.random.default_rng(0).normal(size=(7, 3))
-    mean, low, high = figures.interval(runs)
+    mean, low, high = intervals.over_seeds(runs)
     for column, ends in zip(runs.T, zip(mean, low, high, strict=True), strict=True):
         wanted = scipy.stats.t.interval(0.95, 6, loc=column.mean(), scale=scipy.stats.sem(column))
         assert ends == pytest.approx((column.mean(), *wanted))

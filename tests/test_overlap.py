@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from superposition.errors import UserError
 from superposition.linear import overlap
 from superposition.lm.moments import Whitening
+from superposition.stats import shape
 
 
 def problem(seed, width=9, count=6, tokens=60):
@@ -140,7 +141,7 @@ def heavy(seed=0, m=14):
 def test_statistics_are_scipys_of_the_off_diagonal(shift):
     matrix = heavy() + shift
     values = [matrix[i, j] for i in range(14) for j in range(14) if i != j]
-    found = overlap.summary(matrix, resamples=0)
+    found = shape.summary(matrix, resamples=0)
     assert found["pairs"] == 14 * 13
     assert found["mean"] == pytest.approx(np.mean(values), rel=1e-12)
     assert found["sd"] == pytest.approx(np.std(values), rel=1e-10)
@@ -156,12 +157,12 @@ def test_the_diagonal_does_not_count():
     matrix = heavy()
     other = matrix.copy()
     np.fill_diagonal(other, 1e6)
-    assert overlap.summary(other, resamples=50) == overlap.summary(matrix - np.diag(np.diag(matrix)), resamples=50)
+    assert shape.summary(other, resamples=50) == shape.summary(matrix - np.diag(np.diag(matrix)), resamples=50)
 
 
 def test_off_diagonal_goes_row_by_row():
     matrix = np.arange(9).reshape(3, 3)
-    assert overlap.off_diagonal(matrix).tolist() == [1, 2, 3, 5, 6, 7]
+    assert shape.off_diagonal(matrix).tolist() == [1, 2, 3, 5, 6, 7]
 
 
 def test_intervals_are_those_of_a_naive_bootstrap_over_facts():
@@ -171,7 +172,7 @@ def test_intervals_are_those_of_a_naive_bootstrap_over_facts():
         drawn = np.repeat(np.arange(m), counts)
         pairs = [matrix[a, b] for a in drawn for b in drawn if a != b]
         rows.append([np.mean(pairs), np.std(pairs), scipy.stats.skew(pairs), scipy.stats.kurtosis(pairs)])
-    found = overlap.summary(matrix, resamples=60, seed=seed, level=0.9)
+    found = shape.summary(matrix, resamples=60, seed=seed, level=0.9)
     for name, column in zip(("mean", "sd", "skew", "excess_kurtosis"), np.transpose(rows), strict=True):
         np.testing.assert_allclose(found[f"{name}_interval"], np.quantile(column, [0.05, 0.95]), rtol=1e-8)
 
@@ -184,13 +185,13 @@ def test_resamples_of_fewer_than_three_facts_are_drawn_again():
             drawn = np.repeat(np.arange(m), counts)
             if len(set(drawn)) >= 3:
                 means.append(np.mean([matrix[a, b] for a in drawn for b in drawn if a != b]))
-    found = overlap.summary(matrix, resamples=50, seed=5)
+    found = shape.summary(matrix, resamples=50, seed=5)
     np.testing.assert_allclose(found["mean_interval"], np.quantile(means[:50], [0.025, 0.975]), rtol=1e-8)
 
 
 def test_intervals_are_the_same_for_a_seed_and_cover_the_point():
     matrix = heavy(4, m=40)
-    one, two, other = (overlap.summary(matrix, resamples=200, seed=seed) for seed in (1, 1, 2))
+    one, two, other = (shape.summary(matrix, resamples=200, seed=seed) for seed in (1, 1, 2))
     assert one == two
     assert one["mean_interval"] != other["mean_interval"]
     for name in ("mean", "sd"):
@@ -203,34 +204,34 @@ def test_few_facts_give_finite_intervals(m):
     keys, C, _ = problem(6, count=m)
     found = overlap.measure(keys, C)
     for matrix in (found.P, found.cosine_whitened):
-        statistics = overlap.summary(matrix, resamples=300)
+        statistics = shape.summary(matrix, resamples=300)
         assert all(np.isfinite(value).all() for value in statistics.values())
 
 
 def test_duplicates_give_finite_intervals():
     keys, C, _ = problem(7)
     keys = keys[:, [0, 0, 0, 0, 0, 1]]
-    statistics = overlap.summary(overlap.measure(keys, C).cosine_whitened, resamples=300)
+    statistics = shape.summary(overlap.measure(keys, C).cosine_whitened, resamples=300)
     assert all(np.isfinite(value).all() for value in statistics.values())
 
 
 def test_quantile_kurtosis_is_zero_for_a_normal_and_deaf_to_an_outlier():
     normal = scipy.stats.norm.ppf((np.arange(20_000) + 0.5) / 20_000)
-    assert overlap.quantile_kurtosis(normal) == pytest.approx(0, abs=1e-3)
-    assert overlap.quantile_kurtosis(3 * normal - 5) == pytest.approx(0, abs=1e-3)
-    assert overlap.quantile_kurtosis(np.append(normal, 1e9)) == pytest.approx(0, abs=1e-3)
-    assert overlap.quantile_kurtosis(scipy.stats.cauchy.ppf((np.arange(20_000) + 0.5) / 20_000)) > 0.5
+    assert shape.quantile_kurtosis(normal) == pytest.approx(0, abs=1e-3)
+    assert shape.quantile_kurtosis(3 * normal - 5) == pytest.approx(0, abs=1e-3)
+    assert shape.quantile_kurtosis(np.append(normal, 1e9)) == pytest.approx(0, abs=1e-3)
+    assert shape.quantile_kurtosis(scipy.stats.cauchy.ppf((np.arange(20_000) + 0.5) / 20_000)) > 0.5
     # Of a uniform distribution it is known exactly: (1/4 + 1/4) / (1/2) − 1.233.
-    assert overlap.quantile_kurtosis(np.linspace(0, 1, 10_001)) == pytest.approx(-0.2330876, abs=1e-6)
-    assert overlap.summary(heavy(), resamples=0)["quantile_kurtosis"] == overlap.quantile_kurtosis(
-        overlap.off_diagonal(heavy())
+    assert shape.quantile_kurtosis(np.linspace(0, 1, 10_001)) == pytest.approx(-0.2330876, abs=1e-6)
+    assert shape.summary(heavy(), resamples=0)["quantile_kurtosis"] == shape.quantile_kurtosis(
+        shape.off_diagonal(heavy())
     )
 
 
 def test_resamples_in_blocks_are_the_same_resamples(monkeypatch):
-    whole = overlap.summary(heavy(), resamples=300)
+    whole = shape.summary(heavy(), resamples=300)
     monkeypatch.setattr(overlap, "RESAMPLES_AT_ONCE", 7)
-    blocks = overlap.summary(heavy(), resamples=300)
+    blocks = shape.summary(heavy(), resamples=300)
     assert whole.keys() == blocks.keys()
     for name, value in whole.items():
         np.testing.assert_allclose(blocks[name], value, rtol=1e-9)
@@ -248,4 +249,4 @@ def test_resamples_in_blocks_are_the_same_resamples(monkeypatch):
 )
 def test_statistics_refuse_what_has_none(matrix, options, sentence):
     with pytest.raises(UserError, match=sentence):
-        overlap.summary(matrix, **options)
+        shape.summary(matrix, **options)

@@ -10,9 +10,10 @@ import pytest
 
 from superposition import figures, records
 from superposition.book import exercises
-from superposition.data import facts
+from superposition.data import facts, wordings
 from superposition.data.facts import Fact
 from superposition.errors import UserError
+from superposition.stats import regression
 from superposition.studies import pairs
 
 
@@ -146,7 +147,7 @@ def test_dyadic_covariance_sums_over_all_pairs_of_pairs_that_share_a_fact(direct
         if ends[a] & ends[b]:
             meat += residuals[a] * residuals[b] * np.outer(X[a], X[b])
     bread = np.linalg.inv(X.T @ X)
-    assert np.allclose(pairs.dyadic_covariance(table, residuals), bread @ meat @ bread)
+    assert np.allclose(regression.dyadic_covariance(table, residuals), bread @ meat @ bread)
 
 
 def test_intervals_cover_where_facts_have_effects_of_their_own():
@@ -215,7 +216,7 @@ def test_own_share_is_that_of_rows_and_columns():
     dummies = np.column_stack([np.eye(m)[i], np.eye(m)[j]])
     y = matrix[i, j]
     rest = y - dummies @ np.linalg.lstsq(dummies, y)[0]
-    assert pairs.own_share(matrix) == pytest.approx(1 - (rest**2).sum() / ((y - y.mean()) ** 2).sum())
+    assert regression.row_and_column_share(matrix) == pytest.approx(1 - (rest**2).sum() / ((y - y.mean()) ** 2).sum())
 
 
 def test_among_strongest_counts():
@@ -243,7 +244,7 @@ def test_fits_that_cannot_be_made_are_refused():
 
 def test_reworded_facts_use_their_relations_templates(known):
     relations = facts.relations("book")
-    changed = pairs.reworded(known, relations, seed=1)
+    changed = wordings.reworded(known, relations, seed=1)
     for before, after in zip(known, changed, strict=True):
         assert after.prompt in (relations[before.relation].prompt, *relations[before.relation].paraphrases)
         assert (after.subject, after.relation, after.target_true) == (
@@ -253,9 +254,9 @@ def test_reworded_facts_use_their_relations_templates(known):
         )
     different = sum(before.prompt != after.prompt for before, after in zip(known, changed, strict=True))
     assert 0.6 < different / 128 < 0.9
-    assert changed == pairs.reworded(known, relations, seed=1)
+    assert changed == wordings.reworded(known, relations, seed=1)
     with pytest.raises(UserError, match="no templates"):
-        pairs.reworded([Fact("x", "{} y", relation="P0")], relations)
+        wordings.reworded([Fact("x", "{} y", relation="P0")], relations)
 
 
 def test_stacks_and_names_come_from_the_record(record, known):
@@ -284,23 +285,23 @@ def test_logistic_finds_the_maximum_of_the_likelihood():
         z = with_one @ b
         return (w * (np.logaddexp(0, z) - y * z)).sum()
 
-    assert np.allclose(pairs.logistic(X, y, w), minimize(loss, np.zeros(3), tol=1e-10).x, atol=2e-4)
+    assert np.allclose(regression.logistic(X, y, w), minimize(loss, np.zeros(3), tol=1e-10).x, atol=2e-4)
     repeated = np.repeat(np.arange(400), w.astype(int))
-    assert np.allclose(pairs.logistic(X, y, w), pairs.logistic(X[repeated], y[repeated]), atol=1e-6)
+    assert np.allclose(regression.logistic(X, y, w), regression.logistic(X[repeated], y[repeated]), atol=1e-6)
 
 
 def test_logistic_survives_separation_and_refuses_a_constant():
     x = np.linspace(-1, 1, 50)[:, None]
-    assert np.isfinite(pairs.logistic(x, (x[:, 0] > 0).astype(float))).all()
+    assert np.isfinite(regression.logistic(x, (x[:, 0] > 0).astype(float))).all()
     with pytest.raises(UserError, match="all alike"):
-        pairs.logistic(x, np.ones(50))
+        regression.logistic(x, np.ones(50))
 
 
 def test_drawing_edits_and_partners_covers_the_truth_where_both_have_effects():
     """Mean of a_i + b_j: the interval is as wide as the two effects make it, wider than cells alone would have it."""
     rng = np.random.default_rng(0)
     table = rng.standard_normal(40)[:, None] + rng.standard_normal(60)
-    drawn = pairs.over_both(lambda w: (w * table).sum() / w.sum(), 40, 60, resamples=1000)
+    drawn = regression.over_both(lambda w: (w * table).sum() / w.sum(), 40, 60, resamples=1000)
     assert drawn.std() == pytest.approx(np.sqrt(1 / 40 + 1 / 60), rel=0.25)
 
     def refuses_half(w):
@@ -308,7 +309,7 @@ def test_drawing_edits_and_partners_covers_the_truth_where_both_have_effects():
             raise UserError("not defined")
         return w[0, 0]
 
-    assert 0 < len(pairs.over_both(refuses_half, 4, 4, resamples=200)) < 200
+    assert 0 < len(regression.over_both(refuses_half, 4, 4, resamples=200)) < 200
 
 
 # Plots
@@ -386,7 +387,7 @@ def test_bins_hold_the_cells_of_their_overlap():
     p = rng.uniform(-0.2, 1, (20, 30))
     outcome = (p > 0.5) + 0.0
     among = rng.random((20, 30)) < 0.5
-    found = pairs.binned(p, outcome, [0, 0.25, 0.75, 1, 5], among, resamples=100)
+    found = regression.binned(p, outcome, [0, 0.25, 0.75, 1, 5], among, resamples=100)
     assert len(found["p"]) == 3
     for b, (low, high) in enumerate(((0, 0.25), (0.25, 0.75), (0.75, 1))):
         inside = (p >= low) & (p < high) & among

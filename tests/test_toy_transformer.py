@@ -18,6 +18,7 @@ from superposition.io import files, paths
 from superposition.linear import overlap
 from superposition.linear.memory import LinearMemory
 from superposition.lm import keys, models
+from superposition.stats import intervals, shape
 from superposition.toys import transformer as toy
 
 SMALL = toy.Setting(width=16, families=64, steps=120, seed=3)
@@ -183,7 +184,7 @@ def test_the_overlaps_are_those_of_the_library(trained, world):
     listed = world.compared()["shared"]
     for layer, row in enumerate(rows):
         P = overlap.superposition_matrix(keys.extract(trained, listed)[layer], summed.second_moment(layer))
-        assert row["shared"]["mean"] == pytest.approx(overlap.off_diagonal(P).mean())
+        assert row["shared"]["mean"] == pytest.approx(shape.off_diagonal(P).mean())
         strangers = [
             P[i, j]
             for i, a in enumerate(listed)
@@ -405,12 +406,12 @@ def test_an_interrupted_grid_goes_on_where_it_stopped(cache, tmp_path, monkeypat
 
 def test_intervals_over_seeds_are_students():
     values = [0.2, 0.5, 0.1, 0.4, 0.9]
-    mean, low, high = toy.over_seeds(values)
+    mean, low, high = intervals.over_seeds(values)
     wanted = scipy.stats.t.interval(0.95, 4, loc=np.mean(values), scale=scipy.stats.sem(values))
     np.testing.assert_allclose((low, high), wanted)
     assert mean == pytest.approx(0.42)
     with pytest.raises(UserError, match="at least two"):
-        toy.over_seeds([1.0])
+        intervals.over_seeds([1.0])
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ from superposition.errors import UserError
 from superposition.figures import interval
 from superposition.linear import overlap, rules
 from superposition.linear.memory import LinearMemory
+from superposition.stats import shape
 from superposition.toys import worlds as toys
 
 # --- keys ---------------------------------------------------------------------------------------------------
@@ -372,7 +373,7 @@ def test_features_as_keys():
     assert found["squared"] == pytest.approx(2 * np.mean(np.cos(turn[1:]) ** 2))
     W = np.random.default_rng(0).normal(size=(3, 6)) * [[3], [1], [0.5]]
     h = W @ toys.sample_features(np.random.default_rng(1).random((6, 200_000)), 0.3)
-    P = overlap.off_diagonal(overlap.superposition_matrix(W, h @ h.T))
+    P = shape.off_diagonal(overlap.superposition_matrix(W, h @ h.T))
     found = toys.features_as_keys(W, 0.3)
     assert found["mean"] == pytest.approx(P.mean(), abs=0.01) and found["max"] == pytest.approx(P.max(), rel=0.03)
     assert toys.features_as_keys(np.eye(3)[:, :2], 0.1) is None

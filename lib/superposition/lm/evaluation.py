@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -26,6 +26,7 @@ from superposition.errors import UserError
 from superposition.io import console, files, paths
 from superposition.lm import models
 from superposition.lm.passes import logits_of, padded, run_body
+from superposition.stats.intervals import mean_interval, share
 
 if TYPE_CHECKING:
     from superposition.data.facts import Fact
@@ -40,10 +41,8 @@ __all__ = [
     "join",
     "known",
     "log_probability",
-    "mean_interval",
     "perplexity",
     "score",
-    "share",
     "trace",
     "untouched",
 ]
@@ -454,32 +453,6 @@ def _tensor(output: Any) -> torch.Tensor:
     return output[0] if isinstance(output, tuple) else output
 
 
-# --- shares and intervals -----------------------------------------------------------------------------------
-
-
-def share(hits: Iterable[Any], z: float = 1.959964) -> dict[str, Any]:
-    """A share with Wilson's 95 % interval: ``{"share", "low", "high", "n"}``; all None where n is 0."""
-    hits = np.asarray(list(hits), dtype=bool)
-    n = hits.size
-    if n == 0:
-        return {"share": None, "low": None, "high": None, "n": 0}
-    p = float(hits.mean())
-    middle = (p + z * z / (2 * n)) / (1 + z * z / n)
-    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    return {"share": p, "low": max(0.0, middle - half), "high": min(1.0, middle + half), "n": int(n)}
-
-
-def mean_interval(values: Iterable[float], *, resamples: int = 1000, seed: int = 0) -> dict[str, Any]:
-    """A mean with its 95 % percentile bootstrap interval: ``{"mean", "low", "high", "n"}``; None where n is 0."""
-    values = np.asarray(list(values), dtype=float)
-    if values.size == 0:
-        return {"mean": None, "low": None, "high": None, "n": 0}
-    rng = np.random.default_rng(seed)
-    means = values[rng.integers(0, values.size, size=(resamples, values.size))].mean(1)
-    low, high = np.percentile(means, [2.5, 97.5])
-    return {"mean": float(values.mean()), "low": float(low), "high": float(high), "n": int(values.size)}
-
-
 # --- edits and bystanders -----------------------------------------------------------------------------------
 
 
@@ -505,7 +478,7 @@ def evaluate(
     dict
         ``success`` (new above true), ``exact`` (greedy decoding gives the new object), the same two for
         ``paraphrase_…``; ``neighbourhood_success`` (true above new), ``neighbourhood_exact`` (greedy decoding gives the
-        true object): each a :func:`share`. And lists by edit: ``log_new``, ``log_true`` (None without a true object),
+        true object): each a :func:`superposition.stats.intervals.share`. And lists by edit: ``log_new``, ``log_true`` (None without a true object),
         ``hit`` (exact).
 
     Raises
@@ -553,7 +526,7 @@ def evaluate(
 def untouched(
     model: LanguageModel, facts: Sequence[Fact], before: Float[np.ndarray, " n"] | None = None, *, batch: int = 32
 ) -> dict[str, Any]:
-    """How facts that nobody edited fare: ``exact`` (:func:`share`), ``log_true`` by fact, and ``change`` from before.
+    """How facts that nobody edited fare: ``exact`` (:func:`superposition.stats.intervals.share`), ``log_true`` by fact, and ``change`` from before.
 
     Raises
     ------
