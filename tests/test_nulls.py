@@ -8,7 +8,6 @@ import torch
 from conftest import SENTENCES, tiny
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import integrate, stats
 
 from superposition import records
 from superposition.data import wordings
@@ -190,68 +189,9 @@ def test_firsts():
     assert confounds.firsts([7, 7, 3, 7, 3, 9]) == [0, 2, 5]
 
 
-# --- statistics -----------------------------------------------------------------------------------------------
-
-
-def test_l_kurtosis_of_known_distributions():
-    """τ₄ of the uniform is 0, of the exponential 1/6, of the logistic 1/6 (Hosking 1990, Table 1)."""
-    for name, expected in (("uniform", 0), ("expon", 1 / 6), ("logistic", 1 / 6), ("norm", 0.122602)):
-        middles = (np.arange(100_000) + 0.5) / 100_000
-        found = shape.l_kurtosis(getattr(stats, name).ppf(middles)) + shape.L_NORMAL
-        assert found == pytest.approx(expected, abs=2e-4), name
-
-
-def test_l_kurtosis_is_the_expected_contrast_of_four_values():
-    """λ₂ and λ₄ by their definition: mean contrasts of order statistics of all samples of two and of four."""
-    from itertools import combinations
-
-    x = RNG(0).standard_cauchy(9)
-    pairs, fours = (np.sort(np.array(list(combinations(x, r))), axis=1) for r in (2, 4))
-    second, fourth = (pairs @ [-1, 1]).mean() / 2, (fours @ [-1, 3, -3, 1]).mean() / 4
-    assert shape.l_kurtosis(x) + shape.L_NORMAL == pytest.approx(fourth / second)
-
-
-@pytest.mark.parametrize("alpha", [1.5, 3.0])
-def test_hill_finds_the_exponent_of_a_power_law(alpha):
-    middles = (np.arange(200_000) + 0.5) / 200_000
-    half = (1 - middles) ** (-1 / alpha)
-    assert shape.hill(np.concatenate([half, -half])) == pytest.approx(1 / alpha, rel=0.01)
-
-
-def test_hill_of_a_normal_distribution():
-    t = stats.norm.isf(shape.TAIL / 2)
-    expected = 2 * integrate.quad(lambda x: np.log(x / t) * stats.norm.pdf(x), t, 12)[0] / shape.TAIL
-    found = shape.hill(stats.norm.ppf((np.arange(400_000) + 0.5) / 400_000))
-    assert found == pytest.approx(expected, rel=0.01)
-    assert expected == pytest.approx(0.13, abs=0.005)
-
-
-def test_hill_by_its_definition():
-    x = RNG(1).standard_t(3, size=501) + 5
-    far = np.sort(np.abs(x - np.median(x)))[::-1]
-    assert shape.hill(x) == pytest.approx(np.mean([np.log(v / far[10]) for v in far[:10]]))
-
-
-def test_statistics_agree_with_others():
-    x = RNG(2).gamma(2, size=3001)
-    found = shape.statistics(x, 49)
-    assert list(found) == list(shape.STATISTICS)
-    assert found["mean"] == pytest.approx(x.mean())
-    assert found["spread"] == pytest.approx(7 * x.std())
-    assert found["excess_kurtosis"] == pytest.approx(stats.kurtosis(x))
-    assert found["quantile_kurtosis"] == pytest.approx(shape.quantile_kurtosis(x))
-    assert found["l_kurtosis"] == pytest.approx(shape.l_kurtosis(x))
-    assert found["hill"] == pytest.approx(shape.hill(x))
-
-
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: shape.l_kurtosis([1.0, 2.0, 3.0]), "at least four"),
-        (lambda: shape.l_kurtosis([1.0] * 9), "not all the same"),
-        (lambda: shape.hill(np.arange(10.0)), "larger share"),
-        (lambda: shape.hill(np.arange(10.0), 0.5), "below one half"),
-        (lambda: shape.hill([0.0] * 99 + [1.0]), "no tail"),
         (lambda: confounds.kurtosis_with_twins(128, 64, 65), "no sense"),
         (lambda: confounds.tail_factor([1.0, 0.0]), "positive"),
         (lambda: nulls.subsampled(np.eye(8), 4, 9, 1, RNG(0)), "4 to 8"),

@@ -1,15 +1,13 @@
-"""P, Q and the cosines against their definitions, and the statistics against SciPy and a naive bootstrap."""
+"""P, Q and the cosines against their definitions."""
 
 import numpy as np
 import pytest
-import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from superposition.errors import UserError
 from superposition.linear import overlap
 from superposition.lm.moments import Whitening
-from superposition.stats import shape
 
 
 def problem(seed, width=9, count=6, tokens=60):
@@ -128,125 +126,3 @@ def test_the_strongest_pairs_are_those_of_a_sorted_list(seed, count):
     found = overlap.strongest(P, count)
     assert [P[i, j] for i, j in found] == pairs[:count]
     assert len({frozenset(pair) for pair in found}) == len(found) == min(count, 15)
-
-
-# Statistics
-
-
-def heavy(seed=0, m=14):
-    return np.random.default_rng(seed).standard_t(4, size=(m, m)) + 0.1
-
-
-@pytest.mark.parametrize("shift", [0.0, 30.0])
-def test_statistics_are_scipys_of_the_off_diagonal(shift):
-    matrix = heavy() + shift
-    values = [matrix[i, j] for i in range(14) for j in range(14) if i != j]
-    found = shape.summary(matrix, resamples=0)
-    assert found["pairs"] == 14 * 13
-    assert found["mean"] == pytest.approx(np.mean(values), rel=1e-12)
-    assert found["sd"] == pytest.approx(np.std(values), rel=1e-10)
-    assert found["skew"] == pytest.approx(scipy.stats.skew(values), rel=1e-9)
-    assert found["excess_kurtosis"] == pytest.approx(scipy.stats.kurtosis(values), rel=1e-9)
-    assert found["share_below_0"] == sum(v < 0 for v in values) / len(values)
-    assert found["median"] == np.median(values)
-    assert (found["min"], found["max"]) == (min(values), max(values))
-    assert not any(name.endswith("interval") for name in found)
-
-
-def test_the_diagonal_does_not_count():
-    matrix = heavy()
-    other = matrix.copy()
-    np.fill_diagonal(other, 1e6)
-    assert shape.summary(other, resamples=50) == shape.summary(matrix - np.diag(np.diag(matrix)), resamples=50)
-
-
-def test_off_diagonal_goes_row_by_row():
-    matrix = np.arange(9).reshape(3, 3)
-    assert shape.off_diagonal(matrix).tolist() == [1, 2, 3, 5, 6, 7]
-
-
-def test_intervals_are_those_of_a_naive_bootstrap_over_facts():
-    matrix, m, seed = heavy(3), 14, 11
-    rows = []
-    for counts in np.random.default_rng(seed).multinomial(m, np.full(m, 1 / m), size=60):
-        drawn = np.repeat(np.arange(m), counts)
-        pairs = [matrix[a, b] for a in drawn for b in drawn if a != b]
-        rows.append([np.mean(pairs), np.std(pairs), scipy.stats.skew(pairs), scipy.stats.kurtosis(pairs)])
-    found = shape.summary(matrix, resamples=60, seed=seed, level=0.9)
-    for name, column in zip(("mean", "sd", "skew", "excess_kurtosis"), np.transpose(rows), strict=True):
-        np.testing.assert_allclose(found[f"{name}_interval"], np.quantile(column, [0.05, 0.95]), rtol=1e-8)
-
-
-def test_resamples_of_fewer_than_three_facts_are_drawn_again():
-    matrix, m, means = heavy(8, m=4), 4, []
-    rng = np.random.default_rng(5)
-    while len(means) < 50:
-        for counts in rng.multinomial(m, np.full(m, 1 / m), size=50):
-            drawn = np.repeat(np.arange(m), counts)
-            if len(set(drawn)) >= 3:
-                means.append(np.mean([matrix[a, b] for a in drawn for b in drawn if a != b]))
-    found = shape.summary(matrix, resamples=50, seed=5)
-    np.testing.assert_allclose(found["mean_interval"], np.quantile(means[:50], [0.025, 0.975]), rtol=1e-8)
-
-
-def test_intervals_are_the_same_for_a_seed_and_cover_the_point():
-    matrix = heavy(4, m=40)
-    one, two, other = (shape.summary(matrix, resamples=200, seed=seed) for seed in (1, 1, 2))
-    assert one == two
-    assert one["mean_interval"] != other["mean_interval"]
-    for name in ("mean", "sd"):
-        low, high = one[f"{name}_interval"]
-        assert low < one[name] < high
-
-
-@pytest.mark.parametrize("m", [3, 4, 5])
-def test_few_facts_give_finite_intervals(m):
-    keys, C, _ = problem(6, count=m)
-    found = overlap.measure(keys, C)
-    for matrix in (found.P, found.cosine_whitened):
-        statistics = shape.summary(matrix, resamples=300)
-        assert all(np.isfinite(value).all() for value in statistics.values())
-
-
-def test_duplicates_give_finite_intervals():
-    keys, C, _ = problem(7)
-    keys = keys[:, [0, 0, 0, 0, 0, 1]]
-    statistics = shape.summary(overlap.measure(keys, C).cosine_whitened, resamples=300)
-    assert all(np.isfinite(value).all() for value in statistics.values())
-
-
-def test_quantile_kurtosis_is_zero_for_a_normal_and_deaf_to_an_outlier():
-    normal = scipy.stats.norm.ppf((np.arange(20_000) + 0.5) / 20_000)
-    assert shape.quantile_kurtosis(normal) == pytest.approx(0, abs=1e-3)
-    assert shape.quantile_kurtosis(3 * normal - 5) == pytest.approx(0, abs=1e-3)
-    assert shape.quantile_kurtosis(np.append(normal, 1e9)) == pytest.approx(0, abs=1e-3)
-    assert shape.quantile_kurtosis(scipy.stats.cauchy.ppf((np.arange(20_000) + 0.5) / 20_000)) > 0.5
-    # Of a uniform distribution it is known exactly: (1/4 + 1/4) / (1/2) − 1.233.
-    assert shape.quantile_kurtosis(np.linspace(0, 1, 10_001)) == pytest.approx(-0.2330876, abs=1e-6)
-    assert shape.summary(heavy(), resamples=0)["quantile_kurtosis"] == shape.quantile_kurtosis(
-        shape.off_diagonal(heavy())
-    )
-
-
-def test_resamples_in_blocks_are_the_same_resamples(monkeypatch):
-    whole = shape.summary(heavy(), resamples=300)
-    monkeypatch.setattr(overlap, "RESAMPLES_AT_ONCE", 7)
-    blocks = shape.summary(heavy(), resamples=300)
-    assert whole.keys() == blocks.keys()
-    for name, value in whole.items():
-        np.testing.assert_allclose(blocks[name], value, rtol=1e-9)
-
-
-@pytest.mark.parametrize(
-    ("matrix", "options", "sentence"),
-    [
-        (np.eye(2), {}, "at least three facts, and there are 2"),
-        (heavy(), {"resamples": -1}, "-1 resamples make no sense"),
-        (heavy(), {"resamples": 10**9}, "1,000,000,000 resamples are too many: give --resamples of 1,000,000 at most"),
-        (np.ones((5, 5)), {}, "overlap alike"),
-        (np.full((4, 4), np.nan), {}, "NaN or infinity"),
-    ],
-)
-def test_statistics_refuse_what_has_none(matrix, options, sentence):
-    with pytest.raises(UserError, match=sentence):
-        shape.summary(matrix, **options)

@@ -478,8 +478,8 @@ def evaluate(
     dict
         ``success`` (new above true), ``exact`` (greedy decoding gives the new object), the same two for
         ``paraphrase_…``; ``neighbourhood_success`` (true above new), ``neighbourhood_exact`` (greedy decoding gives the
-        true object): each a :func:`superposition.stats.intervals.share`. And lists by edit: ``log_new``, ``log_true`` (None without a true object),
-        ``hit`` (exact).
+        true object): each a :func:`superposition.stats.intervals.share`. And lists by edit: ``log_new``, ``log_true``
+        (None without a true object), ``hit`` (exact).
 
     Raises
     ------
@@ -526,7 +526,13 @@ def evaluate(
 def untouched(
     model: LanguageModel, facts: Sequence[Fact], before: Float[np.ndarray, " n"] | None = None, *, batch: int = 32
 ) -> dict[str, Any]:
-    """How facts that nobody edited fare: ``exact`` (:func:`superposition.stats.intervals.share`), ``log_true`` by fact, and ``change`` from before.
+    """How facts that nobody edited fare.
+
+    Returns
+    -------
+    dict
+        ``exact`` (:func:`superposition.stats.intervals.share`), ``log_true`` and ``hit`` by fact, and ``change`` from
+        before (:func:`superposition.stats.intervals.mean_interval`).
 
     Raises
     ------
