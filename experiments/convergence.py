@@ -28,6 +28,7 @@ from superposition.io import console
 from superposition.linear import overlap, shrinkage
 from superposition.linear.metric import Metric
 from superposition.lm import keys, models, moments
+from superposition.stats import shape
 
 LAYERS = (0, 5, 11, 17, 23, 29)
 #: Sizes in tokens a dimension; the last is all there is.
@@ -40,12 +41,12 @@ OTHER, PRECISE = 32, 6
 
 
 def statistics(P: np.ndarray) -> dict[str, float]:
-    found = overlap.summary(P, resamples=0)
+    found = shape.summary(P, resamples=0)
     return {name: found[name] for name in ("mean", "sd", "excess_kurtosis", "quantile_kurtosis")}
 
 
 def rms(difference: np.ndarray) -> float:
-    return float(np.sqrt(np.mean(overlap.off_diagonal(difference) ** 2)))
+    return float(np.sqrt(np.mean(shape.off_diagonal(difference) ** 2)))
 
 
 class Reference:
@@ -67,8 +68,8 @@ class Reference:
         return {
             "rms": rms(difference),
             "rms_scaled": float(np.sqrt(np.mean((difference / self.scale)[kept] ** 2))),
-            "largest": float(np.abs(overlap.off_diagonal(difference)).max()),
-            "correlation": float(np.corrcoef(overlap.off_diagonal(P), overlap.off_diagonal(self.P))[0, 1]),
+            "largest": float(np.abs(shape.off_diagonal(difference)).max()),
+            "correlation": float(np.corrcoef(shape.off_diagonal(P), shape.off_diagonal(self.P))[0, 1]),
         }
 
 

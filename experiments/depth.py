@@ -18,6 +18,7 @@ import torch
 
 from convergence import Reference, in_parts, rms, statistics
 from job import Job
+from superposition.stats import shape
 from superposition.data import facts, text
 from superposition.errors import UserError
 from superposition.io import files
@@ -133,7 +134,7 @@ def convergence(
                 "layer": layer,
                 "condition": reference.whitening.condition(),
                 "by_tokens": by_tokens,
-                "statistics": overlap.summary(reference.P, resamples=sizes.resamples),
+                "statistics": shape.summary(reference.P, resamples=sizes.resamples),
             }
         )
     return rows
@@ -148,7 +149,7 @@ def differences(P: np.ndarray, other: np.ndarray) -> dict[str, list]:
         found["rms"].append([rms(a - b) if fine else None for (a, b), fine in zip(pairs, good, strict=True)])
         found["largest"].append(
             [
-                float(np.abs(overlap.off_diagonal(a - b)).max()) if fine else None
+                float(np.abs(shape.off_diagonal(a - b)).max()) if fine else None
                 for (a, b), fine in zip(pairs, good, strict=True)
             ]
         )

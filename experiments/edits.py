@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from superposition.stats import intervals
 from superposition import editing, records
 from superposition.data import facts
 from superposition.data.facts import Fact
@@ -162,7 +163,7 @@ def summary(rows: Sequence[dict[str, Any]], when: str = "after") -> dict[str, An
     """Shares over the rows of :func:`singles`."""
     names = [name for name, one in rows[0][when].items() if isinstance(one, list)]
     return {
-        name: evaluation.share(
+        name: intervals.share(
             hit for row in rows for hit in [1] * row[when][name][0] + [0] * (row[when][name][1] - row[when][name][0])
         )
         for name in names

@@ -24,6 +24,7 @@ import numpy as np
 import torch
 
 from job import Job
+from superposition.stats import intervals
 from superposition import editing
 from superposition.data import facts, text
 from superposition.data.facts import Fact
@@ -228,8 +229,8 @@ class Watched:
             if not np.isfinite(falls).all():
                 raise UserError(f"After {n} edits the model's probabilities are no numbers any more.")
             for name, part in (("", slice(None)), ("_named", self.named), ("_unnamed", ~self.named)):
-                row[f"lost{name}"] = evaluation.share(~held[part])
-                row[f"fall{name}"] = evaluation.mean_interval(falls[part])
+                row[f"lost{name}"] = intervals.share(~held[part])
+                row[f"fall{name}"] = intervals.mean_interval(falls[part])
             for name, some in (("newest", edits[max(0, n - self.asked) : n]), ("oldest", edits[: min(n, self.asked)])):
                 found = evaluation.evaluate(self.lm, some, paraphrases=1, neighbours=0)
                 row[name] = {kind: found[kind] for kind in ("exact", "paraphrase_exact")}

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from superposition.stats import ranking
 from superposition import editing, records
 from superposition.data import facts
 from superposition.data.facts import Fact
@@ -201,9 +202,9 @@ def forecast_layer(lm: models.LanguageModel, layer: int) -> tuple[dict[str, Any]
             "separations": {},
         }
         for name, value in made.items():
-            row["ranks"][name] = forecast.rank_correlation(value, falls[look], resamples=RESAMPLES)
-            row["sizes"][name] = forecast.rank_correlation(value, np.abs(falls[look]), resamples=RESAMPLES)
-            row["separations"][name] = forecast.separation(value, lost, resamples=RESAMPLES)
+            row["ranks"][name] = ranking.rank_correlation(value, falls[look], resamples=RESAMPLES)
+            row["sizes"][name] = ranking.rank_correlation(value, np.abs(falls[look]), resamples=RESAMPLES)
+            row["separations"][name] = ranking.roc_area(value, lost, resamples=RESAMPLES)
         say(f"layer {layer}, {n} edits: fall {row['fall']:.3f}, best forecast {row['ranks']['drift, all'][0]:.2f}")
         row |= {"norm": memory.edits[:n].norm(), "norm_replayed": edit.norm()}
         rows.append(row)

@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from superposition.stats import regression
+from superposition.data import wordings
 from superposition import editing, records
 from superposition.data import facts
 from superposition.data.facts import Fact
@@ -53,7 +55,7 @@ def explained(
         "errors": fit.errors,
         "dropped": np.stack([fit.share, *fit.dropped.values()]),
         "alone": np.stack([fit.share, *fit.alone.values()]),
-        "own": np.array([pairs.own_share(matrix) for matrix in matrices]),
+        "own": np.array([regression.row_and_column_share(matrix) for matrix in matrices]),
     }
     if resample:
         drawn = pairs.bootstrap_shares(table, Y, resamples=RESAMPLES)
@@ -81,7 +83,7 @@ def table_of(model: str, wording: str, measure: str) -> tuple[dict[str, Any], di
         tokens, positions = record["token_ids"], record["token_positions"]
         found = [record.overlaps(layer) for layer in record["layers"]]
     else:
-        listed = pairs.reworded(listed, facts.relations("book"), seed=0)
+        listed = wordings.reworded(listed, facts.relations("book"), seed=0)
         read, found = measured(models.load(model), listed)
         tokens, positions = [token.token_id for token in read.tokens], [token.position for token in read.tokens]
     table = pairs.pairs(listed, tokens, positions, directed=measure == "P")

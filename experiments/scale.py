@@ -18,6 +18,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from job import Job
 from measuring import forward_flops, matmul_rate, wait
+from superposition.stats import shape
 from superposition.data import text
 from superposition.linear import overlap
 from superposition.lm import models, moments
@@ -229,7 +230,7 @@ def run(job: Job, sizes: Sizes, name: str = "at-scale") -> bool:
                 return False
         cut = random_windows(words, tokens, sizes.context)
         found, P = measure(model, cut, sizes.facts, sums_memory(model), sizes.batch)
-        spread = [float(overlap.off_diagonal(one).std() * width**0.5) for one in P.values()]
+        spread = [float(shape.off_diagonal(one).std() * width**0.5) for one in P.values()]
         parts.append(
             found
             | {

@@ -19,6 +19,8 @@ import torch
 
 from failure import Watched, before_any_edit
 from job import Job
+from superposition.stats import shape
+from superposition.stats import intervals
 from superposition import editing
 from superposition.data import text
 from superposition.data.facts import Fact
@@ -244,7 +246,7 @@ def measured(lm: models.LanguageModel, corpus: Corpus, sizes: Sizes) -> dict[str
     rows = []
     for layer in lm.layers:
         P = overlap.superposition_matrix(read[layer.index], summed.metric(layer.index))
-        rows.append({"layer": layer.index} | overlap.summary(P, resamples=sizes.resamples))
+        rows.append({"layer": layer.index} | shape.summary(P, resamples=sizes.resamples))
     some = corpus.world.facts[:: max(1, len(corpus.world.facts) // 300)]
     unseen = dict(zip(corpus.world.facts, corpus.world.unseen(), strict=True))
     true = [str(fact.target_true) for fact in some]
@@ -252,8 +254,8 @@ def measured(lm: models.LanguageModel, corpus: Corpus, sizes: Sizes) -> dict[str
     other = scoring.score(lm, [unseen[fact] for fact in some], true).exact
     return {
         "perplexity": scoring.perplexity(lm, corpus.unread(20 * sizes.length, sizes.length)),
-        "knows": evaluation.share(told),
-        "knows_unseen": evaluation.share(other),
+        "knows": intervals.share(told),
+        "knows_unseen": intervals.share(other),
         "layers": rows,
     }
 

@@ -18,7 +18,8 @@ from superposition.data import facts, text
 from superposition.linear import overlap
 from superposition.linear.metric import Metric
 from superposition.lm import keys, models, moments
-from superposition.studies import nulls
+from superposition.stats import shape
+from superposition.studies import confounds, nulls
 
 SEEDS, TOKENS = 2, 24_576
 
@@ -45,7 +46,7 @@ def measure(model: models.LanguageModel, listed: list[facts.Fact], layers: list[
 def lists(found: keys.Keys) -> dict[str, list[int]]:
     """The whole table; without keys at position 0; of these one for each last token."""
     inside = [i for i, token in enumerate(found.tokens) if token.position > 0]
-    one_a_token = nulls.firsts([found.tokens[i].token_id for i in inside])
+    one_a_token = confounds.firsts([found.tokens[i].token_id for i in inside])
     return {
         "all": list(range(len(found.tokens))),
         "no position 0": inside,
@@ -76,7 +77,7 @@ def main() -> int:
         "d_m": trained.layers[0].d_m,
         "lists": {name: len(i) for name, i in lists(keys.extract(trained, listed, layers=[0])).items()},
         "matrices": ["P", "cosine_whitened"],
-        "statistics": list(nulls.STATISTICS),
+        "statistics": list(shape.STATISTICS),
         "seeds": SEEDS,
         "text": {"source": "book", "sha256": text.fingerprint("book"), "tokens": TOKENS},
         "facts": {"source": "book", "sha256": facts.fingerprint("book"), "count": len(listed)},

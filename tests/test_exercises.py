@@ -10,7 +10,8 @@ import pytest
 
 from superposition.book import exercises
 from superposition.linear import rules
-from superposition.studies import nulls
+from superposition.stats import shape
+from superposition.studies import confounds
 
 
 def solve(C, k):
@@ -117,7 +118,7 @@ def tail_factor(norms):
 
 
 def l_kurtosis(x):
-    return nulls.l_kurtosis(x) + nulls.L_NORMAL
+    return shape.l_kurtosis(x) + shape.L_NORMAL
 
 
 def token(offsets, start, stop):
@@ -177,7 +178,7 @@ RIGHT = {
     "10_tokens": tokens,
     "12_tail_factor": tail_factor,
     "12_l_kurtosis": l_kurtosis,
-    "13_twins": nulls.kurtosis_with_twins,
+    "13_twins": confounds.kurtosis_with_twins,
     "15_clamp": clamp,
     "16_suffered": suffered,
     "capstone_tokens": needed,
@@ -238,10 +239,10 @@ WRONG = [
     ("12_tail_factor", lambda n: np.mean(np.divide.outer(n, n) ** 4), "mean over ordered pairs"),
     ("12_tail_factor", lambda n: np.mean(n**4) / np.mean(n**2) ** 2, "mean over ordered pairs"),
     ("12_tail_factor", lambda n: tail_factor(np.divide(n, 2, out=n)), "changed its argument"),
-    ("12_l_kurtosis", nulls.l_kurtosis, "The L-kurtosis is"),
+    ("12_l_kurtosis", shape.l_kurtosis, "The L-kurtosis is"),
     ("12_l_kurtosis", lambda x: np.mean((x - x.mean()) ** 4) / np.var(x) ** 2, "The L-kurtosis is"),
     ("13_twins", lambda m, d_m: 0.0, "it is"),
-    ("13_twins", lambda m, d_m: nulls.kurtosis_with_twins(m, d_m, 2), "it is"),
+    ("13_twins", lambda m, d_m: confounds.kurtosis_with_twins(m, d_m, 2), "it is"),
     ("15_clamp", lambda delta, recalled, c: delta, "the ball radius"),
     ("15_clamp", lambda delta, recalled, c: clamp(delta, recalled, c / 2), "keep the direction"),
     ("15_clamp", lambda delta, recalled, c: 0.99 * clamp(delta, recalled, c), "keep the direction|left alone"),

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import scipy.stats
 import torch
 from conftest import tiny
 
@@ -204,33 +203,6 @@ def test_norms_over_positions():
     np.testing.assert_allclose(forecast.norm_over(part), np.linalg.norm(part, axis=2))
 
 
-def test_a_rank_correlation_and_its_interval():
-    rng = np.random.default_rng(4)
-    x = rng.standard_normal(300)
-    y = 0.6 * x + 0.8 * rng.standard_normal(300)
-    value, low, high = forecast.rank_correlation(x, y)
-    assert low < value < high and 0.1 < high - low < 0.25
-    assert forecast.rank_correlation(x, np.exp(x))[0] == pytest.approx(1)
-    assert forecast.rank_correlation(x, -x)[:2] == pytest.approx((-1, -1))
-    # the interval covers the truth about as often as it says (ρ_s of a normal pair: 6/π asin(ρ/2))
-    truth, hits = 6 / np.pi * np.arcsin(0.3), 0
-    for seed in range(60):
-        rng = np.random.default_rng([5, seed])
-        x = rng.standard_normal(100)
-        y = 0.6 * x + 0.8 * rng.standard_normal(100)
-        _, low, high = forecast.rank_correlation(x, y, resamples=300, seed=seed)
-        hits += low < truth < high
-    assert hits >= 52
-    # the same resamples, ranked one by one, with ties
-    x, y = np.round(rng.standard_normal(30), 1), np.round(rng.standard_normal(30), 1)
-    counts = np.random.default_rng(9).multinomial(30, np.full(30, 1 / 30), size=50)
-    rows = [np.repeat(np.arange(30), count) for count in counts]
-    slow = np.quantile([scipy.stats.spearmanr(x[r], y[r]).statistic for r in rows], [0.025, 0.975])
-    assert forecast.rank_correlation(x, y, resamples=50, seed=9)[1:] == pytest.approx(tuple(slow))
-    with pytest.raises(UserError, match="three facts and more"):
-        forecast.rank_correlation([1, 2], [1, 2])
-
-
 def test_the_spread_of_slopes_is_that_of_residuals_that_point_anywhere():
     rng = np.random.default_rng(6)
     gradient, keys_, M = (rng.standard_normal(shape) for shape in ((3, 4, 8), (3, 4, 5), (5, 2)))
@@ -240,20 +212,6 @@ def test_the_spread_of_slopes_is_that_of_residuals_that_point_anywhere():
         delta *= 5 / np.linalg.norm(delta, axis=0)
         falls = forecast.first_order(gradient, Edit(delta, np.repeat(M[:, i : i + 1], 4000, axis=1)), keys_)
         np.testing.assert_allclose(spread[i] * 5 / np.sqrt(8), falls.std(0), rtol=0.05)
-
-
-def test_separation_counts_pairs():
-    rng = np.random.default_rng(7)
-    made, lost = np.round(rng.standard_normal(40), 1), rng.random(40) < 0.3
-    pairs = [
-        (made[a] > made[b]) + 0.5 * (made[a] == made[b]) for a in range(40) for b in range(40) if lost[a] > lost[b]
-    ]
-    value, low, high = forecast.separation(made, lost)
-    assert value == pytest.approx(np.mean(pairs)) and low < value < high
-    assert forecast.separation(lost.astype(float), lost) == (1, 1, 1)
-    assert forecast.separation(np.zeros(40), lost) == (0.5, 0.5, 0.5)
-    with pytest.raises(UserError, match="some of both"):
-        forecast.separation(made, np.zeros(40, dtype=bool))
 
 
 def test_what_cannot_be_read_is_said():

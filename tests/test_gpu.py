@@ -24,6 +24,7 @@ from superposition.io import paths
 from superposition.linear import overlap
 from superposition.linear.metric import Metric
 from superposition.lm import evaluation, gguf, models, moments, passes, scoring
+from superposition.stats import shape
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "experiments"))
@@ -116,7 +117,7 @@ def test_depth_holds_p_against_all_the_text_and_against_other_precisions(whole, 
     read = depth.keys.extract(model, facts.load(table))
     for row in record["rows"]:
         P = overlap.superposition_matrix(read[row["layer"]], summed.second_moment(row["layer"]))
-        kurtosis = overlap.summary(P, resamples=0)["excess_kurtosis"]
+        kurtosis = shape.summary(P, resamples=0)["excess_kurtosis"]
         assert row["statistics"]["excess_kurtosis"] == pytest.approx(kurtosis, rel=1e-4)
         errors = [one["rms"] for one in row["by_tokens"]]
         assert errors[-1] < 1e-6 < errors[-2]

@@ -17,6 +17,7 @@ from superposition.errors import UserError
 from superposition.io import files
 from superposition.linear import overlap, shrinkage
 from superposition.lm import models, moments
+from superposition.stats import shape
 
 pytestmark = pytest.mark.usefixtures("cache")
 
@@ -75,7 +76,7 @@ def test_the_matrices_are_those_of_the_naive_procedure(table, corpus, architectu
         assert row["P"]["mean"] == pytest.approx(values.mean(), abs=1e-4)
         assert row["P"]["excess_kurtosis"] == pytest.approx(scipy.stats.kurtosis(values), rel=1e-2, abs=1e-2)
         for name in ("P", "cosine_whitened", "cosine_raw"):
-            assert row[name] == overlap.summary(found.matrices[name][place], resamples=40)
+            assert row[name] == shape.summary(found.matrices[name][place], resamples=40)
         assert np.array_equal(found.row(index)["P"], found.matrices["P"][place])
 
 

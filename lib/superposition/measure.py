@@ -23,6 +23,7 @@ from superposition.linear.shrinkage import check_shrinkage, oas
 from superposition.lm import distributed as processes
 from superposition.lm import keys as key_reader
 from superposition.lm import moments
+from superposition.stats import shape
 
 if TYPE_CHECKING:
     from superposition.lm.models import LanguageModel
@@ -103,7 +104,7 @@ def run(
         See :meth:`superposition.lm.moments.Moments.second_moment`; a shrinkage of ``"oas"`` is that of
         :func:`superposition.linear.shrinkage.oas`, layer by layer.
     resamples, seed
-        Of the bootstrap, see :func:`superposition.linear.overlap.summary`.
+        Of the bootstrap, see :func:`superposition.stats.shape.summary`.
     command : str
         Kept in the record.
 
@@ -115,7 +116,7 @@ def run(
     listed = facts.load(facts_source, limit=limit)
     if len(listed) < 3:
         raise UserError(f"A measurement needs at least three facts, and {facts_source} gives {len(listed)}.")
-    overlap.check_resamples(resamples, seed)
+    shape.check_resamples(resamples, seed)
     if shrinkage != "oas":
         check_shrinkage(shrinkage)
     key_reader.locate_all(model, listed)
@@ -161,7 +162,7 @@ def run(
                 statistics.append(
                     {"layer": index, "d_m": by_layer[index].d_m, "condition": metric.condition(), "shrinkage": s}
                     | {
-                        name: overlap.summary(getattr(found, name), resamples=resamples, seed=seed)
+                        name: shape.summary(getattr(found, name), resamples=resamples, seed=seed)
                         for name in ("P", "cosine_whitened", "cosine_raw")
                     }
                 )

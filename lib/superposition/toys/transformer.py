@@ -36,6 +36,7 @@ from superposition.linear import overlap
 from superposition.linear.memory import LinearMemory
 from superposition.linear.metric import Metric
 from superposition.lm import keys, models, moments, passes
+from superposition.stats import shape
 
 #: Facts in each list whose overlaps are compared.
 COMPARED = 64
@@ -379,13 +380,13 @@ def second_moments(lm: models.LanguageModel, world: World) -> moments.Moments:
 
 def tails(P: Float[np.ndarray, "m m"], cosine: Float[np.ndarray, "m m"], d_m: int) -> dict[str, float]:
     """Statistics of one P: mean, ``sd · √d_m``, excess kurtosis of p and of the symmetric cosine, quantile kurtosis."""
-    found = overlap.summary(P, resamples=0)
+    found = shape.summary(P, resamples=0)
     return {
         "mean": found["mean"],
         "spread": found["sd"] * d_m**0.5,
         "excess_kurtosis": found["excess_kurtosis"],
         "quantile_kurtosis": found["quantile_kurtosis"],
-        "cosine_kurtosis": overlap.summary(cosine, resamples=0)["excess_kurtosis"],
+        "cosine_kurtosis": shape.summary(cosine, resamples=0)["excess_kurtosis"],
         "max": found["max"],
     }
 
@@ -789,49 +790,6 @@ def grid(out: Path, command: str = "superposition.toys.transformer.grid") -> Non
         "provenance": records.provenance(command=command, seed=0),
     }
     records.write(out, data, base)
-
-
-def select(record: records.Record, *, life: bool = False, **where: Any) -> list[dict[str, Any]]:
-    """The record's cells whose setting has these values, by seed; with ``life`` only those that were edited.
-
-    Raises
-    ------
-    UserError
-        There is none.
-    """
-    rows = [row for row in record["cells"] if all(row[name] == value for name, value in where.items())]
-    rows = [row for row in rows if "life" in row or not life]
-    if not rows:
-        raise UserError(f"The record {record.name} holds no cell with {where}.")
-    return sorted(rows, key=lambda row: row["seed"])
-
-
-def ranks(record: records.Record, forecast: str, edits: int, **where: Any) -> list[float]:
-    """Spearman correlation of a forecast with what happened, seed by seed, at the cells of the base unless told."""
-    at = record["forecast_at"].index(edits)
-    cells = select(record, life=True, **({"width": record["base"]["width"]} | where))
-    return [row["life"]["forecasts"][at][forecast] for row in cells]
-
-
-def series(record: records.Record, layer: int, kind: str, name: str, **where: Any) -> list[float]:
-    """One statistic of P, seed by seed: of a layer, a list of facts, and the cells that :func:`select` gives."""
-    return [row["overlaps"][layer][kind][name] for row in select(record, **where)]
-
-
-def over_seeds(values: Sequence[float], level: float = 0.95) -> tuple[float, float, float]:
-    """Mean over seeds, and its interval by Student's t: with five seeds a bootstrap would be too narrow.
-
-    Raises
-    ------
-    UserError
-        Fewer than two values.
-    """
-    values = np.asarray(values, dtype=float)
-    if len(values) < 2:
-        raise UserError("An interval over seeds needs at least two of them.")
-    mean, error = values.mean(), values.std(ddof=1) / len(values) ** 0.5
-    reach = float(scipy.stats.t.ppf((1 + level) / 2, len(values) - 1)) * error
-    return float(mean), float(mean - reach), float(mean + reach)
 
 
 # --- the model that ships -----------------------------------------------------------------------------------
