@@ -18,12 +18,12 @@ import torch
 
 from convergence import Reference, in_parts, rms, statistics
 from job import Job
-from superposition.stats import shape
 from superposition.data import facts, text
 from superposition.errors import UserError
 from superposition.io import files
 from superposition.linear import overlap
 from superposition.lm import keys, models, moments, sampling
+from superposition.stats import shape
 
 #: Passes by name: dtype of the model, and of the sums. The first is what the others are held against.
 PASSES = {

@@ -20,16 +20,16 @@ from typing import Any
 
 import numpy as np
 
-from superposition.stats import intervals
 from superposition import editing, records
 from superposition.data import facts
 from superposition.data.facts import Fact
-from superposition.editing import targets
+from superposition.editing import evaluation, targets
 from superposition.errors import UserError
 from superposition.io import console, files
 from superposition.linear.memory import LinearMemory
 from superposition.linear.metric import Metric
-from superposition.lm import evaluation, keys, models, moments, scoring, tracing
+from superposition.lm import keys, models, moments, scoring, tracing
+from superposition.stats import intervals
 
 TOKENS = 102_400
 LAYER = 6

@@ -24,15 +24,15 @@ import numpy as np
 import torch
 
 from job import Job
-from superposition.stats import intervals
 from superposition import editing
 from superposition.data import facts, text
 from superposition.data.facts import Fact
-from superposition.editing import forecast, targets
+from superposition.editing import evaluation, forecast, targets
 from superposition.errors import UserError
 from superposition.io import files
 from superposition.linear import shrinkage
-from superposition.lm import evaluation, keys, models, moments, passes, scoring
+from superposition.lm import keys, models, moments, passes, scoring
+from superposition.stats import intervals
 
 #: Methods by name: the rule, and whether half of the watched facts are put into C.
 METHODS = {

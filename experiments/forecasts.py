@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from superposition.stats import ranking
 from superposition import editing, records
 from superposition.data import facts
 from superposition.data.facts import Fact
@@ -34,6 +33,7 @@ from superposition.linear.edit import Edit
 from superposition.linear.memory import LinearMemory
 from superposition.linear.metric import Metric
 from superposition.lm import keys, models, moments, passes, scoring
+from superposition.stats import ranking
 
 EDITS, POOL, CHOSEN, LOOKS, TOKENS = 60, 100, 40, (15, 30, 60), 102_400
 RESAMPLES = 1000

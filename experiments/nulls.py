@@ -15,17 +15,14 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from superposition.stats import shape
-from superposition.data import wordings
-from superposition.lm import text_keys
-from superposition.studies import confounds
 from superposition import records
-from superposition.data import facts, text
+from superposition.data import facts, text, wordings
 from superposition.io import files
 from superposition.linear import overlap
 from superposition.linear.metric import Metric
-from superposition.lm import keys, models, moments
-from superposition.studies import nulls
+from superposition.lm import keys, models, moments, text_keys
+from superposition.stats import shape
+from superposition.studies import confounds, nulls
 
 SIZES = (32, 64, 128, 256, 400)
 SEEDS, RESAMPLES, LISTS = 3, 50, 40

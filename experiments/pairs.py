@@ -17,10 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from superposition.stats import regression
-from superposition.data import wordings
 from superposition import editing, records
-from superposition.data import facts
+from superposition.data import facts, wordings
 from superposition.data.facts import Fact
 from superposition.editing import targets
 from superposition.io import paths
@@ -28,6 +26,7 @@ from superposition.linear import overlap
 from superposition.linear.memory import LinearMemory
 from superposition.linear.metric import Metric
 from superposition.lm import keys, models, moments, passes, scoring
+from superposition.stats import regression
 from superposition.studies import pairs
 
 RECORDS = {"smollm2": "smollm2-400", "gemma3": "gemma3-400"}

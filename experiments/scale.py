@@ -18,11 +18,11 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from job import Job
 from measuring import forward_flops, matmul_rate, wait
-from superposition.stats import shape
 from superposition.data import text
 from superposition.linear import overlap
 from superposition.lm import models, moments
 from superposition.lm.sums import outer_sum
+from superposition.stats import shape
 
 #: Width, hidden layer, layers, heads, vocabulary.
 SHAPES = {"llama-2-13b": (5120, 13824, 40, 40, 32000), "small": (64, 172, 4, 4, 500)}

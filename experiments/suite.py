@@ -19,14 +19,13 @@ import torch
 
 from failure import Watched, before_any_edit
 from job import Job
-from superposition.stats import shape
-from superposition.stats import intervals
 from superposition import editing
 from superposition.data import text
 from superposition.data.facts import Fact
 from superposition.editing import targets
 from superposition.linear import overlap
-from superposition.lm import evaluation, keys, models, moments, scoring
+from superposition.lm import keys, models, moments, scoring
+from superposition.stats import intervals, shape
 from superposition.toys.transformer import World, make_world
 
 END = "<|endoftext|>"

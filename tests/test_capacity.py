@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from superposition import theory
 from superposition.errors import UserError
 from superposition.linear import capacity, overlap, rules
-from superposition.theory import expressions as ex
 from superposition.stats import shape
+from superposition.theory import expressions as ex
 
 EXAMPLES = settings(max_examples=25, deadline=None)
 SEEDS = st.integers(0, 2**32 - 1)

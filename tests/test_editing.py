@@ -11,11 +11,11 @@ from conftest import tiny
 
 from superposition import editing
 from superposition.data.facts import Fact
-from superposition.editing import targets
+from superposition.editing import evaluation, targets
 from superposition.errors import UserError
 from superposition.io import console
 from superposition.linear import rules
-from superposition.lm import evaluation, keys, moments
+from superposition.lm import keys, moments
 
 SETTINGS = editing.TargetSettings(steps=4, lr=0.2, contexts=("", "She sells sea shells. "))
 WRITE = editing.EditSettings(ft_steps=3, ft_lr=1e-2, protected=0.7)

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from superposition.data import text
 from superposition.data.facts import Fact
+from superposition.editing import evaluation
 from superposition.errors import UserError
 from superposition.io import console
-from superposition.lm import evaluation, scoring, tracing
+from superposition.lm import scoring, tracing
 
 PROMPTS = ["The capital of France is", "The capital of France is", "Tokyo", "She sells sea shells on the sea", "Keys"]
 OBJECTS = ["Paris", "Paris, and the capital", "is a city", "shore", "overlap where the model has"]

@@ -21,11 +21,11 @@ from tokenizers.models import BPE
 from superposition import editing
 from superposition.data import facts
 from superposition.data.facts import Fact, load
-from superposition.editing import forecast, targets
+from superposition.editing import evaluation, forecast, targets
 from superposition.errors import UserError
 from superposition.io import paths
 from superposition.io.console import SuperpositionWarning
-from superposition.lm import evaluation, scoring, tracing
+from superposition.lm import scoring, tracing
 
 RELATIONS = "relation,prompt,name,subject_type,object_type,paraphrase_1,paraphrase_2\n"
 P36 = "P36,The capital of {} is,capital,country,city,{}'s capital is,\n"

@@ -18,12 +18,12 @@ from stand_in_gpu import stand_in_gpu
 
 from superposition import editing, records
 from superposition.data import facts, text
-from superposition.editing import targets
+from superposition.editing import evaluation, targets
 from superposition.errors import UserError
 from superposition.io import paths
 from superposition.linear import overlap
 from superposition.linear.metric import Metric
-from superposition.lm import evaluation, gguf, models, moments, passes, scoring
+from superposition.lm import gguf, models, moments, passes, scoring
 from superposition.stats import shape
 
 ROOT = Path(__file__).parents[1]

@@ -20,9 +20,9 @@ LAW = {
     "editing": "lm linear stats data io torch transformers",
     "toys": "linear lm editing stats data io torch transformers",
     "records": "linear io",
-    "measure": "lm linear data io records torch",
+    "measure": "lm linear stats data io records torch",
     "studies": "records linear stats data",
-    "figures": "studies records stats matplotlib",
+    "figures": "studies records linear stats matplotlib",
     "book": "studies records linear stats theory data io sympy",
     "cli": "io data linear stats lm editing toys measure records studies torch transformers",
 }

@@ -10,10 +10,10 @@ from stand_in_gpu import OnGpu, stand_in_gpu
 
 from superposition import editing
 from superposition.data import facts, text
-from superposition.editing import forecast, targets
+from superposition.editing import evaluation, forecast, targets
 from superposition.errors import UserError
 from superposition.linear import overlap
-from superposition.lm import evaluation, keys, moments, sampling, scoring, sums, tracing
+from superposition.lm import keys, moments, sampling, scoring, sums, tracing
 
 FACTS = [
     facts.Fact(subject, "The home of {} is", target_true="Paris", target_new="Rome", paraphrases=(f"{subject} is in",))

@@ -90,10 +90,10 @@ def main(options: argparse.Namespace, command: str, load: Callable[[argparse.Nam
     """Run the command; return the exit status."""
     from superposition import editing, records
     from superposition.data import facts, text
-    from superposition.editing import forecast
+    from superposition.editing import evaluation, forecast
     from superposition.linear import shrinkage
     from superposition.linear.metric import Metric
-    from superposition.lm import evaluation, keys, models, moments
+    from superposition.lm import keys, models, moments
 
     records.check_out(options.out, ("edit.json", STATE, "model/model.safetensors"), command)
     edits = facts.load(options.edits, limit=options.limit)

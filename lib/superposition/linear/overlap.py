@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from superposition.errors import UserError
 from superposition.linear import check
 from superposition.linear.metric import Metric, SecondMoment
 

@@ -8,18 +8,7 @@ Chapters ``15-editing-a-model`` and ``16-lifelong-failure``.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
-from itertools import chain
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
-from jaxtyping import Float
-
-from superposition.errors import UserError
-from superposition.lm.scoring import score
-from superposition.stats.intervals import mean_interval, share
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from superposition.data.facts import Fact
-    from superposition.lm.model import LanguageModel
+    pass
