@@ -23,7 +23,7 @@ MATHJAX = {
 SHOWN_USERS = 4
 
 #: Modules whose functions a chapter uses, but is not about.
-_HELPS = ("superposition.book.exercises.", "superposition.book.notebook.")
+_HELPS = ("superposition.book.exercises.", "superposition.book.cells.")
 
 _ICON = re.compile(
     r'(?:"(?P<quoted>[a-z0-9-]+)"|(?P<bare>[a-z0-9A-Z_$]+)):'
@@ -238,6 +238,9 @@ def setup(app: Any) -> dict[str, Any]:
     # on looking through them for garbage.
     gc.set_threshold(200_000, 50, 100)
     app.setup_extension("sphinx.ext.autodoc")
+    # sphinx-exercise registers handlers for the builder of a single page, which would hide those for all of HTML.
+    handlers = app.registry.translation_handlers
+    handlers["singlehtml"] = handlers["html"] | handlers["singlehtml"]
     app.connect("config-inited", _set_mathjax, priority=900)
     app.connect("html-page-context", _mend_page)
     app.connect("builder-inited", _read_uses)
