@@ -69,12 +69,10 @@ def run(path: Path) -> Any:
         notebook = nbformat.read(path, as_version=4)
     except (OSError, nbformat.reader.NotJSONError, nbformat.ValidationError) as error:
         raise UserError(f"{path} is not a notebook: {error}") from error
+    settings = {"timeout": SECONDS_A_CELL, "record_timing": False, "kernel_name": "python3"}
     folder = {"metadata": {"path": str(path.resolve().parent)}}
-    client = NotebookClient(
-        notebook, timeout=SECONDS_A_CELL, record_timing=False, kernel_name="python3", resources=folder
-    )
     try:
-        return client.execute()
+        return NotebookClient(notebook, resources=folder, **settings).execute()
     except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
         raise UserError(f"{path} does not run, since a cell failed.\n{error}") from error
 
