@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.stats
@@ -11,6 +11,14 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from superposition.errors import UserError
+
+
+class Estimate(NamedTuple):
+    """A value with the low and the high end of its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
 
 
 def share(hits: Iterable[Any]) -> dict[str, Any]:
