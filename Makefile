@@ -51,7 +51,7 @@ notebooks: $(READY)
 	$(BIN)/python -m pytest --nbval --nbval-cell-timeout=300 -p no:cacheprovider book
 
 execute: $(READY)  ## run every chapter in place and write its outputs
-	$(BIN)/python -m superposition.book.notebook execute book/*.ipynb
+	$(BIN)/python book/_ext/notebooks.py execute book/*.ipynb
 
 serve: book  ## look at the book at http://localhost:8000
 	$(BIN)/python -m http.server --directory _build/html 8000

@@ -25,8 +25,10 @@ import torch
 from superposition import records
 from superposition.data import facts, text
 from superposition.io import console
-from superposition.linear import overlap
+from superposition.linear import overlap, shrinkage
+from superposition.linear.metric import Metric
 from superposition.lm import keys, models, moments
+from superposition.stats import shape
 
 LAYERS = (0, 5, 11, 17, 23, 29)
 #: Sizes in tokens a dimension; the last is all there is.
@@ -39,19 +41,19 @@ OTHER, PRECISE = 32, 6
 
 
 def statistics(P: np.ndarray) -> dict[str, float]:
-    found = overlap.summary(P, resamples=0)
+    found = shape.summary(P, resamples=0)
     return {name: found[name] for name in ("mean", "sd", "excess_kurtosis", "quantile_kurtosis")}
 
 
 def rms(difference: np.ndarray) -> float:
-    return float(np.sqrt(np.mean(overlap.off_diagonal(difference) ** 2)))
+    return float(np.sqrt(np.mean(shape.off_diagonal(difference) ** 2)))
 
 
 class Reference:
     """P and the geometry of the facts under one C: what other estimates of P are held against."""
 
     def __init__(self, K: np.ndarray, C: np.ndarray):
-        self.whitening = moments.Whitening(C)
+        self.whitening = Metric(C)
         found = overlap.measure(K, self.whitening)
         self.P, self.cosine, norms = found.P, found.cosine_whitened, found.norm_whitened
         sine = np.sqrt(np.clip(1 - self.cosine**2, 0, None))
@@ -66,8 +68,8 @@ class Reference:
         return {
             "rms": rms(difference),
             "rms_scaled": float(np.sqrt(np.mean((difference / self.scale)[kept] ** 2))),
-            "largest": float(np.abs(overlap.off_diagonal(difference)).max()),
-            "correlation": float(np.corrcoef(overlap.off_diagonal(P), overlap.off_diagonal(self.P))[0, 1]),
+            "largest": float(np.abs(shape.off_diagonal(difference)).max()),
+            "correlation": float(np.corrcoef(shape.off_diagonal(P), shape.off_diagonal(self.P))[0, 1]),
         }
 
 
@@ -197,8 +199,8 @@ def main() -> None:
         row["first_position"] = {
             "share_of_trace": float(torch.trace(first.outer[layer]) / torch.trace(summed.outer[layer])),
             "share_of_tokens": first.tokens / summed.tokens,
-            "condition_with": moments.Whitening(C).condition(),
-            "condition_without": moments.Whitening(without.second_moment(layer)).condition(),
+            "condition_with": Metric(C).condition(),
+            "condition_without": Metric(without.second_moment(layer)).condition(),
         } | {"without": reference.error(P := P_of(without, layer)) | statistics(P)}
         P = P_of(summed, layer, centred=True)
         row["centred"] = reference.error(P) | statistics(P)
@@ -210,7 +212,7 @@ def main() -> None:
         row["shrinkage"] = []
         for part in at.values():
             estimate = part.second_moment(layer)
-            by_oas = moments.oas(estimate, part.tokens)
+            by_oas = shrinkage.oas(estimate, part.tokens)
             errors = {s: reference.error(P_of(part, layer, shrinkage=s))["rms"] for s in (*SHRINKAGES, by_oas)}
             row["shrinkage"].append(
                 {"tokens": part.tokens, "oas": by_oas, "rms_oas": errors[by_oas]}

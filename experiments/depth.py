@@ -23,7 +23,8 @@ from superposition.data import facts, text
 from superposition.errors import UserError
 from superposition.io import files
 from superposition.linear import overlap
-from superposition.lm import keys, models, moments
+from superposition.lm import keys, models, moments, sampling
+from superposition.stats import shape
 
 #: Passes by name: dtype of the model, and of the sums. The first is what the others are held against.
 PASSES = {
@@ -73,7 +74,7 @@ def sample(job: Job, source: str, sizes: Sizes) -> Path:
     if not path.is_file():
         began, lm = time.monotonic(), models.load(source, device=job.device, dtype=sizes.sampled_in)
         seconds = sizes.share * job.left()
-        tokens = text.sample(
+        tokens = sampling.sample(
             lm, path, tokens=sizes.tokens, length=sizes.length, batch=sizes.batch, seconds=max(seconds, 0)
         )
         job.say(f"{lm.name}: {tokens:,} tokens sampled in {time.monotonic() - began:.0f} s")
@@ -111,7 +112,7 @@ def stack(read: keys.Keys, summed: moments.Moments) -> np.ndarray:
     rows = []
     for layer in summed.outer:
         try:
-            rows.append(overlap.superposition_matrix(read[layer], summed.whitening(layer)))
+            rows.append(overlap.superposition_matrix(read[layer], summed.metric(layer)))
         except UserError:
             rows.append(np.full((len(read.tokens),) * 2, np.nan))
     return np.float32(rows)
@@ -134,7 +135,7 @@ def convergence(
                 "layer": layer,
                 "condition": reference.whitening.condition(),
                 "by_tokens": by_tokens,
-                "statistics": overlap.summary(reference.P, resamples=sizes.resamples),
+                "statistics": shape.summary(reference.P, resamples=sizes.resamples),
             }
         )
     return rows
@@ -149,7 +150,7 @@ def differences(P: np.ndarray, other: np.ndarray) -> dict[str, list]:
         found["rms"].append([rms(a - b) if fine else None for (a, b), fine in zip(pairs, good, strict=True)])
         found["largest"].append(
             [
-                float(np.abs(overlap.off_diagonal(a - b)).max()) if fine else None
+                float(np.abs(shape.off_diagonal(a - b)).max()) if fine else None
                 for (a, b), fine in zip(pairs, good, strict=True)
             ]
         )

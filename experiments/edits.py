@@ -20,15 +20,16 @@ from typing import Any
 
 import numpy as np
 
-from superposition import records
+from superposition import editing, records
 from superposition.data import facts
 from superposition.data.facts import Fact
-from superposition.editing import editor as editing
-from superposition.editing import targets as values
+from superposition.editing import evaluation, targets
 from superposition.errors import UserError
 from superposition.io import cache, console, paths
 from superposition.linear.memory import LinearMemory
-from superposition.lm import evaluation, keys, models, moments
+from superposition.linear.metric import Metric
+from superposition.lm import keys, models, moments, scoring, tracing
+from superposition.stats import intervals
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Plan:
     which facts a model knows, and ``step`` makes a step of several lives.
     """
 
-    settings: values.Settings = field(default_factory=values.Settings)
+    settings: editing.TargetSettings = field(default_factory=editing.TargetSettings)
     checkpoints: tuple[int, ...] = (1, 5, 10, 20, 50, 100, 150, 200)
     edits: int = 200
     untouched: int = 80
@@ -71,7 +72,7 @@ class Plan:
         Way("ft slower", "ft", 60, alone=True, changes={"ft_lr": 2e-4, "ft_steps": 50}),
         Way("ft bounded", "ft", 60, alone=True, changes={"ft_norm": 2e-3, "ft_steps": 50}),
     )
-    known: Callable[..., list[Fact]] = evaluation.known
+    known: Callable[..., list[Fact]] = scoring.known
     step: Callable[..., None] = editing.edit_side_by_side
 
 
@@ -122,7 +123,7 @@ def about(
     command: str,
     began: float,
     summed: moments.Moments,
-    settings: values.Settings,
+    settings: editing.TargetSettings,
 ) -> dict[str, Any]:
     """What both records say of their making."""
     return {
@@ -132,7 +133,7 @@ def about(
         "text": {"source": "book", "tokens": summed.tokens},
         "dtype": records.dtype(model),
         "settings": settings.as_dict(),
-        "write": asdict(editing.Write()),
+        "write": asdict(editing.EditSettings()),
         "seconds": {"all": round(time.perf_counter() - began, 1)},
         "provenance": records.provenance(command=command, seed=0, device=model.device),
     }
@@ -146,19 +147,19 @@ def singles(
     layer: int,
     C: np.ndarray,
     edits: Sequence[Fact],
-    settings: values.Settings,
+    settings: editing.TargetSettings,
     windows: Sequence[Any] = (),
 ) -> list[dict[str, Any]]:
     """Each edit alone on the unedited model by ROME; what it did, as a row; of the first four also the perplexity."""
     editor = editing.Editor(model, layer, "rome", C=C, settings=settings)
-    factor = editor.memory.factor
+    metric = editor.memory.metric
     cpu = time.process_time()
-    found = values.targets(model, edits, layer, settings, batch=8)
+    found = targets.search(model, edits, layer, settings, batch=8)
     cpu = (time.process_time() - cpu) / len(edits)
     rows = []
     before = [evaluation.evaluate(model, [fact], neighbours=3) for fact in edits]
     for i, fact in enumerate(edits):
-        editor.memory = LinearMemory(editor.W_0, factor)
+        editor.memory = LinearMemory(editor.W_0, metric)
         with editing.preserved(model):
             editor.store(found[i])
             after = evaluation.evaluate(model, [fact], neighbours=3)
@@ -173,14 +174,14 @@ def singles(
                 "recalled_norm": float(np.linalg.norm(found.recalled[:, i])),
                 "shift_norm": float(np.linalg.norm(found.shifts[:, i])),
                 "key_norm": float(np.linalg.norm(k)),
-                "leverage": float(k @ factor.solve(k)),
+                "leverage": float(k @ metric.solve(k)),
                 "drift": editor.drift(),
                 "seconds_cpu": cpu,
                 "before": compact(before[i]),
                 "after": compact(after),
             }
             if windows and i < 4:
-                row["perplexity"] = evaluation.perplexity(model, windows)
+                row["perplexity"] = scoring.perplexity(model, windows)
         rows.append(row)
     return rows
 
@@ -199,7 +200,7 @@ def summary(rows: Sequence[dict[str, Any]], when: str = "after") -> dict[str, An
     """Shares over the rows of :func:`singles`."""
     names = [name for name, one in rows[0][when].items() if isinstance(one, list)]
     return {
-        name: evaluation.share(
+        name: intervals.share(
             hit for row in rows for hit in [1] * row[when][name][0] + [0] * (row[when][name][1] - row[when][name][0])
         )
         for name in names
@@ -207,18 +208,18 @@ def summary(rows: Sequence[dict[str, Any]], when: str = "after") -> dict[str, An
 
 
 def tell(
-    model: models.LanguageModel, layer: int, C: np.ndarray, edits: Sequence[Fact], settings: values.Settings
+    model: models.LanguageModel, layer: int, C: np.ndarray, edits: Sequence[Fact], settings: editing.TargetSettings
 ) -> list[dict[str, str]]:
     """What the model writes after a prompt, before the edit of it and after, by greedy decoding."""
     rows = []
     for fact in edits:
         row = {"subject": fact.subject, "prompt": fact.text, "true": fact.target_true, "new": fact.target_new}
-        row["before"] = evaluation.generate(model, fact.text, 14)
+        row["before"] = scoring.generate(model, fact.text, 14)
         with editing.preserved(model):
             editing.run(model, [fact], "rome", layer=layer, C=C, settings=settings)
-            row["after"] = evaluation.generate(model, fact.text, 14)
-            row["essence"] = evaluation.generate(model, f"{fact.subject} is", 14)
-        row["essence_before"] = evaluation.generate(model, f"{fact.subject} is", 14)
+            row["after"] = scoring.generate(model, fact.text, 14)
+            row["essence"] = scoring.generate(model, f"{fact.subject} is", 14)
+        row["essence_before"] = scoring.generate(model, f"{fact.subject} is", 14)
         rows.append(row)
     return rows
 
@@ -228,7 +229,7 @@ def single(options: argparse.Namespace, command: str, plan: Plan) -> None:
     model = models.load(options.model)
     parts = split(model, plan)
     summed = moments.estimate(model, "book", tokens=options.tokens)
-    windows, settings = evaluation.held_out(model, 500), plan.settings
+    windows, settings = scoring.held_out(model, 500), plan.settings
     key = partial(cache.key, "edits", 1, weights=model.digest(), tokens=options.tokens, settings=settings.as_dict())
 
     def rows_of(layer: int, C: np.ndarray, edits: Sequence[Fact], windows: Sequence[Any] = ()) -> list[dict[str, Any]]:
@@ -238,7 +239,7 @@ def single(options: argparse.Namespace, command: str, plan: Plan) -> None:
     def traced(fact: Fact) -> dict[str, Any]:
         how = {"layers": range(0, len(model.layers), 3), "samples": 3}
         windows = {"state": 1, "mlp": 5}
-        return {kind: evaluation.trace(model, fact, kind=kind, window=n, **how) for kind, n in windows.items()}
+        return {kind: tracing.trace(model, fact, kind=kind, window=n, **how) for kind, n in windows.items()}
 
     sweep = {}
     for layer in options.layers:
@@ -272,7 +273,7 @@ def single(options: argparse.Namespace, command: str, plan: Plan) -> None:
         },
         "before": summary(edits, "before"),
         "after": summary(edits),
-        "perplexity_before": evaluation.perplexity(model, windows),
+        "perplexity_before": scoring.perplexity(model, windows),
         "edits": edits,
         "trace": trace,
     }
@@ -292,7 +293,7 @@ class Examiner:
 
     def __call__(self, editor: editing.Editor, edits: Sequence[Fact]) -> dict[str, Any]:
         n = editor.n_edits
-        begun = {"drift": editor.drift(), "perplexity": evaluation.perplexity(self.model, self.windows)}
+        begun = {"drift": editor.drift(), "perplexity": scoring.perplexity(self.model, self.windows)}
         others = evaluation.untouched(self.model, self.untouched, self.before)
         begun |= {"untouched_exact": others["exact"], "untouched_change": others["change"]}
         begun["untouched_log_true"] = [round(one, 3) for one in others["log_true"]]
@@ -427,7 +428,7 @@ def lead_alone(
             C=C,
             batch=way.batch,
             settings=plan.settings,
-            write=replace(editing.Write(), **way.changes),
+            write=replace(editing.EditSettings(), **way.changes),
             checkpoints=list(plan.checkpoints),
             examine=lambda editor, n: examine(editor, life.edits),
             state=paths.cache_dir() / f"{life.key}.safetensors",
@@ -444,7 +445,7 @@ def lifelong(options: argparse.Namespace, command: str, plan: Plan) -> None:
     parts = split(model, plan)
     summed = moments.estimate(model, "book", tokens=options.tokens)
     layer, C = options.layer, summed.second_moment(options.layer)
-    examine = Examiner(model, parts, layer, evaluation.held_out(model, 600))
+    examine = Examiner(model, parts, layer, scoring.held_out(model, 600))
     before, lives = model.digest(), lives_of(model, parts, options, plan)
     together = [life for life in lives if not life.way.alone]
     if "together" in options.lives:
@@ -469,10 +470,10 @@ def merge(
     examine: Examiner,
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """The lives there are, and the course of interference at the layer from their accounts."""
-    start = examine(editing.Editor(model, layer, "ft"), [])
+    start = examine(editing.FineTuner(model, layer), [])
     start["old"] = examine.asked_of(parts["edits"][:-20] or parts["edits"])
     rows, arrays = {}, {"untouched_log_true": np.float32(examine.before)}
-    factor = None
+    metric = Metric(C)
     for life in lives:
         stored, name, method = life.content or cache.load(life.key), life.way.name, life.way.method
         if stored is None:
@@ -490,10 +491,9 @@ def merge(
             "log": {key: [brief(row[key]) for row in log] for key in log[0]},
         }
         if method != "ft":
-            editor = editing.Editor(model, layer, method, C=C if factor is None or method == "alphaedit" else factor)
+            editor = editing.Editor(model, layer, method, C=metric)
             with editing.preserved(model):
                 editor.resume(stored, stored["state"])
-            factor = editor.memory.factor if method != "alphaedit" else factor
             rows[name]["closed_form_error"] = closed_form_error(editor, C)
             if method == "alphaedit":
                 rows[name]["protection"] = protection(editor)
@@ -523,7 +523,7 @@ def closed_form_error(editor: editing.Editor, C: np.ndarray) -> float:
     memory, method, d_m = editor.memory, editor.method, len(C)
     last = np.array(memory.batches) == memory.batches[-1]
     K, past, R = memory.keys[:, last], memory.keys[:, ~last], memory.residuals[:, last]
-    made = R @ memory.directions[:, last].T
+    made = memory.edits[last].matrix()
     weight = editor.write.text_weight * d_m
     if method == "rome":
         X = np.linalg.solve(C, K)

@@ -24,15 +24,15 @@ import numpy as np
 import torch
 
 from job import Job
-from superposition import records
+from superposition import editing, records
 from superposition.data import facts, text
 from superposition.data.facts import Fact
-from superposition.editing import editor as editing
-from superposition.editing import forecast
-from superposition.editing import targets as values
+from superposition.editing import evaluation, forecast, targets
 from superposition.errors import UserError
 from superposition.io import files
-from superposition.lm import evaluation, keys, models, moments, passes
+from superposition.linear import shrinkage
+from superposition.lm import keys, models, moments, passes, scoring
+from superposition.stats import intervals
 
 #: Methods by name: the rule, and whether half of the watched facts are put into C.
 METHODS = {
@@ -73,7 +73,7 @@ class Sizes:
         The dtype of the search for the targets.
     protection : float
         Weight of the protected keys in C.
-    settings : values.Settings
+    settings : editing.TargetSettings
         Of the search.
     """
 
@@ -91,12 +91,12 @@ class Sizes:
     layer: int | None = None
     search: str = "bfloat16"
     protection: float = 10.0
-    settings: values.Settings = field(default_factory=values.Settings)
+    settings: editing.TargetSettings = field(default_factory=editing.TargetSettings)
 
 
 TINY = Sizes(
     edits=12, block=3, orders=2, checkpoints=(3, 6, 12), watched=40, asked=4, alone=6, tokens=900, held_out=100,
-    context=16, search="float32", settings=values.Settings(steps=4, contexts=("",), kl_prompt="{} is"),
+    context=16, search="float32", settings=editing.TargetSettings(steps=4, contexts=("",), kl_prompt="{} is"),
 )  # fmt: skip
 
 
@@ -147,7 +147,7 @@ def choose(lm: models.LanguageModel, source: str, sizes: Sizes, seed: int = 0) -
     listed = facts.load(source)
     order = [listed[i] for i in np.random.default_rng(seed).permutation(len(listed))]
     away = [fact for fact in order if keys.locate(lm.tokenizer, fact).position > 0]
-    watched = evaluation.known(lm, away)[: sizes.watched]
+    watched = scoring.known(lm, away)[: sizes.watched]
     if not watched:
         raise UserError(f"{lm.name} knows none of the facts in {source}, so there is nothing to watch: give others.")
     taken, edits = {fact.subject for fact in watched}, []
@@ -190,16 +190,12 @@ class Watched:
         def keep(_module: Any, _inputs: Any, output: Any) -> None:
             seen[:] = [output[0] if isinstance(output, tuple) else output]
 
-        handle = self.lm.block(self.lm.layers[layer]).register_forward_hook(keep)
-        try:
+        with torch.no_grad(), passes.hooked((self.lm.block(self.lm.layers[layer]), keep)):
             for start in range(0, len(self.facts), batch):
                 rows = range(start, min(start + batch, len(self.facts)))
                 ids, mask = passes.padded([read.token_ids[row, : read.lengths[row]].tolist() for row in rows])
-                with torch.no_grad():
-                    passes.run_body(self.lm, ids, mask, use_cache=False)
+                passes.run_body(self.lm, ids, mask, use_cache=False)
                 found[start : rows.stop, : ids.shape[1]] = seen[0].double().norm(dim=-1).cpu().numpy()
-        finally:
-            handle.remove()
         return found
 
     def protected_keys(self) -> np.ndarray:
@@ -233,12 +229,12 @@ class Watched:
             if not np.isfinite(falls).all():
                 raise UserError(f"After {n} edits the model's probabilities are no numbers any more.")
             for name, part in (("", slice(None)), ("_named", self.named), ("_unnamed", ~self.named)):
-                row[f"lost{name}"] = evaluation.share(~held[part])
-                row[f"fall{name}"] = evaluation.mean_interval(falls[part])
+                row[f"lost{name}"] = intervals.share(~held[part])
+                row[f"fall{name}"] = intervals.mean_interval(falls[part])
             for name, some in (("newest", edits[max(0, n - self.asked) : n]), ("oldest", edits[: min(n, self.asked)])):
                 found = evaluation.evaluate(self.lm, some, paraphrases=1, neighbours=0)
                 row[name] = {kind: found[kind] for kind in ("exact", "paraphrase_exact")}
-            row["perplexity"] = evaluation.perplexity(self.lm, self.windows)
+            row["perplexity"] = scoring.perplexity(self.lm, self.windows)
         return row
 
 
@@ -247,7 +243,7 @@ def _rms(numbers: np.ndarray) -> float:
 
 
 def before_any_edit(
-    found: values.Targets, C: np.ndarray, watched: Watched, settings: values.Settings
+    found: editing.Targets, C: np.ndarray, watched: Watched, settings: editing.TargetSettings
 ) -> dict[str, Any]:
     """What targets on the unedited model say beforehand: the size c of an edit, the overlap q with others, and c²q."""
     M = forecast.directions(found.keys, C)
@@ -401,7 +397,7 @@ def moment(
     lm: models.LanguageModel, source: str | Path, layer: int, sizes: Sizes
 ) -> tuple[np.ndarray, int, list[text.Window]]:
     """C of the layer with how many tokens it is from, and windows from the text's end for the perplexity."""
-    windows = evaluation.held_out(lm, sizes.held_out, source=source, context=sizes.context)
+    windows = scoring.held_out(lm, sizes.held_out, source=source, context=sizes.context)
     cut = text.windows(text.read(source), lm.tokenizer, context=sizes.context)
     left = min(sizes.tokens, sum(window.counted for window in cut) - 2 * sizes.held_out)
     counts = np.cumsum([window.counted for window in cut])
@@ -440,13 +436,13 @@ def run(job: Job, sizes: Sizes, source: str = "smollm2", facts_source: str = "bo
         "search": sizes.search,
         "block": sizes.block,
         "protection": sizes.protection,
-        "start": {"perplexity": evaluation.perplexity(lm, windows)},
+        "start": {"perplexity": scoring.perplexity(lm, windows)},
     }
     if "before" not in record:
-        alone = values.targets(lm, edits[: sizes.alone], layer, sizes.settings, batch=64)
+        alone = targets.search(lm, edits[: sizes.alone], layer, sizes.settings, batch=64)
         record["before"] = before_any_edit(alone, C, watched, sizes.settings)
     job.say(f"c²q = {record['before']['c2q']:.4f}")
-    moment_of = {False: C, True: moments.protecting(C, watched.protected_keys(), sizes.protection)}
+    moment_of = {False: C, True: shrinkage.protecting(C, watched.protected_keys(), sizes.protection)}
     sequences = []
     for order in range(sizes.orders):
         turned = np.random.default_rng(order).permutation(len(edits)) if order else range(len(edits))

@@ -23,16 +23,18 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from superposition import records
+from superposition import editing, records
 from superposition.data import facts
 from superposition.data.facts import Fact
-from superposition.editing import editor as editing
-from superposition.editing import forecast
-from superposition.editing import targets as values
+from superposition.editing import forecast, targets
 from superposition.editing.forecast import Reading
 from superposition.io import cache
+from superposition.linear import shrinkage
+from superposition.linear.edit import Edit
 from superposition.linear.memory import LinearMemory
-from superposition.lm import evaluation, keys, models, moments, passes
+from superposition.linear.metric import Metric
+from superposition.lm import keys, models, moments, passes, scoring
+from superposition.stats import ranking
 
 #: Raise it when an arm's name comes to mean something else: arms are kept in the cache under it.
 ARMS_VERSION = 2
@@ -48,37 +50,37 @@ class Sizes:
     looks: tuple[int, ...] = (15, 30, 60)
     tokens: int = 102_400
     resamples: int = 1000
-    settings: values.Settings = field(default_factory=values.Settings)
+    settings: editing.TargetSettings = field(default_factory=editing.TargetSettings)
 
 
 @dataclass(frozen=True)
 class Case:
-    """A model and the layer that is edited, facts to edit and facts to watch, the factor of C of a layer, the sizes."""
+    """A model and the layer that is edited, facts to edit and facts to watch, the metric of C at a layer, the sizes."""
 
     lm: models.LanguageModel
     layer: int
     pool: Sequence[Fact]
     watched: Sequence[Fact]
-    factor_of: Callable[[int], moments.Whitening]
+    metric_of: Callable[[int], Metric]
     sizes: Sizes
 
     @classmethod
     def of_book(cls, lm: models.LanguageModel, layer: int, sizes: Sizes) -> Case:
         """With the book's facts and text."""
 
-        def factor_of(layer: int) -> moments.Whitening:
+        def metric_of(layer: int) -> Metric:
             summed = moments.estimate(lm, "book", tokens=sizes.tokens, layers=[layer])
-            return moments.Whitening(summed.second_moment(layer))
+            return Metric(summed.second_moment(layer))
 
-        return cls(lm, layer, *choose(lm, sizes.pool), factor_of, sizes)
+        return cls(lm, layer, *choose(lm, sizes.pool), metric_of, sizes)
 
     @property
     def edits(self) -> Sequence[Fact]:
         return self.pool[: self.sizes.edits]
 
     @cached_property
-    def C(self) -> moments.Whitening:
-        return self.factor_of(self.layer)
+    def C(self) -> Metric:
+        return self.metric_of(self.layer)
 
     @property
     def W(self) -> np.ndarray:
@@ -90,7 +92,7 @@ class Case:
         return cache.key("forecasts", version, what=what, tokens=self.sizes.tokens, **more)
 
     def replay(
-        self, targets: values.Targets, order: Any, rule: str = "rome", C: Any = None, **options: Any
+        self, targets: editing.Targets, order: Any, rule: str = "rome", C: Any = None, **options: Any
     ) -> LinearMemory:
         """The edits of an order, written with the target values that each has alone."""
         memory = LinearMemory(self.W, self.C if C is None else C)
@@ -114,7 +116,7 @@ def choose(lm: models.LanguageModel, count: int, seed: int = 0) -> tuple[list[Fa
     lost to the edits themselves.
     """
     everything = facts.load("book")
-    known = evaluation.known(lm, everything)
+    known = scoring.known(lm, everything)
     taken, edits = {fact.subject for fact in known}, []
     for place in np.random.default_rng(seed).permutation(len(everything)):
         fact = everything[place]
@@ -124,17 +126,17 @@ def choose(lm: models.LanguageModel, count: int, seed: int = 0) -> tuple[list[Fa
     return edits[:count], known
 
 
-def alone(case: Case, edits: Sequence[Fact], batch: int = 10) -> values.Targets:
+def alone(case: Case, edits: Sequence[Fact], batch: int = 10) -> editing.Targets:
     """The target value of each edit on the unedited model."""
     groups = []
     for first in range(0, len(edits), batch):
         group = edits[first : first + batch]
         key = case.key("alone", 3, edits=described(group))
         groups.append(
-            cache.made(key, lambda group=group: vars(values.targets(case.lm, group, case.layer, case.sizes.settings)))
+            cache.made(key, lambda group=group: vars(targets.search(case.lm, group, case.layer, case.sizes.settings)))
         )
         say(f"layer {case.layer}: targets of {first + len(group)} edits, each alone")
-    return values.Targets(**{name: np.concatenate([group[name] for group in groups], -1) for name in groups[0]})
+    return editing.Targets(**{name: np.concatenate([group[name] for group in groups], -1) for name in groups[0]})
 
 
 def live(case: Case, watch: Callable[[], forecast.Said]) -> tuple[LinearMemory, dict[str, np.ndarray], list[float]]:
@@ -151,15 +153,14 @@ def live(case: Case, watch: Callable[[], forecast.Said]) -> tuple[LinearMemory, 
     """
     lm, layer, edits, looks = case.lm, case.layer, case.edits, case.sizes.looks
     key, bits, weight = case.key("life", 2, edits=described(edits), looks=looks), lm.digest(), lm.layers[layer].weight
-    old = weight.detach().clone()
-    memory = LinearMemory(old.double().numpy(), case.C)
-    told = {"values": np.zeros((len(old), 0)), "keys": np.zeros((old.shape[1], 0)), "probability": np.zeros(0)}
+    memory, (d, d_m) = LinearMemory(case.W, case.C), weight.shape
+    told = {"values": np.zeros((d, 0)), "keys": np.zeros((d_m, 0)), "probability": np.zeros(0)}
     told |= cache.load(key) or {}
     seen = {name: told.pop(name) for name in ("log_probability", "exact") if name in told}
-    try:
+    with passes.restored(weight):
         for i, fact in enumerate(edits):
             if i == told["keys"].shape[1]:
-                found = values.targets(lm, [fact], layer, case.sizes.settings)
+                found = targets.search(lm, [fact], layer, case.sizes.settings)
                 told = {name: np.concatenate([told[name], getattr(found, name)], -1) for name in told}
             memory.edit(told["keys"][:, i], told["values"][:, i])
             weight.copy_(torch.from_numpy(memory.W))
@@ -171,8 +172,6 @@ def live(case: Case, watch: Callable[[], forecast.Said]) -> tuple[LinearMemory, 
                 say(f"layer {layer}: {i + 1} edits in a row")
             if (i + 1) % 5 == 0 or i + 1 == len(edits):
                 cache.save(key, told | seen)
-    finally:
-        weight.copy_(old)
     if lm.digest() != bits:
         raise RuntimeError("The weights are not what they were before the life.")
     return memory, seen, told["probability"].tolist()
@@ -193,15 +192,13 @@ def forecast_layer(case: Case) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     arrays: dict[str, np.ndarray] = {"fall": falls, "kept": seen["exact"], "before": reading.log_probability}
     rows = []
     for look, n in enumerate(looks):
-        replayed = case.replay(targets, slice(n))
-        part = forecast.shares(replayed.directions, reading.keys)
-        made = candidates_from_keys(reading, part) | candidates_from_values(
-            reading, part, replayed.residuals, targets.shifts[:, :n]
-        )
-        made |= candidates_from_slopes(reading, part, replayed.residuals)
+        edit = case.replay(targets, slice(n)).edits
+        made = candidates_from_keys(reading, forecast.shares(edit.M, reading.keys))
+        made |= candidates_from_values(reading, edit, targets.shifts[:, :n])
+        made |= candidates_from_slopes(reading, edit)
         kept = cache.made(
             case.key("passes", 2, edits=described(case.edits[:n]), last=n == max(looks)),
-            lambda n=n, part=part, replayed=replayed: by_passes(case, reading, part, replayed, memory, targets, n),
+            lambda n=n, edit=edit: by_passes(case, reading, edit, memory, targets, n),
         )
         if "by edit" in kept:
             arrays["by edit"] = kept.pop("by edit")
@@ -218,39 +215,32 @@ def forecast_layer(case: Case) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
             "separations": {},
         }
         for name, value in made.items():
-            row["ranks"][name] = forecast.rank_correlation(value, falls[look], resamples=resamples)
-            row["sizes"][name] = forecast.rank_correlation(value, np.abs(falls[look]), resamples=resamples)
+            row["ranks"][name] = ranking.rank_correlation(value, falls[look], resamples=resamples)
+            row["sizes"][name] = ranking.rank_correlation(value, np.abs(falls[look]), resamples=resamples)
             if lost.any() and not lost.all():
-                row["separations"][name] = forecast.separation(value, lost, resamples=resamples)
+                row["separations"][name] = ranking.roc_area(value, lost, resamples=resamples)
         say(f"layer {layer}, {n} edits: fall {row['fall']:.3f}, best forecast {row['ranks']['drift, all'][0]:.2f}")
-        row |= {"norm": _norm(memory.residuals[:, :n], memory.directions[:, :n])}
-        row |= {"norm_replayed": _norm(replayed.residuals, replayed.directions)}
+        row |= {"norm": memory.edits[:n].norm(), "norm_replayed": edit.norm()}
         rows.append(row)
     delta = np.linalg.norm(memory.residuals, axis=0)
     row = {"layer": layer, "watched": len(case.watched), "looks": rows, "probability": probability}
     row |= {"delta": delta.tolist(), "delta_alone": np.linalg.norm(targets.shifts, axis=0).tolist()}
     row |= {"probability_alone": targets.probability.tolist(), "seconds": round(time.perf_counter() - start, 1)}
-    arrays |= {"residuals": replayed.residuals, "directions": replayed.directions}
+    arrays |= {"residuals": edit.delta, "directions": edit.M}
     arrays |= {"edit keys": targets.keys, "residuals in a row": memory.residuals}
     return row, arrays
 
 
 def by_passes(
-    case: Case,
-    reading: Reading,
-    part: np.ndarray,
-    replayed: LinearMemory,
-    memory: LinearMemory,
-    targets: values.Targets,
-    n: int,
+    case: Case, reading: Reading, edit: Edit, memory: LinearMemory, targets: editing.Targets, n: int
 ) -> dict[str, np.ndarray]:
     """Forecasts that take passes of the model; after the last look at every place, in hindsight, and by edit."""
     if n < max(case.sizes.looks):
-        return candidates_from_passes(case.lm, reading, part, replayed.residuals, places=("all",))
-    kept = candidates_from_passes(case.lm, reading, part, replayed.residuals)
-    slope = forecast.slope_along(case.lm, reading, forecast.drift(replayed.residuals, part), 2)
-    by_edit = forecast.first_order(slope, replayed.residuals, part)
-    return kept | hindsight(case.lm, reading, part, memory, targets) | {"by edit": by_edit}
+        return candidates_from_passes(case.lm, reading, edit, places=("all",))
+    kept = candidates_from_passes(case.lm, reading, edit)
+    slope = forecast.slope_along(case.lm, reading, forecast.drift(edit, reading.keys), 2)
+    by_edit = forecast.first_order(slope, edit, reading.keys)
+    return kept | hindsight(case.lm, reading, edit.M, memory, targets) | {"by edit": by_edit}
 
 
 def candidates_from_keys(reading: Reading, part: Float[np.ndarray, "n m T"]) -> dict[str, Float[np.ndarray, " m"]]:
@@ -269,19 +259,16 @@ def candidates_from_keys(reading: Reading, part: Float[np.ndarray, "n m T"]) -> 
 
 
 def candidates_from_values(
-    reading: Reading,
-    part: Float[np.ndarray, "n m T"],
-    delta: Float[np.ndarray, "d n"],
-    alone: Float[np.ndarray, "d n"] | None = None,
+    reading: Reading, edit: Edit, alone: Float[np.ndarray, "d n"] | None = None
 ) -> dict[str, Float[np.ndarray, " m"]]:
-    """Risks (m,) from shares and residuals: the drift's norm over the positions of each place.
+    """Risks (m,) from directions and residuals: the drift's norm over the positions of each place.
 
     With ``alone``, the residuals that each edit has as the only one, also the norm of their plain sum.
     """
     found = {}
-    for name, residuals in (("drift norm", delta), ("plain sum norm", alone)):
+    for name, residuals in (("drift norm", edit.delta), ("plain sum norm", alone)):
         if residuals is not None:
-            squared = (forecast.drift(residuals, part) ** 2).sum(2)
+            squared = (forecast.drift(Edit(residuals, edit.M), reading.keys) ** 2).sum(2)
             found |= {f"{name}, {place}": np.sqrt((squared * reading.mask(place)).sum(1)) for place in forecast.PLACES}
     return found
 
@@ -289,8 +276,7 @@ def candidates_from_values(
 def candidates_from_passes(
     model: models.LanguageModel,
     reading: Reading,
-    part: Float[np.ndarray, "n m T"],
-    delta: Float[np.ndarray, "d n"],
+    edit: Edit,
     places: Sequence[str] = forecast.PLACES,
     *,
     batch: int = 32,
@@ -300,7 +286,7 @@ def candidates_from_passes(
     ``"first order, PLACE"`` by the slope at no drift, ``"second order, PLACE"`` by the slope at half the whole drift,
     and ``"drift, PLACE"`` by a pass with the drift put in there.
     """
-    moved = forecast.drift(delta, part)
+    moved = forecast.drift(edit, reading.keys)
     half = forecast.slope_along(model, reading, moved, 1, batch=batch)
     found = {}
     for place in places:
@@ -321,11 +307,11 @@ def slope_spread(gradient: Float[np.ndarray, "m T d"], part: Float[np.ndarray, "
     return np.sqrt(sum(np.einsum("nmt,mt->nm", part, gradient[:, :, c]) ** 2 for c in range(gradient.shape[2])))
 
 
-def candidates_from_slopes(reading: Reading, part: np.ndarray, delta: np.ndarray) -> dict[str, np.ndarray]:
+def candidates_from_slopes(reading: Reading, edit: Edit) -> dict[str, np.ndarray]:
     """Forecasts from keys and slopes without target values, and what is known without any edit: the null."""
-    spread = slope_spread(reading.gradient, part)
+    spread = slope_spread(reading.gradient, forecast.shares(edit.M, reading.keys))
     slope = np.sqrt((reading.gradient**2).sum((1, 2)))
-    by_edit = forecast.first_order(reading.gradient, delta, part)
+    by_edit = forecast.first_order(reading.gradient, edit, reading.keys)
     found = {"slope spread": np.sqrt((spread**2).sum(0)), "first order, without signs": np.sqrt((by_edit**2).sum(0))}
     return found | {"null: slope": slope, "null: unsure": -reading.log_probability}
 
@@ -333,21 +319,17 @@ def candidates_from_slopes(reading: Reading, part: np.ndarray, delta: np.ndarray
 def hindsight(
     lm: models.LanguageModel,
     reading: Reading,
-    part: np.ndarray,
+    M: np.ndarray,
     memory: LinearMemory,
-    targets: values.Targets,
+    targets: editing.Targets,
 ) -> dict[str, np.ndarray]:
     """What a forecast would be that knew the residuals to come, and one that lets no edit see another."""
-    after = candidates_from_passes(lm, reading, part, memory.residuals, places=("subject", "all"))
-    sizes = candidates_from_values(reading, part, memory.residuals, None)
-    at_once = candidates_from_passes(lm, reading, part, targets.shifts, places=("all",))
+    known = Edit(memory.residuals, M)
+    after = candidates_from_passes(lm, reading, known, places=("subject", "all"))
+    sizes = candidates_from_values(reading, known)
+    at_once = candidates_from_passes(lm, reading, Edit(targets.shifts, M), places=("all",))
     found = {f"known residuals: {name}": value for name, value in (after | sizes).items()}
     return found | {f"each alone: {name}": value for name, value in at_once.items()}
-
-
-def _norm(delta: np.ndarray, M: np.ndarray) -> float:
-    """``‖Σ_i δ_i M_iᵀ‖`` (Frobenius), without forming the matrix."""
-    return float(np.sqrt(max(0.0, np.sum((delta.T @ delta) * (M.T @ M)))))
 
 
 # --- causes -------------------------------------------------------------------------------------------------
@@ -371,30 +353,30 @@ class Arms:
         self.rows: dict[str, dict[str, Any]] = kept["rows"]
         self.falls = dict(zip(self.rows, kept["falls"], strict=True))
 
-    def add(self, name: str, delta: np.ndarray, M: np.ndarray, place: str = "all", own: Sequence[int] = ()) -> float:
+    def add(self, name: str, edit: Edit, place: str = "all", own: Sequence[int] = ()) -> float:
         """Run an arm, unless it is kept; the edits that it writes, ``own`` by number, are asked too if given."""
         if name in self.rows:
             return self.rows[name]["fall"]
-        part = forecast.shares(M, self.reading.keys)
+        part, moved = forecast.shares(edit.M, self.reading.keys), forecast.drift(edit, self.reading.keys)
         mask = self.reading.mask(place)
-        said = forecast.ask(self.lm, self.reading, forecast.drift(delta, part) * mask[:, :, None])
-        fall, size = self.before.log_probability - said.log_probability, np.sum(delta**2, axis=0)
+        said = forecast.ask(self.lm, self.reading, moved * mask[:, :, None])
+        fall, size = self.before.log_probability - said.log_probability, np.sum(edit.delta**2, axis=0)
         squares, at_subject = (part**2 * mask).sum(2), (part**2 * self.reading.mask("subject")).sum(2)
         row = {
-            "edits": delta.shape[1],
+            "edits": len(edit),
             "fall": float(fall.mean()),
             "loss": float(np.maximum(fall, 0).mean()),
             "kept": float(said.exact.mean()),
-            "norm": _norm(delta, M),
+            "norm": edit.norm(),
             "sum_of_lengths": float(np.sqrt(size).sum()),
             "crowding": float((squares * size[:, None]).sum() / len(fall)),  # Σ_i Σ_t p² |δ|², mean over facts
             "crowding_at_subject": float((at_subject * size[:, None]).sum() / len(fall)),
-            "drift": float((forecast.drift(delta, part) ** 2).sum((1, 2)).mean()),
+            "drift": float((moved**2).sum((1, 2)).mean()),
             "p2": float(squares.sum() / len(fall)),
         }
         if len(own):
             asked = self.edited.subset(list(own))
-            there = forecast.drift(delta, forecast.shares(M, asked.keys))
+            there = forecast.drift(edit, asked.keys)
             row["held"] = float(forecast.ask(self.lm, asked, there).exact.mean())
         self._keep(name, row, fall)
         return row["fall"]
@@ -417,14 +399,9 @@ class Arms:
         )
 
 
-def at_norm(delta: np.ndarray, M: np.ndarray, norm: float) -> np.ndarray:
-    """The residuals scaled so that ``|ΔW|`` is what is asked."""
-    return delta * norm / _norm(delta, M)
-
-
-def weighted(C: moments.Whitening, found: np.ndarray, weight: float) -> moments.Whitening:
-    """The factor of ``C + weight · mean k kᵀ``: protected keys counted ``weight`` times as a text of their own."""
-    return moments.Whitening(moments.protecting(C.moment, found, weight))
+def weighted(C: Metric, found: np.ndarray, weight: float) -> Metric:
+    """The metric of ``C + weight · mean k kᵀ``: protected keys counted ``weight`` times as a text of their own."""
+    return Metric(shrinkage.protecting(C.moment, found, weight))
 
 
 def choose_by_overlap(crowd: np.ndarray, count: int, tilt: float, rng: np.random.Generator) -> np.ndarray:
@@ -440,62 +417,52 @@ def causes_layer(case: Case, draws: int = 3) -> tuple[dict[str, Any], dict[str, 
     pool, watched, C, edits, count = case.pool, case.watched, case.C, case.sizes.edits, case.sizes.chosen
     targets = alone(case, pool)
     arms, rng, first = Arms(case, pool), np.random.default_rng(1), np.arange(edits)
-    base = case.replay(targets, first)
-    delta, M = base.residuals, base.directions
-    norm = _norm(delta, M)
-    arms.add("as it is", delta, M, own=first)
+    edit = case.replay(targets, first).edits
+    delta, M, norm = edit.delta, edit.M, edit.norm()
+    arms.add("as it is", edit, own=first)
     for place in ("subject", "not the subject", "last", "subject and last", "after the subject"):
-        arms.add(f"only at: {place}", delta, M, place)
+        arms.add(f"only at: {place}", edit, place)
     for scale in (0.25, 0.5, 0.75, 1.5, 2.0):
-        arms.add(f"scaled: {scale}", scale * delta, M)
+        arms.add(f"scaled: {scale}", Edit(scale * delta, M))
     seen, half = arms.reading.keys[arms.reading.mask()].T.astype(np.float64), np.arange(len(watched)) % 2 == 0
     some = arms.reading.subset(half)
     for weight in (0.1, 1.0, 10.0, 100.0):
         for name, found in (("all", seen), ("half", some.keys[some.mask()].T.astype(np.float64))):
-            other = case.replay(targets, first, C=weighted(C, found, weight))
+            other = case.replay(targets, first, C=weighted(C, found, weight)).edits
             if name == "all":
-                arms.add(f"protected: {weight:g}", other.residuals, other.directions, own=first)
-                arms.add(
-                    f"protected, same norm: {weight:g}",
-                    at_norm(other.residuals, other.directions, norm),
-                    other.directions,
-                )
+                arms.add(f"protected: {weight:g}", other, own=first)
+                arms.add(f"protected, same norm: {weight:g}", other.scaled_to(norm))
             elif weight in (1.0, 10.0):
-                arms.add(f"half protected: {weight:g}", other.residuals, other.directions)
+                arms.add(f"half protected: {weight:g}", other)
     plain = targets.keys[:, first] / np.sum(targets.keys[:, first] ** 2, axis=0)
     length = np.linalg.norm(M, axis=0)
-    arms.add("not whitened, same norm", at_norm(delta, plain, norm), plain)
+    arms.add("not whitened, same norm", Edit(delta, plain).scaled_to(norm))
     for draw in range(draws):
         noise = rng.standard_normal(M.shape)
         noise *= length / np.linalg.norm(noise, axis=0)
-        arms.add(f"any direction, same norm {draw}", at_norm(delta, noise, norm), noise)
-        arms.add(f"residuals swapped {draw}", at_norm(delta[:, rng.permutation(edits)], M, norm), M)
-        arms.add(f"signs drawn {draw}", delta * rng.choice([-1.0, 1.0], edits), M)
+        arms.add(f"any direction, same norm {draw}", Edit(delta, noise).scaled_to(norm))
+        arms.add(f"residuals swapped {draw}", Edit(delta[:, rng.permutation(edits)], M).scaled_to(norm))
+        arms.add(f"signs drawn {draw}", Edit(delta * rng.choice([-1.0, 1.0], edits), M))
         random = rng.standard_normal(delta.shape)
         random *= np.linalg.norm(delta, axis=0) / np.linalg.norm(random, axis=0)
-        arms.add(f"residuals drawn {draw}", random, M)
+        arms.add(f"residuals drawn {draw}", Edit(random, M))
         order = rng.permutation(edits)
-        other = case.replay(targets, order)
-        arms.add(f"order {draw}", other.residuals, other.directions)
-    arms.add("all at once", targets.shifts[:, first], M)
+        arms.add(f"order {draw}", case.replay(targets, order).edits)
+    arms.add("all at once", Edit(targets.shifts[:, first], M))
     for rule in ("rls-hard", "rls-soft"):
-        other = case.replay(targets, first, rule)
-        arms.add(rule, other.residuals, other.directions, own=first)
-        arms.add(f"{rule}, same norm", at_norm(other.residuals, other.directions, norm), other.directions)
+        other = case.replay(targets, first, rule).edits
+        arms.add(rule, other, own=first)
+        arms.add(f"{rule}, same norm", other.scaled_to(norm))
     own = forecast.shares(forecast.directions(targets.keys, C), arms.reading.keys)
     crowd = (own**2).sum((1, 2))
-    usual = case.replay(targets, first[:count])
-    norm = _norm(usual.residuals, usual.directions)
+    norm = case.replay(targets, first[:count]).edits.norm()
     for draw, tilt in enumerate(np.linspace(-6, 6, 16)):
         chosen = choose_by_overlap(crowd, count, tilt, rng)
-        other = case.replay(targets, chosen)
-        scaled = at_norm(other.residuals, other.directions, norm)
-        arms.add(f"drawn {draw}", scaled, other.directions)
+        arms.add(f"drawn {draw}", case.replay(targets, chosen).edits.scaled_to(norm))
     for name, chosen in (("least", np.argsort(crowd)[:count]), ("most", np.argsort(-crowd)[:count])):
-        other = case.replay(targets, rng.permutation(chosen))
-        arms.add(f"{name} overlapping", other.residuals, other.directions, own=chosen)
-        scaled = at_norm(other.residuals, other.directions, norm)
-        arms.add(f"{name} overlapping, same norm", scaled, other.directions)
+        other = case.replay(targets, rng.permutation(chosen)).edits
+        arms.add(f"{name} overlapping", other, own=chosen)
+        arms.add(f"{name} overlapping, same norm", other.scaled_to(norm))
     row = {"layer": case.layer, "watched": len(watched), "edits": edits, "pool": len(pool), "arms": arms.rows}
     row |= {"seconds": round(time.perf_counter() - start, 1)}
     falls = np.array([arms.falls[name] for name in arms.rows], dtype=np.float32)
@@ -505,13 +472,13 @@ def causes_layer(case: Case, draws: int = 3) -> tuple[dict[str, Any], dict[str, 
 # --- cures --------------------------------------------------------------------------------------------------
 
 
-def spread(case: Case, layers: Sequence[int], edits: Sequence[Fact], targets: values.Targets) -> dict[int, float]:
+def spread(case: Case, layers: Sequence[int], edits: Sequence[Fact], targets: editing.Targets) -> dict[int, float]:
     """Write each edit in equal parts at several layers, the last of them the one that the targets were found at.
 
     As MEMIT does: at each layer the part is what the stream after the last layer still lacks, divided by the layers to
     come, which includes this one. The directions are ROME's. The model is changed. Returns ``|ΔW|`` of each layer.
     """
-    lm, factors, subject = case.lm, {layer: case.factor_of(layer) for layer in layers}, layers[-1]
+    lm, metrics, subject = case.lm, {layer: case.metric_of(layer) for layer in layers}, layers[-1]
     block = lm.block(lm.layers[subject])
     asked = forecast.read(lm, edits, subject, passes=False)
 
@@ -526,18 +493,13 @@ def spread(case: Case, layers: Sequence[int], edits: Sequence[Fact], targets: va
         def key(layer: int) -> Callable[..., None]:
             return lambda _module, inputs: found.__setitem__(layer, inputs[0][0, place].double().numpy())
 
-        handles = [block.register_forward_hook(stream)]
-        handles += [lm.layers[one].module.register_forward_pre_hook(key(one)) for one in layers]
-        try:
-            with torch.no_grad():
-                passes.run_body(lm, ids, torch.ones_like(ids), use_cache=False)
-        finally:
-            for handle in handles:
-                handle.remove()
+        reading = passes.hooked(*((lm.layers[one].module, key(one)) for one in layers), before=True)
+        with torch.no_grad(), passes.hooked((block, stream)), reading:
+            passes.run_body(lm, ids, torch.ones_like(ids), use_cache=False)
         return found.pop("stream"), found
 
     wanted = [run(i)[0] + targets.shifts[:, i] for i in range(len(edits))]
-    memories = {one: LinearMemory(lm.layers[one].weight.detach().double().numpy(), factors[one]) for one in layers}
+    memories = {one: LinearMemory(lm.layers[one].weight.detach().double().numpy(), metrics[one]) for one in layers}
     for i in range(len(edits)):
         for turn, one in enumerate(layers):
             stream, found = run(i)
@@ -547,7 +509,7 @@ def spread(case: Case, layers: Sequence[int], edits: Sequence[Fact], targets: va
     return {one: float(np.linalg.norm(memory.W - memory.W_0)) for one, memory in memories.items()}
 
 
-def costs(case: Case, targets: values.Targets) -> dict[str, dict[str, float]]:
+def costs(case: Case, targets: editing.Targets) -> dict[str, dict[str, float]]:
     """Seconds to prepare each rule and to write an edit by it, and the most memory that this took at once, in MiB."""
     found, edits = {}, case.sizes.edits
     for rule in ("rome", "memit", "memit-history", "rls-soft", "rls-hard", "alphaedit"):
@@ -565,7 +527,7 @@ def costs(case: Case, targets: values.Targets) -> dict[str, dict[str, float]]:
 
 
 def cost_of_protection(case: Case) -> dict[str, float]:
-    """Seconds to read the keys of the facts to protect, and to make the factor of C with them in it."""
+    """Seconds to read the keys of the facts to protect, and to make the metric of C with them in it."""
     began = time.perf_counter()
     reading = forecast.read(case.lm, case.watched, case.layer, passes=False)
     read = time.perf_counter()
@@ -582,12 +544,12 @@ def cures_layer(case: Case) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     arms, rng, first = Arms(case, pool, "cures"), np.random.default_rng(2), np.arange(edits)
 
     def add(name: str, memory: LinearMemory, own: Sequence[int] = first) -> None:
-        arms.add(name, memory.residuals, memory.directions, own=own)
+        arms.add(name, memory.edits, own=own)
 
     base = case.replay(targets, first)
     add("as it is", base)
     for rule in ("rls-soft", "rls-hard", "memit", "memit-history", "alphaedit"):
-        options = editing.Editor(lm, layer, rule, C=C.moment).options
+        options = editing.Editor(lm, layer, rule, C=C).options
         began = time.perf_counter()
         memory = LinearMemory(case.W, C)
         for i in first:
@@ -596,15 +558,17 @@ def cures_layer(case: Case) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         arms.rows[f"rule: {rule}"].setdefault("seconds", round(time.perf_counter() - began, 2))
     add("all in one step", case.replay(targets, first, "emmet"))
     reading = forecast.read(lm, watched, layer)
-    part = forecast.shares(base.directions, reading.keys)
-    slope = forecast.slope_along(lm, reading, forecast.drift(base.residuals, part), 2)
-    harm = forecast.first_order(slope, base.residuals, part).sum(1)
-    crowd, among = (part**2).sum((1, 2)), (base.directions.T @ targets.keys[:, first]) ** 2
+    edit = base.edits
+    slope = forecast.slope_along(lm, reading, forecast.drift(edit, reading.keys), 2)
+    harm = forecast.first_order(slope, edit, reading.keys).sum(1)
+    crowd = (forecast.shares(edit.M, reading.keys) ** 2).sum((1, 2))
+    among = edit.shares(targets.keys[:, first]) ** 2
+    size = np.linalg.norm(edit.delta, axis=0)
     for name, risk in (
         ("harm", harm),
         ("overlap", crowd),
         ("overlap among edits", among.sum(0) + among.sum(1)),
-        ("size", np.linalg.norm(base.residuals, axis=0) ** 2 * crowd),
+        ("size", size**2 * crowd),
     ):
         safe = np.argsort(risk, kind="stable")
         add(f"order: safe first, by {name}", case.replay(targets, safe), safe)
@@ -616,15 +580,12 @@ def cures_layer(case: Case) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         for left in (0.75, 0.9):
             kept = np.sort(rng.permutation(edits)[: round(left * edits)])
             add(f"skip: {1 - left:.0%} drawn {draw}", case.replay(targets, kept), kept)
-    size = np.linalg.norm(base.residuals, axis=0)
     for quantile in (0.25, 0.5, 0.75):
         cap = np.quantile(size, quantile)
-        arms.add(f"cap: {quantile}", base.residuals * np.minimum(1, cap / size), base.directions, own=first)
-    for shrinkage in (0.01, 0.1):
-        smooth = moments.Whitening(
-            (1 - shrinkage) * C.moment + shrinkage * np.trace(C.moment) / len(C.moment) * np.eye(len(C.moment))
-        )
-        add(f"shrinkage: {shrinkage}", case.replay(targets, first, C=smooth))
+        arms.add(f"cap: {quantile}", Edit(edit.delta * np.minimum(1, cap / size), edit.M), own=first)
+    for share in (0.01, 0.1):
+        smooth = Metric(shrinkage.shrunk(C.moment, share))
+        add(f"shrinkage: {share}", case.replay(targets, first, C=smooth))
     seen = reading.keys[reading.mask()].T.astype(np.float64)
     half = reading.subset(np.arange(len(watched)) % 2 == 0)
     for weight in (1.0, 10.0, 100.0):
@@ -642,7 +603,7 @@ def cures_layer(case: Case) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     for n in (look for look in case.sizes.looks if look < edits):  # the same on the way
         lives = {name: case.replay(targets, first[:n], name) for name in ("rome", "rls-hard")}
         for name, rule in {"alphaedit": "alphaedit", "memit-history": "memit-history"}.items():
-            options = editing.Editor(lm, layer, rule, C=C.moment).options
+            options = editing.Editor(lm, layer, rule, C=C).options
             lives[name] = LinearMemory(case.W, C)
             for i in first[:n]:
                 lives[name].edit_batch(targets.keys[:, i : i + 1], targets.values[:, i : i + 1], rule, **options)
@@ -652,9 +613,8 @@ def cures_layer(case: Case) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         for name, memory in lives.items():
             add(f"after {n}: {name}", memory, first[:n])
         cap = np.quantile(size, 0.5)
-        part = slice(0, n)
-        arms.add(f"after {n}: cap: 0.5", base.residuals[:, part] * np.minimum(1, cap / size[part]),
-                 base.directions[:, part], own=first[:n])  # fmt: skip
+        capped = Edit(edit.delta[:, :n] * np.minimum(1, cap / size[:n]), edit.M[:, :n])
+        arms.add(f"after {n}: cap: 0.5", capped, own=first[:n])
     row = {"layer": layer, "watched": len(watched), "edits": edits, "arms": arms.rows}
     row |= {"seconds": round(time.perf_counter() - start, 1), "costs": costs(case, targets)}
     row["costs"]["protect"] = cost_of_protection(case)

@@ -49,12 +49,12 @@ def pack(options: argparse.Namespace) -> int:
     import travel
     from job import code_of
     from superposition.errors import UserError
-    from superposition.lm import models
+    from superposition.lm import gguf
 
-    if options.model not in models.PRESETS:
-        raise UserError(f"{options.model} is no preset ({', '.join(models.PRESETS)}): only their weights are packed.")
-    preset = models.PRESETS[options.model]
-    found = models.preset_files(options.model, preset)
+    if options.model not in gguf.PRESETS:
+        raise UserError(f"{options.model} is no preset ({', '.join(gguf.PRESETS)}): only their weights are packed.")
+    preset = gguf.PRESETS[options.model]
+    found = gguf.preset_files(options.model, preset)
     sources = {f"site/{part[0]}/{part[1]}": path for part, path in zip(preset.parts, found, strict=True)}
     for file in distribution("gguf").files or []:
         if (
@@ -137,12 +137,12 @@ def _numbers(text: str) -> tuple[int, ...]:
 def _weights_lacking(options: argparse.Namespace) -> list[str]:
     import travel
     from superposition.errors import UserError
-    from superposition.lm import models
+    from superposition.lm import gguf
 
-    if not any(STAGES[stage] for stage in options.stages) or options.model not in models.PRESETS:
+    if not any(STAGES[stage] for stage in options.stages) or options.model not in gguf.PRESETS:
         return []
     try:
-        models.preset_files(options.model, models.PRESETS[options.model])
+        gguf.preset_files(options.model, gguf.PRESETS[options.model])
         return []  # they are installed
     except UserError as error:
         if options.pieces is None:
@@ -182,8 +182,7 @@ def agreement(device: Any) -> dict[str, float]:
     import torch
 
     import suite
-    from superposition.editing import editor as editing
-    from superposition.editing import targets as values
+    from superposition import editing
     from superposition.errors import UserError
     from superposition.linear import overlap
     from superposition.lm import keys, moments
@@ -200,8 +199,8 @@ def agreement(device: Any) -> dict[str, float]:
         facts = suite.compared(corpus.world, 6)
         summed = moments.of_windows(lm, corpus.windows(1024, sizes), cache=False, to_cpu=False)
         read = keys.extract(lm, facts, layers=[1])
-        P = overlap.superposition_matrix(read[1], summed.whitening(1, shrinkage=0.01))
-        settings = values.Settings(steps=2, lr=0.01)
+        P = overlap.superposition_matrix(read[1], summed.metric(1, shrinkage=0.01))
+        settings = editing.TargetSettings(steps=2, lr=0.01)
         editor = editing.Editor(lm, 1, "rome", C=summed.second_moment(1, shrinkage=0.01), settings=settings)
         with editing.preserved(lm):
             editor.edit(facts[:3])

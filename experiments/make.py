@@ -48,7 +48,7 @@ COMMANDS = {
     "cures": "python experiments/forecasts.py cures --runs smollm2:6 --out book/records/cures.json",
     "benchmark-editing": "python experiments/benchmarks/editing.py --out book/records/benchmark-editing.json",
     "benchmark-measuring": "python experiments/benchmarks/measuring.py --out book/records/benchmark-measuring.json",
-    "run-times": "python -m superposition.book.notebook time book/*.ipynb --out book/records/run-times.json",
+    "run-times": "python book/_ext/notebooks.py time book/*.ipynb --out book/records/run-times.json",
 }
 
 

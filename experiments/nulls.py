@@ -16,11 +16,13 @@ import numpy as np
 from scipy import stats
 
 from superposition import records
-from superposition.data import facts, text
+from superposition.data import facts, text, wordings
 from superposition.io import cache
 from superposition.linear import overlap
-from superposition.lm import keys, models, moments
-from superposition.studies import nulls
+from superposition.linear.metric import Metric
+from superposition.lm import keys, models, moments, text_keys
+from superposition.stats import shape
+from superposition.studies import confounds, nulls
 
 SIZES = (32, 64, 128, 256, 400)
 SEEDS, RESAMPLES, LISTS = 3, 50, 40
@@ -47,8 +49,8 @@ def keep_parts(**recipe: Any) -> Callable[..., dict[str, np.ndarray]]:
 def read(model: models.LanguageModel, listed: list[facts.Fact], layers: list[int], source: str, part: Callable) -> dict:
     """Keys of the facts as the table asks them, of the subject alone, with prompts swapped, and of two nulls."""
     rng, texts = np.random.default_rng(0), list(text.read(source))
-    asked = {"table": listed, "subject alone": nulls.bare(listed), "prompts swapped": nulls.swapped(listed, rng)}
-    asked |= {f"{WITH_SUBJECTS} {s}": nulls.random_subjects(listed, texts, rng) for s in range(SEEDS)}
+    asked = {"table": listed, "subject alone": wordings.bare(listed), "prompts swapped": wordings.swapped(listed, rng)}
+    asked |= {f"{WITH_SUBJECTS} {s}": wordings.random_subjects(listed, texts, rng) for s in range(SEEDS)}
     found: dict[str, Any] = {}
 
     def by_name(by_layer: dict[int, np.ndarray]) -> dict[str, np.ndarray]:
@@ -59,14 +61,14 @@ def read(model: models.LanguageModel, listed: list[facts.Fact], layers: list[int
 
     def of_text(number: int) -> dict[str, np.ndarray]:
         how = {"count": len(listed), "draws": SEEDS, "layers": layers, "context": 64, "part": (number, PARTS)}
-        drawn, ids = nulls.keys_of_text(model, texts, **how)
+        drawn, ids = text_keys.keys_of_text(model, texts, **how)
         return by_name(drawn) | {"ids": ids}
 
     parts = [part(f"keys {FROM_TEXT} {number}", lambda number=number: of_text(number)) for number in range(PARTS)]
     drawn = {layer: sum(one[layer] for one in parts) for layer in parts[0]} | {"ids": parts[0]["ids"]}
     found |= {f"{FROM_TEXT} {s}": {layer: K[s] for layer, K in drawn.items() if layer != "ids"} for s in range(SEEDS)}
     tokens = {name: keys.locate_all(model, prompts) for name, prompts in asked.items()}
-    keep = {f"{FROM_TEXT} {s}": ~nulls.same(drawn["ids"][s].tolist()) for s in range(SEEDS)}
+    keep = {f"{FROM_TEXT} {s}": ~confounds.same(drawn["ids"][s].tolist()) for s in range(SEEDS)}
     keep |= {name: strangers(located) for name, located in tokens.items()}
     prompts = {name: [fact.prompt for fact in p] for name, p in asked.items()}
     return {"keys": found, "prompts": prompts, "keep": keep, "tokens": tokens}
@@ -75,15 +77,15 @@ def read(model: models.LanguageModel, listed: list[facts.Fact], layers: list[int
 def strangers(tokens: Any) -> np.ndarray:
     """Pairs of facts that neither share their last token nor have a key at position 0."""
     inside = np.array([token.position > 0 for token in tokens])
-    return ~nulls.same([token.token_id for token in tokens]) & np.outer(inside, inside)
+    return ~confounds.same([token.token_id for token in tokens]) & np.outer(inside, inside)
 
 
 def subsets(listed: list[facts.Fact], located: Any) -> dict[str, list[int]]:
     """Lists of facts with a confound taken out: position 0, all but one of those that end in one token."""
     m = len(listed)
     inside = [i for i in range(m) if located[i].position > 0]
-    one_a_token = nulls.firsts([found.token_id for found in located])
-    one_a_subject = nulls.firsts([fact.subject for fact in listed])
+    one_a_token = confounds.firsts([found.token_id for found in located])
+    one_a_subject = confounds.firsts([fact.subject for fact in listed])
     short = [i for i in range(min(FIRST, m)) if i in set(inside)]
     return {
         "no position 0": inside,
@@ -98,16 +100,16 @@ def subsets(listed: list[facts.Fact], located: Any) -> dict[str, list[int]]:
 
 def categories(listed: list[facts.Fact], prompts: dict, located: dict) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Which pairs are compared between readings: no shared word, last token or subject, none at position 0."""
-    relation = nulls.same([fact.relation for fact in listed])
-    kind = nulls.same([fact.subject_type for fact in listed])
+    relation = confounds.same([fact.relation for fact in listed])
+    kind = confounds.same([fact.subject_type for fact in listed])
     first = np.array([fact.prompt.startswith(facts.SLOT) for fact in listed])
-    clean = ~np.eye(len(listed), dtype=bool) & ~nulls.shared_words([fact.subject for fact in listed])
-    clean &= ~nulls.same([fact.subject for fact in listed])
+    clean = ~np.eye(len(listed), dtype=bool) & ~confounds.shared_words([fact.subject for fact in listed])
+    clean &= ~confounds.same([fact.subject for fact in listed])
     for reading in located.values():
-        clean &= ~nulls.same([found.token_id for found in reading])
+        clean &= ~confounds.same([found.token_id for found in reading])
     inside = np.all([[found.position > 0 for found in reading] for reading in located.values()], axis=0)
     clean &= np.outer(inside, inside)
-    words = nulls.same(prompts["prompts swapped"])
+    words = confounds.same(prompts["prompts swapped"])
     masks = {
         "same relation, words before": relation & ~first[:, None] & ~first[None],
         "same relation, subject first": relation & first[:, None] & first[None],
@@ -146,17 +148,17 @@ def measure(
     located = {name: before["tokens"][name] for name in ("table", "subject alone", "prompts swapped")}
     variants = subsets(listed, located["table"])
     pairs = {
-        "no shared last token": ~nulls.same([x.token_id for x in located["table"]]),
+        "no shared last token": ~confounds.same([x.token_id for x in located["table"]]),
         STRANGERS: strangers(located["table"]),
-        "no shared word": ~nulls.shared_words([fact.subject for fact in listed]),
-        "no shared relation": ~nulls.same([fact.relation for fact in listed]),
+        "no shared word": ~confounds.shared_words([fact.subject for fact in listed]),
+        "no shared relation": ~confounds.same([fact.relation for fact in listed]),
     }
     masks, inside = categories(listed, before["prompts"], located)
     counts = np.random.default_rng(1).multinomial(m, np.full(m, 1 / m), size=200).astype(float)
     names = ["table", *nulls.WHITENED, *nulls.RAW, FROM_TEXT, WITH_SUBJECTS]
 
     def at(layer: int) -> dict[str, np.ndarray]:
-        whitening = moments.Whitening(summed.second_moment(layer))
+        whitening = Metric(summed.second_moment(layer))
         keys_here = {name: K[str(layer)].astype(np.float64) for name, K in found.items()}
         white = {name: whitening.whiten(K) for name, K in keys_here.items()}
         Z, d_m = white["table"], whitening.d_m
@@ -195,7 +197,7 @@ def measure(
         "kind": "nulls",
         "layers": chosen,
         "d_m": [layer.d_m for layer in model.select(layers)],
-        "statistics": list(nulls.STATISTICS),
+        "statistics": list(shape.STATISTICS),
         "matrices": ["P", "cosine_whitened"],
         "nulls": names[1:],
         "without": [*variants, *pairs],
@@ -227,7 +229,7 @@ def ranks_by_depth(lists: np.ndarray, table: np.ndarray, sizes: list[int]) -> di
     if len(layers) < 3:
         return {}
     found: dict[str, Any] = {}
-    for column, name in enumerate(nulls.STATISTICS):
+    for column, name in enumerate(shape.STATISTICS):
         each = [
             [float(stats.spearmanr(layers, lists[:, s, i, 0, column]).statistic) for i in range(lists.shape[2])]
             for s in range(len(sizes))

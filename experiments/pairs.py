@@ -17,14 +17,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from superposition import records
-from superposition.data import facts
+from superposition import editing, records
+from superposition.data import facts, wordings
 from superposition.data.facts import Fact
-from superposition.editing import targets as values
+from superposition.editing import targets
 from superposition.io import cache, paths
 from superposition.linear import overlap
 from superposition.linear.memory import LinearMemory
-from superposition.lm import evaluation, keys, models, moments, passes
+from superposition.linear.metric import Metric
+from superposition.lm import keys, models, moments, passes, scoring
+from superposition.stats import regression
 from superposition.studies import pairs
 
 RECORDS = {"smollm2": "smollm2-400", "gemma3": "gemma3-400"}
@@ -52,7 +54,7 @@ def explained(
         "errors": fit.errors,
         "dropped": np.stack([fit.share, *fit.dropped.values()]),
         "alone": np.stack([fit.share, *fit.alone.values()]),
-        "own": np.array([pairs.own_share(matrix) for matrix in matrices]),
+        "own": np.array([regression.row_and_column_share(matrix) for matrix in matrices]),
     }
     if resample:
         drawn = pairs.bootstrap_shares(table, Y, resamples=RESAMPLES)
@@ -68,9 +70,7 @@ def measured(lm: models.LanguageModel, listed: Sequence[Fact]) -> tuple[keys.Key
     """Keys of facts and their overlaps at all layers, with C from the book's text."""
     C = moments.estimate(lm, "book", tokens=TOKENS)
     read = keys.extract(lm, listed)
-    return read, [
-        overlap.measure(read[layer.index], moments.Whitening(C.second_moment(layer.index))) for layer in lm.layers
-    ]
+    return read, [overlap.measure(read[layer.index], Metric(C.second_moment(layer.index))) for layer in lm.layers]
 
 
 def table_of(model: str, wording: str, measure: str) -> dict[str, Any]:
@@ -82,7 +82,7 @@ def table_of(model: str, wording: str, measure: str) -> dict[str, Any]:
         tokens, positions = record["token_ids"], record["token_positions"]
         found = [record.overlaps(layer) for layer in record["layers"]]
     else:
-        listed = pairs.reworded(listed, facts.relations("book"), seed=0)
+        listed = wordings.reworded(listed, facts.relations("book"), seed=0)
         read, found = measured(models.load(model), listed)
         tokens, positions = [token.token_id for token in read.tokens], [token.position for token in read.tokens]
     table = pairs.pairs(listed, tokens, positions, directed=measure == "P")
@@ -155,10 +155,10 @@ class Asker:
 
     def __init__(self, lm: models.LanguageModel, asked: Sequence[Fact], edited: Sequence[Fact]):
         self.lm = lm
-        joined = [evaluation.join(lm.tokenizer, fact.text, str(fact.target_true)) for fact in asked]
+        joined = [scoring.join(lm.tokenizer, fact.text, str(fact.target_true)) for fact in asked]
         self.prompts = [one.token_ids[: one.first] for one in joined]
         self.true = np.array([one.target[0] for one in joined])
-        joined = [evaluation.join(lm.tokenizer, fact.text, str(fact.target_new)) for fact in edited]
+        joined = [scoring.join(lm.tokenizer, fact.text, str(fact.target_new)) for fact in edited]
         self.new = np.array([one.target[0] for one in joined])
         self.edited = [one.token_ids[: one.first] for one in joined]
 
@@ -173,18 +173,18 @@ class Asker:
             found[group] = logits.log_softmax(-1)[:, wanted].double().numpy()
             best[group] = logits.argmax(-1).numpy()
 
-        evaluation.in_batches(self.lm, prompts, 32, use)
+        passes.last_states(self.lm, prompts, 32, use)
         return found, best
 
 
 def edits() -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     lm = models.load("smollm2", device="cpu")
     everything = facts.load("book")
-    known = {(fact.text, fact.target_true) for fact in evaluation.known(lm, everything)}
+    known = {(fact.text, fact.target_true) for fact in scoring.known(lm, everything)}
     partners = [j for j, fact in enumerate(everything) if (fact.text, fact.target_true) in known]
     C = moments.estimate(lm, "book", tokens=TOKENS)
     read = keys.extract(lm, everything, layers=list(LAYERS))
-    settings = values.Settings()
+    settings = editing.TargetSettings()
     data: dict[str, Any] = {
         "model": records.header(lm, architecture=False),
         "facts": {"source": "book", "sha256": facts.fingerprint("book"), "count": len(everything)},
@@ -199,29 +199,29 @@ def edits() -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     arrays: dict[str, np.ndarray] = {}
     bits = lm.digest()
     for layer in LAYERS:
-        factor = moments.Whitening(C.second_moment(layer))
-        P = overlap.superposition_matrix(read[layer], factor)
+        metric = Metric(C.second_moment(layer))
+        P = overlap.superposition_matrix(read[layer], metric)
         chosen = choose(P, range(len(everything)), partners)
         edited = [everything[i] for i in chosen]
         ask = Asker(lm, [everything[j] for j in partners], edited)
         before, best = ask(ask.prompts, np.concatenate([ask.true, ask.new]))
         arrays["right_before"] = best == ask.true
-        found = values.targets(lm, edited, layer, settings)
+        found = targets.search(lm, edited, layer, settings)
         say(f"layer {layer}: {len(edited)} target values")
         shape = (len(chosen), len(partners))
         change_true, change_new = np.full(shape, np.nan), np.full(shape, np.nan)
         right, says_new = np.zeros(shape, dtype=bool), np.zeros(shape, dtype=bool)
         p, held = P[np.ix_(chosen, partners)], []
         weight = lm.layers[layer].weight
-        kept = weight.detach().clone()
+        W = weight.detach().double().numpy()
         for row in range(len(edited)):
-            memory = LinearMemory(kept.double().numpy(), factor)
+            memory = LinearMemory(W, metric)
             memory.edit(found.keys[:, row], found.values[:, row])
             asked = partners_of(p[row])
-            weight.copy_(torch.from_numpy(memory.W))
             prompts = [*(ask.prompts[j] for j in asked), ask.edited[row]]
-            after, best = ask(prompts, np.append(ask.true[asked], ask.new[row]))
-            weight.copy_(kept)
+            with passes.restored(weight):
+                weight.copy_(torch.from_numpy(memory.W))
+                after, best = ask(prompts, np.append(ask.true[asked], ask.new[row]))
             n = len(asked)
             change_true[row, asked] = np.diag(after[:n, :n]) - before[asked, asked]
             change_new[row, asked] = after[:n, n] - before[asked, len(partners) + row]
@@ -237,7 +237,7 @@ def edits() -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         arrays |= {f"layer {layer} change_true": change_true, f"layer {layer} change_new": change_new}
         arrays |= {f"layer {layer} right": right, f"layer {layer} says_new": says_new}
         arrays[f"layer {layer} shift"] = np.linalg.norm(found.shifts, axis=0)
-        arrays[f"layer {layer} recalled"] = np.linalg.norm(kept.double().numpy() @ read[layer], axis=0)
+        arrays[f"layer {layer} recalled"] = np.linalg.norm(W @ read[layer], axis=0)
     if lm.digest() != bits:
         raise RuntimeError("The weights are not what they were before.")
     return data, {name: row if row.dtype == bool else row.astype(np.float32) for name, row in arrays.items()}

@@ -21,6 +21,8 @@ from measuring import forward_flops, matmul_rate, wait
 from superposition.data import text
 from superposition.linear import overlap
 from superposition.lm import models, moments
+from superposition.lm.sums import outer_sum
+from superposition.stats import shape
 
 #: Width, hidden layer, layers, heads, vocabulary.
 SHAPES = {"llama-2-13b": (5120, 13824, 40, 40, 32000), "small": (64, 172, 4, 4, 500)}
@@ -126,10 +128,10 @@ def exactness(model: models.LanguageModel, cut: Sequence[text.Window], facts: in
     ids = torch.tensor([window.token_ids for window in cut])
     seen: list[torch.Tensor] = []
     model.read_keys(ids, torch.ones_like(ids), [layer], lambda _layer, keys: seen.append(keys.flatten(0, 1)))
-    fast, exact = moments.outer_sum(seen[0]).double(), moments.outer_sum(seen[0].double())
+    fast, exact = outer_sum(seen[0]).double(), outer_sum(seen[0].double())
     some = seen[0][:facts].double().cpu().numpy().T
     ridge = float(exact.trace()) / len(exact) * torch.eye(len(exact), dtype=exact.dtype, device=exact.device)
-    P = [overlap.superposition_matrix(some, moments.DeviceWhitening(one + ridge)) for one in (fast, exact)]
+    P = [overlap.superposition_matrix(some, moments.DeviceMetric(one + ridge)) for one in (fast, exact)]
     return {
         "tokens": len(seen[0]),
         "largest_difference_of_C": float((fast - exact).abs().max() / exact.abs().max()),
@@ -175,7 +177,7 @@ def measure(
         c_seconds += time.perf_counter() - began
         began = time.perf_counter()
         for layer in group:
-            found[layer.index] = overlap.measure(read[layer.index], summed.whitening(layer.index)).P
+            found[layer.index] = overlap.measure(read[layer.index], summed.metric(layer.index)).P
             del summed.outer[layer.index]
         p_seconds += time.perf_counter() - began
     tokens = sum(window.counted for window in cut)
@@ -228,7 +230,7 @@ def run(job: Job, sizes: Sizes, name: str = "at-scale") -> bool:
                 return False
         cut = random_windows(words, tokens, sizes.context)
         found, P = measure(model, cut, sizes.facts, sums_memory(model), sizes.batch)
-        spread = [float(overlap.off_diagonal(one).std() * width**0.5) for one in P.values()]
+        spread = [float(shape.off_diagonal(one).std() * width**0.5) for one in P.values()]
         parts.append(
             found
             | {

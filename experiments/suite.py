@@ -19,12 +19,13 @@ import torch
 
 from failure import Watched, before_any_edit
 from job import Job
+from superposition import editing
 from superposition.data import text
 from superposition.data.facts import Fact
-from superposition.editing import editor as editing
-from superposition.editing import targets as values
+from superposition.editing import targets
 from superposition.linear import overlap
-from superposition.lm import evaluation, keys, models, moments
+from superposition.lm import keys, models, moments, scoring
+from superposition.stats import intervals, shape
 from superposition.toys.transformer import World, make_world
 
 END = "<|endoftext|>"
@@ -86,13 +87,13 @@ class Sizes:
     watched: int = 256
     edit_checkpoints: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 128)
     resamples: int = 200
-    settings: values.Settings = field(default_factory=values.Settings)
+    settings: editing.TargetSettings = field(default_factory=editing.TargetSettings)
 
 
 TINY = Sizes(
     (Size(16, 3, 2), Size(24, 3, 2)), vocabulary=512, families=64, tokens=8_000, length=32, batch=8,
     checkpoints=(0.0, 1.0), compared=12, tokens_a_dimension=8, edits=4, watched=12, edit_checkpoints=(2, 4),
-    resamples=10, settings=values.Settings(steps=2, contexts=("",), kl_prompt="{} is"),
+    resamples=10, settings=editing.TargetSettings(steps=2, contexts=("",), kl_prompt="{} is"),
 )  # fmt: skip
 
 
@@ -243,17 +244,17 @@ def measured(lm: models.LanguageModel, corpus: Corpus, sizes: Sizes) -> dict[str
     read = keys.extract(lm, compared(corpus.world, sizes.compared))
     rows = []
     for layer in lm.layers:
-        P = overlap.superposition_matrix(read[layer.index], summed.whitening(layer.index))
-        rows.append({"layer": layer.index} | overlap.summary(P, resamples=sizes.resamples))
+        P = overlap.superposition_matrix(read[layer.index], summed.metric(layer.index))
+        rows.append({"layer": layer.index} | shape.summary(P, resamples=sizes.resamples))
     some = corpus.world.facts[:: max(1, len(corpus.world.facts) // 300)]
     unseen = dict(zip(corpus.world.facts, corpus.world.unseen(), strict=True))
     true = [str(fact.target_true) for fact in some]
-    told = evaluation.score(lm, [fact.text for fact in some], true).exact
-    other = evaluation.score(lm, [unseen[fact] for fact in some], true).exact
+    told = scoring.score(lm, [fact.text for fact in some], true).exact
+    other = scoring.score(lm, [unseen[fact] for fact in some], true).exact
     return {
-        "perplexity": evaluation.perplexity(lm, corpus.unread(20 * sizes.length, sizes.length)),
-        "knows": evaluation.share(told),
-        "knows_unseen": evaluation.share(other),
+        "perplexity": scoring.perplexity(lm, corpus.unread(20 * sizes.length, sizes.length)),
+        "knows": intervals.share(told),
+        "knows_unseen": intervals.share(other),
         "layers": rows,
     }
 
@@ -268,13 +269,13 @@ def lifetime(lm: models.LanguageModel, corpus: Corpus, layer: int, sizes: Sizes)
     edits = [world.of_person(person)[person % 3] for person in range(min(sizes.edits, half))]
     others = [world.of_person(person)[person % 3] for person in range(half, world.families)]
     others += [world.of_person(person)[(person + 1) % 3] for person in range(half, world.families)]
-    asked = evaluation.score(lm, [fact.text for fact in others], [str(fact.target_true) for fact in others])
+    asked = scoring.score(lm, [fact.text for fact in others], [str(fact.target_true) for fact in others])
     known = [fact for fact, said in zip(others, asked.exact, strict=True) if said][: sizes.watched]
     if len(known) < 10:
         return None
     C = moments.of_windows(lm, windows, layers=[layer], cache=False).second_moment(layer)
     watched = Watched(lm, known, layer, corpus.unread(sizes.length, sizes.length), 50)
-    found = values.targets(lm, edits, layer, sizes.settings, batch=64)
+    found = targets.search(lm, edits, layer, sizes.settings, batch=64)
     before = before_any_edit(found, C, watched, sizes.settings)
     editor = editing.Editor(lm, layer, "rome", C=C, settings=sizes.settings)
     rows, done = [], 0

@@ -16,8 +16,10 @@ import torch
 from superposition import records
 from superposition.data import facts, text
 from superposition.linear import overlap
+from superposition.linear.metric import Metric
 from superposition.lm import keys, models, moments
-from superposition.studies import nulls
+from superposition.stats import shape
+from superposition.studies import confounds, nulls
 
 SEEDS, TOKENS = 2, 24_576
 
@@ -35,7 +37,7 @@ def measure(model: models.LanguageModel, listed: list[facts.Fact], layers: list[
     found = keys.extract(model, listed, layers=layers)
     rows = []
     for layer in layers:
-        products = overlap.whitened_products(found[layer], moments.Whitening(summed.second_moment(layer)))
+        products = overlap.whitened_products(found[layer], Metric(summed.second_moment(layer)))
         d_m = found[layer].shape[0]
         rows.append([nulls.of_products(products[np.ix_(i, i)], d_m) for i in lists(found).values()])
     return np.array(rows)
@@ -44,7 +46,7 @@ def measure(model: models.LanguageModel, listed: list[facts.Fact], layers: list[
 def lists(found: keys.Keys) -> dict[str, list[int]]:
     """The whole table; without keys at position 0; of these one for each last token."""
     inside = [i for i, token in enumerate(found.tokens) if token.position > 0]
-    one_a_token = nulls.firsts([found.tokens[i].token_id for i in inside])
+    one_a_token = confounds.firsts([found.tokens[i].token_id for i in inside])
     return {
         "all": list(range(len(found.tokens))),
         "no position 0": inside,
@@ -75,7 +77,7 @@ def main() -> int:
         "d_m": trained.layers[0].d_m,
         "lists": {name: len(i) for name, i in lists(keys.extract(trained, listed, layers=[0])).items()},
         "matrices": ["P", "cosine_whitened"],
-        "statistics": list(nulls.STATISTICS),
+        "statistics": list(shape.STATISTICS),
         "seeds": SEEDS,
         "text": {"source": "book", "sha256": text.fingerprint("book"), "tokens": TOKENS},
         "facts": {"source": "book", "sha256": facts.fingerprint("book"), "count": len(listed)},

@@ -130,8 +130,8 @@ def check_imports_first(chapter: Chapter) -> Iterator[str]:
     tree = compile(text, chapter.name, "exec", flags=0x400)  # ast.PyCF_ONLY_AST
     if any(type(node).__name__ not in ("Import", "ImportFrom") for node in tree.body):
         yield "the first code cell holds more than imports"
-    if not re.search(r"^from superposition\.notebook import .*\bglue\b", text, re.MULTILINE):
-        yield "the first code cell does not import glue from superposition.book.notebook"
+    if not re.search(r"^from superposition\.book\.cells import .*\bglue\b", text, re.MULTILINE):
+        yield "the first code cell does not import glue from superposition.book.cells"
 
 
 def check_equation(chapter: Chapter) -> Iterator[str]:
@@ -376,7 +376,7 @@ def test_anatomy(path):
 def test_a_notebook_is_the_same_on_every_machine(path):
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
-    from superposition.book.notebook import normalise
+    from notebooks import normalise
 
     assert normalise(copy.deepcopy(notebook)) == notebook, "run `make execute`"
 
@@ -492,7 +492,7 @@ So.
 
 def good() -> Chapter:
     v4 = nbformat.v4
-    imports = v4.new_code_cell("import numpy as np\n\nfrom superposition.book.notebook import glue", execution_count=1)
+    imports = v4.new_code_cell("import numpy as np\n\nfrom superposition.book.cells import glue", execution_count=1)
     glue = v4.new_code_cell(
         "glue('worst', 1e-14)",
         execution_count=2,

@@ -11,10 +11,9 @@ import torch
 from conftest import tiny
 from torch.utils.flop_counter import FlopCounterMode
 
-from superposition import cli
+from superposition import cli, editing
 from superposition.data import facts, text
-from superposition.editing import editor as editing
-from superposition.editing import targets as values
+from superposition.editing import targets
 from superposition.io import paths
 from superposition.linear import overlap
 from superposition.lm import keys
@@ -103,7 +102,7 @@ def test_a_step_of_the_search_reads_the_layers_from_the_edited_one_up(benchmark)
 def test_writing_times_every_closed_form(benchmark):
     model = tiny("llama")
     edits = [facts.Fact(subject, "The home of {} is", "here", "there") for subject in ("Rome", "Vienna", "Tokyo")]
-    found = values.targets(model, edits, 1, values.Settings(steps=1))
+    found = targets.search(model, edits, 1, editing.TargetSettings(steps=1))
     before, draws = model.digest(), np.random.default_rng(0).standard_normal((model.layers[1].d_m, 200))
     spent = benchmark("editing").writing(model, 1, draws @ draws.T / 200, found)
     assert set(spent) == set(editing.METHODS) - {"ft"} and min(spent.values()) > 0

@@ -8,9 +8,11 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from superposition import theory
 from superposition.errors import UserError
 from superposition.linear import capacity, overlap, rules
-from superposition.theory import algebra
+from superposition.stats import shape
+from superposition.theory import expressions as ex
 
 EXAMPLES = settings(max_examples=25, deadline=None)
 SEEDS = st.integers(0, 2**32 - 1)
@@ -209,7 +211,7 @@ def test_normal_keys_give_students_t(d_m):
 def test_no_set_of_vectors_beats_welch(seed, d_m, more):
     rng = np.random.default_rng(seed)
     u = rng.normal(size=(d_m, d_m + more))
-    largest = np.abs(overlap.off_diagonal(overlap.cosines(u.T @ u))).max()
+    largest = np.abs(shape.off_diagonal(overlap.cosines(u.T @ u))).max()
     assert largest >= capacity.welch_bound(d_m + more, d_m) - 1e-12
 
 
@@ -220,15 +222,13 @@ def test_sets_that_meet_welch():
     )
     hesse = np.array([[0, 1, 1], [0, 1, -1], [1, 0, 1], [1, 0, -1], [1, 1, 0], [1, -1, 0]])
     for rows, meets in ((icosahedron, True), (hesse, False)):
-        cosines = np.abs(overlap.off_diagonal(overlap.cosines((rows @ rows.T).astype(float))))
+        cosines = np.abs(shape.off_diagonal(overlap.cosines((rows @ rows.T).astype(float))))
         assert (cosines.max() == pytest.approx(capacity.welch_bound(6, 3))) == meets
     for d_m in (2, 5, 9):
         U = np.eye(d_m + 1) - 1 / (d_m + 1)
-        assert np.abs(overlap.off_diagonal(overlap.cosines(U))).max() == pytest.approx(
-            capacity.welch_bound(d_m + 1, d_m)
-        )
+        assert np.abs(shape.off_diagonal(overlap.cosines(U))).max() == pytest.approx(capacity.welch_bound(d_m + 1, d_m))
     assert capacity.welch_bound(4, 7) == 0
-    shown = algebra.welch_bound().rhs.subs({algebra.N: 6, algebra.d_m: 3})
+    shown = theory.welch_bound().rhs.subs({ex.N: 6, ex.d_m: 3})
     assert float(shown) == pytest.approx(capacity.welch_bound(6, 3))
 
 
@@ -260,7 +260,7 @@ def test_that_many_keys_do_fit(overlap_, d_m):
     rng = np.random.default_rng(0)
     for _ in range(100):
         u = rng.normal(size=(d_m, N))
-        if np.abs(overlap.off_diagonal(overlap.cosines(u.T @ u))).max() < overlap_:
+        if np.abs(shape.off_diagonal(overlap.cosines(u.T @ u))).max() < overlap_:
             break
     else:
         pytest.fail("no set found in 100 draws")

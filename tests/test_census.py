@@ -17,11 +17,11 @@ from conftest import COMMON, GPT, VOCABULARY, build, tokenizer
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as KINDS
 
+from superposition import editing
 from superposition.data import facts
-from superposition.editing import editor as editing
-from superposition.editing import targets as values
+from superposition.editing import targets
 from superposition.errors import UserError
-from superposition.lm import evaluation, keys, models, passes
+from superposition.lm import keys, models, passes, scoring, tracing
 
 pytestmark = pytest.mark.usefixtures("cache")
 
@@ -30,7 +30,7 @@ FACTS = [
     facts.Fact("France", "The capital of {} is", "Paris", "Rome"),
     facts.Fact("Tokyo", "{} is a city in", "Japan", "Spain"),
 ]
-LAYER, SETTINGS = 1, values.Settings(steps=2)
+LAYER, SETTINGS = 1, editing.TargetSettings(steps=2)
 #: A model with more parameters than this, or a configuration wider than this, is not built here.
 PARAMETERS, WIDTH = 5e6, 64
 
@@ -126,9 +126,9 @@ def own_pass(lm, ids):
 def assert_exact(lm):
     """Keys, probabilities, target values and an edit against the model's own forward pass."""
     read = keys.extract(lm, FACTS)
-    scores = evaluation.score(lm, [fact.text for fact in FACTS], [fact.target_true for fact in FACTS])
+    scores = scoring.score(lm, [fact.text for fact in FACTS], [fact.target_true for fact in FACTS])
     for number, fact in enumerate(FACTS):
-        joined = evaluation.join(lm.tokenizer, fact.text, fact.target_true)
+        joined = scoring.join(lm.tokenizer, fact.text, fact.target_true)
         logs, caught = own_pass(lm, joined.token_ids)
         place = keys.locate(lm.tokenizer, fact).position
         for layer in lm.layers:
@@ -138,8 +138,8 @@ def assert_exact(lm):
         np.testing.assert_allclose(scores.log_probability[number], own, rtol=1e-4, atol=1e-3)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        found = values.targets(lm, FACTS, LAYER, SETTINGS)
-    slow = values.targets(lm, FACTS, LAYER, SETTINGS, cached=False)
+        found = targets.search(lm, FACTS, LAYER, SETTINGS)
+    slow = targets.search(lm, FACTS, LAYER, SETTINGS, cached=False)
     np.testing.assert_allclose(found.values, slow.values, rtol=1e-2, atol=1e-2 * abs(slow.values).max())
     before = lm.digest()
     with editing.preserved(lm):
@@ -165,8 +165,8 @@ def test_tracing_refuses_states_that_it_cannot_put_back():
     model = small("gemma3n_text")
     lm = models.LanguageModel(model, tokenizer(), models.find_layers(model), "gemma3n")
     with pytest.raises(UserError, match=r"hand on more than one state a token, .*: trace with kind mlp"):
-        evaluation.trace(lm, FACTS[0], samples=1)
-    assert 0 <= evaluation.trace(lm, FACTS[0], kind="mlp", samples=1)["clean"] <= 1
+        tracing.trace(lm, FACTS[0], samples=1)
+    assert 0 <= tracing.trace(lm, FACTS[0], kind="mlp", samples=1)["clean"] <= 1
 
 
 def test_the_table_names_no_other_types():

@@ -25,7 +25,7 @@ from superposition.data import facts
 from superposition.data.facts import Fact
 from superposition.errors import UserError
 from superposition.io import files
-from superposition.lm import models
+from superposition.lm import gguf, models
 
 
 @pytest.fixture
@@ -600,12 +600,12 @@ def test_the_doctor_verifies_checksums_unless_told_not_to(monkeypatch, tmp_path,
     (package / "tiny.gguf").write_bytes(b"not these")
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
     preset = models.Preset("Tiny", "MIT", "pip install tiny", (("tiny_weights", "tiny.gguf"),), "0" * 64)
-    monkeypatch.setattr(models, "PRESETS", {"tiny": preset})
+    monkeypatch.setattr(gguf, "PRESETS", {"tiny": preset})
     line = lines_of(doctor.examine())["model tiny"]
     assert not line.fine and "wrong checksum" in line.found and "pip install tiny" in line.todo
     assert lines_of(doctor.examine(verify=False))["model tiny"].fine
     good = models.Preset("Tiny", "MIT", "x", preset.parts, files.sha256_of(package / "tiny.gguf"))
-    monkeypatch.setattr(models, "PRESETS", {"tiny": good})
+    monkeypatch.setattr(gguf, "PRESETS", {"tiny": good})
     line = lines_of(doctor.examine())["model tiny"]
     assert line.fine and "the first load converts it" in line.found
 

@@ -11,9 +11,8 @@ import pytest
 import torch
 from conftest import SENTENCES, build, environment, tokenizer
 
-from superposition import cli
+from superposition import cli, editing
 from superposition.data import facts
-from superposition.editing import editor as editing
 from superposition.editing import forecast
 from superposition.lm import models, moments
 

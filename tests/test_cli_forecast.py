@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from conftest import SENTENCES, tiny
 
-from superposition import cli
+from superposition import cli, editing
 from superposition.cli import forecast as cli_forecast
 from superposition.data import facts
-from superposition.editing import editor as editing
-from superposition.editing import forecast
-from superposition.editing import targets as values
-from superposition.lm import evaluation, models, moments
+from superposition.editing import forecast, targets
+from superposition.linear import shrinkage
+from superposition.linear.edit import Edit
+from superposition.lm import models, moments, scoring
 
 EDITS = "subject,prompt,target_true,target_new\nviolin,A {} is an,instrument,sport\nfootball,{} is a,sport,city\n"
 PROTECT = (
@@ -54,7 +54,7 @@ def test_a_forecast_is_written_and_the_weights_are_let_be(go, tmp_path, model_fo
     # the same by hand: really edit a copy, and look
     edits, protect = facts.load(tmp_path / "edits.csv"), facts.load(tmp_path / "protect.csv")[:3]
     C = moments.estimate(model, tmp_path / "text.txt", tokens=300, layers=[1]).second_moment(1)
-    found = values.targets(model, edits, 1)
+    found = targets.search(model, edits, 1)
     reading = forecast.read(model, protect, 1)
     weight = model.layers[1].weight
     for k, v in zip(found.keys.T, found.values.T, strict=True):
@@ -107,9 +107,9 @@ def test_a_forecast_for_protected_facts_is_for_a_C_that_holds_their_keys(go, tmp
 
 def test_facts_that_the_model_does_not_know_are_protected_too(go, tmp_path, monkeypatch):
     """As `edit --protect` does, which forecasts for none of them."""
-    monkeypatch.setattr(evaluation, "known", lambda _model, listed: listed[:1])
-    spared, original = [], moments.protecting
-    monkeypatch.setattr(moments, "protecting", lambda C, K, w: spared.append(K.shape[1]) or original(C, K, w))
+    monkeypatch.setattr(scoring, "known", lambda _model, listed: listed[:1])
+    spared, original = [], shrinkage.protecting
+    monkeypatch.setattr(shrinkage, "protecting", lambda C, K, w: spared.append(K.shape[1]) or original(C, K, w))
     status, out, _ = go("--protect-weight", "10", level="keys")
     assert status == 0 and "2 of 3 facts to protect are left out" in out
     assert go("--protect-weight", "10", "--all-facts", level="keys")[0] == 0
@@ -141,7 +141,7 @@ def test_run_is_what_its_parts_give():
     lm = tiny()
     edits, protect = [facts.Fact("violin", "A {} is an", "instrument", "sport")], facts_to_protect()
     C = np.diag(np.linspace(0.5, 2, lm.layers[1].d_m))
-    found = values.targets(lm, edits, 1)
+    found = targets.search(lm, edits, 1)
     before = lm.digest()
     by_level = {
         level: forecast.run(lm, edits, protect, level, layer=1, C=C, targets=found) for level in forecast.LEVELS
@@ -155,7 +155,7 @@ def test_run_is_what_its_parts_give():
     np.testing.assert_allclose(by_level["keys"].total, np.sqrt((part[0] ** 2 * after).sum(1)), rtol=1e-5)
     sizes = np.linalg.norm(found.shifts) * np.sqrt((part[0] ** 2).sum(1))
     np.testing.assert_allclose(by_level["values"].total, sizes, rtol=1e-5)
-    moved = forecast.drift(found.shifts, part)
+    moved = forecast.drift(Edit(found.shifts, forecast.directions(found.keys, C)), reading.keys)
     said = forecast.ask(lm, reading, moved)
     passes = by_level["passes"]
     np.testing.assert_allclose(passes.total, reading.log_probability - said.log_probability, atol=1e-5)
@@ -201,7 +201,7 @@ def test_a_forecast_is_what_the_editor_does_with_the_same_values(architecture, r
     sample = np.random.default_rng(0).standard_normal((40, 200))
     C, protect = sample @ sample.T / 200, facts_to_protect()
     edits = [facts.Fact("violin", "A {} is an", "instrument", "sport"), facts.Fact("Asia", "{} is a", "place", "city")]
-    found = values.targets(lm, edits, 1)
+    found = targets.search(lm, edits, 1)
     told = forecast.run(lm, edits, protect, layer=1, C=C, method=rule, targets=found, nodes=8)
     reading, editor = forecast.read(lm, protect, 1), editing.Editor(lm, 1, rule, C=C)
     with editing.preserved(lm):

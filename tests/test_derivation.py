@@ -15,9 +15,10 @@ import sympy as sp
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from superposition import theory
 from superposition.linear import rules
 from superposition.linear.memory import LinearMemory
-from superposition.theory import algebra
+from superposition.theory import expressions as ex
 
 BOOK = Path(__file__).parents[1] / "book"
 seeds = st.integers(0, 2**32 - 1)
@@ -172,7 +173,7 @@ def test_answers_are_a_projection_of_the_values(q):
 
 def test_the_fourth_fact_in_fractions():
     K = sp.Matrix([[1, 1, 0, 1], [1, 0, 1, 1], [0, 1, 1, 1]])
-    answers = algebra.memory_matrix(K, sp.eye(4)) * K
+    answers = theory.memory_matrix(K, sp.eye(4)) * K
     assert 7 * answers == sp.Matrix([[6, -1, -1, 2], [-1, 6, -1, 2], [-1, -1, 6, 2], [2, 2, 2, 3]])
 
 
@@ -374,8 +375,8 @@ def test_an_infinite_weight_is_the_edit(q):
         errors.append(np.linalg.norm(rules.memit(q.W, q.k[:, None], q.v[:, None], q.C, weight=weight) - edited))
     assert errors[1] < 2e-4 * np.linalg.norm(edited)
     close(errors[0] / errors[1], (1 + 1e4) / (1 + 1e2), 1e-3)
-    factor = algebra.weight_limit()
-    assert factor.rhs == 1 / algebra.h and factor.lhs.doit() == factor.rhs
+    factor = theory.weight_limit()
+    assert factor.rhs == 1 / ex.h and factor.lhs.doit() == factor.rhs
 
 
 @settings(max_examples=60, deadline=None)
@@ -395,18 +396,18 @@ def test_an_edit_in_fractions_leaves_nothing_over(facts):
     W, K = sp.Matrix(rng.integers(-5, 6, (2, 4))), sp.Matrix(rng.integers(-3, 4, (4, 7)))
     for _ in range(facts):
         k, v = sp.Matrix(rng.integers(-3, 4, 4)), sp.Matrix(rng.integers(-5, 6, 2))
-        W = W + algebra.rome_update(W, k, v, K * K.T)
+        W = W + theory.rome_update(W, k, v, K * K.T)
         assert W * k == v
 
 
 def test_matrix_expressions_are_printed_in_reading_order():
-    W, k, v, C = algebra.W, algebra.k, algebra.v, algebra.C
-    assert algebra.tex(v - W * k) == r"v_{e} - W k_{e}"
-    assert algebra.tex(W + (v - W * k) * k.T * C.I / algebra.h) == (
+    W, k, v, C = ex.W, ex.k, ex.v, ex.C
+    assert theory.tex(v - W * k) == r"v_{e} - W k_{e}"
+    assert theory.tex(W + (v - W * k) * k.T * C.I / ex.h) == (
         r"W + \frac{1}{h_e} \left(v_{e} - W k_{e}\right) k_{e}^{\top} C^{-1}"
     )
-    assert algebra.tex(algebra.multiplier * (C.I * k).T) == r"\Lambda k_{e}^{\top} C^{-1}"
-    assert algebra.tex((C + k * k.T).I) == r"\left(C + k_{e} k_{e}^{\top}\right)^{-1}"
+    assert theory.tex(ex.multiplier * (C.I * k).T) == r"\Lambda k_{e}^{\top} C^{-1}"
+    assert theory.tex((C + k * k.T).I) == r"\left(C + k_{e} k_{e}^{\top}\right)^{-1}"
 
 
 # --- 03 a lifetime of edits ---------------------------------------------------------------------------------

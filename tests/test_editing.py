@@ -9,16 +9,16 @@ import pytest
 import torch
 from conftest import tiny
 
+from superposition import editing
 from superposition.data.facts import Fact
-from superposition.editing import editor as editing
-from superposition.editing import targets as values
+from superposition.editing import evaluation, targets
 from superposition.errors import UserError
 from superposition.io import console
 from superposition.linear import rules
-from superposition.lm import evaluation, keys, moments
+from superposition.lm import keys, moments
 
-SETTINGS = values.Settings(steps=4, lr=0.2, contexts=("", "She sells sea shells. "))
-WRITE = editing.Write(ft_steps=3, ft_lr=1e-2, protected=0.7)
+SETTINGS = editing.TargetSettings(steps=4, lr=0.2, contexts=("", "She sells sea shells. "))
+WRITE = editing.EditSettings(ft_steps=3, ft_lr=1e-2, protected=0.7)
 LAYER = 1
 EDITS = [
     Fact("France", "The capital of {} is", "Paris", "Madrid"),
@@ -34,6 +34,10 @@ def moment(lm, seed=0):
     rng = np.random.default_rng(seed)
     K = rng.normal(size=(lm.layers[LAYER].d_m, 400)) * np.geomspace(2, 0.2, lm.layers[LAYER].d_m)[:, None]
     return K @ K.T / 400
+
+
+def kind_of(method):
+    return editing.FineTuner if method == "ft" else editing.Editor
 
 
 def weights(lm):
@@ -76,7 +80,7 @@ def test_each_method_is_its_closed_form(method, architecture):
     bias = 0 if bias is None else bias.double().numpy()[:, None]
     for start in range(0, 4, batch):
         group = EDITS[start : start + batch]
-        found = values.targets(lm, group, LAYER, SETTINGS)
+        found = targets.search(lm, group, LAYER, SETTINGS)
         editor.edit(group)
         W = W + closed_form(method, W, past, found.keys, found.values - bias, C, WRITE)
         past = np.hstack([past, found.keys])
@@ -102,20 +106,20 @@ def test_interference_is_as_the_account_says(method):
 def test_rome_writes_the_target():
     lm = tiny("llama")
     editor = editing.Editor(lm, LAYER, "rome", C=moment(lm), settings=SETTINGS)
-    found = values.targets(lm, EDITS[:1], LAYER, SETTINGS)
+    found = targets.search(lm, EDITS[:1], LAYER, SETTINGS)
     editor.edit(EDITS[:1])
     np.testing.assert_allclose(weights(lm) @ found.keys, found.values, rtol=1e-4, atol=1e-4)
     # so that the model says what the shift alone made it say, in the bare prompt
-    again = values.targets(lm, EDITS[:1], LAYER, replace(SETTINGS, contexts=("",), stop_probability=1e-30))
+    again = targets.search(lm, EDITS[:1], LAYER, replace(SETTINGS, contexts=("",), stop_probability=1e-30))
     np.testing.assert_allclose(again.recalled, found.values, rtol=1e-4, atol=1e-4)
 
 
 def test_targets_are_found_on_the_model_as_it_is():
     lm = tiny("llama")
     editor = editing.Editor(lm, LAYER, "rome", C=moment(lm), settings=SETTINGS)
-    untouched = values.targets(lm, EDITS[1:2], LAYER, SETTINGS)
+    untouched = targets.search(lm, EDITS[1:2], LAYER, SETTINGS)
     editor.edit(EDITS[:1])
-    now = values.targets(lm, EDITS[1:2], LAYER, SETTINGS)
+    now = targets.search(lm, EDITS[1:2], LAYER, SETTINGS)
     assert np.abs(now.values - untouched.values).max() > 1e-3
     editor.edit(EDITS[1:2])
     np.testing.assert_array_equal(editor.memory.values[:, 1:], now.values)
@@ -142,7 +146,7 @@ def test_lives_side_by_side_are_the_lives_alone():
     editing.edit_side_by_side([alone], [EDITS[:1]], searcher=tiny("llama", seed=7))
     k = keys.extract(lm, EDITS[:1], layers=[LAYER])[LAYER]
     np.testing.assert_allclose(alone.memory.keys, k)
-    shift = values.targets(tiny("llama", seed=7), EDITS[:1], LAYER, SETTINGS, weights=[alone.layer.weight]).shifts
+    shift = targets.search(tiny("llama", seed=7), EDITS[:1], LAYER, SETTINGS, weights=[alone.layer.weight]).shifts
     np.testing.assert_allclose(alone.memory.values, alone.W_0 @ k + shift, atol=1e-4)
     with pytest.raises(UserError, match="a step of edits for each"):
         editing.edit_side_by_side(editors, [EDITS[:1]])
@@ -240,7 +244,7 @@ def test_a_loss_of_fine_tuning_that_is_not_finite_is_said_and_nothing_is_changed
     lm.layers[LAYER].weight[0, 0] = float("inf")
     before = lm.digest()
     with pytest.raises(UserError, match="The loss of fine-tuning is not finite at layer"):
-        editing.Editor(lm, LAYER, "ft", write=WRITE).edit(EDITS[:1])
+        editing.FineTuner(lm, LAYER, write=WRITE).edit(EDITS[:1])
     assert lm.digest() == before
 
 
@@ -273,7 +277,7 @@ def test_afterwards_the_model_is_the_same_bits(method):
         assert lm.digest() != before
     assert lm.digest() == before
     with pytest.raises(RuntimeError), editing.preserved(lm):
-        editing.Editor(lm, LAYER, "ft", write=WRITE).edit(EDITS[:1])
+        editing.FineTuner(lm, LAYER, write=WRITE).edit(EDITS[:1])
         raise RuntimeError
     assert lm.digest() == before and not any(p.requires_grad for p in lm.model.parameters())
 
@@ -305,7 +309,8 @@ def test_an_interrupted_run_goes_on_with_the_same_results(method, batch, tmp_pat
         final = lm.digest()
     assert [row["edits"] for row in whole.results] == ([0, 1, 2, 4, 5] if batch == 1 else [0, 2, 4, 5])
     state = tmp_path / "state.safetensors"
-    original, calls = editing.Editor.edit, []
+    kind = kind_of(method)
+    original, calls = kind.edit, []
 
     def edit(self, facts, **more):
         calls.append(len(facts))
@@ -313,7 +318,7 @@ def test_an_interrupted_run_goes_on_with_the_same_results(method, batch, tmp_pat
             raise KeyboardInterrupt
         return original(self, facts, **more)
 
-    monkeypatch.setattr(editing.Editor, "edit", edit)
+    monkeypatch.setattr(kind, "edit", edit)
     with pytest.raises(KeyboardInterrupt), editing.preserved(lm):
         editing.run(lm, EDITS, method, state=state, **options)
     assert state.is_file()
@@ -355,15 +360,15 @@ def test_an_interrupt_anywhere_leaves_a_state_to_go_on_from(method, where, tmp_p
         if where == "a search" and method == "ft":
             patch.setattr(torch.optim.Adam, "step", cut(torch.optim.Adam.step, 3 * WRITE.ft_steps - 1))
         elif where == "a search":
-            patch.setattr(editing, "targets", cut(editing.targets, 3))
+            patch.setattr(targets, "search", cut(targets.search, 3))
         elif where == "a writing":
-            patch.setattr(editing.Editor, "_count", cut(editing.Editor._count, 2, signalled=True))
+            patch.setattr(kind_of(method), "_count", cut(kind_of(method)._count, 2, signalled=True))
         else:
             look = cut(examine, 2)
         with pytest.raises(KeyboardInterrupt), editing.preserved(lm):
             editing.run(lm, EDITS, method, examine=look, state=state, **options)
-    made, original = [], editing.Editor.edit
-    monkeypatch.setattr(editing.Editor, "edit", lambda self, *a, **k: made.append(1) or original(self, *a, **k))
+    made, original = [], kind_of(method).edit
+    monkeypatch.setattr(kind_of(method), "edit", lambda self, *a, **k: made.append(1) or original(self, *a, **k))
     with editing.preserved(lm):
         resumed = editing.run(lm, EDITS, method, examine=examine, state=state, **options)
         assert lm.digest() == final
@@ -388,17 +393,17 @@ def test_an_interrupt_while_the_disk_is_full_is_still_an_interrupt(tmp_path, mon
     ("call", "said"),
     [
         (lambda lm: editing.Editor(lm, 1, "best"), "no method"),
-        (lambda lm: editing.Editor(lm, 9, "ft"), "layers 0 to 2"),
+        (lambda lm: editing.FineTuner(lm, 9), "layers 0 to 2"),
         (lambda lm: editing.Editor(lm, 1, "rome"), "needs C"),
         (lambda lm: editing.Editor(lm, 1, "rome", C=np.eye(3)), "40 dimensions"),
         (lambda lm: editing.run(lm, [], "ft", layer=1), "at least one"),
         (lambda lm: editing.run(lm, EDITS, "ft", layer=1, batch=0), "batch"),
-        (lambda lm: editing.Editor(lm, 1, "ft").edit([replace(EDITS[0], target_new=None)]), "target_new"),
-        (lambda lm: editing.Editor(lm, 1, "ft").predicted(np.eye(40)), "no account"),
-        (lambda lm: editing.null_space(np.eye(4), editing.Write(protected=0.9)), "protect less"),
-        (lambda lm: editing.Write(text_weight=0), "positive"),
-        (lambda lm: editing.Write(protected=1.0), "protected"),
-        (lambda lm: editing.Write(ft_norm=0.0), "ft_norm"),
+        (lambda lm: editing.FineTuner(lm, 1).edit([replace(EDITS[0], target_new=None)]), "target_new"),
+        (lambda lm: editing.FineTuner(lm, 1).predicted(np.eye(40)), "no account"),
+        (lambda lm: editing.null_space(np.eye(4), editing.EditSettings(protected=0.9)), "protect less"),
+        (lambda lm: editing.EditSettings(text_weight=0), "positive"),
+        (lambda lm: editing.EditSettings(protected=1.0), "protected"),
+        (lambda lm: editing.EditSettings(ft_norm=0.0), "ft_norm"),
     ],
 )
 def test_what_cannot_be(call, said):

@@ -7,9 +7,10 @@ import sympy as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from superposition import theory
 from superposition.linear import overlap, rules
 from superposition.linear.memory import LinearMemory
-from superposition.theory import algebra
+from superposition.theory import expressions as ex
 
 EXAMPLES = settings(max_examples=25, deadline=None)
 SEEDS = st.integers(0, 2**32 - 1)
@@ -88,7 +89,7 @@ def test_a_generic_solver_lands_on_the_family():
 
 
 def test_push_through_with_numbers():
-    assert algebra.push_through().holds
+    assert theory.push_through().holds
     q = Problem(1, 6)
     G = q.K_1.T @ q.C_inv @ q.K_1
     close(np.linalg.inv(q.C + q.K_1 @ q.K_1.T) @ q.K_1, q.C_inv @ q.K_1 @ np.linalg.inv(np.eye(2) + G))
@@ -282,7 +283,7 @@ def _rotate(C, u):
 
 @pytest.mark.parametrize("d_m", [2, 5, 9])
 def test_each_hard_step_uses_up_one_dimension(d_m):
-    assert algebra.hard_recursion()["room"].holds
+    assert theory.hard_recursion()["room"].holds
     q = Problem(d_m, d_m)
     K, S = independent(q, d_m), q.C_inv
     for i in range(d_m):
@@ -353,18 +354,18 @@ def test_orthogonal_whitened_keys_make_them_one_and_only_they(seed, d_m, w):
 
 
 def test_sympy_proves_the_pieces():
-    pieces = [*algebra.emmet_proof().values(), algebra.memit_proof(), algebra.memit_limit()]
-    pieces += [*algebra.alphaedit_proof().values(), *algebra.one_edit().values()]
-    pieces += [*algebra.soft_recursion().values(), *algebra.hard_recursion().values()]
+    pieces = [*theory.emmet_proof().values(), theory.memit_proof(), theory.memit_limit()]
+    pieces += [*theory.alphaedit_proof().values(), *theory.one_edit().values()]
+    pieces += [*theory.soft_recursion().values(), *theory.hard_recursion().values()]
     for edits in range(1, 5):
-        pieces += algebra.orthogonal_keys(edits).values()
+        pieces += theory.orthogonal_keys(edits).values()
     assert all(piece.holds for piece in pieces)
 
 
 def test_the_family_explicitly_in_symbols():
     """Stationarity and constraint, entry by entry, for two keys in two dimensions and any weight."""
     a, b, c, w = sp.symbols("a b c w", positive=True)
-    U, R = algebra.matrix("u", 2, 2), algebra.matrix("r", 1, 2)
+    U, R = ex.matrix("u", 2, 2), ex.matrix("r", 1, 2)
     A = sp.Matrix([[a, 0], [b, c]]) * sp.Matrix([[a, 0], [b, c]]).T
     G = U.T * A.inv() * U
     Lam = R * (G + sp.eye(2) / w).inv()

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from superposition.data import text
 from superposition.data.facts import Fact
+from superposition.editing import evaluation
 from superposition.errors import UserError
 from superposition.io import console
-from superposition.lm import evaluation
+from superposition.lm import scoring, tracing
 
 PROMPTS = ["The capital of France is", "The capital of France is", "Tokyo", "She sells sea shells on the sea", "Keys"]
 OBJECTS = ["Paris", "Paris, and the capital", "is a city", "shore", "overlap where the model has"]
@@ -36,14 +37,14 @@ def naive(lm, prompt, continuation):
 @pytest.mark.parametrize("batch", [1, 4])
 def test_scores(architecture, batch):
     lm = tiny(architecture)
-    own = [evaluation.generate(lm, "Tokyo is", 1).strip() or "a"]
+    own = [scoring.generate(lm, "Tokyo is", 1).strip() or "a"]
     prompts, objects = [*PROMPTS, "Tokyo is"], [*OBJECTS, *own]
-    found = evaluation.score(lm, prompts, objects, batch=batch)
+    found = scoring.score(lm, prompts, objects, batch=batch)
     for i, pair in enumerate(zip(prompts, objects, strict=True)):
         total, tokens, exact = naive(lm, *pair)
         assert found.log_probability[i] == pytest.approx(total, rel=1e-4)
         assert (found.tokens[i], bool(found.exact[i])) == (tokens, exact)
-    np.testing.assert_array_equal(evaluation.log_probability(lm, prompts, objects, batch=batch), found.log_probability)
+    np.testing.assert_array_equal(scoring.log_probability(lm, prompts, objects, batch=batch), found.log_probability)
 
 
 def test_exact_means_what_greedy_decoding_gives():
@@ -64,12 +65,12 @@ def test_exact_means_what_greedy_decoding_gives():
             return {"input_ids": tokens, "offset_mapping": spans}
 
     lm.tokenizer = Fixed()
-    assert evaluation.score(lm, [prompt] * 2, ["right", "wrong"]).exact.tolist() == [True, False]
+    assert scoring.score(lm, [prompt] * 2, ["right", "wrong"]).exact.tolist() == [True, False]
 
 
 @given(st.lists(st.lists(st.integers(0, 2), max_size=5).map(tuple), min_size=1, max_size=12))
 def test_a_text_is_run_once(sequences):
-    kept, home = evaluation._longest(sequences)
+    kept, home = scoring._longest(sequences)
     for sequence, host in zip(sequences, home, strict=True):
         assert kept[host][: len(sequence)] == sequence
     for i, one in enumerate(kept):
@@ -85,21 +86,21 @@ def test_perplexity(corpus):
         for at in range(window.first, window.stop):
             total, count = total - float(logs[at - 1, window.token_ids[at]]), count + 1
     assert count == 300
-    assert evaluation.perplexity(lm, windows) == pytest.approx(np.exp(total / count), rel=1e-4)
+    assert scoring.perplexity(lm, windows) == pytest.approx(np.exp(total / count), rel=1e-4)
     with pytest.raises(UserError, match="skip_first"):
-        evaluation.perplexity(lm, text.windows(text.read(corpus), lm.tokenizer, tokens=30))
+        scoring.perplexity(lm, text.windows(text.read(corpus), lm.tokenizer, tokens=30))
 
 
 def test_held_out_text_is_from_the_end():
     lm = tiny("llama")
-    windows = evaluation.held_out(lm, 50, context=64)
+    windows = scoring.held_out(lm, 50, context=64)
     last = list(text.read("book"))[-1]
     assert windows[0].token_ids == tuple(lm.tokenizer(last)["input_ids"][:64])
     assert sum(window.counted for window in windows) == 50 and all(window.first == 1 for window in windows)
 
 
 def _facts(lm):
-    best = evaluation.generate(lm, "The capital of France is", 1).strip()
+    best = scoring.generate(lm, "The capital of France is", 1).strip()
     return [
         Fact("France", "The capital of {} is", best or "a", "Madrid", paraphrases=("In France", "Of France")),
         Fact("Tokyo", "{} is a city in", "Japan", "Spain", neighbourhood=("Kyoto is in", "Osaka is in", "Kobe is in")),
@@ -110,29 +111,29 @@ def test_known_facts_are_kept_by_content(cache, monkeypatch):
     lm = tiny("llama")
     listed = _facts(lm)
     expected = [f for f in listed if naive(lm, f.text, f.target_true)[2]]
-    assert evaluation.known(lm, listed) == expected
+    assert scoring.known(lm, listed) == expected
     asked = []
-    monkeypatch.setattr(evaluation, "score", lambda *a, **k: asked.append(a) or pytest.fail("asked again"))
-    assert evaluation.known(lm, listed[::-1]) == expected[::-1]
+    monkeypatch.setattr(scoring, "score", lambda *a, **k: asked.append(a) or pytest.fail("asked again"))
+    assert scoring.known(lm, listed[::-1]) == expected[::-1]
     lm.layers[0].module.weight.data *= 1.5  # another model
     with pytest.raises(BaseException, match="asked again"):
-        evaluation.known(lm, listed)
+        scoring.known(lm, listed)
 
 
 @pytest.mark.parametrize("content", ["", "[1]", None])
 def test_a_damaged_cache_of_known_facts_is_made_afresh(cache, content):
     lm = tiny("llama")
     listed = _facts(lm)
-    expected = evaluation.known(lm, listed)
+    expected = scoring.known(lm, listed)
     (path,) = (cache / "known").iterdir()
     before = path.read_bytes()
     path.unlink()
     path.mkdir() if content is None else path.write_text(content)
     if content is None:
         with pytest.warns(console.SuperpositionWarning, match="not kept in the cache"):
-            assert evaluation.known(lm, listed) == expected
+            assert scoring.known(lm, listed) == expected
     else:
-        assert evaluation.known(lm, listed) == expected
+        assert scoring.known(lm, listed) == expected
         with np.load(path) as now, np.load(io.BytesIO(before)) as then:
             assert now["plain content"] == then["plain content"]
 
@@ -155,6 +156,8 @@ def test_edits_are_judged_by_comparison_and_exactly():
     fewer = evaluation.evaluate(lm, listed, paraphrases=1, neighbours=2)
     assert (fewer["paraphrase_success"]["n"], fewer["neighbourhood_success"]["n"]) == (1, 2)
     assert evaluation.evaluate(lm, listed, paraphrases=0)["paraphrase_exact"]["n"] == 0
+    tied = evaluation.evaluate(lm, [replace(listed[0], target_new=listed[0].target_true)])
+    assert tied["success"]["share"] == tied["neighbourhood_success"]["share"] == 0  # a tie is no success
     nameless = [replace(f, target_true=None) for f in listed]
     alone = evaluation.evaluate(lm, [listed[0], nameless[1]])
     assert (alone["success"]["n"], alone["exact"]["n"], alone["neighbourhood_success"]["n"]) == (1, 2, 0)
@@ -178,7 +181,7 @@ def test_tracing(architecture):
     fact = Fact("France", "The capital of {} is", "Paris")
     ids = lm.tokenizer(fact.text)["input_ids"]
     first = lm.tokenizer(f"{fact.text} Paris")["input_ids"][len(ids)]
-    found = evaluation.trace(lm, fact, samples=2, batch=5)
+    found = tracing.trace(lm, fact, samples=2, batch=5)
     clean = lm.model(torch.tensor([ids])).logits[0, -1].softmax(-1)[first]
     assert found["clean"] == pytest.approx(float(clean), rel=1e-4)
     # everything after the last layer at the last token is clean again; at other tokens nothing reaches the head
@@ -187,39 +190,27 @@ def test_tracing(architecture):
     assert subject[-1] == pytest.approx(found["corrupted"], rel=1e-4) and found["corrupted"] != found["clean"]
     assert abs(subject[0] / found["corrupted"] - 1) > 1e-3
     # no noise: nothing is spoilt
-    calm = evaluation.trace(lm, fact, noise=0.0, samples=1, kind="mlp")
+    calm = tracing.trace(lm, fact, noise=0.0, samples=1, kind="mlp")
     np.testing.assert_allclose(calm["restored"], found["clean"], rtol=1e-4)
     # a window over all layers puts all of them back
-    wide, narrow = (evaluation.trace(lm, fact, samples=2, kind="mlp", window=w, layers=[1]) for w in (9, 1))
+    wide, narrow = (tracing.trace(lm, fact, samples=2, kind="mlp", window=w, layers=[1]) for w in (9, 1))
     assert abs(wide["restored"][0][0] / narrow["restored"][0][0] - 1) > 1e-4
     with pytest.raises(UserError, match="state or mlp"):
-        evaluation.trace(lm, fact, kind="all")
+        tracing.trace(lm, fact, kind="all")
     with pytest.raises(UserError, match="target_true"):
-        evaluation.trace(lm, Fact("France", "{} is"))
-
-
-def test_wilson_and_bootstrap():
-    found = evaluation.share([True] * 8 + [False] * 2)
-    assert found["share"] == 0.8 and found["n"] == 10
-    assert (found["low"], found["high"]) == pytest.approx((0.4902, 0.9433), abs=1e-4)  # a published example
-    assert evaluation.share([True] * 5)["high"] == 1.0 and evaluation.share([])["share"] is None
-    values = np.random.default_rng(1).normal(3, 2, size=400)
-    found = evaluation.mean_interval(values)
-    assert found["mean"] == pytest.approx(values.mean())
-    assert found["high"] - found["low"] == pytest.approx(2 * 1.96 * values.std() / 20, rel=0.15)
-    assert evaluation.mean_interval([])["mean"] is None
+        tracing.trace(lm, Fact("France", "{} is"))
 
 
 @pytest.mark.parametrize(
     ("call", "said"),
     [
-        (lambda lm: evaluation.score(lm, ["a"], []), "one each"),
-        (lambda lm: evaluation.score(lm, [], []), "one each"),
-        (lambda lm: evaluation.score(lm, ["Keys"], [" "]), "empty"),
-        (lambda lm: evaluation.score(lm, [" "], ["Keys"]), "no token before"),
-        (lambda lm: evaluation.score(lm, ["Keys"], ["overlap"], batch=0), "batch"),
-        (lambda lm: evaluation.score(lm, ["Keys " * 100], ["overlap"]), "shorten"),
-        (lambda lm: evaluation.known(lm, [Fact("A", "{} is")]), "target_true"),
+        (lambda lm: scoring.score(lm, ["a"], []), "one each"),
+        (lambda lm: scoring.score(lm, [], []), "one each"),
+        (lambda lm: scoring.score(lm, ["Keys"], [" "]), "empty"),
+        (lambda lm: scoring.score(lm, [" "], ["Keys"]), "no token before"),
+        (lambda lm: scoring.score(lm, ["Keys"], ["overlap"], batch=0), "batch"),
+        (lambda lm: scoring.score(lm, ["Keys " * 100], ["overlap"]), "shorten"),
+        (lambda lm: scoring.known(lm, [Fact("A", "{} is")]), "target_true"),
         (lambda lm: evaluation.evaluate(lm, [Fact("A", "{} is", "b")]), "target_new"),
         (lambda lm: evaluation.untouched(lm, [Fact("A", "{} is")]), "target_true"),
     ],

@@ -1,20 +1,21 @@
 """The exercises' checks accept a right answer and say of a wrong one what is wrong."""
 
+import ast
+import inspect
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from superposition.book import exercises
 from superposition.linear import rules
-from superposition.studies import nulls
+from superposition.stats import shape
+from superposition.studies import confounds
 
 
 def solve(C, k):
     return np.linalg.solve(C, k)
-
-
-# --- 01 the memory ------------------------------------------------------------------------------------------
 
 
 def observe(W, C, k, v):
@@ -24,9 +25,6 @@ def observe(W, C, k, v):
 
 def observe_as_an_edit(W, C, k, v):
     return W + rules.rome(W, k, v, C), C + np.outer(k, k)
-
-
-# --- 02 the single edit -------------------------------------------------------------------------------------
 
 
 def edit(W, C, k_e, v_e):
@@ -58,9 +56,6 @@ def memit(W, C, K_e, V_e):
     return W + rules.memit(W, K_e, V_e, C)
 
 
-# --- 03 a lifetime of edits ---------------------------------------------------------------------------------
-
-
 def final_memory(W, C, K_e, V_e):
     for k, v in zip(K_e.T, V_e.T, strict=True):
         W = W + rules.rome(W, k, v, C)
@@ -77,45 +72,6 @@ def forecast_with_triangles_swapped(P, epsilon):
 
 def forecast_without_history(P, epsilon):
     return epsilon @ np.tril(P, -1)
-
-
-RIGHT = [
-    (exercises.check_03_lifelong, final_memory),
-    (exercises.check_03_forecast, forecast),
-    (exercises.check_01_memory, rules.least_squares),
-    (exercises.check_01_observe, observe),
-    (exercises.check_02_edit, edit),
-    (exercises.check_02_batch, batch),
-]
-
-WRONG = [
-    (exercises.check_03_lifelong, lambda W, C, K, V: final_memory(W, C, K[:, ::-1], V[:, ::-1]), "The last of"),
-    (exercises.check_03_lifelong, batch, "does each residual take account"),
-    (exercises.check_03_lifelong, edits_added_up, "The last of"),
-    (exercises.check_03_forecast, forecast_with_triangles_swapped, "Nothing can spoil"),
-    (exercises.check_03_forecast, forecast_without_history, "which triangle"),
-    (exercises.check_03_forecast, lambda P, e: 0 * e, "it suffers by"),
-    (exercises.check_01_memory, lambda K, V: V @ K.T, "times the least possible"),
-    (exercises.check_01_memory, lambda K, V: solve(K @ K.T, K @ V.T), "shape"),
-    (exercises.check_01_observe, lambda W, C, k, v: W, "Return a pair"),
-    (exercises.check_01_observe, lambda W, C, k, v: (observe(W, C, k, v)[0], C), "not the second moment"),
-    (exercises.check_01_observe, lambda W, C, k, v: (W, C + np.outer(k, k)), "unchanged"),
-    (exercises.check_01_observe, observe_as_an_edit, "not the best memory"),
-    (exercises.check_02_edit, lambda W, C, k, v: None, "returned None"),
-    (exercises.check_02_edit, lambda W, C, k, v: rules.rome(W, k, v, C).T, "shape"),
-    (exercises.check_02_edit, lambda W, C, k, v: W * np.nan, "NaN"),
-    (exercises.check_02_edit, lambda W, C, k, v: W.copy(), "Nothing was written"),
-    (exercises.check_02_edit, lambda W, C, k, v: rules.rome(W, k, v, C), "misses v_e"),
-    (exercises.check_02_edit, edit_that_forgets_W, "misses v_e"),
-    (exercises.check_02_edit, edit_in_place, "changed its argument W"),
-    (exercises.check_02_edit, edit_along_the_key, r"damage is \d+\.\d\d times the least"),
-    (exercises.check_02_batch, edits_added_up, "misses V_e"),
-    (exercises.check_02_batch, memit, "misses V_e"),
-    (exercises.check_02_batch, lambda W, C, K, V: W + (V - W @ K) @ np.linalg.pinv(K), "times the least"),
-]
-
-
-# --- 04 superposition, 05 capacity, 06 editors --------------------------------------------------------------
 
 
 def white(C):
@@ -156,67 +112,13 @@ def written_along_the_keys(K, C):
     return Q / np.diag(R)
 
 
-RIGHT += [
-    (exercises.check_04_whitening, white),
-    (exercises.check_04_undo, undo),
-    (exercises.check_05_leverages, leverages),
-    (exercises.check_05_simplex, simplex),
-    (exercises.check_06_family, family),
-    (exercises.check_06_gram_schmidt, directions),
-]
-WRONG += [
-    (exercises.check_04_whitening, lambda C: None, "returned None"),
-    (exercises.check_04_whitening, np.linalg.cholesky, "differs from the identity"),
-    (exercises.check_04_whitening, np.linalg.inv, "differs from the identity"),
-    (exercises.check_04_undo, lambda *given: undo(*given, sign=-1), "it should be back"),
-    (exercises.check_04_undo, lambda W, k_1, v_1, k_2, k_j, C: W @ k_2, "it should be back"),
-    (exercises.check_05_leverages, lambda K: np.full(K.shape[1], K.shape[0] / K.shape[1]), r"Key \d+ gets"),
-    (exercises.check_05_leverages, lambda K: (K**2).sum(0), "sum must be d_m"),
-    (exercises.check_05_leverages, lambda K: leverages(K)[:-1], "shape"),
-    (exercises.check_05_simplex, lambda d: simplex(d) * 2, "length 1"),
-    (
-        exercises.check_05_simplex,
-        lambda d: np.eye(d, d + 1) + np.eye(d)[:, [0] * (d + 1)] * (np.arange(d + 1) == d),
-        "Welch",
-    ),
-    (exercises.check_06_family, lambda A, U, R, w: R @ U.T @ A, "D is off"),
-    (exercises.check_06_family, lambda A, U, R, w: family(A, U, R, min(w, 1e4)), "D is off"),
-    (exercises.check_06_family, lambda A, U, R, w: family(A, U, R, w * 2), "D is off"),
-    (exercises.check_06_gram_schmidt, lambda K, C: solve(C, K) / (K * solve(C, K)).sum(0), "touches an earlier one"),
-    (exercises.check_06_gram_schmidt, lambda K, C: solve(C, K), "does not write"),
-    (exercises.check_06_gram_schmidt, written_along_the_keys, "costs more than it must"),
-]
-
-
-# --- 12 nulls and confounds, 13 scaling ---------------------------------------------------------------------
-
-
 def tail_factor(norms):
     r = np.divide.outer(norms, norms)[~np.eye(len(norms), dtype=bool)]
     return (r**4).mean() / (r**2).mean() ** 2
 
 
 def l_kurtosis(x):
-    return nulls.l_kurtosis(x) + nulls.L_NORMAL
-
-
-RIGHT += [
-    (exercises.check_12_tail_factor, tail_factor),
-    (exercises.check_12_l_kurtosis, l_kurtosis),
-    (exercises.check_13_twins, nulls.kurtosis_with_twins),
-]
-WRONG += [
-    (exercises.check_12_tail_factor, lambda n: np.mean(np.divide.outer(n, n) ** 4), "mean over ordered pairs"),
-    (exercises.check_12_tail_factor, lambda n: np.mean(n**4) / np.mean(n**2) ** 2, "mean over ordered pairs"),
-    (exercises.check_12_tail_factor, lambda n: tail_factor(np.divide(n, 2, out=n)), "changed its argument"),
-    (exercises.check_12_l_kurtosis, nulls.l_kurtosis, "The L-kurtosis is"),
-    (exercises.check_12_l_kurtosis, lambda x: np.mean((x - x.mean()) ** 4) / np.var(x) ** 2, "The L-kurtosis is"),
-    (exercises.check_13_twins, lambda m, d_m: 0.0, "it is"),
-    (exercises.check_13_twins, lambda m, d_m: nulls.kurtosis_with_twins(m, d_m, 2), "it is"),
-]
-
-
-# --- 10 keys and moments ------------------------------------------------------------------------------------
+    return shape.l_kurtosis(x) + shape.L_NORMAL
 
 
 def token(offsets, start, stop):
@@ -227,58 +129,12 @@ def tokens(d_m, sd, share, factor):
     return d_m + int(np.ceil(factor / (share * sd) ** 2))
 
 
-RIGHT += [(exercises.check_10_token, token), (exercises.check_10_tokens, tokens)]
-WRONG += [
-    (exercises.check_10_token, lambda offsets, start, stop: token(offsets, start, start + 1), "the last token with"),
-    (
-        exercises.check_10_token,
-        lambda offsets, start, stop: min(i for i, (a, b) in enumerate(offsets) if a <= stop - 1 < b),
-        "the last token with",
-    ),
-    (exercises.check_10_tokens, lambda d_m, *a: tokens(d_m, *a) - d_m, "above d_m|too few"),
-    (exercises.check_10_tokens, lambda d_m, sd, share, k: tokens(d_m, sd, share, np.sqrt(k)), "too few"),
-    (exercises.check_10_tokens, lambda *a: 2 * tokens(*a), "fewer than"),
-]
-
-
-# --- 15, 16 edits of a real model ---------------------------------------------------------------------------
-
-
 def clamp(delta, recalled, c):
     return delta * min(1, c * np.linalg.norm(recalled) / np.linalg.norm(delta))
 
 
 def suffered(delta, M, K_e):
     return np.linalg.norm(delta @ np.tril(M.T @ K_e, -1), axis=0)
-
-
-RIGHT += [(exercises.check_15_clamp, clamp), (exercises.check_16_suffered, suffered)]
-WRONG += [
-    (exercises.check_15_clamp, lambda delta, recalled, c: delta, "the ball radius"),
-    (exercises.check_15_clamp, lambda delta, recalled, c: clamp(delta, recalled, c / 2), "keep the direction"),
-    (
-        exercises.check_15_clamp,
-        lambda delta, recalled, c: 0.99 * clamp(delta, recalled, c),
-        "keep the direction|left alone",
-    ),
-    (
-        exercises.check_15_clamp,
-        lambda delta, recalled, c: np.clip(
-            delta, *(np.array([-1, 1]) * c * np.linalg.norm(recalled) / len(delta) ** 0.5)
-        ),
-        "keep the direction",
-    ),
-    (exercises.check_16_suffered, lambda delta, M, K: np.linalg.norm(delta @ M.T @ K, axis=0), "only later edits"),
-    (exercises.check_16_suffered, lambda delta, M, K: suffered(delta, M, K)[:1], "One norm for each"),
-    (
-        exercises.check_16_suffered,
-        lambda delta, M, K: np.linalg.norm(delta @ np.triu(M.T @ K, 1), axis=0),
-        "only later edits",
-    ),
-]
-
-
-# --- capstone -----------------------------------------------------------------------------------------------
 
 
 def needed(moved, half, tokens, d_m, wanted):
@@ -305,62 +161,158 @@ def strongest_of_all(P, keep):
     return (i, j) if keep.any() else None
 
 
-RIGHT += [
-    (exercises.check_capstone_tokens, needed),
-    (exercises.check_capstone_strongest, strongest_clean),
-    (exercises.check_capstone_blame, blame),
-    (exercises.check_capstone_drop, drop),
-]
-WRONG += [
+RIGHT = {
+    "01_memory": rules.least_squares,
+    "01_observe": observe,
+    "02_edit": edit,
+    "02_batch": batch,
+    "03_lifelong": final_memory,
+    "03_forecast": forecast,
+    "04_whitening": white,
+    "04_undo": undo,
+    "05_leverages": leverages,
+    "05_simplex": simplex,
+    "06_family": family,
+    "06_gram_schmidt": directions,
+    "10_token": token,
+    "10_tokens": tokens,
+    "12_tail_factor": tail_factor,
+    "12_l_kurtosis": l_kurtosis,
+    "13_twins": confounds.kurtosis_with_twins,
+    "15_clamp": clamp,
+    "16_suffered": suffered,
+    "capstone_tokens": needed,
+    "capstone_strongest": strongest_clean,
+    "capstone_blame": blame,
+    "capstone_drop": drop,
+}
+
+WRONG = [
+    ("01_memory", lambda K, V: V @ K.T, "times the least possible"),
+    ("01_memory", lambda K, V: solve(K @ K.T, K @ V.T), "shape"),
+    ("01_observe", lambda W, C, k, v: W, "Return a pair"),
+    ("01_observe", lambda W, C, k, v: (observe(W, C, k, v)[0], C), "not the second moment"),
+    ("01_observe", lambda W, C, k, v: (W, C + np.outer(k, k)), "unchanged"),
+    ("01_observe", observe_as_an_edit, "not the best memory"),
+    ("02_edit", lambda W, C, k, v: None, "returned None"),
+    ("02_edit", lambda W, C, k, v: rules.rome(W, k, v, C).T, "shape"),
+    ("02_edit", lambda W, C, k, v: W * np.nan, "NaN"),
+    ("02_edit", lambda W, C, k, v: W.copy(), "Nothing was written"),
+    ("02_edit", lambda W, C, k, v: rules.rome(W, k, v, C), "misses v_e"),
+    ("02_edit", edit_that_forgets_W, "misses v_e"),
+    ("02_edit", edit_in_place, "changed its argument W"),
+    ("02_edit", edit_along_the_key, r"damage is \d+\.\d\d times the least"),
+    ("02_batch", edits_added_up, "misses V_e"),
+    ("02_batch", memit, "misses V_e"),
+    ("02_batch", lambda W, C, K, V: W + (V - W @ K) @ np.linalg.pinv(K), "times the least"),
+    ("03_lifelong", lambda W, C, K, V: final_memory(W, C, K[:, ::-1], V[:, ::-1]), "The last of"),
+    ("03_lifelong", batch, "does each residual take account"),
+    ("03_lifelong", edits_added_up, "The last of"),
+    ("03_forecast", forecast_with_triangles_swapped, "Nothing can spoil"),
+    ("03_forecast", forecast_without_history, "which triangle"),
+    ("03_forecast", lambda P, e: 0 * e, "it suffers by"),
+    ("04_whitening", lambda C: None, "returned None"),
+    ("04_whitening", np.linalg.cholesky, "differs from the identity"),
+    ("04_whitening", np.linalg.inv, "differs from the identity"),
+    ("04_undo", lambda *given: undo(*given, sign=-1), "it should be back"),
+    ("04_undo", lambda W, k_1, v_1, k_2, k_j, C: W @ k_2, "it should be back"),
+    ("05_leverages", lambda K: np.full(K.shape[1], K.shape[0] / K.shape[1]), r"Key \d+ gets"),
+    ("05_leverages", lambda K: (K**2).sum(0), "sum must be d_m"),
+    ("05_leverages", lambda K: leverages(K)[:-1], "shape"),
+    ("05_simplex", lambda d: simplex(d) * 2, "length 1"),
+    ("05_simplex", lambda d: np.eye(d, d + 1) + np.eye(d)[:, [0] * (d + 1)] * (np.arange(d + 1) == d), "Welch"),
+    ("06_family", lambda A, U, R, w: R @ U.T @ A, "D is off"),
+    ("06_family", lambda A, U, R, w: family(A, U, R, min(w, 1e4)), "D is off"),
+    ("06_family", lambda A, U, R, w: family(A, U, R, w * 2), "D is off"),
+    ("06_gram_schmidt", lambda K, C: solve(C, K) / (K * solve(C, K)).sum(0), "touches an earlier one"),
+    ("06_gram_schmidt", lambda K, C: solve(C, K), "does not write"),
+    ("06_gram_schmidt", written_along_the_keys, "costs more than it must"),
+    ("10_token", lambda offsets, start, stop: token(offsets, start, start + 1), "the last token with"),
     (
-        exercises.check_capstone_tokens,
-        lambda moved, half, N, d_m, w: d_m + (N - d_m) * (moved / w) ** 2,
-        "dimensions moved",
+        "10_token",
+        lambda offsets, start, stop: min(i for i, (a, b) in enumerate(offsets) if a <= stop - 1 < b),
+        "the last token with",
     ),
+    ("10_tokens", lambda d_m, *a: tokens(d_m, *a) - d_m, "above d_m|too few"),
+    ("10_tokens", lambda d_m, sd, share, k: tokens(d_m, sd, share, np.sqrt(k)), "too few"),
+    ("10_tokens", lambda *a: 2 * tokens(*a), "fewer than"),
+    ("12_tail_factor", lambda n: np.mean(np.divide.outer(n, n) ** 4), "mean over ordered pairs"),
+    ("12_tail_factor", lambda n: np.mean(n**4) / np.mean(n**2) ** 2, "mean over ordered pairs"),
+    ("12_tail_factor", lambda n: tail_factor(np.divide(n, 2, out=n)), "changed its argument"),
+    ("12_l_kurtosis", shape.l_kurtosis, "The L-kurtosis is"),
+    ("12_l_kurtosis", lambda x: np.mean((x - x.mean()) ** 4) / np.var(x) ** 2, "The L-kurtosis is"),
+    ("13_twins", lambda m, d_m: 0.0, "it is"),
+    ("13_twins", lambda m, d_m: confounds.kurtosis_with_twins(m, d_m, 2), "it is"),
+    ("15_clamp", lambda delta, recalled, c: delta, "the ball radius"),
+    ("15_clamp", lambda delta, recalled, c: clamp(delta, recalled, c / 2), "keep the direction"),
+    ("15_clamp", lambda delta, recalled, c: 0.99 * clamp(delta, recalled, c), "keep the direction|left alone"),
     (
-        exercises.check_capstone_tokens,
-        lambda moved, half, N, d_m, w: needed(moved, half, N, d_m, w) - d_m,
-        "singular|moved",
+        "15_clamp",
+        lambda delta, recalled, c: np.clip(
+            delta, *(np.array([-1, 1]) * c * np.linalg.norm(recalled) / len(delta) ** 0.5)
+        ),
+        "keep the direction",
     ),
-    (exercises.check_capstone_strongest, strongest_of_all, "strongest kept pair|No pair"),
+    ("16_suffered", lambda delta, M, K: np.linalg.norm(delta @ M.T @ K, axis=0), "only later edits"),
+    ("16_suffered", lambda delta, M, K: suffered(delta, M, K)[:1], "One norm for each"),
+    ("16_suffered", lambda delta, M, K: np.linalg.norm(delta @ np.triu(M.T @ K, 1), axis=0), "only later edits"),
+    ("capstone_tokens", lambda moved, half, N, d_m, w: d_m + (N - d_m) * (moved / w) ** 2, "dimensions moved"),
+    ("capstone_tokens", lambda moved, half, N, d_m, w: needed(moved, half, N, d_m, w) - d_m, "singular|moved"),
+    ("capstone_strongest", strongest_of_all, "strongest kept pair|No pair"),
+    ("capstone_strongest", lambda P, keep: strongest_clean(P, keep | True), "strongest kept pair|No pair"),
+    ("capstone_strongest", lambda P, keep: None, "the answer is None"),
+    ("capstone_strongest", lambda P, keep: (strongest_clean(P, keep) or (0, 0))[::-1], "kept pair|No pair"),
+    ("capstone_blame", lambda delta, p: blame(delta, p) * 1.1, "add up to"),
     (
-        exercises.check_capstone_strongest,
-        lambda P, keep: strongest_clean(P, keep | True),
-        "strongest kept pair|No pair",
-    ),
-    (exercises.check_capstone_strongest, lambda P, keep: None, "the answer is None"),
-    (
-        exercises.check_capstone_strongest,
-        lambda P, keep: (strongest_clean(P, keep) or (0, 0))[::-1],
-        "kept pair|No pair",
-    ),
-    (exercises.check_capstone_blame, lambda delta, p: blame(delta, p) * 1.1, "add up to"),
-    (
-        exercises.check_capstone_blame,
+        "capstone_blame",
         lambda delta, p: (
             (p * np.linalg.norm(delta, axis=0)[:, None]) ** 2
             / ((p * np.linalg.norm(delta, axis=0)[:, None]) ** 2).sum(0)
         ),
         "not those of the inner products",
     ),
-    (exercises.check_capstone_blame, lambda delta, p: blame(delta, p).T, "shape"),
-    (
-        exercises.check_capstone_drop,
-        lambda delta, p: ((delta**2).sum(0) * (p**2).sum(1)).argmax(),
-        "Without edit",
-    ),
-    (exercises.check_capstone_drop, lambda delta, p: None, "is wanted"),
+    ("capstone_blame", lambda delta, p: blame(delta, p).T, "shape"),
+    ("capstone_drop", lambda delta, p: ((delta**2).sum(0) * (p**2).sum(1)).argmax(), "Without edit"),
+    ("capstone_drop", lambda delta, p: None, "is wanted"),
 ]
 
 
-@pytest.mark.parametrize("check, answer", RIGHT, ids=lambda x: getattr(x, "__name__", ""))
-def test_a_right_answer_is_accepted_again_and_again(check, answer):
-    said = check(answer)
-    assert said.startswith("Right") and said == check(answer)
+@pytest.mark.parametrize("name", RIGHT)
+def test_a_right_answer_is_accepted_again_and_again(name):
+    check = getattr(exercises, f"check_{name}")
+    sentence = check(RIGHT[name])
+    assert sentence.startswith("Right") and sentence == check(RIGHT[name])
 
 
-@pytest.mark.parametrize("check, answer, complaint", WRONG, ids=lambda x: getattr(x, "__name__", str(x)))
-def test_a_wrong_answer_hears_what_is_wrong(check, answer, complaint):
+@pytest.mark.parametrize("name, answer, complaint", WRONG)
+def test_a_wrong_answer_hears_what_is_wrong(name, answer, complaint):
     with pytest.raises(AssertionError) as heard:
-        check(answer)
+        getattr(exercises, f"check_{name}")(answer)
     assert re.search(complaint, str(heard.value)), heard.value
+
+
+@pytest.mark.parametrize("name", RIGHT.keys() - {"05_simplex", "10_token", "10_tokens", "13_twins", "capstone_tokens"})
+def test_a_right_answer_that_spoils_its_arguments_is_refused(name):
+    def spoiling(*given):
+        answer = RIGHT[name](*given)
+        next(a for a in given if isinstance(a, np.ndarray)).fill(0)
+        return answer
+
+    with pytest.raises(AssertionError, match=r"changed its argument \w+ in place"):
+        getattr(exercises, f"check_{name}")(spoiling)
+
+
+def test_every_check_can_draw_more_problems_from_another_seed():
+    checks = {name: check for name, check in vars(exercises).items() if name.startswith("check_")}
+    assert len(checks) == 35
+    for name, check in checks.items():
+        options = set(inspect.signature(check).parameters)
+        assert options == ({"function", "most"} if "simplex" in name else {"function", "problems", "seed"}), name
+        assert re.match(r"(Check )?``function\(", check.__doc__), name
+    assert exercises.check_02_edit(edit, problems=7, seed=1).startswith("Right: 7 ")
+
+
+def test_the_checks_work_without_assertions():
+    """A bare assert is gone under ``python -O``."""
+    for path in Path(exercises.__file__).parent.glob("*.py"):
+        assert not any(isinstance(node, ast.Assert) for node in ast.walk(ast.parse(path.read_text(encoding="utf8"))))

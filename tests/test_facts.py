@@ -18,15 +18,15 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from tokenizers.models import BPE
 
+from superposition import editing
 from superposition.data import facts
 from superposition.data.facts import Fact, load
-from superposition.editing import editor as editing
-from superposition.editing import forecast
-from superposition.editing import targets as values
+from superposition.editing import evaluation, forecast, targets
 from superposition.errors import UserError
+from superposition.io import cache as kept_in
 from superposition.io import paths
 from superposition.io.console import SuperpositionWarning
-from superposition.lm import evaluation
+from superposition.lm import scoring, tracing
 
 RELATIONS = "relation,prompt,name,subject_type,object_type,paraphrase_1,paraphrase_2\n"
 P36 = "P36,The capital of {} is,capital,country,city,{}'s capital is,\n"
@@ -941,7 +941,7 @@ def test_the_whole_table_is_joined_by_spaces_to_the_tokens_of_the_joined_text(bo
             for text in (fact.text, *fact.paraphrases, *fact.neighbourhood):
                 assert facts.joint(text, target) == " "
         if place % 10 == 0:
-            joined = evaluation.join(cutter, fact.text, fact.target_true)
+            joined = scoring.join(cutter, fact.text, fact.target_true)
             assert list(joined.token_ids) == cutter(f"{fact.text} {fact.target_true}")["input_ids"]
             assert list(joined.token_ids[: joined.first]) == cutter(fact.text)["input_ids"]
 
@@ -970,14 +970,14 @@ def merging():
     ],
 )
 def test_a_token_that_holds_both_is_the_first_of_the_object(merging, prompt, continuation, joint, before, target):
-    joined = evaluation.join(merging, prompt, continuation, joint)
+    joined = scoring.join(merging, prompt, continuation, joint)
     assert merging.convert_ids_to_tokens(joined.target) == target
     assert "".join(merging.convert_ids_to_tokens(joined.token_ids[: joined.first])) == before
 
 
 def test_a_prompt_that_is_wholly_in_the_first_token_is_refused(merging):
     with pytest.raises(UserError, match="no token before '利马'"):
-        evaluation.join(merging, "是", "利马")
+        scoring.join(merging, "是", "利马")
 
 
 def test_every_use_of_a_fact_joins_as_the_fact_says(cache):
@@ -993,39 +993,40 @@ def test_every_use_of_a_fact_joins_as_the_fact_says(cache):
     )
     glued = lm.tokenizer("The capital of France isMadrid")["input_ids"]
     texts, both = ["The capital of France is"] * 2, ["Madrid", "Paris"]
-    said = evaluation.score(lm, texts, both, joints=["", ""])
-    spaced = evaluation.score(lm, texts, both)
+    said = scoring.score(lm, texts, both, joints=["", ""])
+    spaced = scoring.score(lm, texts, both)
     assert not np.isclose(said.log_probability, spaced.log_probability).any()
     found = evaluation.evaluate(lm, [fact])
     assert [*found["log_new"], *found["log_true"]] == pytest.approx(said.log_probability, rel=1e-4)
     found = evaluation.evaluate(lm, [replace(fact, joint=None)])
     assert [*found["log_new"], *found["log_true"]] == pytest.approx(spaced.log_probability, rel=1e-4)
     assert evaluation.untouched(lm, [fact])["log_true"] == pytest.approx([said.log_probability[1]], rel=1e-4)
-    first = evaluation.join(lm.tokenizer, fact.text, "Paris", "")
-    clean = evaluation.trace(lm, fact, layers=[0], samples=1)["clean"]
+    first = scoring.join(lm.tokenizer, fact.text, "Paris", "")
+    clean = tracing.trace(lm, fact, layers=[0], samples=1)["clean"]
     alone = lm.model(torch.tensor([first.token_ids[: first.first]])).logits[0, -1].softmax(-1)[first.target[0]]
     assert clean == pytest.approx(float(alone), rel=1e-4)
-    rows = values._rows(lm, 0, fact, values.Settings())
+    rows = targets._texts(lm, 0, fact, editing.TargetSettings())
     assert list(rows[0].token_ids) == glued[:-1]
-    assert all(len(row.wanted) == len(rows[0].wanted) for row in rows[:-1])
+    assert all(len(row.object_ids) == len(rows[0].object_ids) for row in rows[:-1])
     reading = forecast.read(lm, [fact], 1)
     assert reading.log_probability == pytest.approx([said.log_probability[1]], rel=1e-4)
-    loss = editing.fine_tune(lm, 1, [fact], editing.Write(ft_steps=1))[0]
+    loss = editing.fine_tune(lm, 1, [fact], editing.EditSettings(ft_steps=1))[0]
     assert loss == pytest.approx(-said.log_probability[0] / said.tokens[0], rel=1e-4)
     with pytest.raises(UserError, match="2 prompts and 1 joints: give one each"):
-        evaluation.score(lm, texts, both, joints=[""])
+        scoring.score(lm, texts, both, joints=[""])
 
 
 def test_what_is_known_is_kept_apart_by_the_joint(cache, monkeypatch):
     lm, asked = tiny("llama"), []
-    score = evaluation.score
-    monkeypatch.setattr(
-        evaluation, "score", lambda *a, **options: asked.append(options["joints"]) or score(*a, **options)
-    )
+    score = scoring.score
+    monkeypatch.setattr(scoring, "score", lambda *a, **options: asked.append(options["joints"]) or score(*a, **options))
     fact = Fact("France", "The capital of {} is", "Paris")
-    evaluation.known(lm, [fact, replace(fact, joint=" "), replace(fact, joint="")])
-    (stored,) = (cache / "known").glob("*.json")
-    assert sorted(json.loads(stored.read_text())) == [f"{fact.text}\tParis", f"{fact.text}\tParis\tnone"]
+    scoring.known(lm, [fact, replace(fact, joint=" "), replace(fact, joint="")])
+    (stored,) = (cache / "known").iterdir()
+    assert sorted(kept_in.load(f"known/{stored.stem}")["answers"]) == [
+        f"{fact.text}\tParis",
+        f"{fact.text}\tParis\tnone",
+    ]
     assert asked == [[None, " ", ""]]
 
 
@@ -1034,8 +1035,8 @@ def test_an_object_that_shares_a_token_with_the_subject_is_refused(merging):
     fact = Fact("都是", "首{}", "利马", "利马")
     for use in (
         lambda: forecast.read(lm, [fact], 1),
-        lambda: evaluation.trace(lm, replace(fact, subject="是", prompt="都{}")),
-        lambda: values._rows(lm, 0, fact, values.Settings(contexts=("",))),
+        lambda: tracing.trace(lm, replace(fact, subject="是", prompt="都{}")),
+        lambda: targets._texts(lm, 0, fact, editing.TargetSettings(contexts=("",))),
     ):
         with pytest.raises(UserError, match="shares a token with the subject"):
             use()

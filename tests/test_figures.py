@@ -13,7 +13,7 @@ from matplotlib.colors import to_hex
 import pictures
 from superposition import figures, records
 from superposition.figures import style
-from superposition.linear import overlap
+from superposition.stats import shape
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def test_by_depth_draws_the_records_statistics(record):
     assert np.allclose(mean.lines[0].get_ydata(), [row["P"]["mean"] for row in rows])
     assert np.allclose(spread.lines[0].get_ydata(), [row["P"]["sd"] * np.sqrt(row["d_m"]) for row in rows])
     assert np.allclose(robust.lines[0].get_ydata(), [row["P"]["quantile_kurtosis"] for row in rows])
-    subset = [overlap.summary(record.overlaps(n).P[np.ix_(inside, inside)], resamples=0) for n in record["layers"]]
+    subset = [shape.summary(record.overlaps(n).P[np.ix_(inside, inside)], resamples=0) for n in record["layers"]]
     assert np.allclose(kurtosis.lines[1].get_ydata(), [row["excess_kurtosis"] for row in subset])
     assert any(np.array_equal(line.get_ydata(), [3.0, 2.0, 1.0]) for line in kurtosis.lines)
     drawn(figure)
@@ -65,7 +65,7 @@ def test_densities_integrate_to_one(record):
 def test_angles_are_those_of_the_cosines(record):
     figure = figures.angles(record, [15])
     tallest = max(patch.get_xy()[:, 1].max() for patch in figure.axes[0].patches)
-    degrees = np.degrees(np.arccos(np.clip(overlap.off_diagonal(record.overlaps(15).cosine_whitened), -1, 1)))
+    degrees = np.degrees(np.arccos(np.clip(shape.off_diagonal(record.overlaps(15).cosine_whitened), -1, 1)))
     assert tallest == pytest.approx(np.histogram(degrees, np.linspace(0, 180, 73), density=True)[0].max(), rel=1e-6)
     drawn(figure)
 

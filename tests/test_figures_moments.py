@@ -8,7 +8,7 @@ from test_figures import drawn
 
 from superposition import records
 from superposition.figures import moments as figures
-from superposition.lm import moments
+from superposition.linear import shrinkage
 
 D_M, END = 100, 6400
 
@@ -46,7 +46,7 @@ def record():
 def test_errors_are_drawn_by_tokens_a_dimension_beside_the_law(record):
     figure = figures.error_by_tokens(record)
     law, first, second = figure.axes[0].lines
-    assert np.allclose(law.get_ydata(), moments.sampling_error(law.get_xdata() * D_M, D_M, END))
+    assert np.allclose(law.get_ydata(), shrinkage.sampling_error(law.get_xdata() * D_M, D_M, END))
     for line, one in ((first, row(0)), (second, row(7))):
         assert np.allclose(line.get_xdata(), [1.1, 2, 8, 32])  # the end has no error of its own
         assert np.allclose(line.get_ydata(), [entry["rms_scaled"] for entry in one["by_tokens"][:-1]])

@@ -8,6 +8,7 @@ import pytest
 from matplotlib import image
 
 from superposition import figures, records
+from superposition.stats import shape
 from superposition.studies import nulls
 
 STRANGERS = "no position 0, no shared last token"
@@ -28,13 +29,13 @@ def record(tmp_path_factory):
     rng, names = np.random.default_rng(0), ["gaussian", "same norms"]
     without, sizes = ["no position 0", STRANGERS], [32, 64, 128]
     categories = dict.fromkeys(["same relation, words before", "apart", "apart, swapped into one prompt"], 9)
-    readings, count = ["table", "subject alone", "prompts swapped"], len(nulls.STATISTICS)
+    readings, count = ["table", "subject alone", "prompts swapped"], len(shape.STATISTICS)
     data = {
         "kind": "nulls",
         "model": {"name": "toy"},
         "facts": {"count": 200},
         "layers": [0, 1, 2, 5],
-        "statistics": list(nulls.STATISTICS),
+        "statistics": list(shape.STATISTICS),
         "matrices": ["P", "cosine_whitened"],
         "nulls": names,
         "without": without,
@@ -60,7 +61,7 @@ def record(tmp_path_factory):
 
 
 def test_curves_of_a_record(record):
-    column = nulls.STATISTICS.index("hill")
+    column = shape.STATISTICS.index("hill")
     assert np.array_equal(nulls.curve(record, "hill"), record.arrays["table"][:, 0, column])
     low = nulls.curve(record, "hill", "low", "cosine_whitened")
     assert np.array_equal(low, record.arrays["table"][:, 1, column] - 1)
@@ -99,7 +100,7 @@ def test_words_or_relation(record):
 
 def test_lists_by_size(record):
     figure = figures.lists_by_size(record, 2, ["hill", "spread"])
-    column = nulls.STATISTICS.index("excess_kurtosis")
+    column = shape.STATISTICS.index("excess_kurtosis")
     assert np.array_equal(figure.axes[0].lines[0].get_ydata(), record.arrays["lists"][1, 2, :, 0, column])
     assert np.allclose(figure.axes[1].lines[0].get_ydata(), np.median(nulls.scatter(record, "hill"), axis=0))
     drawn(figure)
@@ -126,7 +127,7 @@ def measured(tmp_path_factory):
 
 
 def values(measured, seed):
-    rng, count = np.random.default_rng(seed), len(nulls.STATISTICS)
+    rng, count = np.random.default_rng(seed), len(shape.STATISTICS)
     return [rng.uniform(3, 90, (len(record["layers"]), 2, count)) for record in measured]
 
 
@@ -135,9 +136,9 @@ def test_models_by_depth_draws_as_many_models_as_there_are(measured):
     figure = figures.models_by_depth(measured, found, {"GPT2-small": [70.0, 8.0]})
     lines = {line.get_label(): line for line in figure.axes[1].lines}
     assert set(lines) == {"one", "two", "three", "GPT2-small (published)"}
-    assert np.array_equal(lines["three"].get_ydata(), found[2][:, 0, nulls.STATISTICS.index("excess_kurtosis")])
+    assert np.array_equal(lines["three"].get_ydata(), found[2][:, 0, shape.STATISTICS.index("excess_kurtosis")])
     tails = {line.get_label(): line for line in figure.axes[2].lines}["two"]
-    assert np.array_equal(tails.get_ydata(), found[1][:, 1, nulls.STATISTICS.index("l_kurtosis")])
+    assert np.array_equal(tails.get_ydata(), found[1][:, 1, shape.STATISTICS.index("l_kurtosis")])
     drawn(figure)
 
 
@@ -145,7 +146,7 @@ def test_models_by_width_draws_every_layer(measured):
     every, clean = values(measured, 1), values(measured, 2)
     figure = figures.models_by_width(measured, every, clean)
     dots = [dot for points in figure.axes[0].collections for dot in points.get_offsets()[:, 1]]
-    column = nulls.STATISTICS.index("excess_kurtosis")
+    column = shape.STATISTICS.index("excess_kurtosis")
     assert sorted(dots) == sorted(x for found in every + clean for x in found[:, 0, column])
     assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["500\none\ntwo", "4,000\nthree"]
     drawn(figure)
@@ -158,13 +159,13 @@ def test_law_of_one_pair():
 
 
 def test_before_training(tmp_path):
-    count = len(nulls.STATISTICS)
+    count = len(shape.STATISTICS)
     rng = np.random.default_rng(0)
     arrays = {"trained": rng.random((3, 2, 2, count)), "untrained": rng.random((2, 3, 2, 2, count))}
-    data = {"lists": {"all": 9, "some": 5}, "layers": [0, 4, 8], "depth": 9, "statistics": list(nulls.STATISTICS)}
+    data = {"lists": {"all": 9, "some": 5}, "layers": [0, 4, 8], "depth": 9, "statistics": list(shape.STATISTICS)}
     records.write(tmp_path / "control.json", data, arrays)
     figure = figures.before_training(records.load(tmp_path / "control.json"), "some")
-    column = nulls.STATISTICS.index("spread")
+    column = shape.STATISTICS.index("spread")
     assert np.array_equal(figure.axes[0].lines[0].get_ydata(), arrays["trained"][:, 1, 0, column])
     assert np.array_equal(figure.axes[0].lines[2].get_ydata(), arrays["untrained"][1, :, 1, 0, column])
     drawn(figure)

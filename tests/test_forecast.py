@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import scipy.stats
 import torch
 from conftest import tiny
 
@@ -127,14 +126,14 @@ def test_directions_of_a_rule_with_a_history_depend_on_it():
 
 def test_the_drift_is_what_the_edited_memory_answers(lm):
     memory, found = a_life(lm), forecast.read(lm, PROTECT, LAYER, passes=False)
-    moved = forecast.drift(memory.residuals, forecast.shares(memory.directions, found.keys))
+    moved = forecast.drift(memory.edits, found.keys)
     for j in range(len(PROTECT)):
         np.testing.assert_allclose(moved[j].T, (memory.W - memory.W_0) @ found.keys[j].T, atol=1e-9)
 
 
 def test_the_drift_at_every_position_is_the_edit(lm):
     memory, found = a_life(lm), forecast.read(lm, PROTECT, LAYER)
-    moved = forecast.drift(memory.residuals, forecast.shares(memory.directions, found.keys))
+    moved = forecast.drift(memory.edits, found.keys)
     before = lm.digest()
     predicted = forecast.ask(lm, found, moved)
     assert lm.digest() == before
@@ -151,11 +150,10 @@ def test_the_drift_at_every_position_is_the_edit(lm):
 
 def test_first_order_is_the_slope_of_the_fall(lm):
     memory, found = a_life(lm), forecast.read(lm, PROTECT, LAYER)
-    part = forecast.shares(memory.directions, found.keys)
-    by_edit = forecast.first_order(found.gradient, memory.residuals, part)
+    by_edit = forecast.first_order(found.gradient, memory.edits, found.keys)
     h = 3e-3  # norms of most architectures work in float32, whatever the model does
     for i in range(len(EDITS)):
-        moved = h * forecast.drift(memory.residuals[:, i : i + 1], part[i : i + 1])
+        moved = h * forecast.drift(memory.edits[i : i + 1], found.keys)
         up, down = (forecast.ask(lm, found, sign * moved).log_probability for sign in (1, -1))
         np.testing.assert_allclose(by_edit[i], (down - up) / (2 * h), rtol=5e-3, atol=1e-3)
 
@@ -164,8 +162,7 @@ def test_first_order_is_the_gradient_by_the_weights():
     lm = tiny()
     lm.model.double()
     memory, found = a_life(lm), forecast.read(lm, PROTECT, LAYER)
-    part = forecast.shares(memory.directions, found.keys)
-    total = forecast.first_order(found.gradient, memory.residuals, part).sum(0)
+    total = forecast.first_order(found.gradient, memory.edits, found.keys).sum(0)
     weight = lm.layers[LAYER].module.weight
     weight.requires_grad_(True)
     change = torch.from_numpy(memory.W - memory.W_0)
@@ -180,14 +177,14 @@ def test_first_order_is_the_gradient_by_the_weights():
 
 def test_slopes_along_the_way_add_up_to_the_fall(lm):
     memory, found = a_life(lm, scale=0.3), forecast.read(lm, PROTECT, LAYER)
-    part = forecast.shares(memory.directions, found.keys)
-    moved = forecast.drift(memory.residuals, part)
+    edit = memory.edits
+    moved = forecast.drift(edit, found.keys)
     fall = found.log_probability - forecast.ask(lm, found, moved).log_probability
     off = []
     for nodes in (1, 2, 6):
         slope = forecast.slope_along(lm, found, moved, nodes)
-        off.append(np.abs(forecast.first_order(slope, memory.residuals, part).sum(0) - fall).max())
-    first = np.abs(forecast.first_order(found.gradient, memory.residuals, part).sum(0) - fall).max()
+        off.append(np.abs(forecast.first_order(slope, edit, found.keys).sum(0) - fall).max())
+    first = np.abs(forecast.first_order(found.gradient, edit, found.keys).sum(0) - fall).max()
     bends = lm.name == "opt"  # ReLU: the slope jumps on the way
     assert off[2] < (0.03 if bends else 1e-3) * np.abs(fall).max()
     assert off[2] < off[0] / (2 if bends else 5) and off[0] < first / 2
@@ -203,47 +200,6 @@ def test_norms_over_positions():
             wanted = sum(part[i, j, t] ** 2 for t in range(5) if mask[j, t]) ** 0.5
             assert forecast.norm_over(part, mask)[i, j] == pytest.approx(wanted)
     np.testing.assert_allclose(forecast.norm_over(part), np.linalg.norm(part, axis=2))
-
-
-def test_a_rank_correlation_and_its_interval():
-    rng = np.random.default_rng(4)
-    x = rng.standard_normal(300)
-    y = 0.6 * x + 0.8 * rng.standard_normal(300)
-    value, low, high = forecast.rank_correlation(x, y)
-    assert low < value < high and 0.1 < high - low < 0.25
-    assert forecast.rank_correlation(x, np.exp(x))[0] == pytest.approx(1)
-    assert forecast.rank_correlation(x, -x)[:2] == pytest.approx((-1, -1))
-    # the interval covers the truth about as often as it says (ρ_s of a normal pair: 6/π asin(ρ/2))
-    truth, hits = 6 / np.pi * np.arcsin(0.3), 0
-    for seed in range(60):
-        rng = np.random.default_rng([5, seed])
-        x = rng.standard_normal(100)
-        y = 0.6 * x + 0.8 * rng.standard_normal(100)
-        _, low, high = forecast.rank_correlation(x, y, resamples=300, seed=seed)
-        hits += low < truth < high
-    assert hits >= 52
-    # the same resamples, ranked one by one, with ties
-    x, y = np.round(rng.standard_normal(30), 1), np.round(rng.standard_normal(30), 1)
-    counts = np.random.default_rng(9).multinomial(30, np.full(30, 1 / 30), size=50)
-    rows = [np.repeat(np.arange(30), count) for count in counts]
-    slow = np.quantile([scipy.stats.spearmanr(x[r], y[r]).statistic for r in rows], [0.025, 0.975])
-    assert forecast.rank_correlation(x, y, resamples=50, seed=9)[1:] == pytest.approx(tuple(slow))
-    with pytest.raises(UserError, match="three facts and more"):
-        forecast.rank_correlation([1, 2], [1, 2])
-
-
-def test_separation_counts_pairs():
-    rng = np.random.default_rng(7)
-    made, lost = np.round(rng.standard_normal(40), 1), rng.random(40) < 0.3
-    pairs = [
-        (made[a] > made[b]) + 0.5 * (made[a] == made[b]) for a in range(40) for b in range(40) if lost[a] > lost[b]
-    ]
-    value, low, high = forecast.separation(made, lost)
-    assert value == pytest.approx(np.mean(pairs)) and low < value < high
-    assert forecast.separation(lost.astype(float), lost) == (1, 1, 1)
-    assert forecast.separation(np.zeros(40), lost) == (0.5, 0.5, 0.5)
-    with pytest.raises(UserError, match="some of both"):
-        forecast.separation(made, np.zeros(40, dtype=bool))
 
 
 def test_what_cannot_be_read_is_said():

@@ -5,7 +5,6 @@ import warnings
 
 import numpy as np
 import pytest
-import scipy.stats
 
 from superposition import figures
 from superposition.figures.style import Plot
@@ -22,14 +21,6 @@ def test_a_plot_shows_itself_the_same_way_each_time():
     figure = figures.transfers({"one": np.eye(3)})
     assert figure._repr_png_().startswith(b"\x89PNG")
     assert figure._repr_png_() == figure._repr_png_()
-
-
-def test_interval_is_students():
-    runs = np.random.default_rng(0).normal(size=(7, 3))
-    mean, low, high = figures.interval(runs)
-    for column, ends in zip(runs.T, zip(mean, low, high, strict=True), strict=True):
-        wanted = scipy.stats.t.interval(0.95, 6, loc=column.mean(), scale=scipy.stats.sem(column))
-        assert ends == pytest.approx((column.mean(), *wanted))
 
 
 def test_the_shadow_falls_where_p_says():

@@ -16,14 +16,15 @@ import torch
 from conftest import tiny
 from stand_in_gpu import stand_in_gpu
 
-from superposition import records
+from superposition import editing, records
 from superposition.data import facts, text
-from superposition.editing import editor as editing
-from superposition.editing import targets as values
+from superposition.editing import evaluation, targets
 from superposition.errors import UserError
 from superposition.io import paths
 from superposition.linear import overlap
-from superposition.lm import evaluation, models, moments, passes
+from superposition.linear.metric import Metric
+from superposition.lm import gguf, models, moments, passes, scoring
+from superposition.stats import shape
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "experiments"))
@@ -116,7 +117,7 @@ def test_depth_holds_p_against_all_the_text_and_against_other_precisions(whole, 
     read = depth.keys.extract(model, facts.load(table))
     for row in record["rows"]:
         P = overlap.superposition_matrix(read[row["layer"]], summed.second_moment(row["layer"]))
-        kurtosis = overlap.summary(P, resamples=0)["excess_kurtosis"]
+        kurtosis = shape.summary(P, resamples=0)["excess_kurtosis"]
         assert row["statistics"]["excess_kurtosis"] == pytest.approx(kurtosis, rel=1e-4)
         errors = [one["rms"] for one in row["by_tokens"]]
         assert errors[-1] < 1e-6 < errors[-2]
@@ -206,7 +207,7 @@ def test_edits_and_watched_facts_share_no_subject(table, cache):
     assert len(edits) == 60 and len(watched) == 20
     subjects = [fact.subject for fact in edits]
     assert len(set(subjects)) == 60 and not set(subjects) & {fact.subject for fact in watched}
-    assert evaluation.known(model, watched) == watched
+    assert scoring.known(model, watched) == watched
     made_up = [fact for fact in edits if fact.target_true is None]
     listed = facts.load(table)
     assert made_up and not {fact.subject for fact in made_up} & {fact.subject for fact in listed}
@@ -225,7 +226,7 @@ def test_drift_is_the_root_mean_square_of_what_the_model_itself_does(watched):
     found = watch.drift(W)
     block, ratios = model.block(layer), {"answer": [], "stream": [], "all": []}
     for row, fact in enumerate(watch.facts):
-        joined = evaluation.join(model.tokenizer, fact.text, str(fact.target_true))
+        joined = scoring.join(model.tokenizer, fact.text, str(fact.target_true))
         ids, seen = torch.tensor([joined.token_ids[:-1]]), []
         handles = [
             layer.module.register_forward_hook(lambda _m, _i, out, seen=seen: seen.append(out[0].double().numpy())),
@@ -252,7 +253,7 @@ def test_drift_is_the_root_mean_square_of_what_the_model_itself_does(watched):
 def test_c_and_q_are_those_of_their_definitions(watched):
     model, edits, C, watch, _ = watched
     settings = failure.TINY.settings
-    found = values.targets(model, edits[:5], 0, settings)
+    found = targets.search(model, edits[:5], 0, settings)
     before = failure.before_any_edit(found, C, watch, settings)
     K, others, inverse = found.keys, watch.reading.at_subject(), np.linalg.inv(C)
     p = [[k @ inverse @ j / (k @ inverse @ k) for j in others.T] for k in K.T]
@@ -370,13 +371,13 @@ def test_a_lifetime_is_measured_on_facts_that_are_known(corpus, monkeypatch):
     sizes = suite.TINY
     model = suite.build(sizes.models[0], corpus, sizes, torch.device("cpu"))
     assert suite.lifetime(model, corpus, 1, sizes) is None  # an untrained model knows nothing
-    score = evaluation.score
+    score = scoring.score
 
     def all_known(*args, **kwargs):
         found = score(*args, **kwargs)
-        return evaluation.Scores(found.log_probability, found.tokens, np.ones_like(found.exact))
+        return scoring.Scores(found.log_probability, found.tokens, np.ones_like(found.exact))
 
-    monkeypatch.setattr(evaluation, "score", all_known)
+    monkeypatch.setattr(scoring, "score", all_known)
     bits = model.digest()
     found = suite.lifetime(model, corpus, 1, replace(sizes, tokens_a_dimension=32))
     assert model.digest() == bits
@@ -399,7 +400,7 @@ def test_what_is_missing_is_said_at_once_and_all_of_it(tmp_path, capsys, monkeyp
 
     monkeypatch.setattr(gpu, "version", version)
     monkeypatch.setattr(gpu.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1e9}))
-    monkeypatch.setattr(models, "preset_files", lambda *_: (_ for _ in ()).throw(UserError("Not installed.")))
+    monkeypatch.setattr(gguf, "preset_files", lambda *_: (_ for _ in ()).throw(UserError("Not installed.")))
     assert gpu.main(["run", "--work", str(tmp_path / "w"), "--pieces", str(tmp_path / "none")]) == 2
     said = capsys.readouterr().err
     for sentence in (
@@ -452,7 +453,7 @@ def test_weights_travel_in_pieces_and_are_found_where_nothing_is_installed(tmp_p
     (tmp_path / "tiny.001").rename(pieces / "tiny.001")
     assert gpu.lacks(options) == []
     assert gpu.unpack(options)["source"] == manifest["about"]["source"]
-    found = models.preset_files("tiny", preset)
+    found = gguf.preset_files("tiny", preset)
     assert found[0].read_bytes() == (package / "tiny.gguf").read_bytes() and "there" in str(found[0])
     sys.path.remove(str(tmp_path / "there" / "site"))
     assert gpu.main(["pack", "--to", str(pieces), "--model", "gpt2"]) == 2
@@ -474,7 +475,7 @@ def test_what_a_run_left_travels_to_the_next_machine(tmp_path, monkeypatch):
     (tmp_path / "w.gguf").write_bytes(b"w")
     preset = models.Preset("Tiny", "free", "pip install tiny", (("tiny_weights", "w.gguf"),), "0" * 64)
     monkeypatch.setitem(models.PRESETS, "tiny", preset)
-    monkeypatch.setattr(models, "preset_files", lambda *_: [tmp_path / "w.gguf"])
+    monkeypatch.setattr(gguf, "preset_files", lambda *_: [tmp_path / "w.gguf"])
     assert gpu.main(["pack", "--to", str(tmp_path / "p"), "--model", "tiny", "--work", str(work)]) == 0
     manifest = json.loads((tmp_path / "p" / "work.json").read_text())
     assert sorted(manifest["files"]) == ["records/a.json", "text-x.jsonl", "x-failure/rome 0.npz"]
@@ -542,13 +543,13 @@ def test_a_stage_that_breaks_off_does_not_take_the_next_with_it(go, monkeypatch,
 
 
 def test_a_device_that_computes_otherwise_is_not_used(go, monkeypatch, capsys):
-    whiten, turn = moments.Whitening.whiten, []
+    whiten, turn = Metric.whiten, []
 
     def off(self, keys):
         turn.append(1)
         return whiten(self, keys) * (1 + 0.1 * (len(turn) > 1) * np.arange(keys.shape[1]))
 
-    monkeypatch.setattr(moments.Whitening, "whiten", off)
+    monkeypatch.setattr(Metric, "whiten", off)
     assert go(stages=["suite"]) == 2
     assert "This device does not compute what a CPU does" in capsys.readouterr().err
 

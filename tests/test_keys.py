@@ -251,7 +251,7 @@ def test_out_of_memory_makes_batches_smaller(monkeypatch, error):
 def test_memory_that_does_not_suffice_for_one_prompt_gets_a_sentence(monkeypatch):
     model = tiny()
     out_of_memory(model, monkeypatch, 0, ON_GPU)
-    with pytest.raises(UserError, match="Memory does not suffice for the keys of one prompt: give fewer --layers"):
+    with pytest.raises(UserError, match="Memory does not suffice for one text at a time: give fewer --layers"):
         keys.extract(model, FACTS, batch=2)
     assert not any(module._forward_pre_hooks for module in model.model.modules())
 

@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from superposition import figures, records
-from superposition.editing import targets as values
+from superposition import editing, figures, records
 
 SCRIPT = Path(__file__).parents[1] / "experiments" / "edits.py"
 
@@ -24,7 +23,7 @@ def script(cache, model_folder, tmp_path):
     spec.loader.exec_module(module)
     ways = module.PLAN.ways
     plan = module.Plan(
-        settings=values.Settings(steps=2, contexts=("",)),
+        settings=editing.TargetSettings(steps=2, contexts=("",)),
         checkpoints=(1, 4, 6),
         edits=6,
         untouched=5,

@@ -10,11 +10,12 @@ import pytest
 import torch
 from conftest import tiny
 
+from superposition import editing
 from superposition.data import facts
-from superposition.editing import editor as editing
-from superposition.editing import forecast
-from superposition.editing import targets as values
-from superposition.lm import keys, moments
+from superposition.editing import forecast, targets
+from superposition.linear.edit import Edit
+from superposition.linear.metric import Metric
+from superposition.lm import keys
 
 EDITS, POOL, CHOSEN, LOOKS = 4, 6, 3, (2, 4)
 
@@ -34,9 +35,11 @@ def bench(monkeypatch, cache):
 def case(bench):
     """Few edits, few facts, and a C drawn at random."""
     listed, sample = facts.load("book"), np.random.default_rng(0).standard_normal((40, 200))
-    sizes = bench.Sizes(EDITS, POOL, CHOSEN, LOOKS, resamples=20, settings=values.Settings(steps=3, contexts=("",)))
-    factor = moments.Whitening(sample @ sample.T / 200)
-    return bench.Case(tiny(), 1, listed[:POOL], listed[20:32], lambda layer: factor, sizes)
+    sizes = bench.Sizes(
+        EDITS, POOL, CHOSEN, LOOKS, resamples=20, settings=editing.TargetSettings(steps=3, contexts=("",))
+    )
+    metric = Metric(sample @ sample.T / 200)
+    return bench.Case(tiny(), 1, listed[:POOL], listed[20:32], lambda layer: metric, sizes)
 
 
 def test_a_life_is_forecast_lived_and_put_back(bench, case, monkeypatch):
@@ -53,7 +56,7 @@ def test_a_life_is_forecast_lived_and_put_back(bench, case, monkeypatch):
     np.testing.assert_allclose(first, by_place, atol=1e-9)
     assert [look["edits"] for look in row["looks"]] == [2, 4]
     # what was kept is not searched for again, and gives the same
-    monkeypatch.setattr(bench.values, "targets", None)
+    monkeypatch.setattr(bench.targets, "search", None)
     again, arrays_again = bench.forecast_layer(case)
     for name, value in arrays.items():
         np.testing.assert_array_equal(arrays_again[name], value, err_msg=name)
@@ -127,7 +130,7 @@ def test_cures_leave_the_model_and_say_what_holds(bench, case):
 def test_spreading_reaches_the_stream_that_was_asked_for(bench, case):
     lm = case.lm
     edits = case.pool[:1]
-    found = values.targets(lm, edits, 1, values.Settings())
+    found = targets.search(lm, edits, 1, editing.TargetSettings())
     block, place = lm.block(lm.layers[1]), keys.locate(lm.tokenizer, edits[0])
 
     def stream():
@@ -148,10 +151,10 @@ def test_spreading_reaches_the_stream_that_was_asked_for(bench, case):
 
 def test_the_spread_of_slopes_is_that_of_residuals_that_point_anywhere(bench):
     rng = np.random.default_rng(6)
-    gradient, part = rng.standard_normal((3, 4, 8)), rng.standard_normal((2, 3, 4))
-    spread = bench.slope_spread(gradient, part)
+    gradient, keys_, M = (rng.standard_normal(shape) for shape in ((3, 4, 8), (3, 4, 5), (5, 2)))
+    spread = bench.slope_spread(gradient, forecast.shares(M, keys_))
     for i in range(2):
         delta = rng.standard_normal((8, 4000))
         delta *= 5 / np.linalg.norm(delta, axis=0)
-        falls = forecast.first_order(gradient, delta, np.repeat(part[i : i + 1], 4000, axis=0))
+        falls = forecast.first_order(gradient, Edit(delta, np.repeat(M[:, i : i + 1], 4000, axis=1)), keys_)
         np.testing.assert_allclose(spread[i] * 5 / np.sqrt(8), falls.std(0), rtol=0.05)

@@ -19,7 +19,7 @@ from conftest import ARCHITECTURES, COMMON, build, environment, tiny, tokenizer
 from superposition.data.facts import Fact
 from superposition.errors import UserError
 from superposition.io import console, files
-from superposition.lm import keys, models, moments
+from superposition.lm import gguf, keys, load, models, moments
 
 pytestmark = pytest.mark.usefixtures("cache")
 
@@ -487,7 +487,7 @@ def test_the_text_part_of_a_model_that_sees_is_found_and_read(tmp_path):
     "source", ["./absent", "/no/such/folder", "~/absent", "a/b/c", "~nobody-of-that-name/x", "x" * 5000]
 )
 def test_a_path_to_nothing_is_not_looked_up_on_the_hub(source, monkeypatch):
-    monkeypatch.setattr(models, "_from_hub", lambda *_: pytest.fail("asked the hub"))
+    monkeypatch.setattr(load, "_from_hub", lambda *_: pytest.fail("asked the hub"))
     with pytest.raises(UserError, match="is no model: give a preset"):
         models.load(source)
 
@@ -596,7 +596,7 @@ def test_a_gguf_file_is_converted_once_and_gives_the_same_model(gguf_file, cache
     assert first.name == "tiny" and first.sha256 == files.sha256_of(gguf_file)
     assert first.tokenizer(PROMPT)["input_ids"] == tokenizer()(PROMPT)["input_ids"]
     assert [path.name for path in (cache / "models").iterdir()] == [first.sha256[:16]]
-    monkeypatch.setattr(models, "_convert", lambda *_: pytest.fail("converted again"))
+    monkeypatch.setattr(gguf, "_convert", lambda *_: pytest.fail("converted again"))
     with warnings.catch_warnings():
         warnings.simplefilter("error", console.SuperpositionWarning)
         again = models.load(str(gguf_file))
@@ -626,7 +626,7 @@ def test_a_damaged_cache_is_noted_and_converted_afresh(gguf_file, cache, damage)
 def test_a_conversion_that_another_process_finished_first_is_used(gguf_file, cache, monkeypatch):
     models.load(gguf_file)
     (folder,) = (cache / "models").iterdir()
-    models._convert([gguf_file], folder, files.sha256_of(gguf_file), torch.float32)
+    gguf._convert([gguf_file], folder, files.sha256_of(gguf_file), torch.float32)
     assert [path.name for path in (cache / "models").iterdir()] == [folder.name]
     assert models.load(gguf_file).name == "tiny"
 
@@ -785,7 +785,7 @@ def test_the_default_model_without_its_wheel_says_what_to_run(monkeypatch):
 def test_weights_under_terms_of_their_own_say_where_the_terms_are(monkeypatch):
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda n, *a: None if n.startswith("gemma3") else find(n, *a))
-    monkeypatch.setattr(models.paths, "cache_dir", lambda: Path("/nowhere"))
+    monkeypatch.setattr(gguf.paths, "cache_dir", lambda: Path("/nowhere"))
     with pytest.raises(UserError, match=r"Gemma Terms of Use\).*`make gemma`.*https://ai\.google\.dev/gemma/terms"):
         models.load("gemma3")
 
@@ -811,7 +811,7 @@ def test_the_hub_is_asked_for_what_belongs_to_a_model_and_for_no_second_copy():
         tokenizer.model tokenizer_config.json vocab.json""".split()
     left = """consolidated.safetensors metal/model.bin original/config.json original/model.safetensors onnx/config.json
         pytorch_model.bin model-q4.gguf flax_model.msgpack""".split()
-    asked = filter_repo_objects(wanted + left, allow_patterns=models.HUB_FILES, ignore_patterns=models.HUB_LEAVE)
+    asked = filter_repo_objects(wanted + left, allow_patterns=load.HUB_FILES, ignore_patterns=load.HUB_LEAVE)
     assert list(asked) == wanted
 
 
@@ -896,7 +896,7 @@ def test_smollm2_is_what_science_says(smollm2):
 
 @pytest.mark.real_model
 def test_smollm2_is_converted_once(smollm2, user_cache, monkeypatch):
-    monkeypatch.setattr(models, "_convert", lambda *_: pytest.fail("converted again"))
+    monkeypatch.setattr(gguf, "_convert", lambda *_: pytest.fail("converted again"))
     assert models.load("smollm2").sha256 == smollm2.sha256
 
 

@@ -8,15 +8,16 @@ import torch
 from conftest import SENTENCES, tiny
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import integrate, stats
 
 from superposition import records
+from superposition.data import wordings
 from superposition.data.facts import Fact
 from superposition.errors import UserError
 from superposition.linear import overlap
-from superposition.lm import keys
-from superposition.lm.moments import Whitening
-from superposition.studies import nulls
+from superposition.linear.metric import Metric
+from superposition.lm import keys, text_keys
+from superposition.stats import shape
+from superposition.studies import confounds, nulls, scaling
 
 RNG = np.random.default_rng
 
@@ -39,8 +40,8 @@ def test_same_norms_keeps_lengths_and_no_direction():
     Z = uneven(300)
     null = nulls.same_norms(Z, RNG(1))
     np.testing.assert_allclose(np.linalg.norm(null, axis=0), np.linalg.norm(Z, axis=0))
-    assert np.abs(overlap.off_diagonal(overlap.cosines(null.T @ null))).max() < 0.3
-    assert overlap.off_diagonal(overlap.cosines(Z.T @ Z)).min() > 0.3
+    assert np.abs(shape.off_diagonal(overlap.cosines(null.T @ null))).max() < 0.3
+    assert shape.off_diagonal(overlap.cosines(Z.T @ Z)).min() > 0.3
 
 
 def test_same_spectrum_keeps_singular_values_and_evens_lengths():
@@ -72,7 +73,7 @@ def test_turned_keeps_lengths_and_angles_and_no_place(m):
 
 def test_turning_whitened_keys_changes_no_overlap():
     K, C = uneven(), np.cov(RNG(3).standard_normal((30, 100)))
-    Z = Whitening(C).whiten(K)
+    Z = Metric(C).whiten(K)
     null = nulls.turned(Z, RNG(1))
     np.testing.assert_allclose(null.T @ null, Z.T @ Z, atol=1e-9)
 
@@ -96,8 +97,8 @@ FACTS = [
 
 
 def test_bare_facts_are_their_subjects():
-    assert [fact.text for fact in nulls.bare(FACTS)] == [fact.subject for fact in FACTS]
-    assert [fact.relation for fact in nulls.bare(FACTS)] == [fact.relation for fact in FACTS]
+    assert [fact.text for fact in wordings.bare(FACTS)] == [fact.subject for fact in FACTS]
+    assert [fact.relation for fact in wordings.bare(FACTS)] == [fact.relation for fact in FACTS]
 
 
 @given(st.lists(st.integers(0, 4), min_size=2, max_size=30), st.integers(0, 5))
@@ -105,9 +106,9 @@ def test_swapped_prompts_are_the_same_prompts_and_no_fact_keeps_its_own(kinds, s
     facts = [Fact(f"subject {i}", f"{kind} of {{}}") for i, kind in enumerate(kinds)]
     if max(kinds.count(kind) for kind in kinds) > len(kinds) / 2:
         with pytest.raises(UserError, match="More than half"):
-            nulls.swapped(facts, RNG(seed))
+            wordings.swapped(facts, RNG(seed))
         return
-    after = nulls.swapped(facts, RNG(seed))
+    after = wordings.swapped(facts, RNG(seed))
     assert sorted(fact.prompt for fact in after) == sorted(fact.prompt for fact in facts)
     assert [fact.subject for fact in after] == [fact.subject for fact in facts]
     assert all(a.prompt != b.prompt for a, b in zip(after, facts, strict=True))
@@ -115,30 +116,30 @@ def test_swapped_prompts_are_the_same_prompts_and_no_fact_keeps_its_own(kinds, s
 
 def test_swapping_scatters_a_relation_over_the_others():
     facts = [Fact(f"s{i}", f"{i % 5} of {{}}") for i in range(100)]
-    given = {fact.prompt for fact in nulls.swapped(facts, RNG(0))[::5]}
+    given = {fact.prompt for fact in wordings.swapped(facts, RNG(0))[::5]}
     assert len(given) == 4
 
 
 def test_random_subjects_have_as_many_words_and_the_same_prompts():
-    after = nulls.random_subjects(FACTS, SENTENCES, RNG(0))
+    after = wordings.random_subjects(FACTS, SENTENCES, RNG(0))
     assert [len(fact.subject.split()) for fact in after] == [len(fact.subject.split()) for fact in FACTS]
     assert [fact.prompt for fact in after] == [fact.prompt for fact in FACTS]
     words = {word.strip(".,;").title() for text in SENTENCES for word in text.split()}
     assert {word for fact in after for word in fact.subject.split()} <= words
     drawn = [word for fact in after for word in fact.subject.split()]
     assert len(set(drawn)) == len(drawn)
-    assert after != nulls.random_subjects(FACTS, SENTENCES, RNG(1))
+    assert after != wordings.random_subjects(FACTS, SENTENCES, RNG(1))
     with pytest.raises(UserError, match="4 different words and 8 are needed"):
-        nulls.random_subjects(FACTS, ["mice and rats, mice and cats"], RNG(0))
+        wordings.random_subjects(FACTS, ["mice and rats, mice and cats"], RNG(0))
 
 
 def test_keys_of_text_are_keys_of_its_tokens_and_never_of_the_first():
     lm = tiny("llama")
-    found, ids = nulls.keys_of_text(lm, SENTENCES, count=5, draws=4, layers=[0, 2], context=20, batch=2)
+    found, ids = text_keys.keys_of_text(lm, SENTENCES, count=5, draws=4, layers=[0, 2], context=20, batch=2)
     assert ids.shape == (4, 5)
     assert {layer: K.shape for layer, K in found.items()} == {0: (4, 40, 5), 2: (4, 40, 5)}
     parts = [
-        nulls.keys_of_text(lm, SENTENCES, count=5, draws=4, layers=[0, 2], context=20, batch=2, part=(n, 2))[0]
+        text_keys.keys_of_text(lm, SENTENCES, count=5, draws=4, layers=[0, 2], context=20, batch=2, part=(n, 2))[0]
         for n in (0, 1)
     ]
     np.testing.assert_array_equal(parts[0][2] + parts[1][2], found[2])
@@ -158,100 +159,41 @@ def test_keys_of_text_are_keys_of_its_tokens_and_never_of_the_first():
             off = np.abs(allowed - key).max(1)
             assert off.min() < 1e-5 and tokens[off.argmin()] == token
     with pytest.raises(UserError, match="give more text"):
-        nulls.keys_of_text(lm, SENTENCES[:2], count=5)
+        text_keys.keys_of_text(lm, SENTENCES[:2], count=5)
 
 
 def test_a_prompt_that_starts_with_the_subject_reads_the_key_of_the_subject_alone():
     lm, listed = tiny("llama"), FACTS[2:]
-    asked, alone = (keys.extract(lm, facts, layers=[2])[2] for facts in (listed, nulls.bare(listed)))
+    asked, alone = (keys.extract(lm, facts, layers=[2])[2] for facts in (listed, wordings.bare(listed)))
     np.testing.assert_allclose(asked, alone, atol=1e-4)
     first = keys.extract(lm, FACTS[1:2], layers=[2])[2]
-    assert np.abs(first - keys.extract(lm, nulls.bare(FACTS[1:2]), layers=[2])[2]).max() > 1e-3
+    assert np.abs(first - keys.extract(lm, wordings.bare(FACTS[1:2]), layers=[2])[2]).max() > 1e-3
 
 
 # --- confounds ------------------------------------------------------------------------------------------------
 
 
 def test_pairs_that_agree():
-    found = nulls.same(["a", "b", "a", "c", "a"])
+    found = confounds.same(["a", "b", "a", "c", "a"])
     assert [(i, j) for i, j in zip(*np.nonzero(found), strict=True) if i < j] == [(0, 2), (0, 4), (2, 4)]
     assert (found == found.T).all() and not found.diagonal().any()
 
 
 def test_near_duplicates_share_a_word_of_three_letters():
     subjects = ["University of Washington", "Washington", "universities of Rome", "Rome", "Mac OS X", "OS X"]
-    found = nulls.shared_words(subjects)
+    found = confounds.shared_words(subjects)
     assert {(i, j) for i, j in zip(*np.nonzero(found), strict=True) if i < j} == {(0, 1), (2, 3)}
 
 
 def test_firsts():
-    assert nulls.firsts([7, 7, 3, 7, 3, 9]) == [0, 2, 5]
-
-
-# --- statistics -----------------------------------------------------------------------------------------------
-
-
-def test_l_kurtosis_of_known_distributions():
-    """τ₄ of the uniform is 0, of the exponential 1/6, of the logistic 1/6 (Hosking 1990, Table 1)."""
-    for name, expected in (("uniform", 0), ("expon", 1 / 6), ("logistic", 1 / 6), ("norm", 0.122602)):
-        middles = (np.arange(100_000) + 0.5) / 100_000
-        found = nulls.l_kurtosis(getattr(stats, name).ppf(middles)) + nulls.L_NORMAL
-        assert found == pytest.approx(expected, abs=2e-4), name
-
-
-def test_l_kurtosis_is_the_expected_contrast_of_four_values():
-    """λ₂ and λ₄ by their definition: mean contrasts of order statistics of all samples of two and of four."""
-    from itertools import combinations
-
-    x = RNG(0).standard_cauchy(9)
-    pairs, fours = (np.sort(np.array(list(combinations(x, r))), axis=1) for r in (2, 4))
-    second, fourth = (pairs @ [-1, 1]).mean() / 2, (fours @ [-1, 3, -3, 1]).mean() / 4
-    assert nulls.l_kurtosis(x) + nulls.L_NORMAL == pytest.approx(fourth / second)
-
-
-@pytest.mark.parametrize("alpha", [1.5, 3.0])
-def test_hill_finds_the_exponent_of_a_power_law(alpha):
-    middles = (np.arange(200_000) + 0.5) / 200_000
-    half = (1 - middles) ** (-1 / alpha)
-    assert nulls.hill(np.concatenate([half, -half])) == pytest.approx(1 / alpha, rel=0.01)
-
-
-def test_hill_of_a_normal_distribution():
-    t = stats.norm.isf(nulls.TAIL / 2)
-    expected = 2 * integrate.quad(lambda x: np.log(x / t) * stats.norm.pdf(x), t, 12)[0] / nulls.TAIL
-    found = nulls.hill(stats.norm.ppf((np.arange(400_000) + 0.5) / 400_000))
-    assert found == pytest.approx(expected, rel=0.01)
-    assert expected == pytest.approx(0.13, abs=0.005)
-
-
-def test_hill_by_its_definition():
-    x = RNG(1).standard_t(3, size=501) + 5
-    far = np.sort(np.abs(x - np.median(x)))[::-1]
-    assert nulls.hill(x) == pytest.approx(np.mean([np.log(v / far[10]) for v in far[:10]]))
-
-
-def test_statistics_agree_with_others():
-    x = RNG(2).gamma(2, size=3001)
-    found = nulls.statistics(x, 49)
-    assert list(found) == list(nulls.STATISTICS)
-    assert found["mean"] == pytest.approx(x.mean())
-    assert found["spread"] == pytest.approx(7 * x.std())
-    assert found["excess_kurtosis"] == pytest.approx(stats.kurtosis(x))
-    assert found["quantile_kurtosis"] == pytest.approx(overlap.quantile_kurtosis(x))
-    assert found["l_kurtosis"] == pytest.approx(nulls.l_kurtosis(x))
-    assert found["hill"] == pytest.approx(nulls.hill(x))
+    assert confounds.firsts([7, 7, 3, 7, 3, 9]) == [0, 2, 5]
 
 
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: nulls.l_kurtosis([1.0, 2.0, 3.0]), "at least four"),
-        (lambda: nulls.l_kurtosis([1.0] * 9), "not all the same"),
-        (lambda: nulls.hill(np.arange(10.0)), "larger share"),
-        (lambda: nulls.hill(np.arange(10.0), 0.5), "below one half"),
-        (lambda: nulls.hill([0.0] * 99 + [1.0]), "no tail"),
-        (lambda: nulls.kurtosis_with_twins(128, 64, 65), "no sense"),
-        (lambda: nulls.tail_factor([1.0, 0.0]), "positive"),
+        (lambda: confounds.kurtosis_with_twins(128, 64, 65), "no sense"),
+        (lambda: confounds.tail_factor([1.0, 0.0]), "positive"),
         (lambda: nulls.subsampled(np.eye(8), 4, 9, 1, RNG(0)), "4 to 8"),
     ],
 )
@@ -265,14 +207,14 @@ def test_statistics_of_products():
     products = K.T @ K
     found = nulls.of_products(products, 60)
     P = overlap.superposition_matrix(K, np.eye(60))
-    assert found[0].tolist() == pytest.approx(list(nulls.statistics(overlap.off_diagonal(P), 60).values()))
+    assert found[0].tolist() == pytest.approx(list(shape.statistics(shape.off_diagonal(P), 60).values()))
     cosine = overlap.cosines(products)[np.triu_indices(40, 1)]
-    assert found[1].tolist() == pytest.approx(list(nulls.statistics(cosine, 60).values()))
+    assert found[1].tolist() == pytest.approx(list(shape.statistics(cosine, 60).values()))
 
 
 def test_pairs_left_out_do_not_count():
     K = uneven(60, 40)
-    keep = ~nulls.same([0, 0, *range(1, 39)])
+    keep = ~confounds.same([0, 0, *range(1, 39)])
     found = nulls.of_products(K.T @ K, 60, keep)
     changed = K.T @ K
     changed[0, 1] = changed[1, 0] = 1e6
@@ -285,7 +227,7 @@ def test_bootstrap_draws_facts_and_no_fact_meets_itself():
     products = np.eye(60) + 1e-3 * np.triu(RNG(0).standard_normal((60, 60)), 1)
     products = np.triu(products) + np.triu(products, 1).T
     drawn = nulls.resampled(products, 60, 30, RNG(0))
-    assert drawn.shape == (30, 2, len(nulls.STATISTICS))
+    assert drawn.shape == (30, 2, len(shape.STATISTICS))
     assert drawn[:, :, 1].max() < 0.02
     assert drawn[:, 0, 0].std() > 0
 
@@ -294,7 +236,7 @@ def test_bootstrap_moments_agree_with_those_of_the_summary():
     K = uneven(60, 40)
     products = K.T @ K
     drawn = nulls.resampled(products, 60, 300, RNG(0))[:, 1, 0]
-    kept = overlap.summary(overlap.cosines(products), resamples=2000)["mean_interval"]
+    kept = shape.summary(overlap.cosines(products), resamples=2000)["mean_interval"]
     np.testing.assert_allclose(np.quantile(drawn, [0.025, 0.975]), kept, atol=0.03)
 
 
@@ -316,20 +258,20 @@ def test_twins_make_the_kurtosis_that_arithmetic_says(twins):
         K[:, :twins] = K[:, twins : 2 * twins]
         K /= np.linalg.norm(K, axis=0)
         found.append(nulls.of_products(K.T @ K, d_m)[0, 2])
-    assert np.mean(found) == pytest.approx(nulls.kurtosis_with_twins(m, d_m, twins), rel=0.03, abs=0.05)
+    assert np.mean(found) == pytest.approx(confounds.kurtosis_with_twins(m, d_m, twins), rel=0.03, abs=0.05)
 
 
 def test_one_pair_of_twins_among_many_is_as_in_chapter_11():
     M, d_m = 128 * 127, 1536
     rough = (3 / d_m**2 + 2 / M) / (1 / d_m + 2 / M) ** 2 - 3
-    assert nulls.kurtosis_with_twins(128, d_m) == pytest.approx(rough, rel=0.005)
+    assert confounds.kurtosis_with_twins(128, d_m) == pytest.approx(rough, rel=0.005)
 
 
 def test_the_tail_factor_is_a_ratio_of_means_over_pairs():
     norms = RNG(0).gamma(3, size=9)
     r = [b / a for i, a in enumerate(norms) for j, b in enumerate(norms) if i != j]
-    assert nulls.tail_factor(norms) == pytest.approx(np.mean(np.power(r, 4)) / np.mean(np.power(r, 2)) ** 2)
-    assert nulls.tail_factor(np.full(9, 2.5)) == pytest.approx(1)
+    assert confounds.tail_factor(norms) == pytest.approx(np.mean(np.power(r, 4)) / np.mean(np.power(r, 2)) ** 2)
+    assert confounds.tail_factor(np.full(9, 2.5)) == pytest.approx(1)
 
 
 def test_unequal_lengths_multiply_the_kurtosis_of_p():
@@ -338,7 +280,7 @@ def test_unequal_lengths_multiply_the_kurtosis_of_p():
         Z = nulls.same_norms(np.ones((200, 300)), RNG(seed)) * norms
         found.append(nulls.of_products(Z.T @ Z, 200)[:, 2])
     p, cosine = np.mean(found, axis=0)
-    assert p + 3 == pytest.approx((cosine + 3) * nulls.tail_factor(norms), rel=0.03)
+    assert p + 3 == pytest.approx((cosine + 3) * confounds.tail_factor(norms), rel=0.03)
     assert abs(cosine) < 0.1
 
 
@@ -397,17 +339,17 @@ def test_measurements_are_found_one_a_model_and_by_width(tmp_path, monkeypatch):
     shelve(tmp_path, "small-30b", "a", 30, 200)
     shelve(tmp_path, "narrow-20", "b", 20, 500, d_m=12)
     records.write(tmp_path / "other.json", {"kind": "control"})
-    found = nulls.largest_measurements()
+    found = scaling.largest_measurements()
     assert [record.name for record in found] == ["narrow-20", "small-30b"]
-    assert [nulls.width(record) for record in found] == [12, 40]
+    assert [scaling.width(record) for record in found] == [12, 40]
     shelve(tmp_path, "dropped-25", "c", 25, 100, d_m=90)
-    assert [record.name for record in nulls.largest_measurements()][-1] == "dropped-25"
+    assert [record.name for record in scaling.largest_measurements()][-1] == "dropped-25"
 
 
 def test_clean_facts_have_no_confound_left(tmp_path):
     shelve(tmp_path, "x", "a", 12, 100)
     record = records.load(tmp_path / "x.json")
-    clean = nulls.clean_facts(record)
+    clean = scaling.clean_facts(record)
     assert set(range(12)) - set(clean) == {0, 7, 11}  # at position 0, a subject again, a last token again
     for field in ("token_ids", "subjects"):
         assert len({record[field][i] for i in clean}) == len(clean)
@@ -418,8 +360,8 @@ def test_statistics_by_layer_are_those_of_the_keys(tmp_path):
     record = records.load(tmp_path / "x.json")
     chosen = [1, 3, 4, 5, 8, 9, 12, 17, 20, 21, 24]
     for facts in (None, chosen):
-        found, keep = nulls.by_layer(record, facts), range(25) if facts is None else facts
-        assert found.shape == (2, 2, len(nulls.STATISTICS))
+        found, keep = scaling.by_layer(record, facts), range(25) if facts is None else facts
+        assert found.shape == (2, 2, len(shape.STATISTICS))
         for row, P, norm in zip(found, matrices["P"], matrices["norm_whitened"], strict=True):
             products = (P * norm[:, None] ** 2)[np.ix_(keep, keep)]
             np.testing.assert_allclose(row, nulls.of_products(products, 40), atol=2e-2)

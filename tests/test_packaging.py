@@ -1,17 +1,21 @@
 """The wheel carries the book's data and records, and finds them where it is unpacked."""
 
+import ast
 import importlib.metadata
 import json
 import re
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
 from conftest import environment
+from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -98,6 +102,57 @@ def test_every_pinned_package_installs_on_the_least_python():
             continue
         needs = importlib.metadata.metadata(line.split("==")[0]).get("Requires-Python") or ""
         assert least in SpecifierSet(needs), line
+
+
+def packages(*files):
+    """Names on the package index of what files import that is neither Python's nor this repository's."""
+    own = {path.stem for folder in ("book/_ext", "experiments", "tests") for path in (ROOT / folder).rglob("*.py")}
+    modules = set()
+    for path in files:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                modules |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                modules.add(node.module.split(".")[0])
+    distributions = importlib.metadata.packages_distributions()
+    modules -= own | sys.stdlib_module_names | {"superposition"}
+    return {canonicalize_name(distributions.get(name, [name])[0]) for name in modules}
+
+
+def declared(*extras):
+    """Names of the packages that a user gets with some extras, without what comes with them."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    listed = project["dependencies"] + [line for extra in extras for line in project["optional-dependencies"][extra]]
+    return {canonicalize_name(Requirement(line).name) for line in listed}
+
+
+@pytest.mark.parametrize(
+    ("folder", "extras"),
+    [
+        ("lib/superposition", ("hub",)),
+        ("lib/superposition/book", ("book",)),
+        ("book/_ext", ("book",)),
+        ("experiments", ()),
+        ("tests", ("book", "test")),
+    ],
+)
+def test_whatever_is_imported_is_declared(folder, extras):
+    files = set((ROOT / folder).rglob("*.py"))
+    if folder == "lib/superposition":  # it installs and runs without what the chapters' cells show things with
+        files -= set((ROOT / folder / "book").rglob("*.py"))
+    assert packages(*files) - declared(*extras) == set()
+
+
+def test_the_library_imports_nothing_that_only_builds_the_book():
+    used = packages(*(ROOT / "lib").rglob("*.py"))
+    assert used & (declared("book") - declared()) <= {"ipython", "myst-nb"}
+    assert {"numpy", "torch"} < used
+
+
+def test_whatever_is_declared_is_pinned():
+    pins = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    pinned = {canonicalize_name(line.split("==")[0]) for line in pins if "==" in line}
+    assert declared("book", "test") - pinned == set()
 
 
 def test_the_tree_stays_small():

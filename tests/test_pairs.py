@@ -1,7 +1,6 @@
 """Features of pairs against naive loops; least squares and dyadic errors against plain formulas and simulations."""
 
 import io
-import itertools
 import warnings
 from difflib import SequenceMatcher
 
@@ -10,7 +9,7 @@ import pytest
 
 from superposition import figures, records
 from superposition.book import exercises
-from superposition.data import facts
+from superposition.data import facts, wordings
 from superposition.data.facts import Fact
 from superposition.errors import UserError
 from superposition.studies import pairs
@@ -135,20 +134,6 @@ def test_fit_is_least_squares_with_an_intercept():
     assert (found.intervals[1] > found.intervals[0]).all()
 
 
-@pytest.mark.parametrize("directed", [False, True])
-def test_dyadic_covariance_sums_over_all_pairs_of_pairs_that_share_a_fact(directed):
-    table, rng = synthetic(m=9, directed=directed)
-    residuals = rng.standard_normal(len(table.X))
-    X = table.X - table.X.mean(0)
-    meat = np.zeros((3, 3))
-    ends = [{i, j} for i, j in zip(table.first, table.second, strict=True)]
-    for a, b in itertools.product(range(len(X)), repeat=2):
-        if ends[a] & ends[b]:
-            meat += residuals[a] * residuals[b] * np.outer(X[a], X[b])
-    bread = np.linalg.inv(X.T @ X)
-    assert np.allclose(pairs.dyadic_covariance(table, residuals), bread @ meat @ bread)
-
-
 def test_intervals_cover_where_facts_have_effects_of_their_own():
     """Errors a_i + a_j + noise: the dyadic intervals hold the truth about as often as they say, plain ones do not."""
     held, plain = 0, 0
@@ -207,17 +192,6 @@ def test_a_shuffle_takes_rows_and_columns_together():
     assert np.allclose(found["all"][:, 0], found["all"][:, 1])
 
 
-def test_own_share_is_that_of_rows_and_columns():
-    rng = np.random.default_rng(0)
-    m = 15
-    matrix = rng.standard_normal(m)[:, None] + 2 * rng.standard_normal(m) + rng.standard_normal((m, m))
-    i, j = np.nonzero(~np.eye(m, dtype=bool))
-    dummies = np.column_stack([np.eye(m)[i], np.eye(m)[j]])
-    y = matrix[i, j]
-    rest = y - dummies @ np.linalg.lstsq(dummies, y)[0]
-    assert pairs.own_share(matrix) == pytest.approx(1 - (rest**2).sum() / ((y - y.mean()) ** 2).sum())
-
-
 def test_among_strongest_counts():
     table, _ = synthetic(m=10)
     features = {"token": ["same last token"], "object or token": ["same object", "same last token"]}
@@ -243,7 +217,7 @@ def test_fits_that_cannot_be_made_are_refused():
 
 def test_reworded_facts_use_their_relations_templates(known):
     relations = facts.relations("book")
-    changed = pairs.reworded(known, relations, seed=1)
+    changed = wordings.reworded(known, relations, seed=1)
     for before, after in zip(known, changed, strict=True):
         assert after.prompt in (relations[before.relation].prompt, *relations[before.relation].paraphrases)
         assert (after.subject, after.relation, after.target_true) == (
@@ -253,9 +227,9 @@ def test_reworded_facts_use_their_relations_templates(known):
         )
     different = sum(before.prompt != after.prompt for before, after in zip(known, changed, strict=True))
     assert 0.6 < different / 128 < 0.9
-    assert changed == pairs.reworded(known, relations, seed=1)
+    assert changed == wordings.reworded(known, relations, seed=1)
     with pytest.raises(UserError, match="no templates"):
-        pairs.reworded([Fact("x", "{} y", relation="P0")], relations)
+        wordings.reworded([Fact("x", "{} y", relation="P0")], relations)
 
 
 def test_stacks_and_names_come_from_the_record(record, known):
@@ -269,46 +243,6 @@ def test_stacks_and_names_come_from_the_record(record, known):
     off = matrices[3][~np.eye(128, dtype=bool)]
     assert there == off.max()
     assert np.array_equal(pairs.larger(matrices[3])[[i, j], [j, i]], [there, there])
-
-
-def test_logistic_finds_the_maximum_of_the_likelihood():
-    from scipy.optimize import minimize
-
-    rng = np.random.default_rng(0)
-    X = rng.standard_normal((400, 2))
-    y = (rng.random(400) < 1 / (1 + np.exp(-(X @ [1.0, -0.5] - 1)))).astype(float)
-    w = rng.integers(0, 4, 400).astype(float)
-    with_one = np.column_stack([np.ones(400), X])
-
-    def loss(b):
-        z = with_one @ b
-        return (w * (np.logaddexp(0, z) - y * z)).sum()
-
-    assert np.allclose(pairs.logistic(X, y, w), minimize(loss, np.zeros(3), tol=1e-10).x, atol=2e-4)
-    repeated = np.repeat(np.arange(400), w.astype(int))
-    assert np.allclose(pairs.logistic(X, y, w), pairs.logistic(X[repeated], y[repeated]), atol=1e-6)
-
-
-def test_logistic_survives_separation_and_refuses_a_constant():
-    x = np.linspace(-1, 1, 50)[:, None]
-    assert np.isfinite(pairs.logistic(x, (x[:, 0] > 0).astype(float))).all()
-    with pytest.raises(UserError, match="all alike"):
-        pairs.logistic(x, np.ones(50))
-
-
-def test_drawing_edits_and_partners_covers_the_truth_where_both_have_effects():
-    """Mean of a_i + b_j: the interval is as wide as the two effects make it, wider than cells alone would have it."""
-    rng = np.random.default_rng(0)
-    table = rng.standard_normal(40)[:, None] + rng.standard_normal(60)
-    drawn = pairs.over_both(lambda w: (w * table).sum() / w.sum(), 40, 60, resamples=1000)
-    assert drawn.std() == pytest.approx(np.sqrt(1 / 40 + 1 / 60), rel=0.25)
-
-    def refuses_half(w):
-        if w[0, 0] == 0:
-            raise UserError("not defined")
-        return w[0, 0]
-
-    assert 0 < len(pairs.over_both(refuses_half, 4, 4, resamples=200)) < 200
 
 
 # Plots
@@ -379,23 +313,6 @@ def test_wordings_and_bins_are_drawn_as_they_are():
     figure = drawn(figures.by_overlap({"flips": bins, "change": bins}, ["one", "two"]))
     assert [axis.get_ylabel() for axis in figure.axes] == ["flips", "change"]
     assert np.array_equal(figure.axes[1].lines[0].get_xydata(), [[0, 0.1], [0.5, 0.4]])
-
-
-def test_bins_hold_the_cells_of_their_overlap():
-    rng = np.random.default_rng(0)
-    p = rng.uniform(-0.2, 1, (20, 30))
-    outcome = (p > 0.5) + 0.0
-    among = rng.random((20, 30)) < 0.5
-    found = pairs.binned(p, outcome, [0, 0.25, 0.75, 1, 5], among, resamples=100)
-    assert len(found["p"]) == 3
-    for b, (low, high) in enumerate(((0, 0.25), (0.25, 0.75), (0.75, 1))):
-        inside = (p >= low) & (p < high) & among
-        assert found["cells"][b] == inside.sum()
-        assert found["mean"][b] == pytest.approx(outcome[inside].mean())
-        assert found["p"][b] == pytest.approx(p[inside].mean())
-        assert found["low"][b] <= found["mean"][b] <= found["high"][b]
-    assert found["low"][0] == found["high"][0] == 0
-    assert found["high"][1] - found["low"][1] > 0.03
 
 
 # Exercises

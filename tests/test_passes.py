@@ -5,10 +5,11 @@ import pytest
 import torch
 from conftest import ARCHITECTURES, COMMON, build, tiny, tokenizer
 
+from superposition import editing
 from superposition.data import facts
-from superposition.editing import targets as values
+from superposition.editing import targets
 from superposition.errors import UserError
-from superposition.lm import evaluation, keys, models, passes
+from superposition.lm import keys, models, passes, scoring
 
 pytestmark = pytest.mark.usefixtures("cache")
 
@@ -28,7 +29,7 @@ SCALED = {
 
 def own_score(model, fact):
     """``log P`` of a fact's object by the model's own forward pass."""
-    joined = evaluation.join(model.tokenizer, fact.text, fact.target_true)
+    joined = scoring.join(model.tokenizer, fact.text, fact.target_true)
     with torch.no_grad():
         logs = model.model(torch.tensor([joined.token_ids])).logits[0].double().log_softmax(-1)
     return sum(float(logs[joined.first - 1 + at, token]) for at, token in enumerate(joined.target))
@@ -37,7 +38,7 @@ def own_score(model, fact):
 @pytest.mark.parametrize("architecture", [*ARCHITECTURES, *SCALED])
 def test_scores_are_the_models_own(architecture):
     model = tiny(architecture, **SCALED.get(architecture, {}))
-    scores = evaluation.score(model, [fact.text for fact in FACTS], [fact.target_true for fact in FACTS])
+    scores = scoring.score(model, [fact.text for fact in FACTS], [fact.target_true for fact in FACTS])
     np.testing.assert_allclose(scores.log_probability, [own_score(model, fact) for fact in FACTS], atol=1e-4)
     assert (model.own_head is None) == (architecture not in ("granite", "cohere", "cohere2"))
 
@@ -152,10 +153,10 @@ def hybrid(architecture):
 
 def test_a_search_that_cannot_keep_what_comes_before_runs_whole_texts_and_says_so():
     model = hybrid("qwen3_5_text")
-    settings = values.Settings(steps=4)
+    settings = editing.TargetSettings(steps=4)
     with pytest.warns(match="does not allow to keep what comes before a subject"):
-        found = values.targets(model, FACTS, 1, settings)
-    slow = values.targets(model, FACTS, 1, settings, cached=False)
+        found = targets.search(model, FACTS, 1, settings)
+    slow = targets.search(model, FACTS, 1, settings, cached=False)
     np.testing.assert_array_equal(found.shifts, slow.shifts)
     assert model.cached_search == {1: False}
     assert np.all(found.loss < found.first_loss)
@@ -164,15 +165,15 @@ def test_a_search_that_cannot_keep_what_comes_before_runs_whole_texts_and_says_s
 @pytest.mark.parametrize("layer", [0, 1, 2])
 def test_a_search_in_a_model_that_shares_keys_and_values_is_right(layer):
     model = hybrid("gemma4_text")
-    settings = values.Settings(steps=4)
-    found = values.targets(model, FACTS, layer, settings)
-    slow = values.targets(model, FACTS, layer, settings, cached=False)
+    settings = editing.TargetSettings(steps=4)
+    found = targets.search(model, FACTS, layer, settings)
+    slow = targets.search(model, FACTS, layer, settings, cached=False)
     np.testing.assert_allclose(found.shifts, slow.shifts, rtol=1e-3, atol=1e-4)
 
 
 def test_a_layer_above_the_last_keys_and_values_of_its_own_is_refused():
     with pytest.raises(UserError, match="Nothing that layer 3 answers at the subject reaches the words"):
-        values.targets(hybrid("gemma4_text"), FACTS, 3, values.Settings(steps=2), cached=False)
+        targets.search(hybrid("gemma4_text"), FACTS, 3, editing.TargetSettings(steps=2), cached=False)
 
 
 @pytest.mark.parametrize("architecture", list(ARCHITECTURES))
@@ -180,26 +181,26 @@ def test_a_layer_above_the_last_keys_and_values_of_its_own_is_refused():
 def test_a_search_that_may_keep_what_comes_before_does(architecture, dtype, recwarn):
     model = tiny(architecture)
     model.model.to(dtype)
-    values.targets(model, FACTS, 1, values.Settings(steps=1))
+    targets.search(model, FACTS, 1, editing.TargetSettings(steps=1))
     assert model.cached_search == {1: True}
     assert not recwarn
 
 
 def test_a_search_that_would_go_wrong_in_silence_is_noticed(monkeypatch):
     model = tiny()
-    plain = values._shifted
-    monkeypatch.setattr(values, "_shifted", lambda *arguments: plain(*arguments) * 1.1)
+    plain = targets._to_the_right
+    monkeypatch.setattr(targets, "_to_the_right", lambda *arguments: plain(*arguments) * 1.1)
     with pytest.warns(match="does not allow to keep"):
-        values.targets(model, FACTS, 1, values.Settings(steps=1))
+        targets.search(model, FACTS, 1, editing.TargetSettings(steps=1))
     assert model.cached_search == {1: False}
 
 
 def test_a_layer_from_which_nothing_reaches_the_object_is_refused():
     model = tiny()
     with pytest.raises(UserError, match="Nothing that layer 2 answers at the subject reaches the words after"):
-        values.targets(model, FACTS, 2, values.Settings(steps=2))
+        targets.search(model, FACTS, 2, editing.TargetSettings(steps=2))
     last = [facts.Fact("France", "Paris is the capital of {}", "Paris", "Rome")]
-    assert values.targets(model, last, 2, values.Settings(steps=2)).steps[0] > 0
+    assert targets.search(model, last, 2, editing.TargetSettings(steps=2)).steps[0] > 0
 
 
 def test_a_prompt_that_fits_and_does_not_with_a_context_is_refused():
@@ -208,7 +209,7 @@ def test_a_prompt_that_fits_and_does_not_with_a_context_is_refused():
     while len(tokenizer()(long.text)["input_ids"]) < 90:
         long = facts.Fact("France", "a " + long.prompt, "Paris", "Rome")
     with pytest.raises(UserError, match=r"with its object and the context .* takes 96: shorten the prompt"):
-        values.targets(model, [long], 1)
+        targets.search(model, [long], 1)
 
 
 def test_models_are_checked_at_load(tmp_path, monkeypatch):
@@ -217,3 +218,60 @@ def test_models_are_checked_at_load(tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(passes, "check", asked.append)
     assert models.load(tmp_path) is asked[0]
+
+
+# Hooks, batches and weights that come back
+
+
+def test_hooks_are_gone_afterwards_whatever_happens():
+    model, seen = tiny(), []
+    with pytest.raises(KeyError), passes.hooked((model.layers[0].module, lambda *_: seen.append(1))):
+        passes.run_body(model, *passes.padded([[5, 6]]))
+        raise KeyError
+    passes.run_body(model, *passes.padded([[5, 6]]))
+    assert seen == [1]
+
+
+@pytest.mark.parametrize("architecture", ["llama", "opt"])
+def test_a_shift_at_one_position_is_the_same_as_one_that_is_zero_elsewhere(architecture):
+    model = tiny(architecture)
+    layer, positions = model.layers[1], torch.tensor([1, 0])
+    shift = torch.randn(2, layer.d, generator=torch.Generator().manual_seed(0))
+    full = torch.zeros(2, 3, layer.d)
+    full[torch.arange(2), positions] = shift
+    ids, mask = passes.padded([[5, 6, 7], [8, 9, 10]])
+    states = []
+    for given in ((layer, shift, positions), (layer, full)):
+        with torch.no_grad(), passes.shifted(*given):
+            states.append(passes.run_body(model, ids, mask).last_hidden_state)
+    assert torch.equal(*states)
+    plain = passes.run_body(model, ids, mask).last_hidden_state
+    assert torch.equal(plain[0, :1], states[0][0, :1]) and not torch.equal(plain[0, 1:], states[0][0, 1:])
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
+def test_restored_weights_have_their_bits_back_after_an_interrupt(architecture):
+    model = tiny(architecture)
+    before = model.digest()
+    with pytest.raises(KeyboardInterrupt), passes.restored(model.layers[0].weight, model.layers[2].module.weight):
+        model.layers[0].weight.zero_()
+        model.layers[2].module.weight.requires_grad_(True).grad = torch.ones_like(model.layers[2].module.weight)
+        assert model.digest() != before
+        raise KeyboardInterrupt
+    weight = model.layers[2].module.weight
+    assert model.digest() == before and not weight.requires_grad and weight.grad is None
+
+
+def test_batches_shrink_where_memory_lacks_and_go_on_from_where_a_run_has_got():
+    calls = []
+
+    def run(start, stop):
+        calls.append((start, stop))
+        if stop - start > 2:
+            raise RuntimeError("CUDA out of memory.")
+        return start + 1 if start == 3 else None
+
+    passes.in_batches(7, run, 4, start=1)
+    assert calls == [(1, 5), (1, 4), (1, 3), (3, 5), (4, 6), (6, 7)]
+    with pytest.raises(UserError, match="for one text at a time: read less"):
+        passes.in_batches(3, lambda *_: run(0, 9), 2, "read less")

@@ -58,13 +58,13 @@ def test_roles_that_name_no_list_are_mended():
 def test_what_a_notebook_uses_of_the_library_is_found():
     cells = [
         "import numpy as np\nfrom superposition.linear import overlap as o\n"
-        "from superposition.lm import moments\nfrom superposition.book.notebook import glue",
+        "from superposition.lm import moments\nfrom superposition.book.cells import glue",
         "C = moments.estimate(lm, text=o.measure).second_moment(3)\nnp.linalg.inv(C)\nthis.overlap.summary()",
     ]
     assert site.library_uses(cells) == {
         "superposition.lm.moments.estimate",
         "superposition.linear.overlap.measure",
-        "superposition.book.notebook.glue",
+        "superposition.book.cells.glue",
     }
 
 

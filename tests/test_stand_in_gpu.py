@@ -8,19 +8,18 @@ import torch
 from conftest import SENTENCES, tiny
 from stand_in_gpu import OnGpu, stand_in_gpu
 
+from superposition import editing
 from superposition.data import facts, text
-from superposition.editing import editor as editing
-from superposition.editing import forecast
-from superposition.editing import targets as values
+from superposition.editing import evaluation, forecast, targets
 from superposition.errors import UserError
 from superposition.linear import overlap
-from superposition.lm import evaluation, keys, moments
+from superposition.lm import keys, moments, sampling, scoring, sums, tracing
 
 FACTS = [
     facts.Fact(subject, "The home of {} is", target_true="Paris", target_new="Rome", paraphrases=(f"{subject} is in",))
     for subject in ("Rome", "New York", "Vienna", "Tokyo")
 ]
-SETTINGS = values.Settings(steps=2)
+SETTINGS = editing.TargetSettings(steps=2)
 
 
 def test_the_stand_in_refuses_what_a_gpu_refuses():
@@ -57,11 +56,11 @@ def everything(model, windows, tmp_path):
     found, bits = {}, model.digest()
     read = keys.extract(model, FACTS)
     summed = moments.of_windows(model, windows(model), cache=False, to_cpu=False)
-    whitening = summed.whitening(1, shrinkage=0.01)
+    whitening = summed.metric(1, shrinkage=0.01)
     C = moments.of_windows(model, windows(model), cache=False).second_moment(1, shrinkage=0.01)
     found |= {"K": read[1], "P": overlap.measure(read[1], whitening).P, "C": C, "condition": whitening.condition()}
     found["solved"] = whitening.solve(read[1])
-    found["value"] = values.targets(model, FACTS, 1, SETTINGS).values
+    found["value"] = targets.search(model, FACTS, 1, SETTINGS).values
     editors = [editing.Editor(model, 1, name, C=C, settings=SETTINGS) for name in ("rome", "alphaedit")]
     editing.edit_side_by_side(editors, [FACTS[:2]] * 2, 4)
     found |= {editor.method: editor.memory.W for editor in editors}
@@ -69,15 +68,15 @@ def everything(model, windows, tmp_path):
         editors[0].apply()
         found["after"] = evaluation.evaluate(model, FACTS)["log_new"]
     with editing.preserved(model):
-        editing.run(model, FACTS[:2], "ft", layer=1, write=editing.Write(ft_steps=2))
+        editing.run(model, FACTS[:2], "ft", layer=1, write=editing.EditSettings(ft_steps=2))
         found["fine-tuned"] = model.layers[1].weight.detach().cpu().double().numpy().copy()
     reading = forecast.read(model, FACTS, 1)
     shift = np.full((*reading.keys.shape[:2], model.layers[1].d), 0.1)
     found |= {"gradient": reading.gradient, "shifted": forecast.ask(model, reading, shift).log_probability}
-    found["perplexity"] = evaluation.perplexity(model, windows(model))
-    found["traced"] = evaluation.trace(model, FACTS[0], samples=1)["restored"]
-    evaluation.generate(model, "The home of", 3)
-    assert text.sample(model, tmp_path / "sampled.jsonl", tokens=30, length=16, batch=2) >= 30
+    found["perplexity"] = scoring.perplexity(model, windows(model))
+    found["traced"] = tracing.trace(model, FACTS[0], samples=1)["restored"]
+    scoring.generate(model, "The home of", 3)
+    assert sampling.sample(model, tmp_path / "sampled.jsonl", tokens=30, length=16, batch=2) >= 30
     assert model.digest() == bits
     return {name: np.asarray(value, dtype=float) for name, value in found.items()}
 
@@ -100,9 +99,9 @@ def test_narrow_keys_are_multiplied_as_they_are_and_summed_in_float32(windows, m
     keys_ = torch.randn(300, 7, generator=torch.Generator().manual_seed(0)).abs().to(torch.bfloat16)
     exact = (keys_.double().T @ keys_.double()).numpy()
     with stand_in_gpu():
-        monkeypatch.setattr(moments, "_widen", lambda _: pytest.fail("widened"))
+        monkeypatch.setattr(sums, "_widen", lambda _: pytest.fail("widened"))
         for block in (None, 3):
-            found = moments.outer_sum(keys_.to("cuda"), block=block)
+            found = sums.outer_sum(keys_.to("cuda"), block=block)
             assert found.dtype == torch.float32 and found.is_cuda
             np.testing.assert_allclose(found.cpu(), exact, rtol=1e-5)
         model = tiny("llama")
@@ -128,4 +127,4 @@ def test_a_c_on_the_device_that_cannot_be_factorised_gets_the_same_sentence():
             (torch.eye(3)[:2], "sq"),
         ):
             with pytest.raises(UserError, match=said):
-                moments.DeviceWhitening(bad.to("cuda"))
+                moments.DeviceMetric(bad.to("cuda"))

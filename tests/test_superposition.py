@@ -6,9 +6,9 @@ import sympy as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from superposition import theory
 from superposition.linear import overlap
 from superposition.linear.memory import LinearMemory
-from superposition.theory import algebra
 
 EXAMPLES = settings(max_examples=25, deadline=None)
 SEEDS = st.integers(0, 2**32 - 1)
@@ -70,7 +70,7 @@ def test_lengths_angle_asymmetry_and_cosine(seed, d_m):
 def test_the_plane_in_whole_numbers():
     C = sp.Matrix([[5, 2], [2, 1]])
     x_i, y_i, x_j, y_j = sp.symbols("x_i y_i x_j y_j", real=True)
-    general = algebra.superposition(sp.Matrix([x_i, y_i]), sp.Matrix([x_j, y_j]), C)
+    general = theory.superposition(sp.Matrix([x_i, y_i]), sp.Matrix([x_j, y_j]), C)
     shown = (x_i * x_j - 2 * x_i * y_j - 2 * x_j * y_i + 5 * y_i * y_j) / (x_i**2 - 4 * x_i * y_i + 5 * y_i**2)
     assert sp.simplify(general - shown) == 0
     inverse = C.inv()
@@ -174,7 +174,7 @@ def test_lists_without_loss_are_the_orthogonal_ones():
 
 
 def test_two_damages_can_cancel():
-    example = algebra.cancellation_example()
+    example = theory.cancellation_example()
     W, C = np.zeros((1, 2)), np.eye(2)
     K, V = (np.array(example[name], dtype=float) for name in ("keys", "values"))
     k_j = np.array(example["k_j"], dtype=float)[:, 0]

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from superposition.data import text
 from superposition.errors import UserError
 from superposition.io import console, paths
+from superposition.lm import sampling
 
 pytestmark = pytest.mark.usefixtures("cache")
 
@@ -275,19 +276,19 @@ def sampled(path):
 
 def test_sampled_text_has_the_tokens_asked_for_and_reads_back(talker, tmp_path):
     path = tmp_path / "new" / "a.jsonl"
-    total = text.sample(talker, path, tokens=150, length=40, batch=4)
+    total = sampling.sample(talker, path, tokens=150, length=40, batch=4)
     texts = sampled(path)
     counts = [len(talker.tokenizer(one)["input_ids"]) for one in texts]
     assert total == sum(counts) >= 150 > total - counts[-1]
-    assert min(counts) >= text.SHORTEST
+    assert min(counts) >= sampling.SHORTEST
     assert list(text.read(path)) == texts
     assert sum(w.counted for w in text.windows(text.read(path), talker.tokenizer, tokens=150)) == 150
 
 
 def test_sampling_stops_when_its_time_is_up_and_goes_on_later(talker, tmp_path):
-    short = text.sample(talker, tmp_path / "a.jsonl", tokens=500, length=40, batch=2, seconds=0)
+    short = sampling.sample(talker, tmp_path / "a.jsonl", tokens=500, length=40, batch=2, seconds=0)
     assert 0 < short < 500 and len(sampled(tmp_path / "a.jsonl")) <= 2
-    assert text.sample(talker, tmp_path / "b.jsonl", tokens=500, length=40, batch=2) >= 500
+    assert sampling.sample(talker, tmp_path / "b.jsonl", tokens=500, length=40, batch=2) >= 500
     assert sampled(tmp_path / "b.jsonl")[: len(sampled(tmp_path / "a.jsonl"))] == sampled(tmp_path / "a.jsonl")
 
 
@@ -296,20 +297,20 @@ def test_a_seed_gives_the_same_text_and_another_seed_another(talker, tmp_path, m
     for number, seed in enumerate((0, 0, 1)):
         monkeypatch.setenv("SUPERPOSITION_CACHE", str(tmp_path / f"cache-{number}"))
         torch.manual_seed(number)
-        text.sample(talker, tmp_path / f"{number}.jsonl", tokens=150, length=40, batch=4, seed=seed)
+        sampling.sample(talker, tmp_path / f"{number}.jsonl", tokens=150, length=40, batch=4, seed=seed)
         results.append((tmp_path / f"{number}.jsonl").read_bytes())
     assert results[0] == results[1] != results[2]
 
 
 def test_every_batch_draws_other_texts(talker, tmp_path):
-    text.sample(talker, tmp_path / "a.jsonl", tokens=500, length=40, batch=2)
+    sampling.sample(talker, tmp_path / "a.jsonl", tokens=500, length=40, batch=2)
     texts = sampled(tmp_path / "a.jsonl")
     assert len(texts) > 4 and len(set(texts)) == len(texts)
 
 
 def test_an_interrupted_run_goes_on_where_it_stopped_with_the_same_result(talker, tmp_path, monkeypatch):
     whole, path = tmp_path / "whole.jsonl", tmp_path / "a.jsonl"
-    text.sample(talker, whole, tokens=1200, length=40, batch=4)
+    sampling.sample(talker, whole, tokens=1200, length=40, batch=4)
     monkeypatch.setenv("SUPERPOSITION_CACHE", str(tmp_path / "another-cache"))
     generate, calls = talker.model.generate, []
 
@@ -321,14 +322,14 @@ def test_an_interrupted_run_goes_on_where_it_stopped_with_the_same_result(talker
 
     monkeypatch.setattr(talker.model, "generate", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        text.sample(talker, path, tokens=1200, length=40, batch=4)
+        sampling.sample(talker, path, tokens=1200, length=40, batch=4)
     assert not path.exists()
-    text.sample(talker, path, tokens=1200, length=40, batch=4)
+    sampling.sample(talker, path, tokens=1200, length=40, batch=4)
     assert path.read_bytes() == whole.read_bytes()
     batches = len(calls)
     # Batches 1 and 2 were kept: the second run made the third again and then only new ones.
     monkeypatch.setattr(talker.model, "generate", lambda *a, **k: calls.append(1) or generate(*a, **k))
-    text.sample(talker, path, tokens=1200, length=40, batch=4)
+    sampling.sample(talker, path, tokens=1200, length=40, batch=4)
     assert len(calls) == batches
 
 
@@ -336,24 +337,24 @@ def test_a_cache_that_cannot_be_written_is_one_note(talker, tmp_path, cache):
     cache.mkdir(exist_ok=True)
     (cache / "samples").write_text("a file in the place of the folder")
     with pytest.warns(console.SuperpositionWarning, match="not kept in the cache") as notes:
-        text.sample(talker, tmp_path / "a.jsonl", tokens=400, length=40, batch=4)
+        sampling.sample(talker, tmp_path / "a.jsonl", tokens=400, length=40, batch=4)
     assert len(notes) == 1 and sampled(tmp_path / "a.jsonl")
 
 
 @pytest.mark.parametrize("damage", ['["half', "{}", "[1, 2]", "[" * 100_000])
 def test_a_damaged_batch_in_the_cache_is_made_again(talker, tmp_path, cache, damage):
     path = tmp_path / "a.jsonl"
-    text.sample(talker, path, tokens=150, length=40, batch=4)
+    sampling.sample(talker, path, tokens=150, length=40, batch=4)
     before = path.read_bytes()
     for part in (cache / "samples").rglob("*.json"):
         part.write_text(damage)
-    text.sample(talker, path, tokens=150, length=40, batch=4)
+    sampling.sample(talker, path, tokens=150, length=40, batch=4)
     assert path.read_bytes() == before
 
 
 def test_another_model_does_not_get_this_ones_batches(talker, tmp_path):
-    text.sample(talker, tmp_path / "a.jsonl", tokens=100, length=40, batch=4)
-    text.sample(tiny("gpt2", seed=7), tmp_path / "b.jsonl", tokens=100, length=40, batch=4)
+    sampling.sample(talker, tmp_path / "a.jsonl", tokens=100, length=40, batch=4)
+    sampling.sample(tiny("gpt2", seed=7), tmp_path / "b.jsonl", tokens=100, length=40, batch=4)
     assert sampled(tmp_path / "a.jsonl") != sampled(tmp_path / "b.jsonl")
 
 
@@ -368,15 +369,15 @@ def test_a_model_that_ends_at_once_gets_a_sentence_not_an_endless_run(tmp_path, 
 
     monkeypatch.setattr(model.model, "generate", generate)
     with pytest.raises(UserError, match="ends its texts at once"):
-        text.sample(model, tmp_path / "a.jsonl", tokens=100, length=40, batch=4)
-    assert len(calls) == text.FRUITLESS
+        sampling.sample(model, tmp_path / "a.jsonl", tokens=100, length=40, batch=4)
+    assert len(calls) == sampling.FRUITLESS
     assert not (tmp_path / "a.jsonl").exists()
 
 
 @pytest.mark.usefixtures("cache")
 def test_sampled_texts_are_no_longer_than_the_model_takes(tmp_path):
     model = tiny("gpt2")  # has no position beyond its last
-    text.sample(model, tmp_path / "a.jsonl", tokens=60, length=10 * model.context_length, batch=2)
+    sampling.sample(model, tmp_path / "a.jsonl", tokens=60, length=10 * model.context_length, batch=2)
     ids = [tokenizer()(one)["input_ids"] for one in text.read(tmp_path / "a.jsonl")]
     assert sum(map(len, ids)) >= 60
 
@@ -388,7 +389,7 @@ def test_a_tokenizer_without_an_end_samples_too(tmp_path):
     model = tiny("gpt2", eos_token_id=None, bos_token_id=None, pad_token_id=None)
     plain = tokenizer().backend_tokenizer.to_str().replace("<|endoftext|>", "<|never|>")
     model.tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(plain))
-    assert text.sample(model, tmp_path / "a.jsonl", tokens=60, length=40, batch=4) >= 60
+    assert sampling.sample(model, tmp_path / "a.jsonl", tokens=60, length=40, batch=4) >= 60
 
 
 @pytest.mark.parametrize(
@@ -402,5 +403,5 @@ def test_a_tokenizer_without_an_end_samples_too(tmp_path):
 )
 def test_sampling_refuses_what_makes_no_sense(talker, tmp_path, options, sentence):
     with pytest.raises(UserError, match=sentence):
-        text.sample(talker, tmp_path / "a.jsonl", **options)
+        sampling.sample(talker, tmp_path / "a.jsonl", **options)
     assert not (tmp_path / "a.jsonl").exists()

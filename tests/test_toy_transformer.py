@@ -13,11 +13,12 @@ from superposition import figures, records
 from superposition.book import exercises
 from superposition.data import facts
 from superposition.errors import UserError
-from superposition.figures import toy_transformer as plots
 from superposition.io import files, paths
 from superposition.linear import overlap
 from superposition.linear.memory import LinearMemory
 from superposition.lm import keys, models
+from superposition.stats import shape
+from superposition.studies import toys
 from superposition.toys import transformer as toy
 
 SMALL = toy.Setting(width=16, families=64, steps=120, seed=3)
@@ -183,7 +184,7 @@ def test_the_overlaps_are_those_of_the_library(trained, world):
     listed = world.compared()["shared"]
     for layer, row in enumerate(rows):
         P = overlap.superposition_matrix(keys.extract(trained, listed)[layer], summed.second_moment(layer))
-        assert row["shared"]["mean"] == pytest.approx(overlap.off_diagonal(P).mean())
+        assert row["shared"]["mean"] == pytest.approx(shape.off_diagonal(P).mean())
         strangers = [
             P[i, j]
             for i, a in enumerate(listed)
@@ -403,16 +404,6 @@ def test_an_interrupted_grid_goes_on_where_it_stopped(cache, tmp_path, monkeypat
     assert record["provenance"]["command"] == "the command"
 
 
-def test_intervals_over_seeds_are_students():
-    values = [0.2, 0.5, 0.1, 0.4, 0.9]
-    mean, low, high = toy.over_seeds(values)
-    wanted = scipy.stats.t.interval(0.95, 4, loc=np.mean(values), scale=scipy.stats.sem(values))
-    np.testing.assert_allclose((low, high), wanted)
-    assert mean == pytest.approx(0.42)
-    with pytest.raises(UserError, match="at least two"):
-        toy.over_seeds([1.0])
-
-
 @pytest.fixture(scope="module")
 def record():
     return records.load("toy-transformer")
@@ -422,23 +413,24 @@ def test_the_record_is_the_whole_grid(record):
     found = [toy.Setting(*(row[name] for name in ("width", "families", "steps", "seed"))) for row in record["cells"]]
     assert found == toy.grid_settings()
     assert record["provenance"]["command"].startswith("python -m superposition.toys.transformer grid --out ")
-    for row in toy.select(record, life=True):
+    for row in toys.select(record, life=True):
         assert row["life"]["exactness"] < 1e-10
 
 
 def test_selecting_cells(record):
-    rows = toy.select(record, width=64, life=True)
+    assert toys.LISTS == toy.LISTS and toys.widths(record) == list(toy.WIDTHS)
+    rows = toys.select(record, width=64, life=True)
     assert [row["seed"] for row in rows] == [0, 1, 2, 3, 4] and {row["width"] for row in rows} == {64}
     assert all("life" in row for row in rows)
-    assert len(toy.select(record, width=64)) == 10
+    assert len(toys.select(record, width=64)) == 10
     with pytest.raises(UserError, match="no cell"):
-        toy.select(record, width=65)
+        toys.select(record, width=65)
 
 
 def test_the_live_model_agrees_with_its_cell_of_the_record(record):
     world = toy.make_world()
     lm = models.load(toy.folder(), dtype="float64")
-    row = toy.select(record, life=True, width=32)[0]
+    row = toys.select(record, life=True, width=32)[0]
     for live, kept in zip(toy.overlaps(lm, world, toy.second_moments(lm, world)), row["overlaps"], strict=True):
         for kind in toy.LISTS:
             assert live[kind] == pytest.approx(kept[kind], rel=1e-3, abs=1e-3)
@@ -451,7 +443,7 @@ def test_random_keys_of_which_two_are_equal():
         K = rng.standard_normal((d_m, m))
         K[:, 1] = K[:, 0]
         found.append(toy.tails(*[overlap.superposition_matrix(K, np.eye(d_m))] * 2, d_m)["excess_kurtosis"])
-    assert plots.twin_of_random_keys(np.array([d_m]), m)[0] == pytest.approx(np.mean(found), rel=0.1)
+    assert toys.twin_of_random_keys(np.array([d_m]), m)[0] == pytest.approx(np.mean(found), rel=0.1)
 
 
 def test_training_runs_on_one_thread_and_gives_the_others_back(monkeypatch):
@@ -472,19 +464,19 @@ def test_training_runs_on_one_thread_and_gives_the_others_back(monkeypatch):
 def test_figures_draw_what_the_record_holds(record):
     lives = figures.edited_lives(record)
     line = lives.axes[0].get_lines()[0]
-    rows = toy.select(record, width=16, life=True)
+    rows = toys.select(record, width=16, life=True)
     wanted = [np.mean([row["life"]["looks"][i]["kept"] for row in rows]) for i in range(len(line.get_ydata()))]
     np.testing.assert_allclose(line.get_ydata(), wanted)
     tails = figures.tails_by_width(record)
     twin = next(line for line in tails.axes[3].get_lines() if line.get_label() == "one key twice")
     wanted = [
-        np.mean([row["overlaps"][1]["twin"]["excess_kurtosis"] for row in toy.select(record, width=w, life=True)])
+        np.mean([row["overlaps"][1]["twin"]["excess_kurtosis"] for row in toys.select(record, width=w, life=True)])
         for w in toy.WIDTHS
     ]
     np.testing.assert_allclose(twin.get_ydata(), wanted)
     history = figures.tails_by_history(record)
     steps = history.axes[0].get_lines()[0].get_ydata()
-    rows = [toy.select(record, width=32, families=128, steps=s) for s in toy.STEPS]
+    rows = [toys.select(record, width=32, families=128, steps=s) for s in toy.STEPS]
     wanted = [np.mean([row["overlaps"][0]["distinct"]["excess_kurtosis"] for row in found]) for found in rows]
     np.testing.assert_allclose(steps, wanted)
     made = figures.forecasts_and_falls(record, 64)
@@ -492,9 +484,9 @@ def test_figures_draw_what_the_record_holds(record):
     array = record.arrays["seed_0_edits_64"]
     np.testing.assert_allclose(dots, np.stack([array[1 + toy.FORECASTS.index("first_order")], array[0]], 1), rtol=1e-5)
     got = scipy.stats.spearmanr(array[1], array[0]).statistic
-    assert toy.ranks(record, "overlap", 64)[0] == pytest.approx(got, abs=1e-3)
+    assert toys.ranks(record, "overlap", 64)[0] == pytest.approx(got, abs=1e-3)
     reach = figures.reach_of_an_edit(record, [16])
-    partners = [row["partners"] for row in toy.select(record, width=16, life=True)]
+    partners = [row["partners"] for row in toys.select(record, width=16, life=True)]
     share = np.mean([row["flips"][0] / row["pairs"][0] for row in partners])
     assert reach.axes[1].get_lines()[0].get_ydata()[0] == pytest.approx(share)
 

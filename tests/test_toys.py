@@ -6,9 +6,12 @@ import torch
 
 from superposition.book import exercises
 from superposition.errors import UserError
-from superposition.figures import interval
 from superposition.linear import overlap, rules
 from superposition.linear.memory import LinearMemory
+from superposition.stats import shape
+from superposition.stats.intervals import over_seeds
+from superposition.stats.regression import log_slope
+from superposition.studies.toys import FRACTIONS, forecast_kurtosis, forgetting, hard_price
 from superposition.toys import worlds as toys
 
 # --- keys ---------------------------------------------------------------------------------------------------
@@ -98,10 +101,10 @@ def test_the_forgetting_law_against_projections_in_whitened_space():
         W = W + np.einsum("ld,lm->ldm", missing, k) / (k * k).sum(1)[:, None, None]
         curve.append(((W - W_0) ** 2).sum((1, 2)))
     whole = 0.49 * d * d_m + d * d_m / (d_m - 2)
-    mean, low, high = interval(np.array(curve).T)
-    law = whole * toys.forgetting(np.arange(1, n + 1), d_m)
+    mean, low, high = over_seeds(np.array(curve).T)
+    law = whole * forgetting(np.arange(1, n + 1), d_m)
     assert (np.abs(mean - law) < 2 * (high - low)).all()
-    assert toys.forgetting(0, 9) == 0 and toys.forgetting(1, 4) == pytest.approx(0.25)
+    assert forgetting(0, 9) == 0 and forgetting(1, 4) == pytest.approx(0.25)
 
 
 def test_the_hard_price_against_random_constraints():
@@ -110,21 +113,15 @@ def test_the_hard_price_against_random_constraints():
     for n in (1, 10, 20):
         U = rng.normal(size=(3000, d_m, n))
         costs = np.linalg.inv(U.swapaxes(1, 2) @ U).trace(axis1=1, axis2=2)  # least change, residuals of size one
-        assert costs.mean() == pytest.approx(toys.hard_price(n, d_m), rel=0.03)
+        assert costs.mean() == pytest.approx(hard_price(n, d_m), rel=0.03)
     with pytest.raises(UserError, match="infinite"):
-        toys.hard_price(d_m - 1, d_m)
-
-
-def test_a_slope_is_the_power():
-    n = np.array([1, 3, 10, 40])
-    powers = np.array([0.5, 1.0, -2.0])
-    assert np.allclose(toys.log_slope(n, 3 * n[None] ** powers[:, None]), powers)
+        hard_price(d_m - 1, d_m)
 
 
 def test_damage_grows_linearly_only_where_everything_leans():
     n = np.array([96, 128, 192, 256, 384])
-    slopes = {arm: [toys.log_slope(n, toys.grow(arm, seed, n)[None])[0] for seed in range(5)] for arm in toys.ARMS}
-    low, high = (np.array([interval(np.array(x))[side] for x in slopes.values()]) for side in (1, 2))
+    slopes = {arm: [log_slope(n, toys.grow(arm, seed, n)[None])[0] for seed in range(5)] for arm in toys.ARMS}
+    low, high = (np.array([over_seeds(np.array(x))[side] for x in slopes.values()]) for side in (1, 2))
     assert (high[:2] < 0.2).all(), "fixed targets level off"
     assert low[2] < 0.5 < high[2] + 0.05, "random residuals wander"
     assert high[3] < 0.9, "alignment alone is not linear"
@@ -157,7 +154,7 @@ def test_a_memory_below_its_capacity_forgets_nothing_and_a_full_one_follows_the_
     assert np.nanmax([toys.forget(0.5, seed, stops) for seed in range(5)]) < 1e-6
     assert np.isnan(toys.forget(0.5, 0, stops)[2:]).all()
     runs = np.array([toys.forget(16, seed, stops) for seed in range(8)])
-    assert np.abs(runs.mean(0) - toys.forgetting(stops, 48)).max() < 0.06
+    assert np.abs(runs.mean(0) - forgetting(stops, 48)).max() < 0.06
 
 
 def test_kinds_share_the_budget_but_not_the_tails():
@@ -284,7 +281,7 @@ def test_sparse_features_make_a_pentagon(five_in_two):
 )
 def test_dimensionality_sticks_where_all_features_are_alike(n, m, q, shape):
     W = toys.train_autoencoders(n, m, [q], seeds=range(8), steps=1500, rate=2e-2).W[:, 0]
-    hits = np.abs(toys.feature_dimensionality(W) - toys.FRACTIONS[shape]).max(-1) < 0.025
+    hits = np.abs(toys.feature_dimensionality(W) - FRACTIONS[shape]).max(-1) < 0.025
     assert hits.sum() >= 5
     assert sum(bool(toys.find_shape(model, shape)) for model in W) >= 5
 
@@ -293,7 +290,7 @@ def test_one_model_holds_pairs_triangles_and_tetrahedra():
     W = toys.train_autoencoders(24, 16, [0.55], seeds=range(8), steps=1500, rate=2e-2, init=1.0).W[:, 0]
     for name in ("antipodal pair", "triangle", "tetrahedron"):
         D = [[toys.feature_dimensionality(x) for x in toys.find_shape(model, name)] for model in W]
-        assert sum(any(np.abs(d - toys.FRACTIONS[name]).max() < 0.025 for d in found) for found in D) >= 5, name
+        assert sum(any(np.abs(d - FRACTIONS[name]).max() < 0.025 for d in found) for found in D) >= 5, name
 
 
 def test_some_features_get_a_dimension_of_their_own():
@@ -337,7 +334,7 @@ def test_dimensionality_of_known_shapes():
         "tetrahedron": np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1.0]]).T,
     }
     for name, W in shapes.items():
-        assert np.allclose(toys.feature_dimensionality(2.5 * W), toys.FRACTIONS[name])
+        assert np.allclose(toys.feature_dimensionality(2.5 * W), FRACTIONS[name])
     assert np.array_equal(toys.feature_dimensionality(np.array([[1.0, 0], [0, 0]])), [1, 0])
 
 
@@ -372,7 +369,7 @@ def test_features_as_keys():
     assert found["squared"] == pytest.approx(2 * np.mean(np.cos(turn[1:]) ** 2))
     W = np.random.default_rng(0).normal(size=(3, 6)) * [[3], [1], [0.5]]
     h = W @ toys.sample_features(np.random.default_rng(1).random((6, 200_000)), 0.3)
-    P = overlap.off_diagonal(overlap.superposition_matrix(W, h @ h.T))
+    P = shape.off_diagonal(overlap.superposition_matrix(W, h @ h.T))
     found = toys.features_as_keys(W, 0.3)
     assert found["mean"] == pytest.approx(P.mean(), abs=0.01) and found["max"] == pytest.approx(P.max(), rel=0.03)
     assert toys.features_as_keys(np.eye(3)[:, :2], 0.1) is None
@@ -393,8 +390,8 @@ def test_the_forecast_of_the_kurtosis():
     """Against simulation, from crowded to roomy and from dense to sparse."""
     for m, q in ((32, 0.3), (128, 0.05), (256, 0.05), (128, 0.02)):
         runs = [toys.bridge(m, q, seed) for seed in range(5)]
-        mean, low, high = interval(np.array([run["kurtosis_cosine"] for run in runs]))
-        forecast = toys.forecast_kurtosis(q, 256, m)
+        mean, low, high = over_seeds(np.array([run["kurtosis_cosine"] for run in runs]))
+        forecast = forecast_kurtosis(q, 256, m)
         assert abs(mean - forecast) < max(2 * (high - low), 0.15 * forecast)
 
 

@@ -11,6 +11,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,10 @@ MATHJAX = {
 SHOWN_USERS = 4
 
 #: Modules whose functions a chapter uses, but is not about.
-_HELPS = ("superposition.book.exercises.", "superposition.book.notebook.")
+_HELPS = ("superposition.book.exercises.", "superposition.book.cells.")
+
+#: Packages whose public list is imported from their modules.
+_LISTS = ("superposition.book.exercises", "superposition.figures", "superposition.theory")
 
 _ICON = re.compile(
     r'(?:"(?P<quoted>[a-z0-9-]+)"|(?P<bare>[a-z0-9A-Z_$]+)):'
@@ -176,12 +180,10 @@ def _read_uses(app: Any) -> None:
 
 
 def _defined(name: str) -> str:
-    """The name under which the API pages have it: figures are listed by the module that draws them."""
+    """The name under which the API pages have it: what a room lists is documented by the module that defines it."""
     module, _, own = name.rpartition(".")
-    if module == "superposition.figures":
-        import superposition.figures
-
-        return f"{getattr(getattr(superposition.figures, own, None), '__module__', module)}.{own}"
+    if module in _LISTS:
+        return f"{getattr(getattr(import_module(module), own, None), '__module__', module)}.{own}"
     return name
 
 
@@ -227,6 +229,12 @@ def _finished(app: Any, exception: Exception | None) -> None:
                 path.write_text(mended, encoding="utf-8")
 
 
+def _handle_single_page(app: Any) -> None:
+    """Let the builder of a single page handle all that HTML does: sphinx-exercise's handlers for it hide the rest."""
+    handlers = app.registry.translation_handlers
+    handlers["singlehtml"] = handlers["html"] | handlers["singlehtml"]
+
+
 def _set_mathjax(_app: Any, config: Any) -> None:
     config.mathjax_path = "mathjax/startup.js"
     config.mathjax3_config = {**MATHJAX, **(config.mathjax3_config or {})}
@@ -241,6 +249,7 @@ def setup(app: Any) -> dict[str, Any]:
     app.connect("config-inited", _set_mathjax, priority=900)
     app.connect("html-page-context", _mend_page)
     app.connect("builder-inited", _read_uses)
+    app.connect("builder-inited", _handle_single_page)
     app.connect("autodoc-process-docstring", _tell_users, priority=900)  # after napoleon
     app.connect("html-page-context", _tell_uses, priority=400)  # before the previews are gathered
     app.connect("build-finished", _finished)

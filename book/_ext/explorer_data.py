@@ -1,6 +1,6 @@
 """The data of the interactive explorer: overlaps of many facts at all layers, small enough for a page on disk.
 
-``python -m explorer_data`` writes ``book/_static/explorer/data.js`` from the records. A page opened from disk
+``python book/_ext/explorer_data.py`` writes ``book/_static/explorer/data.js`` from the records. A page opened from disk
 may not fetch a file, but it may run a script; so the script assigns the data to a global name. The whitened cosines are
 kept with 8 bits each, companded (:func:`compand`), the keys' lengths as they are, and the page computes ``p`` both ways
 from the two: ``p(k_i, k_j) = cos θ_ij ‖k_j‖ / ‖k_i‖`` (equation ``eq-superposition-angle``).
@@ -34,14 +34,8 @@ STEPS = 127
 
 
 def compand(cosines: Float[np.ndarray, "*shape"]) -> Int[np.ndarray, "*shape"]:
-    """Cosines to 8 bits: ``round(127 √|c|)`` with the sign of ``c``, finest near 0, off by at most 0.0079 near ±1."""
+    """Cosines to 8 bits: ``q = round(127 √|c|)`` with the sign of ``c``; ``(q / 127)²`` is off by at most 0.0079."""
     return np.rint(STEPS * np.sign(cosines) * np.sqrt(np.abs(cosines))).astype(np.int8)
-
-
-def expand(codes: Int[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
-    """Back from :func:`compand`: ``(q / 127)²`` with the sign of ``q``."""
-    scaled = codes.astype(np.float64) / STEPS
-    return np.sign(scaled) * scaled**2
 
 
 def cluster_order(cosines: Float[np.ndarray, "m m"]) -> Int[np.ndarray, " m"]:
@@ -91,7 +85,8 @@ def build(names: Sequence[str | Path] = RECORDS, *, count: int = FACTS) -> str:
         parts += [array.tobytes() for array in arrays]
     packed = base64.b64encode(gzip.compress(b"".join(parts), compresslevel=9, mtime=0)).decode()
     text = json.dumps(header, ensure_ascii=False, separators=(",", ":"))
-    return f'// Made by `python -m explorer_data`.\nwindow.{NAME} = {text};\nwindow.{NAME}.packed = "{packed}";\n'
+    made = "// Made by `python book/_ext/explorer_data.py`."
+    return f'{made}\nwindow.{NAME} = {text};\nwindow.{NAME}.packed = "{packed}";\n'
 
 
 def _model(record: Record, subjects: list[str]) -> tuple[dict[str, Any], list[np.ndarray]]:
@@ -99,8 +94,8 @@ def _model(record: Record, subjects: list[str]) -> tuple[dict[str, Any], list[np
     if record["subjects"][:m] != subjects:
         raise UserError(f"The record {record.name} does not hold the book's first {m} facts: measure them.")
     upper = np.triu_indices(m, 1)
-    found = [record.overlaps(layer) for layer in record["layers"]]
-    cosines = [overlap.cosine_whitened[:m, :m] for overlap in found]
+    overlaps = [record.overlaps(layer) for layer in record["layers"]]
+    cosines = [overlap.cosine_whitened[:m, :m] for overlap in overlaps]
     tokens, positions = record["token_ids"][:m], record["token_positions"][:m]
     entry = {
         "name": record["model"]["name"],
@@ -111,45 +106,13 @@ def _model(record: Record, subjects: list[str]) -> tuple[dict[str, Any], list[np
         "first": [i for i, position in enumerate(positions) if position == 0],
     }
     codes = np.stack([compand(cosine[upper]) for cosine in cosines])
-    lengths = np.stack([overlap.norm_whitened[:m] for overlap in found]).astype("<f4")
+    lengths = np.stack([overlap.norm_whitened[:m] for overlap in overlaps]).astype("<f4")
     orders = np.stack([cluster_order(cosine) for cosine in cosines]).astype(np.uint8)
     return entry, [codes, lengths, orders]
 
 
-def read(text: str) -> tuple[dict[str, Any], list[dict[str, np.ndarray]]]:
-    """What a page reads from the script: the header, and for each model its ``P`` (layers, m, m), lengths and orders.
-
-    Raises
-    ------
-    UserError
-        The text is not such a script.
-    """
-    try:
-        first, second = (line.split(" = ", 1)[1].removesuffix(";") for line in text.splitlines()[1:3])
-        header, raw = json.loads(first), gzip.decompress(base64.b64decode(json.loads(second)))
-    except (IndexError, ValueError, OSError, EOFError) as error:
-        raise UserError("This is no data of the explorer: make it with `python -m explorer_data`.") from error
-    m, place, models = len(header["facts"]), 0, []
-    upper = np.triu_indices(m, 1)
-    for entry in header["models"]:
-        layers, half = len(entry["layers"]), m * (m - 1) // 2
-        sizes = (layers * half, 4 * layers * m, layers * m)
-        codes, lengths, orders = (
-            np.frombuffer(raw[start : start + size], kind)
-            for kind, start, size in zip((np.int8, "<f4", np.uint8), np.cumsum((place, *sizes[:2])), sizes, strict=True)
-        )
-        place += sum(sizes)
-        lengths = lengths.reshape(layers, m).astype(np.float64)
-        cosine = np.tile(np.eye(m), (layers, 1, 1))
-        cosine[:, *upper] = expand(codes.reshape(layers, half))
-        cosine[:, upper[1], upper[0]] = cosine[:, *upper]
-        P = cosine * lengths[:, None, :] / lengths[:, :, None]
-        models.append({"P": P, "cosine": cosine, "lengths": lengths, "orders": orders.reshape(layers, m)})
-    return header, models
-
-
 def main(words: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m explorer_data", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("records", nargs="*", default=list(RECORDS), help="records of the book's facts")
     parser.add_argument("--facts", type=int, default=FACTS, help="how many facts, from the first")
     shipped = paths.data_dir().parent / "_static" / "explorer" / "data.js"

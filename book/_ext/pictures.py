@@ -1,14 +1,48 @@
-"""``python -m superposition.figures FOLDER``: the pictures of the front page and the README, drawn from the records."""
+"""Pictures that weigh little, and those of the front page and the README, drawn from the records::
+
+python book/_ext/pictures.py [FOLDER]
+"""
 
 import io
 import sys
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from superposition import records
 from superposition.figures import needed_and_found
-from superposition.io import images
+
+SEEN = 0.5  # mean change of a channel, of 255, from which a smaller palette could be seen
+
+
+def lighten(png: bytes) -> bytes:
+    """The same picture in 64 colours, or 256 where 64 would show, if it is opaque and that makes it smaller.
+
+    A plot has few colours and loses nothing that can be seen; a heat map keeps some 250 shades. A picture that is not
+    opaque, or would not get smaller, comes back as it is, and so does one that has been lightened before.
+    """
+    with Image.open(io.BytesIO(png)) as image:
+        opaque = (image.mode in ("RGB", "P") and "transparency" not in image.info) or (
+            image.mode == "RGBA" and image.getextrema()[3][0] == 255
+        )
+        if not opaque:
+            return png
+        held = len(image.getcolors()) if image.mode == "P" else None  # how many colours its palette uses
+        whole = image.convert("RGB")
+    if held and held <= 64:
+        return png
+    for colours in (64,) if held else (64, 256):
+        small = whole.quantize(colours, dither=Image.Dither.NONE, kmeans=2)
+        moved = np.abs(np.asarray(small.convert("RGB"), dtype=int) - np.asarray(whole, dtype=int)).mean()
+        if moved < SEEN:
+            break
+    else:
+        if held:
+            return png
+    lighter = io.BytesIO()
+    small.save(lighter, "png", optimize=True)
+    return min(png, lighter.getvalue(), key=len)
 
 
 def draw(folder: Path) -> list[Path]:
@@ -18,7 +52,7 @@ def draw(folder: Path) -> list[Path]:
     answer, drawn = folder / "answer.png", io.BytesIO()
     figure = needed_and_found(record, record["layers"][len(record["layers"]) // 2], order=order)
     figure.savefig(drawn, dpi=110, metadata={"Software": None})
-    answer.write_bytes(images.lighten(drawn.getvalue()))
+    answer.write_bytes(lighten(drawn.getvalue()))
     return [answer]
 
 

@@ -24,11 +24,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from measuring import matmul_rate
-from superposition import records
+from superposition import editing, records
 from superposition.data import facts
-from superposition.editing import editor as editing
-from superposition.editing import targets as values
-from superposition.lm import evaluation, keys, models, moments
+from superposition.editing import targets
+from superposition.lm import keys, models, moments, scoring
 
 #: Edits whose target values are searched in one pass.
 AT_ONCE = 8
@@ -60,7 +59,7 @@ def seconds_of(run: Callable[[], Any]) -> tuple[float, Any]:
     return time.process_time() - began, found
 
 
-def writing(model: models.LanguageModel, layer: int, C: np.ndarray, found: values.Targets) -> dict[str, float]:
+def writing(model: models.LanguageModel, layer: int, C: np.ndarray, found: editing.Targets) -> dict[str, float]:
     """Seconds an edit of every method's writing, given the target values; the first edit, which factorises, apart."""
     spent = {}
     for method in editing.METHODS:
@@ -75,7 +74,7 @@ def writing(model: models.LanguageModel, layer: int, C: np.ndarray, found: value
 
 def fine_tuned(model: models.LanguageModel, layer: int, fact: facts.Fact) -> None:
     with editing.preserved(model):
-        editing.Editor(model, layer, "ft").edit([fact])
+        editing.FineTuner(model, layer).edit([fact])
 
 
 def main() -> None:
@@ -91,34 +90,34 @@ def main() -> None:
     torch.set_num_threads(1)
     model = models.load(options.model)
     layer = options.layer
-    listed = evaluation.known(model, facts.load("book"))
+    listed = scoring.known(model, facts.load("book"))
     sinks = [found.position == 0 for found in keys.locate_all(model, listed)]
     listed = [fact for fact, sink in zip(listed, sinks, strict=True) if not sink]
     rng = np.random.default_rng(0)
     listed = [listed[i] for i in rng.permutation(len(listed))[: options.facts]]
     C = moments.estimate(model, "book", tokens=options.tokens, layers=[layer]).second_moment(layer)
-    values.targets(model, listed[:1], layer)  # the first pass of a process pays for its start
+    targets.search(model, listed[:1], layer)  # the first pass of a process pays for its start
     rates = [(matmul_rate(torch.float32), reading_rate())]
 
-    alone = [seconds_of(lambda fact=fact: values.targets(model, [fact], layer)) for fact in listed]
+    alone = [seconds_of(lambda fact=fact: targets.search(model, [fact], layer)) for fact in listed]
     rates.append((matmul_rate(torch.float32), reading_rate()))
-    together, at_once = seconds_of(lambda: values.targets(model, listed, layer, batch=AT_ONCE))
+    together, at_once = seconds_of(lambda: targets.search(model, listed, layer, batch=AT_ONCE))
     torch.set_num_threads(2)
     on_two = []
     for fact in listed:
         began = time.perf_counter()
-        values.targets(model, [fact], layer)
+        targets.search(model, [fact], layer)
         on_two.append(time.perf_counter() - began)
     torch.set_num_threads(1)
     few = listed[: options.slow]
-    slow = [seconds_of(lambda fact=fact: values.targets(model, [fact], layer, cached=False)) for fact in few]
+    slow = [seconds_of(lambda fact=fact: targets.search(model, [fact], layer, cached=False)) for fact in few]
     narrow = models.load(options.model, dtype="bfloat16")
-    values.targets(narrow, listed[:1], layer)
-    in_bfloat16 = [seconds_of(lambda fact=fact: values.targets(narrow, [fact], layer))[0] for fact in listed]
+    targets.search(narrow, listed[:1], layer)
+    in_bfloat16 = [seconds_of(lambda fact=fact: targets.search(narrow, [fact], layer))[0] for fact in listed]
     spent = writing(model, layer, C, at_once)
     tuned = [seconds_of(lambda fact=fact: fine_tuned(model, layer, fact))[0] for fact in few]
     with FlopCounterMode(display=False) as counter:
-        values.targets(model, listed[:1], layer)
+        targets.search(model, listed[:1], layer)
     flops, reading = (statistics.mean(one) for one in zip(*rates, strict=True))
     steps = [int(found.steps[0]) for _, found in alone]
     seconds = [one for one, _ in alone]

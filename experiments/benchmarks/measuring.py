@@ -23,6 +23,7 @@ import paper_procedure
 from superposition import records
 from superposition.data import facts, text
 from superposition.linear import overlap
+from superposition.linear.metric import Metric
 from superposition.lm import keys, models, moments
 
 
@@ -64,7 +65,6 @@ def layer_groups(model: models.LanguageModel, tokens: int = 2048, layers_at_once
         held = max(held, sum(outer.nbytes for outer in found.outer.values()))
         sums |= {index: float(outer.sum()) for index, outer in found.outer.items()}
         passes += 1
-        del found
     grouped_seconds = time.perf_counter() - began
     began = time.perf_counter()
     whole = moments.estimate(model, "book", tokens=tokens, cache=False)
@@ -114,8 +114,8 @@ def main() -> None:
     began = time.perf_counter()
     found = []
     for layer in model.layers:
-        whitening = moments.Whitening(summed.second_moment(layer.index))
-        found.append(overlap.measure(read[layer.index], whitening).P)
+        metric = Metric(summed.second_moment(layer.index))
+        found.append(overlap.measure(read[layer.index], metric).P)
     p_seconds = time.perf_counter() - began
 
     chosen = sorted({0, layers // 2, layers - 1})

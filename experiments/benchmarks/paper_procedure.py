@@ -15,6 +15,7 @@ import torch
 
 from superposition.data.facts import Fact
 from superposition.lm.models import LanguageModel
+from superposition.lm.passes import hooked
 
 
 def last_subject_token(model: LanguageModel, fact: Fact) -> tuple[list[int], int]:
@@ -29,10 +30,8 @@ def key(model: LanguageModel, layer: int, fact: Fact) -> np.ndarray:
     ids, position = last_subject_token(model, fact)
     seen = []
     module = model.layers[layer].module
-    handle = module.register_forward_hook(lambda _module, inputs, _output: seen.append(inputs[0][0, position]))
-    with torch.no_grad():
+    with torch.no_grad(), hooked((module, lambda _module, inputs, _output: seen.append(inputs[0][0, position]))):
         model.model(torch.tensor([ids], device=model.device))
-    handle.remove()
     return seen[0].cpu().double().numpy()
 
 

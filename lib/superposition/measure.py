@@ -20,10 +20,12 @@ from superposition.data import text
 from superposition.errors import UserError
 from superposition.io import console, files
 from superposition.linear import overlap
+from superposition.linear.metric import Metric
 from superposition.lm import distributed as processes
 from superposition.lm import keys as key_reader
 from superposition.lm import moments
 from superposition.lm.calibration import Calibration
+from superposition.stats import shape
 
 if TYPE_CHECKING:
     from superposition.lm.models import LanguageModel
@@ -96,7 +98,7 @@ def measure(
         Bytes for the second moments held at once: where all layers' are more, the text is passed over several times
         (:func:`superposition.lm.moments.in_groups`).
     resamples, seed
-        Of the bootstrap, see :func:`superposition.linear.overlap.summary`.
+        Of the bootstrap, see :func:`superposition.stats.shape.summary`.
     command : str
         Kept in the record.
 
@@ -109,7 +111,7 @@ def measure(
     listed = tables.load(facts, limit=limit)
     if len(listed) < 3:
         raise UserError(f"A measurement needs at least three facts, and {facts} gives {len(listed)}.")
-    overlap.check_resamples(resamples, seed)
+    shape.check_resamples(resamples, seed)
     key_reader.locate_all(model, listed)
     chosen = model.select(layers)
     calibration.check(max(layer.d_m for layer in chosen))
@@ -164,9 +166,9 @@ def _of_layer(
     keys: Float[np.ndarray, "d_m m"], C: Float[np.ndarray, "d_m d_m"], resamples: int, seed: int
 ) -> tuple[overlap.Overlap, dict[str, Any]]:
     """The overlaps of a layer and their statistics."""
-    whitening = moments.Whitening(C)
-    matrices = overlap.measure(keys, whitening)
-    row = {"d_m": whitening.d_m, "condition": whitening.condition()}
+    metric = Metric(C)
+    matrices = overlap.measure(keys, metric)
+    row = {"d_m": metric.d_m, "condition": metric.condition()}
     for name in ("P", "cosine_whitened", "cosine_raw"):
-        row[name] = overlap.summary(getattr(matrices, name), resamples=resamples, seed=seed)
+        row[name] = shape.summary(getattr(matrices, name), resamples=resamples, seed=seed)
     return matrices, row

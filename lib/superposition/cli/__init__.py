@@ -239,13 +239,13 @@ def _measure(options: argparse.Namespace, command: str) -> int:
 
 
 def _sample(options: argparse.Namespace, command: str) -> int:
-    from superposition.data import text
     from superposition.io import files
+    from superposition.lm import sampling
 
     if options.out.suffix != ".jsonl":
         raise UserError(f"{options.out} does not end in .jsonl, as a sampled text must to be read: name it so.")
     files.check_targets([options.out])
-    total = text.sample(
+    total = sampling.sample(
         _load(options),
         options.out,
         tokens=options.tokens,

@@ -12,7 +12,7 @@ from pathlib import Path
 from superposition import records
 from superposition.errors import UserError
 from superposition.io import files, paths
-from superposition.lm import models
+from superposition.lm import gguf
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def _packages() -> list[Line]:
 
 def _presets(verify: bool) -> list[Line]:
     lines = []
-    for name, preset in models.PRESETS.items():
+    for name, preset in gguf.PRESETS.items():
         topic = f"model {name}"
         found = []
         for package, filename in preset.parts:
@@ -63,10 +63,10 @@ def _presets(verify: bool) -> list[Line]:
         if len(found) < len(preset.parts):
             what = f"{preset.title}: not installed" + (f" (optional; {preset.licence})" if preset.terms else "")
             lines.append(Line(topic, False, what, preset.install, needed=not preset.terms))
-        elif verify and models.sha256_joined(found) != preset.sha256:
+        elif verify and gguf.sha256_joined(found) != preset.sha256:
             lines.append(Line(topic, False, f"{preset.title}: wrong checksum", f"install it again: {preset.install}"))
         else:
-            converted = models.conversion_dir(preset.sha256).is_dir()
+            converted = gguf.conversion_dir(preset.sha256).is_dir()
             state = "converted, in the cache" if converted else "installed; the first load converts it (half a minute)"
             lines.append(Line(topic, True, f"{preset.title}, {preset.licence}: {state}"))
     return lines

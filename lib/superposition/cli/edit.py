@@ -88,12 +88,12 @@ def add(commands: Any, model_options: Callable[[argparse.ArgumentParser], None])
 
 def main(options: argparse.Namespace, command: str, load: Callable[[argparse.Namespace], LanguageModel]) -> int:
     """Run the command; return the exit status."""
-    from superposition import records
+    from superposition import editing, records
     from superposition.data import facts, text
-    from superposition.editing import editor as editing
-    from superposition.editing import forecast
-    from superposition.editing import targets as values
-    from superposition.lm import evaluation, keys, models, moments
+    from superposition.editing import evaluation, forecast
+    from superposition.linear import shrinkage
+    from superposition.linear.metric import Metric
+    from superposition.lm import keys, models, moments
 
     records.check_out(options.out, ("edit.json", STATE, "model/model.safetensors"), command)
     edits = facts.load(options.edits, limit=options.limit)
@@ -106,7 +106,7 @@ def main(options: argparse.Namespace, command: str, load: Callable[[argparse.Nam
     if options.method not in editing.METHODS:
         raise UserError(f"There is no method {options.method!r}: choose from {', '.join(editing.METHODS)}.")
     changes = {name: getattr(options, name) for name in ("text_weight", "protected", "ft_norm")}
-    write = replace(editing.Write(), **{name: one for name, one in changes.items() if one is not None})
+    write = replace(editing.EditSettings(), **{name: one for name, one in changes.items() if one is not None})
     watched = facts.load(options.watch) if options.watch else []
     protect = facts.load_besides(options.protect, edits) if options.protect else []
     if options.moment and (options.tokens or options.method == "ft"):
@@ -129,10 +129,10 @@ def main(options: argparse.Namespace, command: str, load: Callable[[argparse.Nam
         if stored is None:
             summed = moments.estimate(model, options.text, tokens=tokens, layers=[layer.index])
             C = summed.second_moment(layer.index)
-        moments.Whitening(C)  # says in a sentence if the text is too short
+        C = Metric(C)
         if protect:
             spared = forecast.read(model, protect, layer.index, passes=False).everywhere()
-            C = moments.protecting(C, spared, options.protect_weight)
+            C = Metric(shrinkage.protecting(C.moment, spared, options.protect_weight))
     before = evaluation.evaluate(model, edits)
     asked = {"watched": (options.watch, watched), "protect": (options.protect, protect)}
     untouched = {name: evaluation.untouched(model, listed) for name, (_, listed) in asked.items() if listed}
@@ -156,7 +156,7 @@ def main(options: argparse.Namespace, command: str, load: Callable[[argparse.Nam
         "method": options.method,
         "batch": options.batch,
         "dtype": records.dtype(model),
-        "settings": values.Settings().as_dict(),
+        "settings": editing.TargetSettings().as_dict(),
         "write": asdict(write),
         "drift": done.editor.drift(),
         "before": before,

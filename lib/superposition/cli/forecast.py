@@ -79,7 +79,9 @@ def main(options: argparse.Namespace, command: str, load) -> int:
     from superposition.data import facts
     from superposition.editing import forecast
     from superposition.io import files, paths
-    from superposition.lm import evaluation, keys, models, moments
+    from superposition.linear import shrinkage
+    from superposition.linear.metric import Metric
+    from superposition.lm import keys, models, moments, scoring
 
     records.check_out(options.out, ("forecast.json", "forecast.csv", "by_edit.npz"), command)
     start = time.perf_counter()
@@ -108,16 +110,16 @@ def main(options: argparse.Namespace, command: str, load) -> int:
         )
     model = load(options)
     before = model.digest()
-    protect = named if options.all_facts else evaluation.known(model, named)
+    protect = named if options.all_facts else scoring.known(model, named)
     if not protect:
         raise UserError("The model knows none of the facts to protect: give others, or --all-facts.")
     if stored is None:
         moment = moments.estimate(model, options.text, tokens=tokens, layers=[layer])
         stored = moment.second_moment(layer, shrinkage=options.shrinkage)
-    C = moments.Whitening(stored).moment
+    C = Metric(stored)
     if options.protect_weight:
         spared = forecast.read(model, named, layer, passes=False).everywhere()  # all of them, as `edit` does
-        C = moments.protecting(C, spared, options.protect_weight)
+        C = Metric(shrinkage.protecting(C.moment, spared, options.protect_weight))
     found = forecast.run(model, edits, protect, options.level, layer=layer, C=C, method=options.method)
     after = model.digest()
     found.write(

@@ -20,28 +20,28 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import scipy.stats
 import torch
 from jaxtyping import Bool, Float, Int
 
+from superposition.editing.editor import Editor, EditSettings
+from superposition.editing.targets import Targets, TargetSettings, search
 from superposition.errors import UserError
 from superposition.io import console, files
+from superposition.linear.edit import Edit
 from superposition.linear.memory import RULES, LinearMemory
+from superposition.linear.metric import SecondMoment
 from superposition.lm import keys as key_reader
-from superposition.lm.evaluation import join
-from superposition.lm.passes import logits_of, run_body
+from superposition.lm.passes import hooked, logits_of, padded, run_body, shifted
+from superposition.lm.scoring import join, subject_of
 
 if TYPE_CHECKING:
     from superposition.data.facts import Fact
-    from superposition.editing.editor import Write
-    from superposition.editing.targets import Settings, Targets
-    from superposition.lm.models import LanguageModel, Layer
+    from superposition.lm.models import LanguageModel
 
 #: What a forecast may know, from little to much.
 LEVELS = ("keys", "values", "passes")
@@ -57,21 +57,40 @@ PLACES = ("subject", "last", "subject and last", "not the subject", "after the s
 
 
 @dataclass(frozen=True, eq=False)
-class Reading:
-    """What the unedited model shows of m protected facts at one layer, at every position of prompt and object.
+class Texts:
+    """Prompts of m protected facts with their true objects, as tokens.
 
     Attributes
     ----------
     facts : tuple of Fact
     layer : int
-    token_ids : (m, T)
+    token_ids : (m, T + 1)
         The prompt and its true object, padded with zeros on the right.
     lengths : (m,)
-        How many positions the model reads: all tokens but the object's last.
+        How many positions the model reads, T at most: all tokens but the object's last.
     prompts : (m,)
         How many of them are the prompt's; its last token is at ``prompts - 1``.
     subjects : (m,)
         Where the subject's last token is.
+    """
+
+    facts: tuple[Fact, ...]
+    layer: int
+    token_ids: Int[np.ndarray, "m T+1"]
+    lengths: Int[np.ndarray, " m"]
+    prompts: Int[np.ndarray, " m"]
+    subjects: Int[np.ndarray, " m"]
+
+    def __len__(self) -> int:
+        return len(self.facts)
+
+
+@dataclass(frozen=True, eq=False)
+class Reading(Texts):
+    """What the unedited model shows of m protected facts at one layer, at every position of prompt and object.
+
+    Attributes
+    ----------
     keys : (m, T, d_m), the model's dtype as float32 or float64
         What enters the memory; zero beyond the length.
     gradient : (m, T, d) or None
@@ -82,19 +101,10 @@ class Reading:
         Whether each token of the true object is the likeliest, given those before it: the model would say it.
     """
 
-    facts: tuple[Fact, ...]
-    layer: int
-    token_ids: Int[np.ndarray, "m T"]
-    lengths: Int[np.ndarray, " m"]
-    prompts: Int[np.ndarray, " m"]
-    subjects: Int[np.ndarray, " m"]
     keys: Float[np.ndarray, "m T d_m"]
     gradient: Float[np.ndarray, "m T d"] | None = None
     log_probability: Float[np.ndarray, " m"] | None = None
     exact: Bool[np.ndarray, " m"] | None = None
-
-    def __len__(self) -> int:
-        return len(self.facts)
 
     def mask(self, where: str = "all") -> Bool[np.ndarray, "m T"]:
         """The positions of a place of :data:`PLACES`; ``"last"`` is the prompt's last token.
@@ -104,16 +114,16 @@ class Reading:
         UserError
             There is no such place.
         """
-        place = np.arange(self.keys.shape[1])[None, :]
-        inside, subject = place < self.lengths[:, None], place == self.subjects[:, None]
-        last = place == self.prompts[:, None] - 1
+        position = np.arange(self.keys.shape[1])[None, :]
+        inside, subject = position < self.lengths[:, None], position == self.subjects[:, None]
+        last = position == self.prompts[:, None] - 1
         masks = {
             "subject": subject,
             "last": last,
             "subject and last": subject | last,
             "not the subject": inside & ~subject,
-            "after the subject": inside & (place > self.subjects[:, None]),
-            "from the subject on": inside & (place >= self.subjects[:, None]),
+            "after the subject": inside & (position > self.subjects[:, None]),
+            "from the subject on": inside & (position >= self.subjects[:, None]),
             "all": inside,
         }
         if where not in masks:
@@ -147,6 +157,28 @@ def read(model: LanguageModel, facts: Sequence[Fact], layer: int, *, passes: boo
         No facts; a fact without a true object; a prompt longer than the model's context; a layer out of range.
     """
     (memory,) = model.select([layer])
+    texts = _texts(model, facts, memory.index)
+    wide = np.float64 if model.dtype == torch.float64 else np.float32
+    K = np.zeros((len(facts), texts.lengths.max(), memory.d_m), dtype=wide)
+
+    def keep(rows: np.ndarray, keys: torch.Tensor) -> None:
+        if not torch.isfinite(keys).all():
+            raise UserError(f"Layer {memory.index} gives NaN or infinity: damaged weights, or too narrow a dtype.")
+        keys = keys.reshape(len(rows), -1, memory.d_m)
+        K[rows, : keys.shape[1]] = keys.cpu().to(torch.float64).numpy()
+
+    if passes:
+        seen = _run(model, texts, None, batch=batch, gradient=True, keep=keep)
+        return Reading(
+            **vars(texts), keys=K, gradient=seen.gradient, log_probability=seen.log_probability, exact=seen.exact
+        )
+    for rows in _groups(texts, batch):
+        ids = torch.from_numpy(texts.token_ids[rows, : texts.lengths[rows[0]]])
+        model.read_keys(ids, torch.ones_like(ids), [memory], lambda _, keys, rows=rows: keep(rows, keys))
+    return Reading(**vars(texts), keys=K)
+
+
+def _texts(model: LanguageModel, facts: Sequence[Fact], layer: int) -> Texts:
     if not facts:
         raise UserError("There are no facts to protect: give at least one.")
     joined, subjects = [], []
@@ -154,41 +186,19 @@ def read(model: LanguageModel, facts: Sequence[Fact], layer: int, *, passes: boo
         if not fact.target_true:
             raise UserError(f"The fact about {fact.subject!r} has no true object: give it a target_true to protect.")
         joined.append(join(model.tokenizer, fact.text, fact.target_true, fact.joint))
-        subjects.append(key_reader.subject_token(fact, joined[-1].offsets))
-        if subjects[-1] >= joined[-1].first:
-            raise UserError(f"The object {fact.target_true!r} shares a token with the subject in {fact.text!r}.")
-    prompts = np.array([one.first for one in joined])
-    lengths = np.array([len(one.token_ids) for one in joined]) - 1
+        subjects.append(subject_of(fact, joined[-1]))
+    token_ids = padded([text.token_ids for text in joined])[0].numpy()
+    prompts = np.array([text.first for text in joined])
+    lengths = np.array([len(text.token_ids) for text in joined]) - 1
     if model.context_length and lengths.max() > model.context_length:
         raise UserError(f"A prompt with its object has {lengths.max() + 1} tokens: shorten it.")
-    token_ids = np.zeros((len(facts), lengths.max() + 1), dtype=np.int64)
-    for row, one in enumerate(joined):
-        token_ids[row, : len(one.token_ids)] = one.token_ids
-    wide = np.float64 if model.dtype == torch.float64 else np.float32
-    found = np.zeros((len(facts), lengths.max(), memory.d_m), dtype=wide)
-    reading = Reading(tuple(facts), memory.index, token_ids, lengths, prompts, np.array(subjects), found)
-    if not passes:
-        for rows in _groups(reading, batch):
-            ids = torch.from_numpy(token_ids[rows, : lengths[rows[0]]])
-            model.read_keys(
-                ids, torch.ones_like(ids), [memory], lambda _, found, rows=rows: _keep(reading, rows, found)
-            )
-        return reading
-    said = _run(model, reading, None, batch=batch, gradient=True, keys=True)
-    found = {"gradient": said.gradient, "log_probability": said.log_probability, "exact": said.exact}
-    return Reading(**vars(reading) | found)
+    return Texts(tuple(facts), layer, token_ids, lengths, prompts, np.array(subjects))
 
 
-def _keep(reading: Reading, rows: np.ndarray, found: torch.Tensor) -> None:
-    if not torch.isfinite(found).all():
-        raise UserError(f"Layer {reading.layer} gives NaN or infinity: damaged weights, or too narrow a dtype.")
-    reading.keys[rows, : found.shape[1]] = found.cpu().to(torch.float64).numpy()
-
-
-def _groups(reading: Reading, batch: int) -> Iterator[np.ndarray]:
+def _groups(texts: Texts, batch: int) -> Iterator[np.ndarray]:
     """Rows of facts whose prompts and objects have equally many tokens, at most ``batch`` at once."""
     shapes: dict[tuple[int, int], list[int]] = {}
-    for row, shape in enumerate(zip(reading.lengths.tolist(), reading.prompts.tolist(), strict=True)):
+    for row, shape in enumerate(zip(texts.lengths.tolist(), texts.prompts.tolist(), strict=True)):
         shapes.setdefault(shape, []).append(row)
     for shape in sorted(shapes):
         rows = np.array(shapes[shape])
@@ -206,61 +216,42 @@ class Said:
 
 def _run(
     model: LanguageModel,
-    reading: Reading,
+    texts: Texts,
     shift: Float[np.ndarray, "m T d"] | None,
     *,
     batch: int = 32,
     gradient: bool = False,
-    keys: bool = False,
+    keep: Callable[[np.ndarray, torch.Tensor], None] | None = None,
 ) -> Said:
-    """What the model says of the true objects with ``shift`` added to the memory's answers."""
-    (memory,) = model.select([reading.layer])
-    total, exact = np.zeros(len(reading)), np.zeros(len(reading), dtype=bool)
-    slopes = np.zeros((len(reading), reading.keys.shape[1], memory.d)) if gradient else None
-    for rows in console.bar(list(_groups(reading, batch)), what="passes", unit="batch"):
-        length, prompt = int(reading.lengths[rows[0]]), int(reading.prompts[rows[0]])
-        ids = torch.from_numpy(reading.token_ids[rows, : length + 1]).to(model.device)
-        shape = (len(rows), length, memory.d)
-        here = memory.weight.new_zeros(shape)
+    """What the model says of the true objects with ``shift`` added to the memory's answers; ``keep`` gets its keys."""
+    (memory,) = model.select([texts.layer])
+    total, exact = np.zeros(len(texts)), np.zeros(len(texts), dtype=bool)
+    slopes = np.zeros((len(texts), texts.lengths.max(), memory.d)) if gradient else None
+    for rows in console.bar(list(_groups(texts, batch)), what="passes", unit="batch"):
+        length, prompt = int(texts.lengths[rows[0]]), int(texts.prompts[rows[0]])
+        ids = torch.from_numpy(texts.token_ids[rows, : length + 1]).to(model.device)  # (rows, length + 1)
+        added = memory.weight.new_zeros(len(rows), length, memory.d)
         if shift is not None:
-            here = torch.from_numpy(np.ascontiguousarray(shift[rows, :length])).to(here)
-        here.requires_grad_(gradient)
-        seen: list[torch.Tensor] = []
-        with torch.set_grad_enabled(gradient), added(memory, here, seen if keys else None):
+            added = torch.from_numpy(np.ascontiguousarray(shift[rows, :length])).to(added)
+        added.requires_grad_(gradient)
+        watch = () if keep is None else ((memory.module, lambda _, inputs, rows=rows: keep(rows, inputs[0].detach())),)
+        with torch.set_grad_enabled(gradient), hooked(*watch, before=True), shifted(memory, added):
             hidden = run_body(model, ids[:, :-1], torch.ones_like(ids[:, :-1]), use_cache=False).last_hidden_state
-            chosen = logits_of(model, hidden[:, prompt - 1 :]).log_softmax(-1)
-            each = chosen.gather(2, ids[:, prompt:, None])[..., 0].sum(1)
+            logs = logits_of(model, hidden[:, prompt - 1 :]).log_softmax(-1)  # (rows, object, vocabulary)
+            log_p = logs.gather(2, ids[:, prompt:, None])[..., 0].sum(1)  # (rows,)
             if gradient:
-                (slope,) = torch.autograd.grad(each.sum(), here)
+                (slope,) = torch.autograd.grad(log_p.sum(), added)  # (rows, length, d)
                 slopes[rows, :length] = slope.cpu().double().numpy()
-        total[rows] = each.detach().cpu().double().numpy()
-        exact[rows] = (chosen.argmax(2) == ids[:, prompt:]).all(1).cpu().numpy()
-        if keys:
-            _keep(reading, rows, seen[0])
+        total[rows] = log_p.detach().cpu().double().numpy()
+        exact[rows] = (logs.argmax(2) == ids[:, prompt:]).all(1).cpu().numpy()
     return Said(total, exact, slopes)
-
-
-@contextmanager
-def added(layer: Layer, shift: torch.Tensor, seen: list[torch.Tensor] | None = None) -> Iterator[None]:
-    """Within, the memory of a layer answers with ``shift`` (batch, tokens, d) added; ``seen`` collects its keys."""
-
-    def hook(_module: Any, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
-        if seen is not None:
-            seen.append(inputs[0].detach().reshape(*shift.shape[:2], -1))
-        return output + shift.reshape(output.shape)
-
-    handle = layer.module.register_forward_hook(hook)
-    try:
-        yield
-    finally:
-        handle.remove()
 
 
 # --- the algebra --------------------------------------------------------------------------------------------
 
 
 def directions(
-    K: Float[np.ndarray, "d_m n"], C: Any, rule: str | Callable[..., Any] = "rome", **options: Any
+    K: Float[np.ndarray, "d_m n"], C: SecondMoment, rule: str | Callable[..., Any] = "rome", **options: Any
 ) -> Float[np.ndarray, "d_m n"]:
     """``M`` of a rule for edits made in this order: it depends on the keys and on C, not on the values.
 
@@ -271,29 +262,33 @@ def directions(
     return memory.directions
 
 
-def shares(M: Float[np.ndarray, "d_m n"], found: Float[np.ndarray, "m T d_m"]) -> Float[np.ndarray, "n m T"]:
+def _columns(positions: Float[np.ndarray, "m T c"]) -> Float[np.ndarray, "c N"]:
+    """All positions of all prompts as columns, in float64."""
+    return positions.reshape(-1, positions.shape[2]).T.astype(np.float64)
+
+
+def shares(M: Float[np.ndarray, "d_m n"], keys: Float[np.ndarray, "m T d_m"]) -> Float[np.ndarray, "n m T"]:
     """``M_iᵀk`` at every position of every protected prompt: what part of ``δ(v_i)`` arrives there.
 
     At the subject and for ROME it is ``p(k_i, k_j)``.
     """
-    m, length, width = found.shape
-    flat = found.reshape(m * length, width).astype(np.float64)
-    return np.asarray(M.T @ flat.T).reshape(-1, m, length)
+    return (M.T @ _columns(keys)).reshape(-1, *keys.shape[:2])
 
 
-def drift(delta: Float[np.ndarray, "d n"], part: Float[np.ndarray, "n m T"]) -> Float[np.ndarray, "m T d"]:
+def drift(edit: Edit, keys: Float[np.ndarray, "m T d_m"]) -> Float[np.ndarray, "m T d"]:
     """``Σ_i (M_iᵀk) δ(v_i)``: how far the edits move the memory's answer at every position."""
-    return np.tensordot(part, delta, axes=(0, 1))
+    return edit.at(_columns(keys)).T.reshape(*keys.shape[:2], -1)
 
 
 def first_order(
-    gradient: Float[np.ndarray, "m T d"], delta: Float[np.ndarray, "d n"], part: Float[np.ndarray, "n m T"]
+    gradient: Float[np.ndarray, "m T d"], edit: Edit, keys: Float[np.ndarray, "m T d_m"]
 ) -> Float[np.ndarray, "n m"]:
     """The fall of ``log p`` of fact j by edit i to first order: ``-Σ_t (M_iᵀk_jt) ⟨g_jt, δ(v_i)⟩``, in nats.
 
     The sum over i is ``-⟨∇_W log p, ΔW⟩``, since ``∇_W log p = Σ_t g_jt k_jtᵀ``.
     """
-    return -np.einsum("nmt,mtn->nm", part, gradient @ delta)
+    by_position = edit.first_order(_columns(gradient), _columns(keys))  # (n, m T)
+    return -by_position.reshape(len(edit), *keys.shape[:2]).sum(2)
 
 
 def ask(
@@ -337,76 +332,6 @@ def norm_over(
     """``√Σ_t (M_iᵀk_jt)²`` over the positions of a mask: the size of edit i at fact j."""
     squared = part**2 if mask is None else part**2 * mask
     return np.sqrt(squared.sum(2))
-
-
-def separation(
-    forecast: Float[np.ndarray, " m"],
-    lost: Bool[np.ndarray, " m"],
-    *,
-    resamples: int = 2000,
-    level: float = 0.95,
-    seed: int = 0,
-) -> tuple[float, float, float]:
-    """The chance that a lost fact had been forecast to be worse off than one that was kept (area under the ROC curve).
-
-    Ties count half. A value of 0.5 is no forecast at all. The interval is a bootstrap over facts.
-
-    Raises
-    ------
-    UserError
-        No fact was lost, or all were.
-    """
-    forecast, lost = np.asarray(forecast, dtype=float), np.asarray(lost, dtype=bool)
-    if lost.all() or not lost.any():
-        raise UserError("To separate the lost from the kept there must be some of both.")
-    bad, good = forecast[lost], forecast[~lost]
-    above = (bad[:, None] > good[None, :]) + 0.5 * (bad[:, None] == good[None, :])
-    rng = np.random.default_rng(seed)
-    rows, columns = (rng.multinomial(size, np.full(size, 1 / size), size=resamples) for size in above.shape)
-    found = np.einsum("bi,ij,bj->b", rows, above, columns, optimize=True) / above.size
-    low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
-    return float(above.mean()), float(low), float(high)
-
-
-def rank_correlation(
-    forecast: Float[np.ndarray, " m"],
-    actual: Float[np.ndarray, " m"],
-    *,
-    resamples: int = 2000,
-    level: float = 0.95,
-    seed: int = 0,
-) -> tuple[float, float, float]:
-    """Spearman's rank correlation of a forecast with what happened, and its bootstrap interval over facts.
-
-    Returns
-    -------
-    value, low, high : float
-
-    Raises
-    ------
-    UserError
-        Fewer than three facts, or lengths that differ.
-    """
-    forecast, actual = np.asarray(forecast, dtype=float), np.asarray(actual, dtype=float)
-    if forecast.shape != actual.shape or len(actual) < 3:
-        raise UserError(f"A rank correlation needs three facts and more, and got {forecast.shape} and {actual.shape}.")
-    value = float(scipy.stats.spearmanr(forecast, actual).statistic)
-    m = len(actual)
-    counts = np.random.default_rng(seed).multinomial(m, np.full(m, 1 / m), size=resamples)
-    a, b = (_ranks(x, counts) for x in (forecast, actual))
-    a, b = (x - (counts * x).sum(1, keepdims=True) / m for x in (a, b))
-    with np.errstate(invalid="ignore"):
-        found = (counts * a * b).sum(1) / np.sqrt((counts * a**2).sum(1) * (counts * b**2).sum(1))
-    low, high = np.nanquantile(found, [(1 - level) / 2, (1 + level) / 2])
-    return value, float(low), float(high)
-
-
-def _ranks(values: Float[np.ndarray, " m"], counts: Int[np.ndarray, "resamples m"]) -> Float[np.ndarray, "resamples m"]:
-    """Mid-ranks of values in samples that hold each of them so many times."""
-    _, group = np.unique(values, return_inverse=True)
-    order = np.argsort(group, kind="stable")
-    together = np.add.reduceat(counts[:, order], np.flatnonzero(np.diff(group[order], prepend=-1)), axis=1)
-    return (together.cumsum(1) - (together - 1) / 2)[:, group]
 
 
 # --- a forecast ---------------------------------------------------------------------------------------------
@@ -499,18 +424,18 @@ class Forecast:
         )
 
 
-def run(
+def run(  # twelve parameters: what is forecast and how, and the settings that it hands on
     model: LanguageModel,
     edits: Sequence[Fact],
     protect: Sequence[Fact],
     level: str = "passes",
     *,
     layer: int,
-    C: Float[np.ndarray, "d_m d_m"],
+    C: SecondMoment,
     method: str = "rome",
     targets: Targets | None = None,
-    settings: Settings | None = None,
-    write: Write | None = None,
+    settings: TargetSettings | None = None,
+    write: EditSettings | None = None,
     nodes: int = 2,
     batch: int = 32,
 ) -> Forecast:
@@ -525,16 +450,16 @@ def run(
         With ``target_true``. A fact that is also edited is no fact to protect: leave it out.
     level : {"keys", "values", "passes"}
     layer : int
-    C : (d_m, d_m) array
+    C : (d_m, d_m) array or Metric
         The second moment of the layer's keys (:meth:`superposition.lm.moments.Moments.second_moment`), perhaps with the
-        keys of the protected facts in it (:func:`superposition.lm.moments.protecting`).
+        keys of the protected facts in it (:func:`superposition.linear.shrinkage.protecting`).
     method : str
         One of :data:`superposition.linear.memory.RULES`.
-    write : superposition.editing.editor.Write, optional
+    write : superposition.editing.editor.EditSettings, optional
         Settings of the writing step.
     targets : superposition.editing.targets.Targets, optional
         Target values found already (levels ``"values"`` and ``"passes"``); else they are looked for, by
-        :func:`superposition.editing.targets.targets` with ``settings``.
+        :func:`superposition.editing.targets.search` with ``settings``.
     nodes : int
         Of the way from no drift to the whole (:func:`slope_along`), for the share of each edit (level ``"passes"``).
     batch : int
@@ -543,11 +468,8 @@ def run(
     ------
     UserError
         A level or method that is not known; no edits; a fact on both sides; and as :func:`read` and
-        :func:`superposition.editing.targets.targets`.
+        :func:`superposition.editing.targets.search`.
     """
-    from superposition.editing import editor as editing
-    from superposition.editing import targets as values
-
     if level not in LEVELS:
         raise UserError(f"There is no level {level!r}: choose from {', '.join(LEVELS)}.")
     if method not in RULES:
@@ -557,31 +479,31 @@ def run(
     both = {fact.text for fact in edits} & {fact.text for fact in protect}
     if both:
         raise UserError(f"{sorted(both)[0]!r} is to be edited and to be protected: take it out of one of the lists.")
-    (place,) = model.select([layer])
+    layer = model.select([layer])[0].index
     bits = model.digest()
-    found = read(model, protect, place.index, passes=level == "passes", batch=batch)
-    editor = editing.Editor(model, place.index, method, C=np.asarray(C, dtype=float), settings=settings, write=write)
-    about = (level, place.index, method, tuple(edits), tuple(protect))
+    reading = read(model, protect, layer, passes=level == "passes", batch=batch)
+    editor = Editor(model, layer, method, C=C, settings=settings, write=write)
+    about = (level, layer, method, tuple(edits), tuple(protect))
     if level == "keys":
-        K = key_reader.extract(model, edits, layers=[place.index])[place.index]
-        M = directions(K, editor.memory.factor, method, **editor.options)
-        risk = norm_over(shares(M, found.keys), found.mask(RISKY))
+        K = key_reader.extract(model, edits, layers=[layer])[layer]
+        M = directions(K, editor.memory.metric, method, **editor.options)
+        risk = norm_over(shares(M, reading.keys), reading.mask(RISKY))
         forecast = Forecast(*about, risk, np.sqrt((risk**2).sum(0)))
     else:
-        targets = values.targets(model, edits, place.index, settings) if targets is None else targets
+        targets = search(model, edits, layer, settings) if targets is None else targets
         for i in range(len(targets)):
             editor.store(targets[i], apply=False)
-        delta, part = editor.memory.residuals, shares(editor.memory.directions, found.keys)
-        moved = drift(delta, part)
+        edit = editor.memory.edits
+        moved = drift(edit, reading.keys)
         if level == "values":
-            size = norm_over(part) * np.linalg.norm(delta, axis=0)[:, None]
+            size = norm_over(shares(edit.M, reading.keys)) * np.linalg.norm(edit.delta, axis=0)[:, None]
             forecast = Forecast(*about, size, np.sqrt((moved**2).sum((1, 2))))
         else:
-            after = ask(model, found, moved, batch=batch)
-            slope = slope_along(model, found, moved, nodes, batch=batch) if nodes else found.gradient
-            fall = found.log_probability - after.log_probability
-            by_edit = first_order(slope, delta, part)
-            forecast = Forecast(*about, by_edit, fall, found.log_probability, found.exact & ~after.exact)
+            after = ask(model, reading, moved, batch=batch)
+            slope = slope_along(model, reading, moved, nodes, batch=batch) if nodes else reading.gradient
+            fall = reading.log_probability - after.log_probability
+            by_edit = first_order(slope, edit, reading.keys)
+            forecast = Forecast(*about, by_edit, fall, reading.log_probability, reading.exact & ~after.exact)
     if model.digest() != bits:
         raise RuntimeError("The weights are not what they were before the forecast.")
     return forecast

@@ -12,14 +12,14 @@ and the target value is ``v = W k + δ``, with k the key of the bare prompt. Thi
 divides once. Chapter ``15-editing-a-model``.
 
 **Why it is fast.** Nothing before the subject's last token depends on δ, so its attention keys and values are computed
-once; a step runs only the tokens from there on, and of the model only the part from the layer up; it asks the head only
-where a target or the KL term needs it. Several edits share a forward pass; each stops by itself.
+once; a step runs only the tokens from there on, and asks the head only where a target or the KL term needs it. Several
+edits share a forward pass; each stops by itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -32,18 +32,18 @@ from superposition.data.facts import shown
 from superposition.errors import UserError
 from superposition.io import console
 from superposition.lm import keys
-from superposition.lm.evaluation import join
-from superposition.lm.passes import TOLERANCE, logits_of, padded, run_body
+from superposition.lm.passes import TOLERANCE, hooked, logits_of, padded, run_body, shifted
+from superposition.lm.scoring import join, subject_of
 
 if TYPE_CHECKING:
     from superposition.data.facts import Fact
-    from superposition.lm.models import LanguageModel, Layer
+    from superposition.lm.models import LanguageModel
 
-__all__ = ["Settings", "Targets", "targets"]
+__all__ = ["TargetSettings", "Targets", "search"]
 
 
 @dataclass(frozen=True)
-class Settings:
+class TargetSettings:
     """Every hyperparameter of the target optimisation.
 
     Parameters
@@ -141,196 +141,96 @@ class Targets:
         return Targets(**{name: getattr(self, name)[..., part] for name in Targets.__dataclass_fields__})
 
 
+# --- texts --------------------------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True)
-class _Row:
-    """One text of one edit: its tokens, the place of the subject's last token, and where the head is asked for what."""
+class _Text:
+    """One text of one edit: a context with prompt and object, or the prompt of the KL term, which has no object.
+
+    ``subject`` is the position of the subject's last token, ``head`` are the positions at which the head is asked: for
+    each of the object's tokens, or for whatever follows the prompt of the KL term.
+    """
 
     edit: int
     token_ids: tuple[int, ...]
-    place: int
-    asked: tuple[int, ...]
-    wanted: tuple[int, ...]  # empty for the KL text
-
-    @property
-    def is_kl(self) -> bool:
-        return not self.wanted
+    subject: int
+    head: tuple[int, ...]
+    object_ids: tuple[int, ...]
 
 
-def _rows(model: LanguageModel, edit: int, fact: Fact, settings: Settings) -> list[_Row]:
-    rows = []
+def _texts(model: LanguageModel, edit: int, fact: Fact, settings: TargetSettings) -> list[_Text]:
+    """The texts of one edit: one a context, and then the one of the KL term."""
+    texts = []
     for context in settings.contexts:
-        told = replace(fact, prompt=context + fact.prompt) if context else fact
-        joined = join(model.tokenizer, told.text, str(fact.target_new), fact.joint_to(str(fact.target_new)))
-        place = keys.subject_token(told, joined.offsets)
-        if place >= joined.first:
-            raise UserError(f"The object {fact.target_new!r} shares a token with the subject in {told.text!r}.")
-        if model.context_length and len(joined.token_ids) - 1 > model.context_length:
+        in_context = replace(fact, prompt=context + fact.prompt) if context else fact
+        new_object = str(fact.target_new)
+        joined = join(model.tokenizer, in_context.text, new_object, fact.joint_to(new_object))
+        subject, length = subject_of(in_context, joined), len(joined.token_ids)
+        if model.context_length and length - 1 > model.context_length:
             raise UserError(
                 f"The prompt {shown(fact.text)} with its object and the context {context!r} has "
-                f"{len(joined.token_ids)} tokens and {model.name} takes {model.context_length}: shorten the prompt."
+                f"{length} tokens and {model.name} takes {model.context_length}: shorten the prompt."
             )
-        asked = tuple(range(joined.first - 1, len(joined.token_ids) - 1))
-        rows.append(_Row(edit, joined.token_ids[:-1], place, asked, joined.target))
+        head = tuple(range(joined.first - 1, length - 1))
+        texts.append(_Text(edit, joined.token_ids[:-1], subject, head, joined.target))
     essence = keys.locate(model.tokenizer, replace(fact, prompt=settings.kl_prompt))
-    rows.append(_Row(edit, essence.token_ids, essence.position, (len(essence.token_ids) - 1,), ()))
-    return rows
+    texts.append(_Text(edit, essence.token_ids, essence.position, (len(essence.token_ids) - 1,), ()))
+    return texts
 
 
-class _Prefix:
-    """Attention keys and values of everything before the subject's last token, aligned on the right, for all rows."""
+def _answered_by(weights: Sequence[torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """A hook by which row r of a batch is answered by ``weights[r]`` (d, d_m); rows that share one, in one product."""
+    rows_of: dict[int, list[int]] = {}
+    for row, weight in enumerate(weights):
+        rows_of.setdefault(id(weight), []).append(row)
 
-    def __init__(self, model: LanguageModel, rows: Sequence[_Row], layer: Layer, weights: list[torch.Tensor] | None):
-        self.length = max(row.place for row in rows)
-        self.mask = torch.zeros(len(rows), self.length, dtype=torch.long)
-        self.layers: list[tuple[torch.Tensor, torch.Tensor]] = []
-        if self.length == 0:
-            return
-        from transformers import DynamicCache
+    def answer(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
+        K = inputs[0].reshape(len(weights), -1, inputs[0].shape[-1])  # (rows, tokens, d_m)
+        answers = torch.empty_like(output.reshape(len(weights), -1, output.shape[-1]))  # (rows, tokens, d)
+        for rows in rows_of.values():
+            answers[rows] = K[rows] @ weights[rows[0]].T
+        if getattr(module, "bias", None) is not None:
+            answers = answers + module.bias
+        return answers.reshape(output.shape)
 
-        ids, mask = padded([row.token_ids[: row.place] or (0,) for row in rows])
-        for row, one in enumerate(rows):
-            self.mask[row, self.length - one.place :] = 1
-        with torch.no_grad(), _hooked(layer, _Answer(len(rows), weights)):
-            out = run_body(model, ids, mask, past_key_values=DynamicCache(), use_cache=True)
-        keep = self.mask.bool()
-        source, target = torch.zeros_like(keep), keep
-        for row, one in enumerate(rows):
-            source[row, : one.place] = True
-        for layer in out.past_key_values.layers:
-            self.layers.append(tuple(_shifted(part, source, target) for part in (layer.keys, layer.values)))
-
-    def of(self, rows: list[int]) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """Keys and values of some of the rows, layer by layer."""
-        return [tuple(part[rows] for part in parts) for parts in self.layers]
+    return answer
 
 
-def _cache(layers: list[tuple[torch.Tensor, torch.Tensor]]) -> Any:
-    """A fresh cache: a forward pass adds to it and leaves what it was made from alone."""
-    from transformers import DynamicCache
-
-    cache = DynamicCache()
-    for index, parts in enumerate(layers):
-        cache.update(*parts, index)
-    return cache
+def _to_the_right(part: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
+    """(rows, heads, tokens, width) whose rows begin with so many tokens each, with these at the end instead."""
+    return torch.stack([row.roll(row.shape[1] - length, 1) for row, length in zip(part, lengths, strict=True)])
 
 
-def _shifted(part: torch.Tensor, source: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """(rows, heads, tokens, width) with each row's tokens moved from the places of one mask to those of another."""
-    moved = torch.zeros_like(part)
-    moved.transpose(1, 2)[target.to(part.device)] = part.transpose(1, 2)[source.to(part.device)]
-    return moved.clone()
-
-
-@contextmanager
-def _hooked(layer: Layer, hook: Callable[..., torch.Tensor]) -> Iterator[None]:
-    handle = layer.module.register_forward_hook(hook)
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-@contextmanager
-def _entered_at(
-    model: LanguageModel, layer: Layer, entering: torch.Tensor | None, kept: list[torch.Tensor]
-) -> Iterator[None]:
-    """Inside, a pass skips the decoder layers below ``layer``, which gets ``entering`` in place of their output.
-
-    Where ``entering`` is None nothing is skipped, and what enters the layer is put into ``kept``, unless the layers'
-    calls are of another form than (hidden states, …) → hidden states.
-    """
-    blocks = [model.block(one) for one in model.layers[: layer.index + 1]]
-    before = [block.__dict__.get("forward") for block in blocks]
-
-    def enter(_module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        if inputs and isinstance(output, torch.Tensor) and output.shape == inputs[0].shape and output.ndim == 3:
-            kept.append(inputs[0].detach())
-
-    def replaced(_module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-        return (entering, *inputs[1:])
-
-    if entering is None:
-        handle = blocks[-1].register_forward_hook(enter)
-    else:
-        handle = blocks[-1].register_forward_pre_hook(replaced)
-        for block in blocks[:-1]:
-            block.forward = lambda hidden, *_, **__: hidden
-    try:
-        yield
-    finally:
-        handle.remove()
-        for block, forward in zip(blocks[:-1], before, strict=False):
-            if forward is not None:
-                block.forward = forward
-            else:
-                block.__dict__.pop("forward", None)
-
-
-class _Answer:
-    """A hook that lets every row (a text) be answered by a weight matrix of its own, where ``weights`` is given.
-
-    With ``places`` and ``shifts`` it adds each row's shift to the answer at the row's place, and notes that answer.
-    """
-
-    def __init__(
-        self,
-        rows: int,
-        weights: list[torch.Tensor] | None,
-        places: torch.Tensor | None = None,
-        shifts: torch.Tensor | None = None,
-    ):
-        self.rows, self.places, self.shifts = rows, places, shifts
-        self.recalled: torch.Tensor | None = None
-        self.shared: list[tuple[torch.Tensor, list[int]]] | None = None
-        if weights is not None:  # rows that share a matrix are multiplied together
-            mine: dict[int, list[int]] = {}
-            for row, weight in enumerate(weights):
-                mine.setdefault(id(weight), []).append(row)
-            self.shared = [(weights[its_rows[0]], its_rows) for its_rows in mine.values()]
-
-    def __call__(self, module: nn.Module, inputs: Any, output: torch.Tensor) -> torch.Tensor:
-        flat = output.reshape(self.rows, -1, output.shape[-1])
-        if self.shared is not None:
-            keys = inputs[0].reshape(self.rows, -1, inputs[0].shape[-1])
-            flat = torch.empty_like(flat)
-            for weight, its_rows in self.shared:
-                flat[its_rows] = keys[its_rows] @ weight.T
-            if getattr(module, "bias", None) is not None:
-                flat = flat + module.bias
-        if self.shifts is not None:
-            at, places = torch.arange(self.rows, device=flat.device), self.places.to(flat.device)
-            self.recalled = flat[at, places].detach()
-            flat = flat + torch.zeros_like(flat).index_put((at, places), self.shifts.to(flat))
-        return flat.reshape(output.shape)
+# --- the objective ------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class _Pass:
-    """What every step of a search does alike while the same edits are searched for: rows, tokens, places, targets.
+class _Batch:
+    """The texts of the edits that are still searched for, laid out for a forward pass.
 
-    ``asked`` are the (row, position) where the head is asked; ``lines`` are those of them that hold a token of an
-    object, with its edit, its id and its share in the misfit; ``essences`` the others, of the KL texts.
+    R rows (texts) of T tokens, after P tokens whose attention keys and values are kept; the head is asked A times.
     """
 
-    chosen: list[int]
-    ids: torch.Tensor
-    mask: torch.Tensor
-    prefix: list[tuple[torch.Tensor, torch.Tensor]]
-    owner: torch.Tensor
-    places: torch.Tensor
-    weights: list[torch.Tensor] | None
-    asked: tuple[torch.Tensor, torch.Tensor]
-    lines: torch.Tensor
-    line_owner: torch.Tensor
-    line_token: torch.Tensor
-    line_share: torch.Tensor
-    essences: torch.Tensor
+    edits: list[int]
+    ids: torch.Tensor  # (R, T)
+    mask: torch.Tensor  # (R, P + T)
+    prefix: list[tuple[torch.Tensor, torch.Tensor]]  # a layer: keys and values (R, heads, P, width)
+    weights: list[torch.Tensor] | None  # R of (d, d_m)
+    owner: torch.Tensor  # (R,): whose text it is, as an index into ``edits``
+    subject: torch.Tensor  # (R,): the subject's position among the T
+    head: tuple[torch.Tensor, torch.Tensor]  # (A,), (A,): row and position
+    head_owner: torch.Tensor  # (A,), an index into ``edits``
+    token: torch.Tensor  # (A,): the object's token to come; -100 in the text of the KL term
+    share: torch.Tensor  # (A,): of this token in its edit's misfit
+    essence: torch.Tensor  # (edits,): which of the A belong to the KL term
 
 
 class _Objective:
     """The loss of a group of edits as a function of their shifts.
 
-    With ``cached`` false every step runs the whole texts: the slow reference.
+    With ``cached`` false every step runs the whole texts: the slow reference. The first run, of all edits and without a
+    shift, notes ``recalled`` (edits, d), what the layer answers at the subject of the bare prompt, and P₀.
     """
 
     def __init__(
@@ -338,99 +238,112 @@ class _Objective:
         model: LanguageModel,
         edits: Sequence[Fact],
         layer: int,
-        settings: Settings,
+        settings: TargetSettings,
         cached: bool = True,
         weights: Sequence[torch.Tensor] | None = None,
     ):
-        self.model, self.settings = model, settings
-        self.layer = model.layers[layer]
-        self.rows = [row for i, fact in enumerate(edits) for row in _rows(model, i, fact, settings)]
-        self.weights = None if weights is None else [weights[row.edit] for row in self.rows]
-        self.cached = cached
-        self.prefix = _Prefix(model, self.rows, self.layer, self.weights) if cached else None
+        self.model, self.settings, self.layer, self.cached = model, settings, model.layers[layer], cached
+        self.texts = [text for i, fact in enumerate(edits) for text in _texts(model, i, fact, settings)]
+        for text in self.texts:
+            model.check_tokens(torch.tensor(text.token_ids), len(text.token_ids))
+        self.weights = None if weights is None else [weights[text.edit] for text in self.texts]
+        self.recalled: torch.Tensor | None = None
         self.reference: torch.Tensor | None = None
-        self.entering: list[torch.Tensor] = []
-        self._laid_out: tuple[list[int], _Pass] | None = None
+        self.prefix: list[tuple[torch.Tensor, torch.Tensor]] = []
+        if cached and any(text.subject for text in self.texts):
+            self._keep_prefix()
 
-    def _lay_out(self, active: list[int]) -> _Pass:
-        """The pass for the active edits: made once, and again when an edit has stopped."""
-        if self._laid_out is not None and self._laid_out[0] == active:
-            return self._laid_out[1]
-        turn = {edit: i for i, edit in enumerate(active)}
-        chosen = [at for at, row in enumerate(self.rows) if row.edit in turn]
-        rows = [self.rows[at] for at in chosen]
-        for row in rows:
-            self.model.check_tokens(torch.tensor(row.token_ids), len(row.token_ids))
-        start = [row.place if self.cached else 0 for row in rows]
-        ids, mask = padded([row.token_ids[first:] for row, first in zip(rows, start, strict=True)])
-        prefix = []
-        if self.cached and self.prefix.length:
-            mask = torch.cat([self.prefix.mask[chosen], mask], dim=1)
-            prefix = self.prefix.of(chosen)
-        asked = [(i, at - start[i]) for i, row in enumerate(rows) for at in row.asked]
-        told = [(line, i) for line, (i, _) in enumerate(asked) if not rows[i].is_kl]
-        contexts, device = len(self.settings.contexts), self.model.device
+    def _keep_prefix(self) -> None:
+        """Keep attention keys and values of everything before the subject's last token, aligned on the right."""
+        from transformers import DynamicCache
 
-        def there(numbers: list) -> torch.Tensor:
-            return torch.tensor(numbers, device=device)
+        before = [text.token_ids[: text.subject] for text in self.texts]
+        self.prefix_mask = padded(before, side="left")[1]  # (R, P)
+        ids, mask = padded([ids or (0,) for ids in before])
+        with torch.no_grad(), ExitStack() as hooks:
+            if self.weights is not None:
+                hooks.enter_context(hooked((self.layer.module, _answered_by(self.weights))))
+            cache = run_body(self.model, ids, mask, past_key_values=DynamicCache(), use_cache=True).past_key_values
+        lengths = [len(ids) for ids in before]
+        for layer in cache.layers:
+            self.prefix.append((_to_the_right(layer.keys, lengths), _to_the_right(layer.values, lengths)))
 
-        owner = [turn[row.edit] for row in rows]
-        found = _Pass(
-            chosen,
-            ids.to(device),
-            mask.to(device),
-            prefix,
-            there(owner),
-            there([row.place - first for row, first in zip(rows, start, strict=True)]),
-            None if self.weights is None else [self.weights[at] for at in chosen],
-            (there([i for i, _ in asked]), there([at for _, at in asked])),
-            there([line for line, _ in told]),
-            there([owner[i] for _, i in told]),
-            there([token for row in rows for token in row.wanted]),
-            there([1.0 / len(rows[i].wanted) / contexts for _, i in told]),
-            there([line for line, (i, _) in enumerate(asked) if rows[i].is_kl]),
+    def lay_out(self, edits: list[int]) -> _Batch:
+        """The batch of some of the edits."""
+        index = {edit: i for i, edit in enumerate(edits)}
+        chosen = [row for row, text in enumerate(self.texts) if text.edit in index]
+        texts = [self.texts[row] for row in chosen]
+        start = [text.subject if self.cached else 0 for text in texts]  # of the tokens that are run
+        ids, mask = padded([text.token_ids[first:] for text, first in zip(texts, start, strict=True)])
+        if self.prefix:
+            mask = torch.cat([self.prefix_mask[chosen], mask], dim=1)
+        head = [(row, at - start[row]) for row, text in enumerate(texts) for at in text.head]
+        tokens = [token for text in texts for token in text.object_ids or (-100,)]
+        contexts = len(self.settings.contexts)
+
+        def on_device(numbers: list) -> torch.Tensor:
+            return torch.tensor(numbers, device=self.model.device)
+
+        return _Batch(
+            edits=list(edits),
+            ids=ids.to(self.model.device),
+            mask=mask.to(self.model.device),
+            prefix=[(K[chosen], V[chosen]) for K, V in self.prefix],
+            weights=None if self.weights is None else [self.weights[row] for row in chosen],
+            owner=on_device([index[text.edit] for text in texts]),
+            subject=on_device([text.subject - first for text, first in zip(texts, start, strict=True)]),
+            head=(on_device([row for row, _ in head]), on_device([at for _, at in head])),
+            head_owner=on_device([index[texts[row].edit] for row, _ in head]),
+            token=on_device(tokens),
+            share=on_device([1.0 / len(texts[row].head) / contexts for row, _ in head]),
+            essence=on_device([line for line, token in enumerate(tokens) if token == -100]),
         )
-        self._laid_out = (list(active), found)
-        return found
 
-    def run(self, shifts: torch.Tensor, active: list[int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Misfit (NLL), KL (both for the active edits), and the down-projection's own output at every row's place.
+    def run(self, shifts: torch.Tensor, batch: _Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Misfit (−log P of the object, mean over tokens, then contexts) and KL of the batch's edits, both (edits,).
 
-        ``shifts`` (active, d) belongs to the active edits, in order.
+        ``shifts`` (edits, d) belongs to them, in order.
         """
-        this = self._lay_out(active)
+        from transformers import DynamicCache
+
         extra: dict[str, Any] = {"use_cache": False}
-        if this.prefix:
-            extra = {"past_key_values": _cache(this.prefix), "use_cache": True}
-        hook = _Answer(len(this.chosen), this.weights, this.places, shifts[this.owner.to(shifts.device)])
-        kept = self.entering if self.cached else []
-        entering = kept[0][this.chosen, : this.ids.shape[1]] if kept else None
-        with _hooked(self.layer, hook), _entered_at(self.model, self.layer, entering, kept):
-            hidden = run_body(self.model, this.ids, this.mask, **extra).last_hidden_state
-        logs = logits_of(self.model, hidden[tuple(one.to(hidden.device) for one in this.asked)]).log_softmax(-1)
-        return self._misfit(logs, this, len(active)), self._divergence(logs, this, active), hook.recalled
-
-    def _misfit(self, logs: torch.Tensor, this: _Pass, active: int) -> torch.Tensor:
-        """−log P of the objects, mean over tokens, then over contexts (active,)."""
-        lines, owner, token, share = (
-            one.to(logs.device) for one in (this.lines, this.line_owner, this.line_token, this.line_share)
+        if batch.prefix:
+            extra = {"use_cache": True, "past_key_values": DynamicCache()}  # a pass adds to its cache: each has its own
+            for number, (K, V) in enumerate(batch.prefix):
+                extra["past_key_values"].update(K, V, number)
+        answers: list[torch.Tensor] = []
+        with ExitStack() as hooks:
+            if batch.weights is not None:
+                hooks.enter_context(hooked((self.layer.module, _answered_by(batch.weights))))
+            if self.recalled is None:
+                hooks.enter_context(hooked((self.layer.module, lambda *call: answers.append(call[-1].detach()))))
+            hooks.enter_context(shifted(self.layer, shifts[batch.owner.to(shifts.device)], batch.subject))
+            hidden = run_body(self.model, batch.ids, batch.mask, **extra).last_hidden_state  # (R, T, d)
+        head = tuple(index.to(hidden.device) for index in batch.head)
+        logs = logits_of(self.model, hidden[head]).log_softmax(-1)  # (A, vocabulary)
+        owner, token, share, essence = (
+            index.to(logs.device) for index in (batch.head_owner, batch.token, batch.share, batch.essence)
         )
-        return logs.new_zeros(active).index_add(0, owner, -logs[lines, token] * share.to(logs))
+        lines = nn.functional.nll_loss(logs, token, reduction="none") * share.to(logs)  # (A,), 0 where token is -100
+        misfit = logs.new_zeros(len(batch.edits)).index_add(0, owner, lines)  # (edits,)
+        after = logs[essence]  # (edits, vocabulary)
+        if self.recalled is None:
+            answer = answers[0].reshape(*batch.ids.shape, -1)  # (R, T, d)
+            bare = torch.arange(0, len(answer), len(self.settings.contexts) + 1, device=answer.device)  # (edits,)
+            self.recalled = answer[bare, batch.subject.to(answer.device)[bare]]
+            self.reference = after.detach()
+        before = self.reference[batch.edits]
+        return misfit, (before.exp() * (before - after)).sum(-1)
 
-    def _divergence(self, logs: torch.Tensor, this: _Pass, active: list[int]) -> torch.Tensor:
-        """``KL(P₀ ‖ P)`` at the essence prompt (active,); the first call, with all edits and no shift, sets P₀."""
-        now = logs[this.essences.to(logs.device)]
-        if self.reference is None:
-            self.reference = now.detach()
-        before = self.reference[active]
-        return (before.exp() * (before - now)).sum(-1)
+
+# --- the search ---------------------------------------------------------------------------------------------
 
 
-def targets(
+def search(
     model: LanguageModel,
     edits: Sequence[Fact],
     layer: int,
-    settings: Settings | None = None,
+    settings: TargetSettings | None = None,
     *,
     batch: int = 8,
     weights: Sequence[torch.Tensor] | None = None,
@@ -446,7 +359,7 @@ def targets(
         With ``target_new``.
     layer : int
         Where the values are to be stored.
-    settings : Settings, optional
+    settings : TargetSettings, optional
     batch : int
         Edits a forward pass. The results do not depend on it, up to rounding.
     weights : sequence of (d, d_m) tensors, optional
@@ -461,32 +374,26 @@ def targets(
         No edits; no new object; a subject not found; a layer the model does not have, or from which nothing reaches
         the object; a prompt too long with a context; NaN or infinity on the way.
     """
-    settings = settings or Settings()
+    settings = settings or TargetSettings()
     if batch < 1:
         raise UserError(f"A batch of {batch} makes no sense: give 1 or more.")
     for fact in edits:
         if fact.target_new is None:
             raise UserError(f"The edit {fact.text!r} has no target_new: say what the model shall answer.")
-    (place,) = model.select([layer])
+    layer = model.select([layer])[0].index
     if weights is not None and len(weights) != len(edits):
         raise UserError(f"{len(weights)} weights for {len(edits)} edits: give one for each.")
     if not edits:
         raise UserError("There are no edits: give at least one.")
     if cached is None:
-        cached = _may_keep(model, edits[0], place.index, settings)
+        cached = _cache_is_exact(model, edits[0], layer, settings)
     order = sorted(range(len(edits)), key=lambda i: len(edits[i].text) - edits[i].subject_span[1])  # like to like
-    groups = [order[at : at + batch] for at in range(0, len(order), batch)]
-    parts = [
-        _optimise(
-            model,
-            [edits[i] for i in group],
-            place.index,
-            settings,
-            cached,
-            None if weights is None else [weights[i] for i in group],
-        )
-        for group in groups
-    ]
+    parts = []
+    for start in range(0, len(order), batch):
+        group = order[start : start + batch]
+        own = None if weights is None else [weights[i] for i in group]
+        objective = _Objective(model, [edits[i] for i in group], layer, settings, cached, own)
+        parts.append(_optimise(objective, [edits[i] for i in group]))
     back = np.argsort(order)
     joined = {
         name: np.concatenate([getattr(part, name) for part in parts], axis=-1)[..., back]
@@ -495,7 +402,7 @@ def targets(
     return Targets(**joined)
 
 
-def _may_keep(model: LanguageModel, edit: Fact, layer: int, settings: Settings) -> bool:
+def _cache_is_exact(model: LanguageModel, edit: Fact, layer: int, settings: TargetSettings) -> bool:
     """Whether a search that keeps what comes before the subject gives what whole texts give; tried once a layer.
 
     Attention over a recurrent state, or over keys and values that lower layers share, may not allow it.
@@ -523,86 +430,77 @@ def _may_keep(model: LanguageModel, edit: Fact, layer: int, settings: Settings) 
 
 def _probe(objective: _Objective) -> list[torch.Tensor]:
     """What a search for one edit reads off the model, without a shift and with one."""
-    layer = objective.layer
-    turns = torch.arange(layer.d, device=layer.weight.device)
-    found, size = [], 0.0
+    batch, layer = objective.lay_out([0]), objective.layer
+    wave = torch.cos(torch.arange(layer.d, device=layer.weight.device)) * (2 / layer.d) ** 0.5
+    seen, size = [], 0.0
     for share in (0.0, 0.5):
-        shift = (share * size * torch.cos(turns) * (2 / layer.d) ** 0.5)[None].float().requires_grad_()
-        misfit, divergence, recalled = objective.run(shift, [0])
-        (slope,) = torch.autograd.grad((misfit + divergence).sum(), shift)
-        size = float(recalled[0].norm())
-        found += [part.detach().double() for part in (misfit, recalled[0], slope)]
-    return found
+        shift = (share * size * wave)[None].float().requires_grad_()
+        misfit, divergence = objective.run(shift, batch)
+        (gradient,) = torch.autograd.grad((misfit + divergence).sum(), shift)
+        size = float(objective.recalled[0].norm())
+        seen += [part.detach().double() for part in (misfit, objective.recalled[0], gradient)]
+    return seen
 
 
-def _optimise(
-    model: LanguageModel,
-    edits: Sequence[Fact],
-    layer: int,
-    settings: Settings,
-    cached: bool,
-    weights: Sequence[torch.Tensor] | None,
-) -> Targets:
-    objective = _Objective(model, edits, layer, settings, cached, weights)
-    n, d = len(edits), model.layers[layer].d
+def _optimise(objective: _Objective, edits: Sequence[Fact]) -> Targets:
+    """The targets of an objective's edits: an Adam on a parameter each, which rests once its edit is finished."""
+    model, layer, settings = objective.model, objective.layer, objective.settings
     wide = torch.float64 if model.dtype == torch.float64 else torch.float32
-    shifts = torch.zeros(n, d, dtype=wide, device=model.layers[layer].weight.device)
-    first, second = torch.zeros_like(shifts), torch.zeros_like(shifts)
-    steps, loss, first_loss, misfit = np.zeros(n, dtype=int), np.zeros(n), np.zeros(n), np.zeros(n)
-    recalled = size = None
-    active = list(range(n))
-    for turn in range(settings.steps + 1):
-        here = shifts[active].requires_grad_(turn < settings.steps)
-        with torch.set_grad_enabled(turn < settings.steps):
-            found, divergence, output = objective.run(here, active)
-            if recalled is None:
-                bare = [at for at, row in enumerate(objective.rows) if at == 0 or objective.rows[at - 1].is_kl]
-                recalled = output[bare].to(wide)
-                size = recalled.norm(dim=1)
+    shifts = [nn.Parameter(torch.zeros(layer.d, dtype=wide, device=layer.weight.device)) for _ in edits]
+    adam = torch.optim.Adam(shifts, lr=settings.lr)
+    steps = np.zeros(len(edits), dtype=int)
+    loss, misfit = np.zeros(len(edits)), np.zeros(len(edits))
+    active = list(range(len(edits)))
+    batch = objective.lay_out(active)
+    for step in range(settings.steps + 1):
+        last = step == settings.steps
+        with torch.set_grad_enabled(not last):
+            stacked = torch.stack([shifts[i] for i in active])  # (active, d)
+            nll, divergence = objective.run(stacked, batch)
+            size = objective.recalled.to(wide).norm(dim=1)  # (edits,)
             # the norm at 0 has no gradient: it is left out there
-            length = torch.sqrt((here**2).sum(1).clamp(min=1e-30)) / size[active]
-            total = found.to(wide) + settings.kl_factor * divergence.to(wide) + settings.weight_decay * length
+            length = torch.sqrt((stacked**2).sum(1).clamp(min=1e-30)) / size[active]
+            total = nll.to(wide) + settings.kl_factor * divergence.to(wide) + settings.weight_decay * length
         if not torch.isfinite(total).all():
             raise UserError(
-                f"The loss of an edit is not finite at layer {layer}: the weights are damaged, or {model.dtype} is too "
-                "narrow (try --dtype float32)."
+                f"The loss of an edit is not finite at layer {layer.index}: the weights are damaged, or {model.dtype} "
+                "is too narrow (try --dtype float32)."
             )
-        misfit[active], loss[active] = found.detach().double().cpu(), total.detach().double().cpu()
-        if turn == 0:
+        misfit[active], loss[active] = nll.detach().double().cpu(), total.detach().double().cpu()
+        if step == 0:
             first_loss = loss.copy()
-        going = [
-            i
-            for i, edit in enumerate(active)
-            if turn < settings.steps and np.exp(-misfit[edit]) < settings.stop_probability
-        ]
+        going = [i for i in active if not last and np.exp(-misfit[i]) < settings.stop_probability]
         if not going:
             break
-        (gradient,) = torch.autograd.grad(total.sum(), here)
-        if turn == 0 and (still := [i for i in going if not gradient[i].any()]):
-            idle = edits[still[0]]
-            raise UserError(
-                f"Nothing that layer {layer} answers at the subject reaches the words after {idle.text!r}: "
-                "choose a lower layer."
-            )
-        active = [active[i] for i in going]
-        gradient = gradient[going].detach()
-        steps[active] += 1
-        first[active] = 0.9 * first[active] + 0.1 * gradient
-        second[active] = 0.999 * second[active] + 0.001 * gradient**2
-        step = (first[active] / (1 - 0.9 ** (turn + 1))) / (
-            torch.sqrt(second[active] / (1 - 0.999 ** (turn + 1))) + 1e-8
-        )
-        moved = shifts[active] - settings.lr * step
-        bound = settings.clamp_norm_factor * size[active]
-        shifts[active] = moved * (bound / moved.norm(dim=1)).clamp(max=1.0)[:, None]
-    k = keys_of(model, edits, layer, settings)
-    shift, answer = (part.double().cpu().numpy().T for part in (shifts, recalled))
-    return Targets(k, answer + shift, shift, answer, loss, first_loss, steps, np.exp(-misfit))
+        gradients = torch.autograd.grad(total.sum(), [shifts[i] for i in going])
+        adam.zero_grad()
+        for i, gradient in zip(going, gradients, strict=True):
+            shifts[i].grad = gradient
+            if step == 0 and not gradient.any():
+                raise UserError(
+                    f"Nothing that layer {layer.index} answers at the subject reaches the words after "
+                    f"{edits[i].text!r}: choose a lower layer."
+                )
+        adam.step()
+        steps[going] += 1
+        with torch.no_grad():
+            norm = torch.stack([shifts[i] for i in going]).norm(dim=1)  # (going,)
+            factor = (settings.clamp_norm_factor * size[going] / norm).clamp(max=1.0)
+            for i, factor_of_i in zip(going, factor, strict=True):
+                shifts[i] *= factor_of_i
+        if going != active:
+            active, batch = going, objective.lay_out(going)
+    K = keys_of(model, edits, layer.index, settings)
+    shift = torch.stack(shifts).detach().double().cpu().numpy().T  # (d, edits)
+    recalled = objective.recalled.double().cpu().numpy().T  # (d, edits)
+    return Targets(K, recalled + shift, shift, recalled, loss, first_loss, steps, np.exp(-misfit))
 
 
-def keys_of(model: LanguageModel, edits: Sequence[Fact], layer: int, settings: Settings) -> Float[np.ndarray, "d_m n"]:
+def keys_of(
+    model: LanguageModel, edits: Sequence[Fact], layer: int, settings: TargetSettings
+) -> Float[np.ndarray, "d_m n"]:
     """The keys (d_m, n) at which the edits are written, by the settings' ``key``."""
     contexts = settings.contexts if settings.key == "mean" else ("",)
-    told = [replace(fact, prompt=context + fact.prompt) for context in contexts for fact in edits]
-    found = keys.extract(model, told, layers=[layer], batch=max(32, len(told)))[layer]
-    return found.reshape(found.shape[0], len(contexts), len(edits)).mean(1)
+    in_context = [replace(fact, prompt=context + fact.prompt) for context in contexts for fact in edits]
+    K = keys.extract(model, in_context, layers=[layer], batch=max(32, len(in_context)))[layer]
+    return K.reshape(len(K), len(contexts), len(edits)).mean(1)

@@ -21,7 +21,6 @@ from superposition.figures.forecasting import (
 from superposition.figures.geometry import (
     capacity,
     damage_around,
-    interval,
     keys_that_fit,
     lifetimes,
     null_spread,
@@ -109,7 +108,6 @@ __all__ = [
     "growth",
     "growth_on_a_layer",
     "heatmaps",
-    "interval",
     "keys_that_fit",
     "ladder",
     "law_of_one_pair",

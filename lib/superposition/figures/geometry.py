@@ -9,25 +9,11 @@ import numpy as np
 from matplotlib import patheffects
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from scipy import stats
 
-from superposition.figures.style import BLUE, CYCLE, GREEN, SIGNED, STYLE, VERMILION, canvas
+from superposition.figures.style import BLUE, CYCLE, GREEN, SIGNED, STYLE, VERMILION, band, canvas
+from superposition.stats.intervals import over_seeds
 
 GREY = "#666666"
-
-
-def interval(runs: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean over the first axis (seeds), and the ends of its 95 % interval by Student's t."""
-    count = len(runs)
-    mean = np.mean(runs, axis=0)
-    half = stats.t.ppf(0.975, count - 1) * np.std(runs, axis=0, ddof=1) / np.sqrt(count)
-    return mean, mean - half, mean + half
-
-
-def _band(axis: Axes, x: np.ndarray, runs: np.ndarray, colour: str, label: str, **line) -> None:
-    mean, low, high = interval(runs)
-    axis.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
-    axis.plot(x, mean, color=colour, label=label, **line)
 
 
 # --- 04: the whitened plane -----------------------------------------------------------------------------------
@@ -125,7 +111,7 @@ def capacity(N: np.ndarray, runs: np.ndarray, d_m: int) -> Figure:
         figure, axes = canvas(height=3.4)
         axis = axes[0, 0]
         wide = np.linspace(d_m, N[-1], 200)
-        _band(axis, N, runs, BLUE, "random keys, measured", marker="o", markersize=4)
+        band(axis, N, runs, color=BLUE, label="random keys, measured", marker="o", markersize=4)
         axis.plot(wide, (wide - d_m) / (d_m - 2), color="black", linestyle=":", label="random keys, expected")
         axis.plot(wide, wide / d_m - 1, color=VERMILION, linestyle="--", label="forced: $N/d_m - 1$")
         axis.axvline(d_m, color=GREY, linewidth=0.8)
@@ -149,7 +135,7 @@ def null_spread(d_m: Sequence[int], runs: Mapping[str, np.ndarray], expected: Ma
         figure, axes = canvas(height=3.2)
         axis = axes[0, 0]
         for (name, values), colour, mark in zip(runs.items(), CYCLE, "os^", strict=False):
-            mean, low, high = interval(values)
+            mean, low, high = over_seeds(values)
             axis.plot(d_m, expected[name], color=colour, linestyle="--", linewidth=1.2)
             error = [mean - low, high - mean]
             axis.errorbar(d_m, mean, error, color=colour, fmt=mark, markersize=5, capsize=3, label=name)
@@ -232,10 +218,9 @@ def lifetimes(
         figure, axes = canvas(1, 2, height=4.2)
         for name, colour, dash in zip(errors, CYCLE, dashes, strict=False):
             there = np.isfinite(errors[name]).all(axis=0)
-            _band(axes[0, 0], n[there], errors[name][:, there], colour, name, linestyle=dash)
-            mean, low, high = interval(np.log(damage[name][:, there]))
-            axes[0, 1].fill_between(n[there], np.exp(low), np.exp(high), color=colour, alpha=0.2, linewidth=0)
-            axes[0, 1].plot(n[there], np.exp(mean), color=colour, linestyle=dash)
+            style = {"color": colour, "linestyle": dash}
+            band(axes[0, 0], n[there], errors[name][:, there], label=name, **style)
+            band(axes[0, 1], n[there], damage[name][:, there], geometric=True, **style)
         axes[0, 0].set_title("Error of the edits so far")
         axes[0, 0].set_ylabel("relative to what each had to change")
         axes[0, 1].set_title("Damage to the stored keys")

@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from superposition.figures.style import BLACK, BLUE, CYCLE, ORANGE, SIGNED, STYLE, canvas
-from superposition.linear import overlap
 from superposition.records import Record
+from superposition.stats import shape
 
 
 def _heatmap(axis: Axes, matrix: np.ndarray, *, limit: float = 1.0):
@@ -61,7 +61,7 @@ def densities(record: Record, layers: Sequence[int]) -> Figure:
         figure, axes = canvas(height=3.4)
         axis = axes[0, 0]
         for layer, marker in zip(layers, "osD^v", strict=False):
-            values = overlap.off_diagonal(record.overlaps(layer).P)
+            values = shape.off_diagonal(record.overlaps(layer).P)
             scaled = (values - values.mean()) / values.std()
             density, _ = np.histogram(scaled, edges, density=True)
             density[density == 0] = np.nan
@@ -94,7 +94,7 @@ def by_depth(
     subset = []
     if inside is not None:
         subset = [
-            overlap.summary(record.overlaps(layer).P[np.ix_(inside, inside)], resamples=0) for layer in record["layers"]
+            shape.summary(record.overlaps(layer).P[np.ix_(inside, inside)], resamples=0) for layer in record["layers"]
         ]
     depth = np.array([row["layer"] for row in rows], dtype=float)
     depth /= max(depth.max(), 1)
@@ -192,7 +192,7 @@ def angles(record: Record, layers: Sequence[int]) -> Figure:
         figure, axes = canvas(1, len(layers), height=2.8, sharey=True, sharex=True)
         for axis, layer in zip(axes[0], layers, strict=True):
             found = record.overlaps(layer)
-            raw, whitened = (overlap.off_diagonal(m) for m in (found.cosine_raw, found.cosine_whitened))
+            raw, whitened = (shape.off_diagonal(m) for m in (found.cosine_raw, found.cosine_whitened))
             for name, cosines, edges, colour, hatch in (
                 ("raw", raw, _edges(raw, record.resolution("cosine_raw")), ORANGE, "//"),
                 ("whitened", whitened, np.linspace(0, 180, 73), BLUE, ""),

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from superposition.figures.style import BLACK, CYCLE, GREEN, ORANGE, PURPLE, SKY, STYLE, VERMILION, canvas
-from superposition.lm import moments
+from superposition.linear.shrinkage import sampling_error
 from superposition.records import Record
 
 GREY = "#666666"
@@ -61,7 +61,7 @@ def error_by_tokens(record: Record) -> Figure:
         x = np.geomspace(1.1 * d_m, 0.85 * end, 200)
         axis.plot(
             x / d_m,
-            moments.sampling_error(x, d_m, end),
+            sampling_error(x, d_m, end),
             color=BLACK,
             linestyle="--",
             linewidth=1.2,

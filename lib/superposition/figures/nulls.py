@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from superposition.figures.style import BLACK, BLUE, CYCLE, GREEN, ORANGE, PURPLE, SKY, STYLE, VERMILION, canvas
 from superposition.records import Record
+from superposition.stats.shape import LABELS
 from superposition.studies import nulls
 
 #: Line colour and style of each null model, the same in every figure.
@@ -89,7 +90,7 @@ def nulls_by_depth(record: Record, names: Sequence[str]) -> Figure:
                 _kurtosis_scale(axis)
             if name == "spread":
                 axis.set_ylim(bottom=0)
-            axis.set_title(f"{nulls.LABELS[name]} of " + ("$p$" if matrix == "P" else "cosines"), fontweight="normal")
+            axis.set_title(f"{LABELS[name]} of " + ("$p$" if matrix == "P" else "cosines"), fontweight="normal")
         for axis in axes[1]:
             axis.set_xlabel("relative depth (0 first layer, 1 last)")
         figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
@@ -165,7 +166,7 @@ def lists_by_size(record: Record, layer: int, statistics: Sequence[str]) -> Figu
         axes[0, 0].legend()
         for name, colour, marker in zip(statistics, CYCLE, "osD^v*", strict=False):
             scatter = np.median(nulls.scatter(record, name), axis=0)
-            axes[0, 1].plot(sizes, scatter, color=colour, marker=marker, markersize=4, label=nulls.LABELS[name])
+            axes[0, 1].plot(sizes, scatter, color=colour, marker=marker, markersize=4, label=LABELS[name])
         axes[0, 1].set_yscale("log")
         axes[0, 1].set_yticks([0.03, 0.1, 0.3, 1], labels=["3 %", "10 %", "30 %", "100 %"])
         axes[0, 1].set_title("half a 95 % interval, median of layers", fontweight="normal")

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 
 from superposition.figures.style import BLACK, BLUE, CYCLE, STYLE, VERMILION, canvas
 
@@ -48,7 +49,7 @@ def shares_by_depth(tables: Mapping[str, Mapping[str, np.ndarray]], groups: Sequ
     return figure
 
 
-def effects(rows: Mapping[str, Mapping[str, tuple[Sequence[str], np.ndarray, np.ndarray]]]) -> Figure:
+def effects(rows: Mapping[str, Mapping[str, tuple[Sequence[str], ArrayLike, ArrayLike]]]) -> Figure:
     """Effects of the features with 95 % intervals, a panel a place, a colour a model.
 
     Parameters
@@ -126,7 +127,7 @@ def relation_by_wording(panels: Mapping[str, Mapping[str, tuple[np.ndarray, np.n
     return figure
 
 
-def by_overlap(panels: Mapping[str, Mapping[str, Mapping[str, np.ndarray]]], titles: Sequence[str]) -> Figure:
+def by_overlap(panels: Mapping[str, Mapping[str, Mapping[str, ArrayLike]]], titles: Sequence[str]) -> Figure:
     """Means over bins of p with 95 % intervals: a panel an outcome, a colour a group of pairs.
 
     Parameters

@@ -11,20 +11,21 @@ from matplotlib.figure import Figure
 from superposition.figures.nulls import depth
 from superposition.figures.style import BLACK, BLUE, CYCLE, ORANGE, STYLE, VERMILION, canvas
 from superposition.records import Record
-from superposition.studies import nulls
+from superposition.stats.shape import LABELS, STATISTICS
+from superposition.studies import scaling
 
 MARKERS = "osD^vP*X"
 DPI = 92
 
 
 def law_of_one_pair(
-    widths: Sequence[int], spreads: Mapping[float, Sequence[float]], models: Mapping[str, int], m: int = 128
+    widths: Sequence[float], spreads: Mapping[float, Sequence[float]], models: Mapping[str, int], m: int = 128
 ) -> Figure:
     """Expected excess kurtosis of m keys of which one comes twice, against the width.
 
     Parameters
     ----------
-    widths : sequence of int
+    widths : sequence of float
     spreads : mapping of the spread, in units of ``1/√d_m``, to the expected kurtosis at each width
     models : mapping of name to width
         Marked on the axis.
@@ -64,13 +65,13 @@ def models_by_depth(
 ) -> Figure:
     """Spread, excess kurtosis and L-kurtosis of p by depth, a line a model, and published curves of the kurtosis.
 
-    ``found`` holds :func:`superposition.studies.nulls.by_layer` of each record.
+    ``found`` holds :func:`superposition.studies.scaling.by_layer` of each record.
     """
     with mpl.rc_context(STYLE):
         figure, axes = canvas(1, 3, height=3.6, dpi=DPI)
         panels = ("spread", 0), ("excess_kurtosis", 0), ("l_kurtosis", 1)
         for axis, (name, matrix) in zip(axes[0], panels, strict=True):
-            column = nulls.STATISTICS.index(name)
+            column = STATISTICS.index(name)
             for record, values, colour, marker in zip(measured, found, CYCLE, MARKERS, strict=False):
                 axis.plot(
                     depth(record),
@@ -81,7 +82,7 @@ def models_by_depth(
                     linewidth=1.4,
                     label=record["model"]["name"],
                 )
-            title = nulls.LABELS[name]
+            title = LABELS[name]
             axis.set_title(title if matrix == 0 else f"{title} of cosines", fontweight="normal")
             axis.set_xlabel("relative depth")
         axes[0, 0].set_ylim(bottom=0)
@@ -100,11 +101,11 @@ def models_by_depth(
 def models_by_width(measured: Sequence[Record], every: Sequence[np.ndarray], clean: Sequence[np.ndarray]) -> Figure:
     """Each layer of each model against the model's width: of all facts (open) and without confounds (filled)."""
     panels = ("excess_kurtosis", 0, "excess kurtosis of $p$"), ("l_kurtosis", 1, "L-kurtosis of cosines")
-    widths = np.array([nulls.width(record) for record in measured])
+    widths = np.array([scaling.width(record) for record in measured])
     with mpl.rc_context(STYLE):
         figure, axes = canvas(1, 2, height=3.6, dpi=DPI)
         for axis, (name, matrix, title) in zip(axes[0], panels, strict=True):
-            column = nulls.STATISTICS.index(name)
+            column = STATISTICS.index(name)
             for found, colour, shift, fill, label in (
                 (every, ORANGE, 0.975, "none", "all facts"),
                 (clean, BLUE, 1.025, BLUE, "without confounds"),
@@ -117,7 +118,7 @@ def models_by_width(measured: Sequence[Record], every: Sequence[np.ndarray], cle
                     axis.plot(widths[n] * shift, np.median(y), marker="_", markersize=22, color=colour)
             axis.set_title(title, fontweight="normal")
             axis.set_xscale("log", base=2)
-            names = {w: "\n".join(r["model"]["name"] for r in measured if nulls.width(r) == w) for w in widths}
+            names = {w: "\n".join(r["model"]["name"] for r in measured if scaling.width(r) == w) for w in widths}
             axis.set_xticks(list(names), labels=[f"{w:,}\n{name}" for w, name in names.items()])
             axis.minorticks_off()
             axis.set_xlim(widths.min() / 1.3, widths.max() * 1.3)
@@ -141,7 +142,7 @@ def before_training(record: Record, listed: str) -> Figure:
             for seed, values in enumerate(record.arrays["untrained"][:, :, row, matrix, column]):
                 given = {"label": "random weights"} if seed == 0 else {}
                 axis.plot(x, values, color=VERMILION, marker="s", markersize=4, linestyle="--", linewidth=1.2, **given)
-            title = nulls.LABELS[name]
+            title = LABELS[name]
             axis.set_title(title if matrix == 0 else f"{title} of cosines", fontweight="normal")
             axis.set_xlabel("relative depth")
             axis.axhline(1 if name == "spread" else 0, color="#666666", linestyle="--", linewidth=1)

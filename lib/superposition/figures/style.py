@@ -7,10 +7,15 @@ values a diverging map centred at 0, so that nothing rests on telling red from g
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from superposition.stats.intervals import over_seeds
 
 BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILION, PURPLE = (
     "#000000",
@@ -67,3 +72,10 @@ def canvas(
         figure = Plot(figsize=(WIDTH, height), layout="constrained", dpi=dpi)
         axes = figure.subplots(rows, columns, squeeze=False, **options)
     return figure, axes
+
+
+def band(axis: Axes, x: Sequence[float], runs: np.ndarray, *, geometric: bool = False, **line: Any) -> None:
+    """Mean of runs (seeds, points), the geometric one if asked for, as a line with its 95 % interval over seeds."""
+    mean, low, high = np.exp(over_seeds(np.log(runs))) if geometric else over_seeds(runs)
+    (drawn,) = axis.plot(x, mean, **line)
+    axis.fill_between(x, low, high, color=drawn.get_color(), alpha=0.2, linewidth=0)

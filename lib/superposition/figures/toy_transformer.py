@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -12,9 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from superposition.figures.style import BLUE, CYCLE, GREEN, ORANGE, PURPLE, SKY, STYLE, VERMILION, canvas
+from superposition.figures.style import BLUE, CYCLE, GREEN, ORANGE, PURPLE, SKY, STYLE, VERMILION, band, canvas
 from superposition.records import Record
-from superposition.toys.transformer import LIFE, LISTS, LOOKS, over_seeds, ranks, select, series
+from superposition.stats.intervals import over_seeds
+from superposition.studies.toys import LISTS, ranks, select, series, twin_of_random_keys, widths
 
 _MARKERS = "osD^v"
 _LISTS = {
@@ -32,13 +32,6 @@ FORECAST_NAMES = {
 }
 
 
-def _band(axis: Axes, x: Sequence[float], values: np.ndarray, **style: Any) -> None:
-    """Mean over seeds, (seeds, points), with its 95 % interval."""
-    middle, low, high = np.array([over_seeds(column) for column in values.T]).T
-    (line,) = axis.plot(x, middle, markersize=4, **style)
-    axis.fill_between(x, low, high, color=line.get_color(), alpha=0.18, linewidth=0)
-
-
 def _ticks(axis: Axes, places: Sequence[float]) -> None:
     axis.set_xticks(places, labels=[f"{place:g}" for place in places])
     axis.xaxis.set_minor_locator(NullLocator())
@@ -49,18 +42,18 @@ def edited_lives(record: Record) -> Figure:
 
     A line ends at the last look that every seed reached.
     """
-    widths = sorted({row["width"] for row in select(record, steps=record["base"]["steps"]) if "life" in row})
     panels = (("kept", "facts of other subjects still right"), ("held", "edits that still hold"))
     with mpl.rc_context(STYLE):
         figure, axes = canvas(1, 2, height=3.2, sharey=True)
         for axis, (name, title) in zip(axes[0], panels, strict=True):
-            for width, colour, marker in zip(widths, CYCLE, _MARKERS, strict=False):
+            for width, colour, marker in zip(widths(record), CYCLE, _MARKERS, strict=False):
                 looks = [look for row in select(record, width=width, life=True) for look in row["life"]["looks"]]
-                values = {edits: [look[name] for look in looks if look["edits"] == edits] for edits in LOOKS}
+                after = sorted({look["edits"] for look in looks})
+                values = {edits: [look[name] for look in looks if look["edits"] == edits] for edits in after}
                 seeds = len(values[1])
                 at = [edits for edits, found in values.items() if len(found) == seeds]
-                style = {"color": colour, "marker": marker, "label": f"$d_m$ = {4 * width}"}
-                _band(axis, at, np.array([values[edits] for edits in at]).T, **style)
+                style = {"color": colour, "marker": marker, "markersize": 4, "label": f"$d_m$ = {4 * width}"}
+                band(axis, at, np.array([values[edits] for edits in at]).T, **style)
             axis.set_xscale("log", base=2)
             _ticks(axis, [1, 4, 16, 64, 192])
             axis.set_title(title, fontweight="normal")
@@ -89,7 +82,7 @@ def forecasts_and_falls(record: Record, edits: int, seed: int = 0) -> Figure:
                 middle, low, high = over_seeds(ranks(record, name, at))
                 place = len(names) - row + 0.22 * (1 - step)
                 axes[0, 2].plot([low, high], [place, place], color=colour, linewidth=1.5)
-                label = (f"{at} edits" if at < LIFE else "all edits") if not row else None
+                label = (f"{at} edits" if at < looks[-1] else "all edits") if not row else None
                 axes[0, 2].plot(middle, place, marker=marker, color=colour, linestyle="", markersize=5, label=label)
         axes[0, 2].axvline(0, color="#666666", linestyle="--", linewidth=1)
         axes[0, 2].set_yticks(range(len(names), 0, -1), labels=[FORECAST_NAMES[name] for name in names])
@@ -113,9 +106,9 @@ def reach_of_an_edit(record: Record, widths: Sequence[int]) -> Figure:
             change = np.array([[np.nan if c is None else c for c in row["change"]] for row in rows])
             full = (counts >= 20).all(0)
             place = np.flatnonzero(full)
-            style = {"color": colour, "marker": marker, "label": f"$d_m$ = {4 * width}"}
-            _band(axes[0, 0], place, change[:, full], **style)
-            _band(axes[0, 1], place, flips[:, full] / counts[:, full], **style)
+            style = {"color": colour, "marker": marker, "markersize": 4, "label": f"$d_m$ = {4 * width}"}
+            band(axes[0, 0], place, change[:, full], **style)
+            band(axes[0, 1], place, flips[:, full] / counts[:, full], **style)
         axes[0, 0].set_yscale("log")
         axes[0, 0].set_ylabel(r"mean change of $\log p$, size (nats)")
         axes[0, 1].set_ylabel("share of right answers that flip")
@@ -128,16 +121,9 @@ def reach_of_an_edit(record: Record, widths: Sequence[int]) -> Figure:
     return figure
 
 
-def twin_of_random_keys(d_m: np.ndarray, m: int) -> np.ndarray:
-    """Excess kurtosis of P for m random keys of width d_m of which two are equal."""
-    share = 2 / (m * (m - 1))
-    return (3 / d_m**2 + share) / (1 / d_m + share) ** 2 - 3
-
-
 def tails_by_width(record: Record) -> Figure:
     """Excess kurtosis, quantile kurtosis and spread of p against d_m, a row a layer, a line a list of facts."""
-    widths = sorted({row["width"] for row in select(record, life=True)})
-    d_m = 4.0 * np.array(widths)
+    d_m = 4.0 * np.array(widths(record))
     panels = (
         ("excess_kurtosis", "excess kurtosis"),
         ("quantile_kurtosis", "quantile kurtosis"),
@@ -148,8 +134,8 @@ def tails_by_width(record: Record) -> Figure:
         for layer in (0, 1):
             for axis, (name, title) in zip(axes[layer], panels, strict=True):
                 for (kind, (label, colour)), marker in zip(_LISTS.items(), _MARKERS, strict=False):
-                    values = np.array([series(record, layer, kind, name, width=w, life=True) for w in widths]).T
-                    _band(axis, d_m, values, color=colour, marker=marker, label=label)
+                    values = np.array([series(record, layer, kind, name, width=w, life=True) for w in widths(record)]).T
+                    band(axis, d_m, values, color=colour, marker=marker, markersize=4, label=label)
                 axis.set_xscale("log", base=2)
                 _ticks(axis, d_m)
                 axis.set_title(title, fontweight="normal")
@@ -193,7 +179,8 @@ def tails_by_history(record: Record) -> Figure:
                     ).T
                     shown = range(len(at)) if name == "steps" else at
                     text = f"layer {layer}, {_LISTS[kind][0].removeprefix('last tokens ')}"
-                    _band(panel, shown, found, color=colour, linestyle=line, marker=marker, label=text)
+                    style = {"color": colour, "linestyle": line, "marker": marker, "markersize": 4, "label": text}
+                    band(panel, shown, found, **style)
             if name == "steps":
                 panel.set_xticks(range(len(at)), labels=[f"{step:,}" for step in at])
             else:

@@ -9,9 +9,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from superposition.figures.geometry import GREY, _band, interval
-from superposition.figures.style import BLUE, CYCLE, ORANGE, STYLE, VERMILION, canvas
-from superposition.toys import worlds as toys
+from superposition.figures.geometry import GREY
+from superposition.figures.style import BLUE, CYCLE, ORANGE, STYLE, VERMILION, band, canvas
+from superposition.stats.intervals import over_seeds
+from superposition.studies import toys
 
 MARKS = "os^Dv*P"
 DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)))
@@ -45,7 +46,8 @@ def forgetting_curves(n: np.ndarray, runs: Mapping[str, np.ndarray], d_m: int) -
         axis = axes[0, 0]
         for (name, values), colour, mark in zip(runs.items(), (*CYCLE[:3], *CYCLE[3:]), MARKS, strict=False):
             there = np.isfinite(values).all(axis=0)
-            _band(axis, n[there] / d_m, values[:, there], colour, name, marker=mark, markersize=4, linewidth=1.4)
+            style = {"color": colour, "label": name, "marker": mark, "markersize": 4, "linewidth": 1.4}
+            band(axis, n[there] / d_m, values[:, there], **style)
         fine = np.linspace(0, n.max(), 200)
         axis.plot(fine / d_m, toys.forgetting(fine, d_m), color=GREY, linestyle="--", label="law for random keys")
         axis.set_xlabel("edits per dimension, $n/d_m$")
@@ -71,11 +73,8 @@ def growth(
         figure, axes = canvas(height=4.3)
         axis = axes[0, 0]
         for (name, values), colour, mark, dash in zip(runs.items(), CYCLE, MARKS, DASHES, strict=False):
-            mean, low, high = interval(np.log(values))
-            axis.fill_between(n, np.exp(low), np.exp(high), color=colour, alpha=0.2, linewidth=0)
-            axis.plot(
-                n, np.exp(mean), color=colour, marker=mark, markersize=4, linestyle=dash, linewidth=1.4, label=name
-            )
+            style = {"color": colour, "label": name, "marker": mark, "markersize": 4, "linestyle": dash}
+            band(axis, n, values, geometric=True, linewidth=1.4, **style)
         for number, law in enumerate((laws or {}).values()):
             name = None if number else "predicted from the overlaps"
             axis.plot(n, law, color="black", linewidth=0.9, zorder=5, label=name)
@@ -103,7 +102,7 @@ def earlier_edits(runs: np.ndarray, d_m: int) -> Figure:
     with mpl.rc_context(STYLE):
         figure, axes = canvas(height=3.0)
         axis = axes[0, 0]
-        _band(axis, j, runs, BLUE, "measured", linewidth=1.2)
+        band(axis, j, runs, color=BLUE, label="measured", linewidth=1.2)
         axis.plot(j, 2 * toys.forgetting(n - j, d_m), color=VERMILION, linestyle="--", label="law for random keys")
         axis.set_xlabel("edit j, from the first to the last")
         axis.set_ylabel("squared damage to edit j")
@@ -129,10 +128,9 @@ def price_of_exactness(
         figure, axes = canvas(1, 2, height=4.2)
         for name, colour, dash in zip(errors, CYCLE, DASHES, strict=False):
             there = np.isfinite(errors[name]).all(axis=0)
-            _band(axes[0, 0], n[there], errors[name][:, there], colour, name, linestyle=dash)
-            mean, low, high = interval(np.log(damage[name][:, there]))
-            axes[0, 1].fill_between(n[there], np.exp(low), np.exp(high), color=colour, alpha=0.2, linewidth=0)
-            axes[0, 1].plot(n[there], np.exp(mean), color=colour, linestyle=dash)
+            style = {"color": colour, "linestyle": dash}
+            band(axes[0, 0], n[there], errors[name][:, there], label=name, **style)
+            band(axes[0, 1], n[there], damage[name][:, there], geometric=True, **style)
         fine = np.linspace(1, d_m - 1.5, 200)
         axes[0, 1].plot(fine, toys.hard_price(fine, d_m), color=GREY, linewidth=1.2, label="$n/(d_m-n-1)$")
         axes[0, 0].set_title("Error of the edits so far")
@@ -206,7 +204,8 @@ def solids(panels: Mapping[str, tuple[np.ndarray, float]]) -> Figure:
             axis = figure.add_axes((place * wide, -0.04, wide, 0.84), projection="3d")
             axis.view_init(elev=90 if flat else 20, azim=-90 if flat else -35)
             size = 1.08 * np.linalg.norm(W, axis=0).max()
-            cosines = toys.feature_cosines(W, 0) - 2 * np.eye(W.shape[1])
+            unit = W / np.linalg.norm(W, axis=0)
+            cosines = unit.T @ unit - 2 * np.eye(W.shape[1])
             edge = cosines > cosines.max(axis=1, keepdims=True) - 0.25
             for i in range(W.shape[1]):
                 axis.plot(*np.stack([0 * points[:, i], points[:, i]]).T, color=BLUE, linewidth=1.8)
@@ -267,7 +266,7 @@ def dimensionality_steps(sparsity: np.ndarray, D: np.ndarray, norms: np.ndarray,
     with mpl.rc_context(STYLE):
         figure, axes = canvas(2, 1, height=5.4, sharex=True)
         ratio = m / (norms.astype(float) ** 2).sum(-1)
-        _band(axes[0, 0], sparsity, ratio, BLUE, "", marker="o", markersize=4)
+        band(axes[0, 0], sparsity, ratio, color=BLUE, marker="o", markersize=4)
         rng = np.random.default_rng(0)
         for seed in range(len(D)):
             for x, values, lengths in zip(sparsity, D[seed], norms[seed], strict=True):
@@ -304,7 +303,7 @@ def overlap_and_loss(m: np.ndarray, overlaps: np.ndarray, losses: np.ndarray, n:
         for axis, runs, name in zip(
             axes[0], (overlaps, losses), ("mean squared overlap", "loss, all features"), strict=True
         ):
-            mean, low, high = interval(runs.T)
+            mean, low, high = over_seeds(runs.T)
             axis.errorbar(m, mean, [mean - low, high - mean], color=BLUE, fmt="o", markersize=5, capsize=3)
             axis.set_xscale("log", base=2)
             axis.set_yscale("log")
@@ -329,7 +328,7 @@ def features_by_sparsity(sparsity: np.ndarray, runs: Mapping[str, np.ndarray]) -
         figure, axes = canvas(1, len(runs), height=2.9)
         for axis, (name, values) in zip(axes[0], runs.items(), strict=True):
             there = np.isfinite(values).all(axis=0)
-            _band(axis, sparsity[there], values[:, there], BLUE, "", marker="o", markersize=4)
+            band(axis, sparsity[there], values[:, there], color=BLUE, marker="o", markersize=4)
             axis.axhline(0, color=GREY, linewidth=0.8, linestyle="--")
             axis.set_title(name, fontsize=10)
             axis.set_xscale("log")
@@ -350,7 +349,7 @@ def crowding(
     n : int
         Number of features.
     panels : mapping of statistic to title
-        The first is the excess kurtosis that :func:`superposition.toys.worlds.forecast_kurtosis` speaks of.
+        The first is the excess kurtosis that :func:`superposition.studies.toys.forecast_kurtosis` speaks of.
     """
     with mpl.rc_context(STYLE):
         figure, axes = canvas(1, len(panels), height=3.4)
@@ -358,7 +357,7 @@ def crowding(
         for (density, found), colour, mark in zip(runs.items(), CYCLE, MARKS, strict=False):
             axes[0, 0].plot(fine, toys.forecast_kurtosis(density, n, fine), color=colour, linewidth=1.2)
             for place, (axis, name) in enumerate(zip(axes[0], panels, strict=True)):
-                mean, low, high = interval(found[name])
+                mean, low, high = over_seeds(found[name])
                 line = "" if place == 0 else ":"
                 label = f"q = {density:g}"
                 error = [mean - low, high - mean]

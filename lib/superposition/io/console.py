@@ -44,8 +44,7 @@ def quiet() -> None:
         os.environ.setdefault(name, value)
     warnings.filterwarnings("ignore", message="IProgress not found")
     if "transformers" in sys.modules and os.environ["TRANSFORMERS_VERBOSITY"] == "error":
-        from transformers.utils import logging
-
+        logging = sys.modules["transformers"].utils.logging  # loaded before its verbosity was set
         logging.set_verbosity_error()
         logging.disable_progress_bar()
 

@@ -1,6 +1,6 @@
 """How much a linear memory can hold: leverages, Welch's bound, and how many nearly orthogonal keys fit.
 
-Equations of chapter ``book/05-capacity.ipynb``. Symbolic counterparts: :mod:`superposition.theory.algebra`.
+Equations of chapter ``book/05-capacity.ipynb``. Symbolic counterparts: :mod:`superposition.theory.capacity`.
 """
 
 from __future__ import annotations

@@ -12,12 +12,15 @@ Chapters: ``book/01-memory.ipynb``, ``book/03-lifelong.ipynb``, ``book/07-toy-me
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 from jaxtyping import Float
 
 from superposition.errors import UserError
-from superposition.linear import rules
+from superposition.linear import check, rules
+from superposition.linear.edit import Edit
+from superposition.linear.metric import Metric, SecondMoment
 
 __all__ = ["RULES", "LinearMemory"]
 
@@ -27,29 +30,39 @@ RULES = ("rome", "memit", "memit-history", "emmet", "alphaedit", "rls-soft", "rl
 _ONE_AT_A_TIME = ("rome", "rls-soft", "rls-hard")
 
 
+class _Step(NamedTuple):
+    """One entry of the ledger, each array with a column an edit."""
+
+    keys: Float[np.ndarray, "d_m n"]
+    values: Float[np.ndarray, "d n"]
+    residuals: Float[np.ndarray, "d n"]
+    directions: Float[np.ndarray, "d_m n"]
+    written: Float[np.ndarray, "d n"]  # the memory's answers right after the step
+
+
 class LinearMemory:
-    """A memory ``W``, the factorised second moment ``C`` of its keys, and the history of its edits.
+    """A memory ``W``, the metric ``C`` of its keys, and the history of its edits; all in float64.
 
     Parameters
     ----------
     W
-        The memory (d, d_m), NumPy or torch, any device. It is copied; the array given is never changed.
+        The memory (d, d_m). It is copied; the array given is never changed.
     C
-        Second moment ``K Kᵀ`` (d_m, d_m) or an object with ``solve(B) = C⁻¹B``; factorised once, here.
+        Second moment ``K Kᵀ`` (d_m, d_m), factorised once, here; or its metric.
 
     Attributes
     ----------
     W, W_0 : array (d, d_m)
         The memory now, and before any edit.
-    factor
+    metric : Metric
         The factorised C; hand it to a second memory to save the work.
     batches : list of int
-        For each edit, the number (from 0) of the step it was written in: edits of one batch share it.
+        The step, counted from 0, in which each edit was written: edits of one batch share it.
 
     Raises
     ------
     UserError
-        As :class:`superposition.linear.rules.Factorised`; and where W and C do not fit each other.
+        As :class:`superposition.linear.metric.Metric`; and where W and C do not fit each other.
 
     Examples
     --------
@@ -60,50 +73,40 @@ class LinearMemory:
     array([[4., 5.]])
     """
 
-    def __init__(self, W: Float[Any, "d d_m"], C: Any) -> None:
-        ops, arrays, _ = rules._read(W=W)
-        W = arrays["W"] if not hasattr(W, "dtype") or not ops.is_float(W.dtype) else W
-        rules._expect("W", W, ("d", "d_m"), "a memory is a matrix")
-        self.factor = rules.Factorised(C) if rules._is_array(C) else C
-        if not isinstance(self.factor, rules.Solver):
-            raise UserError(f"C is a {type(C).__name__}: pass the matrix K Kᵀ or an object with a solve(B) method.")
-        size = rules._size(self.factor, W.shape[1])
-        if size != W.shape[1]:
-            raise UserError(f"W has shape {tuple(W.shape)} and C ({size}, {size}): W must have as many columns as C.")
-        self.W_0, self.W = _copy(W), _copy(W)
+    def __init__(self, W: Float[np.ndarray, "d d_m"], C: SecondMoment) -> None:
+        self.metric = Metric.of(C)
+        self.W_0 = check.array("W", W, ("d", self.metric.d_m), "W must have as many columns as C").copy()
+        self.W = self.W_0.copy()
         self.batches: list[int] = []
-        self._ops = ops
-        self._keys: list[Any] = []
-        self._values: list[Any] = []
-        self._residuals: list[Any] = []
-        self._directions: list[Any] = []
-        self._written: list[Any] = []
-        self._rls: dict[bool, tuple[Any, int]] = {}
+        self._steps: list[_Step] = []
+        self._recursion: dict[str, tuple[Float[np.ndarray, "d_m d_m"], int]] = {}
 
     @classmethod
-    def from_pairs(cls, K: Float[Any, "d_m N"], V: Float[Any, "d N"], ridge: float = 0.0) -> LinearMemory:
+    def from_pairs(cls, K: Float[np.ndarray, "d_m N"], V: Float[np.ndarray, "d N"], ridge: float = 0.0) -> LinearMemory:
         """The least-squares memory of N pairs: ``W = V KᵀC⁻¹`` with ``C = K Kᵀ + ridge I``.
 
         Arguments and errors as :func:`superposition.linear.rules.least_squares`.
         """
-        return cls(*rules._fit(K, V, ridge))
+        return cls(*rules.fit(K, V, ridge))
 
     # --- editing --------------------------------------------------------------------------------------------
 
     def edit(
         self,
-        k: Float[Any, " d_m"],
-        v: Float[Any, " d"],
+        k: Float[np.ndarray, " d_m"],
+        v: Float[np.ndarray, " d"],
         rule: str | Callable[..., Any] = "rome",
         **options: Any,
     ) -> None:
         """Store the value ``v`` (d,) under the key ``k`` (d_m,); otherwise as :meth:`edit_batch`."""
-        self.edit_batch(rules._column("k", k), rules._column("v", v), rule, **options)
+        k = check.array("k", k, ("d_m",), "a single edit takes vectors")
+        v = check.array("v", v, ("d",), "a single edit takes vectors")
+        self.edit_batch(k[:, None], v[:, None], rule, **options)
 
     def edit_batch(
         self,
-        K: Float[Any, "d_m n"],
-        V: Float[Any, "d n"],
+        K: Float[np.ndarray, "d_m n"],
+        V: Float[np.ndarray, "d n"],
         rule: str | Callable[..., Any] = "memit",
         **options: Any,
     ) -> None:
@@ -118,7 +121,7 @@ class LinearMemory:
             (which forgets its earlier batches), ``"memit-history"``, ``"emmet"`` and ``"alphaedit"`` write
             them together. The rules with a history (``memit-history``, ``alphaedit``, both ``rls``) honour
             every earlier edit of this memory, whatever rule wrote it. A callable
-            ``(K, C, K_previous, **options) -> M`` (d_m, n) is a rule, too.
+            ``(K, C, K_previous, **options) -> M`` (d_m, n) is a rule, too; C is the :attr:`metric`.
         options
             ``weight`` (memit, memit-history, rls-soft), ``projector`` and ``ridge`` (alphaedit), or the
             callable's own.
@@ -131,87 +134,73 @@ class LinearMemory:
         """
         if not callable(rule) and rule not in RULES:
             raise UserError(f"There is no rule {rule!r}: choose from {', '.join(RULES)}, or pass a function.")
-        ops, arrays, _ = rules._read(K=K, V=V, W=self.W)
-        K, V = arrays["K"], arrays["V"]
-        rules._check_keys(ops, K)
-        rules._residual(arrays["W"], K, V)
-        if rule in _ONE_AT_A_TIME:
-            for j in range(K.shape[1]):
-                self._write(K[:, j : j + 1], V[:, j : j + 1], rule, options)
-        else:
-            self._write(K, V, rule, options)
+        d, d_m = self.W.shape
+        K = check.columns("K", K, d_m)
+        V = check.array("V", V, (d, K.shape[1]), "one value, a column as long as W has rows, for each key")
+        size = 1 if rule in _ONE_AT_A_TIME else K.shape[1]
+        for start in range(0, K.shape[1], size):
+            self._write(K[:, start : start + size], V[:, start : start + size], rule, options)
 
     def _write(self, K: Any, V: Any, rule: Any, options: dict[str, Any]) -> None:
-        M, next_rls = self._direct(K, rule, options)
-        _, arrays, _ = rules._read(W=self.W, K=K, V=V, M=M)
-        R, M = rules._residual(arrays["W"], arrays["K"], arrays["V"]), arrays["M"]
-        self.W = self.W + self._ops.cast(R @ M.T, self.W.dtype)
-        if next_rls is not None:
-            self._rls[rule == "rls-hard"] = next_rls
-        step = self.batches[-1] + 1 if self.batches else 0
-        self.batches += [step] * K.shape[1]
-        for held, new in zip(self._stores(), (K, V, R, M, self.recall(K)), strict=True):
-            held.append(_copy(new))
+        M = self._direct(K, rule, options)
+        R = V - self.W @ K
+        self.W = self.W + R @ M.T
+        self.batches += [self.batches[-1] + 1 if self.batches else 0] * K.shape[1]
+        self._steps.append(_Step(K.copy(), V.copy(), R, M.copy(), self.W @ K))
 
-    def _direct(self, K: Any, rule: Any, options: dict[str, Any]) -> tuple[Any, tuple[Any, int] | None]:
-        """The rule's directions for K (d_m, n), and the state of the recursion after them."""
-        C = self.factor
+    def _direct(self, K: Any, rule: Any, options: dict[str, Any]) -> Float[np.ndarray, "d_m n"]:
+        """The rule's directions for K (d_m, n)."""
+        C = self.metric
         if callable(rule):
             M = rule(K, C, self.keys, **options)
-            rules._expect("The rule's M", M, tuple(K.shape), "one direction, a column, for each key")
-            return M, None
+            return check.array("The rule's M", M, K.shape, "one direction, a column, for each key")
         try:
             if rule == "rome":
-                return rules.rome_direction(K[:, 0], C, **options)[:, None], None
+                return rules.rome_direction(K[:, 0], C, **options)[:, None]
             if rule == "memit":
-                return rules.memit_directions(K, C, **options), None
+                return rules.memit_directions(K, C, **options)
             if rule == "memit-history":
-                return rules.memit_directions(K, C, self.keys, **options), None
+                return rules.memit_directions(K, C, self.keys, **options)
             if rule == "emmet":
-                return rules.emmet_directions(K, C, **options), None
+                return rules.emmet_directions(K, C, **options)
             if rule == "alphaedit":
-                return rules.alphaedit_directions(K, K_previous=self.keys, **options), None
-            return self._recurse(K[:, 0], rule == "rls-hard", options)
+                return rules.alphaedit_directions(K, K_previous=self.keys, **options)
+            return self._recurse(K[:, 0], rule, options)
         except TypeError as error:
             raise UserError(f"Rule {rule!r} was given the wrong options ({error}): see edit_batch.") from error
 
-    def _recurse(self, k: Any, hard: bool, options: dict[str, Any]) -> tuple[Any, tuple[Any, int]]:
-        ops = self._ops
-        S, seen = self._rls.get(hard, (None, 0))
+    def _recurse(self, k: Any, rule: str, options: dict[str, Any]) -> Float[np.ndarray, "d_m 1"]:
+        """The recursion's direction for k (d_m,); its state S first catches up with what other rules wrote."""
+        hard = rule == "rls-hard"
+        C = self.metric if hard else None
+        S, seen = self._recursion.get(rule, (None, 0))
         if S is None:
-            S = self.factor.solve(ops.eye(k.shape[0], k))
-        for j in range(seen, self.n_edits):
-            try:
-                S = rules.rls_direction(S, self.keys[:, j], hard, C=self.factor if hard else None, **options).S
-            except UserError:
-                continue  # a key in the span of those before it: already held
-        step = rules.rls_direction(S, k, hard, C=self.factor if hard else None, **options)
-        return step.direction[:, None], (step.S, self.n_edits + 1)
+            S = self.metric.solve(np.eye(len(k)))
+        for earlier in self.keys.T[seen:] if seen < self.n_edits else ():
+            # a key in the span of those before it is held with them: S is blind to it already
+            if not hard or rules.has_room(S, earlier, C):
+                S = rules.rls_direction(S, earlier, hard, C=C, **options).S
+        step = rules.rls_direction(S, k, hard, C=C, **options)
+        self._recursion[rule] = step.S, self.n_edits + 1
+        return step.direction[:, None]
 
     # --- reading --------------------------------------------------------------------------------------------
 
-    def recall(self, K: Float[Any, "d_m ..."]) -> Float[Any, "d ..."]:
-        """``W K``, what the memory answers to a key (d_m,) or to keys as columns (d_m, N)."""
-        return self._times(self.W, K)
+    def _keys(self, K: Any) -> Float[np.ndarray, "d_m ..."]:
+        K = check.array("K", K, None)
+        if not K.ndim or len(K) != self.W.shape[1]:
+            raise UserError(f"K has shape {K.shape} and W {self.W.shape}: keys must have length d_m.")
+        return K
 
-    def _times(self, W: Any, K: Any) -> Any:
-        _, arrays, _ = rules._read(W=W, K=K)
-        K = arrays["K"]
-        if K.shape[0] != W.shape[1]:
-            raise UserError(f"K has shape {tuple(K.shape)} and W {tuple(W.shape)}: keys must have length d_m.")
-        return arrays["W"] @ K
+    def recall(self, K: Float[np.ndarray, "d_m ..."]) -> Float[np.ndarray, "d ..."]:
+        """``W K``, what the memory answers to a key (d_m,) or to keys as columns (d_m, N)."""
+        return self.W @ self._keys(K)
 
     # --- the ledger -----------------------------------------------------------------------------------------
 
-    def _stores(self) -> tuple[list[Any], ...]:
-        return self._keys, self._values, self._residuals, self._directions, self._written
-
-    def _joined(self, store: list[Any], empty: Any) -> Any:
-        if not store:
-            return empty
-        if len(store) > 1:
-            store[:] = [self._ops.join(store)]
-        return store[0]
+    def _column(self, name: str, length: int) -> Float[np.ndarray, "length n"]:
+        """One array of the ledger, the steps side by side."""
+        return np.concatenate([np.empty((length, 0)), *(getattr(step, name) for step in self._steps)], axis=1)
 
     @property
     def n_edits(self) -> int:
@@ -219,76 +208,72 @@ class LinearMemory:
         return len(self.batches)
 
     @property
-    def keys(self) -> Float[Any, "d_m n"]:
+    def keys(self) -> Float[np.ndarray, "d_m n"]:
         """The edits' keys, in order."""
-        return self._joined(self._keys, self.W_0[:0].T)
+        return self._column("keys", self.W.shape[1])
 
     @property
-    def values(self) -> Float[Any, "d n"]:
+    def values(self) -> Float[np.ndarray, "d n"]:
         """The values asked for."""
-        return self._joined(self._values, self.W_0[:, :0])
+        return self._column("values", len(self.W))
 
     @property
-    def residuals(self) -> Float[Any, "d n"]:
+    def residuals(self) -> Float[np.ndarray, "d n"]:
         """``δ(v_i) = v_i - W k_i``, W as it was just before the step of edit i."""
-        return self._joined(self._residuals, self.W_0[:, :0])
+        return self._column("residuals", len(self.W))
 
     @property
-    def directions(self) -> Float[Any, "d_m n"]:
+    def directions(self) -> Float[np.ndarray, "d_m n"]:
         """``M``: edit i changed W by ``δ(v_i) M_iᵀ``."""
-        return self._joined(self._directions, self.W_0[:0].T)
+        return self._column("directions", self.W.shape[1])
 
-    def edit_of(self, i: int) -> Float[Any, "d d_m"]:
+    @property
+    def edits(self) -> Edit:
+        """``W - W_0 = δ Mᵀ``, all edits so far; ``edits[:n]`` are the first n."""
+        return Edit(self.residuals, self.directions)
+
+    def edit_of(self, i: int) -> Float[np.ndarray, "d d_m"]:
         """``ΔW_i = δ(v_i) M_iᵀ``, the share of edit i (from 0) in ``W - W_0``."""
         if not 0 <= i < self.n_edits:
             raise UserError(f"There is no edit {i}: the memory holds {self.n_edits}, counted from 0.")
-        return self.residuals[:, i : i + 1] @ self.directions[:, i : i + 1].T
+        return self.edits[i : i + 1].matrix()
 
-    def transfer(self, K: Float[Any, "d_m N"]) -> Float[Any, "n N"]:
+    def transfer(self, K: Float[np.ndarray, "d_m ..."]) -> Float[np.ndarray, "n ..."]:
         """``MᵀK``: entry (i, j) is the share of ``δ(v_i)`` that edit i adds to the recall of ``k_j``.
 
         For ROME it is the degree of superposition ``p(k_{e_i}, k_j)``.
         """
-        return self._times(self.directions.T, K)
+        return self.edits.shares(self._keys(K))
 
-    def predicted_interference(self, K: Float[Any, "d_m N"]) -> Float[Any, "d N"]:
+    def predicted_interference(self, K: Float[np.ndarray, "d_m ..."]) -> Float[np.ndarray, "d ..."]:
         """``Δ_o[:, j] = Σ_i p(k_{e_i}, k_j) δ(v_i)``, what all edits did to each column of K.
 
         For other rules than ROME ``M_iᵀk_j`` stands in the place of p. Equal to :meth:`measured_interference`
         up to rounding; (d, N).
         """
-        return self.residuals @ self.transfer(K)
+        return self.edits.at(self._keys(K))
 
-    def interference_by_edit(self, K: Float[Any, "d_m N"]) -> Float[Any, "n d N"]:
+    def interference_by_edit(self, K: Float[np.ndarray, "d_m N"]) -> Float[np.ndarray, "n d N"]:
         """The terms of :meth:`predicted_interference`: entry (i, :, j) is what edit i did to ``k_j``."""
         return self.residuals.T[:, :, None] * self.transfer(K)[:, None, :]
 
-    def predicted_interference_on_edits(self) -> Float[Any, "d n"]:
+    def predicted_interference_on_edits(self) -> Float[np.ndarray, "d n"]:
         """``Δ_e[:, j] = Σ_{i > j} p(k_{e_i}, k_{e_j}) δ(v_i)``, what later edits did to edit j.
 
         Later means in a later step: edits of one batch are written together and do not count as each other's
         interference.
         """
-        if not self.batches:
-            return self.values
-        xp = self._ops.xp
-        step = xp.asarray(self.batches) if xp is rules.np else xp.tensor(self.batches, device=self.W.device)
-        T = self.transfer(self.keys)
-        return self.residuals @ (T * self._ops.cast(step[:, None] > step[None, :], T.dtype))
+        step = np.array(self.batches)
+        return self.residuals @ (self.transfer(self.keys) * (step[:, None] > step[None, :]))
 
-    def measured_interference(self, K: Float[Any, "d_m N"]) -> Float[Any, "d N"]:
+    def measured_interference(self, K: Float[np.ndarray, "d_m ..."]) -> Float[np.ndarray, "d ..."]:
         """``(W - W_0) K``, from the two memories themselves."""
-        return self.recall(K) - self._times(self.W_0, K)
+        return self.recall(K) - self.W_0 @ self._keys(K)
 
-    def measured_interference_on_edits(self) -> Float[Any, "d n"]:
+    def measured_interference_on_edits(self) -> Float[np.ndarray, "d n"]:
         """The memory's answer to each edit's key now, less its answer right after that edit's step."""
-        return self.recall(self.keys) - self._joined(self._written, self.W_0[:, :0])
+        return self.recall(self.keys) - self._column("written", len(self.W))
 
-    def edit_error(self) -> Float[Any, "d n"]:
+    def edit_error(self) -> Float[np.ndarray, "d n"]:
         """``W k_{e_j} - v_{e_j}``: how far the memory is now from what each edit asked for."""
         return self.recall(self.keys) - self.values
-
-
-def _copy(a: Any) -> Any:
-    """A copy that shares nothing and carries no gradient."""
-    return a.detach().clone() if rules._is_tensor(a) else a.copy()

@@ -10,9 +10,10 @@ import numpy as np
 from jaxtyping import Float
 
 from superposition.errors import UserError
-from superposition.lm import moments
+from superposition.linear.shrinkage import check_shrinkage, oas
 
 if TYPE_CHECKING:
+    from superposition.lm import moments
     from superposition.lm.models import LanguageModel
 
 
@@ -29,7 +30,7 @@ class Calibration:
     skip_first, context : int
         Positions of each text to leave out, and tokens of a window (:func:`superposition.data.text.windows`).
     shrinkage : float or "oas"
-        Of C toward the identity, 0 to 1; ``"oas"`` is :func:`superposition.lm.moments.oas`, layer by layer.
+        Of C toward the identity, 0 to 1; ``"oas"`` is :func:`superposition.linear.shrinkage.oas`, layer by layer.
     centred : bool
         Whether the mean key is subtracted.
     """
@@ -49,7 +50,7 @@ class Calibration:
     def check(self, d_m: int) -> None:
         """Raise a :class:`UserError` for a shrinkage that makes no sense, and for too few tokens for that width."""
         if self.shrinkage != "oas":
-            moments.check_shrinkage(self.shrinkage)
+            check_shrinkage(self.shrinkage)
         if self.tokens is not None and 0 < self.tokens < d_m and not self.shrinkage:
             raise UserError(
                 f"C of width {d_m} is singular when estimated from {self.tokens} tokens: ask for at least {d_m} "
@@ -60,5 +61,5 @@ class Calibration:
         """C of a layer, and the shrinkage that it has."""
         shrinkage = self.shrinkage
         if shrinkage == "oas":
-            shrinkage = moments.oas(summed.second_moment(layer, centred=self.centred), summed.tokens)
+            shrinkage = oas(summed.second_moment(layer, centred=self.centred), summed.tokens)
         return summed.second_moment(layer, shrinkage=shrinkage, centred=self.centred), shrinkage

@@ -16,11 +16,11 @@ from jaxtyping import Float
 
 from superposition.errors import UserError
 from superposition.io import console
-from superposition.lm import models
+from superposition.lm import passes
 
 if TYPE_CHECKING:
     from superposition.data.facts import Fact
-    from superposition.lm.models import LanguageModel, Layer
+    from superposition.lm.model import LanguageModel, Layer
 
 
 @dataclass(frozen=True)
@@ -110,10 +110,10 @@ def locate_all(model: LanguageModel, facts: Sequence[Fact]) -> tuple[SubjectToke
     if not facts:
         raise UserError("There are no facts to read keys from: give at least one.")
     located = tuple(locate(model.tokenizer, fact) for fact in facts)
-    for fact, found in zip(facts, located, strict=True):
-        if model.context_length and len(found.token_ids) > model.context_length:
+    for fact, subject in zip(facts, located, strict=True):
+        if model.context_length and len(subject.token_ids) > model.context_length:
             raise UserError(
-                f"The prompt of {fact.subject!r} has {len(found.token_ids)} tokens and the model "
+                f"The prompt of {fact.subject!r} has {len(subject.token_ids)} tokens and the model "
                 f"takes {model.context_length}: shorten it."
             )
     return located
@@ -124,7 +124,7 @@ def note_first(located: Sequence[SubjectToken]) -> None:
 
     Chapter ``12-nulls-and-confounds``.
     """
-    first = sum(found.position == 0 for found in located)
+    first = sum(subject.position == 0 for subject in located)
     if first:
         console.warn(
             f"{first} of {len(located)} subjects are a single token at the beginning of the prompt. What a model holds "
@@ -159,62 +159,40 @@ def extract(
         No facts; a batch below 1; a subject not found in its tokens; a prompt longer than the model's context;
         NaN or infinite keys; memory that does not suffice for one prompt.
     """
-    if batch < 1:
-        raise UserError(f"A batch of {batch} makes no sense: give 1 or more.")
     chosen = model.select(layers)
     located = locate_all(model, facts)
     by_length = sorted(range(len(located)), key=lambda i: len(located[i].token_ids))
-    columns: dict[int, dict[int, torch.Tensor]] = {layer.index: {} for layer in chosen}
+    by_layer = {layer.index: np.empty((layer.d_m, len(facts))) for layer in chosen}
 
-    done = 0
-
-    def run(size: int) -> None:
-        nonlocal done
-        while done < len(by_length):
-            group = by_length[done : done + size]
-            _read(model, [located[i] for i in group], group, chosen, columns, padding_side)
-            done += len(group)
-            bar.update(len(group))
+    def run(start: int, stop: int) -> None:
+        group = by_length[start:stop]
+        for index, keys in _read(model, [located[i] for i in group], chosen, padding_side).items():
+            by_layer[index][:, group] = keys.T.numpy()
+        bar.update(len(group))
 
     with console.bar(total=len(facts), what="keys", unit="fact") as bar:
-        models.as_memory_allows(
-            run,
-            min(batch, len(facts)),
-            "Memory does not suffice for the keys of one prompt: give fewer --layers or a smaller --dtype.",
-        )
-    by_layer = {
-        index: torch.stack([found[i] for i in range(len(facts))], dim=1).numpy() for index, found in columns.items()
-    }
+        passes.in_batches(len(facts), run, batch, "give fewer --layers or a smaller --dtype")
     return Keys(by_layer, located)
 
 
 def _read(
-    model: LanguageModel,
-    located: list[SubjectToken],
-    group: list[int],
-    chosen: Sequence[Layer],
-    columns: dict[int, dict[int, torch.Tensor]],
-    padding_side: str,
-) -> None:
-    length = max(len(found.token_ids) for found in located)
-    ids = torch.zeros(len(located), length, dtype=torch.long)
-    mask = torch.zeros(len(located), length, dtype=torch.long)
-    places = []
-    for row, found in enumerate(located):
-        shift = length - len(found.token_ids) if padding_side == "left" else 0
-        ids[row, shift : shift + len(found.token_ids)] = torch.tensor(found.token_ids)
-        mask[row, shift : shift + len(found.token_ids)] = 1
-        places.append(shift + found.position)
+    model: LanguageModel, located: Sequence[SubjectToken], chosen: Sequence[Layer], padding_side: str
+) -> dict[int, torch.Tensor]:
+    """Keys (batch, d_m) float64 of some prompts by layer, in one pass."""
+    ids, mask = passes.padded([subject.token_ids for subject in located], padding_side)
+    shifts = ids.shape[1] - mask.sum(1) if padding_side == "left" else 0
+    positions = torch.tensor([subject.position for subject in located]) + shifts
+    rows = torch.arange(len(located))
+    by_layer = {}
 
     def receive(layer: Layer, keys: torch.Tensor) -> None:
-        rows = torch.arange(len(places), device=keys.device)
-        read = keys[rows, torch.tensor(places, device=keys.device)].cpu().double()
+        read = keys[rows.to(keys.device), positions.to(keys.device)].cpu().double()  # (batch, tokens, d_m) -> (…, d_m)
         if not torch.isfinite(read).all():
             raise UserError(
                 f"Layer {layer.index} gives NaN or infinity at a subject: the weights are damaged, or {model.dtype} "
                 "is too narrow (try --dtype float32)."
             )
-        for i, key in zip(group, read, strict=True):
-            columns[layer.index][i] = key
+        by_layer[layer.index] = read
 
     model.read_keys(ids, mask, chosen, receive)
+    return by_layer

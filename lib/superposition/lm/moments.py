@@ -1,4 +1,4 @@
-"""Second moments of keys: streamed over a text for all layers in one pass, shrunk, and factorised for whitening.
+"""Second moments of keys: streamed over a text for all layers in one pass, and shrunk.
 
 ``C = K Kᵀ / N`` is the uncentred second moment of N keys, (d_m, d_m). The paper writes ``C = K Kᵀ``; the factor
 1/N cancels in every ``p`` and every edit of ROME's form (chapter ``11-superposition-in-llms``).
@@ -20,16 +20,18 @@ import torch
 from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from scipy.sparse.linalg import LinearOperator, eigsh
 
 from superposition.data import text
 from superposition.errors import UserError, reason
 from superposition.io import console, files, paths
+from superposition.linear.metric import Metric
+from superposition.linear.shrinkage import sampling_error, shrunk
 from superposition.lm import distributed as processes
-from superposition.lm import models
+from superposition.lm import passes
+from superposition.lm.sums import Sums, summed_on
 
 if TYPE_CHECKING:
-    from superposition.lm.models import LanguageModel, Layer
+    from superposition.lm.model import LanguageModel, Layer
 
 #: Seconds between two checkpoints of a pass.
 CHECKPOINT_EVERY = 120.0
@@ -42,10 +44,6 @@ TOKENS_PER_DIMENSION = 16
 
 #: Where the text has fewer than that, the least with which they go on unless told how many to take.
 LEAST_PER_DIMENSION = 4
-
-#: Columns of the second moment that are summed at once, on a CPU and on a GPU. Narrow blocks waste less above the
-#: diagonal, wide ones multiply faster; of 128, 192, 256, 384 and 512 the first was the fastest on two cores.
-BLOCK, BLOCK_GPU = 192, 1536
 
 
 @dataclass
@@ -106,58 +104,25 @@ class Moments:
         """
         return self._estimate(self.outer[layer].cpu().numpy(), self.total[layer].cpu().numpy(), shrinkage, centred)
 
-    def whitening(self, layer: int, *, shrinkage: float = 0.0, centred: bool = False) -> Whitening:
+    def metric(self, layer: int, *, shrinkage: float = 0.0, centred: bool = False) -> Metric:
         """``C`` of one layer, factorised where its sums are: on a GPU by torch. Arguments as for the second moment.
 
         Raises
         ------
         UserError
-            As :meth:`second_moment` and :class:`Whitening`.
+            As :meth:`second_moment` and :class:`superposition.linear.metric.Metric`.
         """
         outer = self.outer[layer]
         if outer.device.type == "cpu":
-            return Whitening(self.second_moment(layer, shrinkage=shrinkage, centred=centred))
-        return DeviceWhitening(self._estimate(outer, self.total[layer], shrinkage, centred))
+            return Metric(self.second_moment(layer, shrinkage=shrinkage, centred=centred))
+        return DeviceMetric(self._estimate(outer, self.total[layer], shrinkage, centred))
 
     def _estimate(self, outer: Any, total: Any, shrinkage: float, centred: bool) -> Any:
-        check_shrinkage(shrinkage)
         moment = outer / self.tokens
         if centred:
             mean = total / self.tokens
             moment = moment - mean[:, None] * mean[None, :]
-        if shrinkage:
-            every = range(len(moment))
-            towards = shrinkage * moment.trace() / len(moment)
-            moment = (1 - shrinkage) * moment
-            moment[every, every] += towards
-        return moment
-
-
-def sampling_error(tokens: Any, d_m: int, end: int | None = None) -> Any:
-    """Standard deviation of an estimate of p from N tokens, in units of ``‖r‖ / ‖k_i‖`` in whitened space.
-
-    ``√(1/(N − d_m))`` for independent Gaussian keys, r being what p leaves of ``k_j`` (``thm-moments-error`` of chapter
-    ``10-keys-and-moments``). With ``end``, of its difference from the estimate of a longer text of ``end`` tokens that
-    begins with these: ``√(1/(N − d_m) − 1/(end − d_m))``.
-
-    Parameters
-    ----------
-    tokens : int or array of int
-        N, more than ``d_m``.
-    d_m : int
-    end : int, optional
-
-    Raises
-    ------
-    UserError
-        N is not above ``d_m``, or ``end`` is below N.
-    """
-    tokens = np.asarray(tokens, dtype=float)
-    if (tokens <= d_m).any():
-        raise UserError(f"With {int(tokens.min())} tokens for {d_m} dimensions C is singular: take more.")
-    if end is not None and (tokens > end).any():
-        raise UserError(f"A text of {end} tokens does not begin with {int(tokens.max())}: give a longer end.")
-    return np.sqrt(1 / (tokens - d_m) - (0 if end is None else 1 / (end - d_m)))
+        return shrunk(moment, shrinkage)
 
 
 def plan(
@@ -239,127 +204,10 @@ def of_rome(path: Path, d_m: int) -> Float[np.ndarray, "d_m d_m"]:
     return (outer + outer.T) / (2 * counted)
 
 
-def oas(moment: Float[np.ndarray, "d_m d_m"], tokens: int) -> float:
-    """The shrinkage of Chen et al. (2010), "oracle approximating", from C and the number of tokens alone.
+class DeviceMetric(Metric):
+    """:class:`superposition.linear.metric.Metric` by torch, where the moment is.
 
-    It would be the best for independent Gaussian keys. What :func:`Moments.second_moment` takes as ``shrinkage``.
-    """
-    width = len(moment)
-    mean_square, mean = float((moment**2).mean()), float(np.trace(moment)) / width
-    below = (tokens + 1) * (mean_square - mean**2 / width)
-    return min(1.0, (mean_square + mean**2) / below) if below > 0 else 1.0
-
-
-def protecting(
-    moment: Float[np.ndarray, "d_m d_m"], keys: Float[np.ndarray, "d_m N"], weight: float = 10.0
-) -> Float[np.ndarray, "d_m d_m"]:
-    """``C + λ · mean k kᵀ``: C with keys counted ``weight`` = λ times, as a text of their own.
-
-    An edit written with it in place of C spares these keys; it stays exact (``eq-cures-protect`` of chapter
-    ``18-cures``).
-
-    Raises
-    ------
-    UserError
-        A weight below 0; no keys, or keys of another width than C.
-    """
-    if not weight >= 0:
-        raise UserError(f"A weight of {weight} makes no sense: give 0 or more.")
-    if keys.ndim != 2 or keys.shape[0] != len(moment) or not keys.shape[1]:
-        raise UserError(f"Keys of shape {keys.shape} cannot be counted in C of width {len(moment)}.")
-    keys = np.asarray(keys, dtype=np.float64)
-    return moment + weight * keys @ keys.T / keys.shape[1]
-
-
-def check_shrinkage(shrinkage: float) -> None:
-    """Raise a :class:`UserError` unless the shrinkage is from 0 to 1."""
-    if not 0 <= shrinkage <= 1:
-        raise UserError(f"A shrinkage of {shrinkage} makes no sense: give a number from 0 to 1.")
-
-
-class Whitening:
-    """``C`` factorised once, ``C = L Lᵀ``: solves and whitens any number of keys.
-
-    Parameters
-    ----------
-    moment : (d_m, d_m) array
-        Symmetric and positive definite.
-
-    Raises
-    ------
-    UserError
-        The matrix is not square, not finite, or singular in float64: too few tokens, usually.
-    """
-
-    def __init__(self, moment: Float[np.ndarray, "d_m d_m"]):
-        moment = self._read(moment)
-        if moment.ndim != 2 or moment.shape[0] != moment.shape[1]:
-            raise UserError(f"C must be square, and its shape is {tuple(moment.shape)}.")
-        if not (abs(moment) < float("inf")).all():
-            raise UserError("C holds NaN or infinity: check the keys that it was made from.")
-        self.moment = moment
-        try:
-            self.factor = self._factorised()
-            if self._reciprocal_condition() < len(moment) * np.finfo(float).eps:
-                raise scipy.linalg.LinAlgError("singular to working precision")
-        except scipy.linalg.LinAlgError as error:
-            raise UserError(
-                f"C of width {len(moment)} is singular: estimate it from more tokens "
-                f"(at least {len(moment)}, better ten times that), or give a shrinkage above 0, which alone helps "
-                "where units of the layer are dead or alike."
-            ) from error
-
-    def _read(self, moment: Any) -> Any:
-        return np.asarray(moment, dtype=np.float64)
-
-    def _factorised(self) -> Any:
-        return scipy.linalg.cholesky(self.moment, lower=True)
-
-    def _reciprocal_condition(self) -> float:
-        """Of ``C`` scaled to a unit diagonal, which is what the error of a Cholesky solve depends on (1-norm)."""
-        scale = np.sqrt(np.diag(self.moment))
-        norm = np.abs(self.moment / np.outer(scale, scale)).sum(0).max()
-        return float(scipy.linalg.lapack.dpocon(self.factor / scale[:, None], norm, uplo="L")[0])
-
-    @property
-    def d_m(self) -> int:
-        return self.moment.shape[0]
-
-    def _times(self, vector: Float[np.ndarray, " d_m"]) -> Float[np.ndarray, " d_m"]:
-        return self.moment @ vector
-
-    def solve(self, keys: Float[np.ndarray, "d_m n"]) -> Float[np.ndarray, "d_m n"]:
-        """``C⁻¹ K``."""
-        return scipy.linalg.cho_solve((self.factor, True), np.asarray(keys, dtype=np.float64))
-
-    def whiten(self, keys: Float[np.ndarray, "d_m n"]) -> Float[np.ndarray, "d_m n"]:
-        """``L⁻¹ K``: in these coordinates the text's keys have the identity for their second moment."""
-        return scipy.linalg.solve_triangular(self.factor, np.asarray(keys, dtype=np.float64), lower=True)
-
-    def condition(self) -> float:
-        """Condition number of ``C``: its largest eigenvalue over its smallest, by Lanczos iteration."""
-        if self.d_m < 16:
-            return float(np.linalg.cond(np.stack([self._times(unit) for unit in np.eye(self.d_m)])))
-        start = np.random.default_rng(0).standard_normal(self.d_m)
-        largest = [
-            float(
-                eigsh(
-                    LinearOperator((self.d_m, self.d_m), matvec=product, dtype=np.float64),
-                    k=1,
-                    v0=start,
-                    tol=1e-6,
-                    return_eigenvectors=False,
-                )[0]
-            )
-            for product in (self._times, self.solve)
-        ]
-        return largest[0] * largest[1]
-
-
-class DeviceWhitening(Whitening):
-    """:class:`Whitening` by torch, where the moment is: for a C that a CPU takes too long to factorise.
-
-    Keys and results are NumPy arrays, as there.
+    For a C that a CPU takes too long to factorise. Keys and results are NumPy arrays, as there.
 
     Parameters
     ----------
@@ -382,7 +230,7 @@ class DeviceWhitening(Whitening):
         return 1 / float(norm * inverse.abs().sum(0).max())
 
     def _there(self, keys: Any) -> torch.Tensor:
-        return torch.from_numpy(np.array(keys, dtype=np.float64)).to(self.factor.device)
+        return torch.from_numpy(self._checked(keys).copy()).to(self.factor.device)
 
     def _times(self, vector: Float[np.ndarray, " d_m"]) -> Float[np.ndarray, " d_m"]:
         return (self.moment @ self._there(vector)).cpu().numpy()
@@ -432,10 +280,10 @@ def estimate(
     UserError
         See :func:`superposition.data.text.windows`; a key that is NaN or infinite; memory that does not suffice.
     """
-    found = in_groups(
+    groups = in_groups(
         model, source, tokens=tokens, skip_first=skip_first, context=context, layers=layers, batch=batch, cache=cache
     )
-    return next(found)
+    return next(groups)
 
 
 def in_groups(
@@ -452,8 +300,7 @@ def in_groups(
 ) -> Iterator[Moments]:
     """:func:`estimate` in several passes over the text, each for as many layers as a memory limit allows.
 
-    The sums are those of a single pass, to the bit. Let go of one group (``del``) before asking for the next, or two
-    are in memory.
+    The sums are those of a single pass, to the bit. A group is emptied when the next is asked for: one is in memory.
 
     Parameters
     ----------
@@ -485,19 +332,17 @@ def in_groups(
         store = _Store(recipe, shared)
     cut: list[text.Window] = []
     for group in groups:
-        kept = store.load(group) if store else None
-        if shared.all(kept is not None):
-            yield kept
-            kept = None
-            continue
-        cut = cut or text.windows(
-            text.read(source), model.tokenizer, tokens=tokens, skip_first=skip_first, context=context
-        )
-        moments = _one_pass(model, cut, group, batch, store, shared)
-        if store and shared.is_main:
-            store.save(moments)
+        moments = store.load(group) if store else None
+        if not shared.all(moments is not None):
+            cut = cut or text.windows(
+                text.read(source), model.tokenizer, tokens=tokens, skip_first=skip_first, context=context
+            )
+            moments = _one_pass(model, cut, group, batch, store, shared)
+            if store and shared.is_main:
+                store.save(moments)
         yield moments
-        del moments
+        moments.outer.clear()
+        moments.total.clear()
 
 
 def of_windows(
@@ -531,15 +376,15 @@ def of_windows(
         raise UserError("Keys of float64 are not summed in float32: load the model in float32 for that.")
     chosen = model.select(layers)
     if not cache:
-        return _one_pass(model, list(cut), chosen, batch, None, processes.Processes(), to_cpu, sums)
-    read = hashlib.sha256()
+        return _one_pass(model, cut, chosen, batch, None, processes.Processes(), to_cpu, sums)
+    windows = hashlib.sha256()
     for window in cut:
-        read.update(json.dumps([window.token_ids, window.first, window.stop]).encode())
-    recipe = {"weights": model.digest(), "dtype": str(model.dtype), "windows": read.hexdigest()}
+        windows.update(json.dumps([window.token_ids, window.first, window.stop]).encode())
+    recipe = {"weights": model.digest(), "dtype": str(model.dtype), "windows": windows.hexdigest()}
     store = _Store(recipe | {"version": _Store.VERSION}, processes.Processes())
     if (kept := store.load(chosen)) is not None:
         return kept
-    moments = _one_pass(model, list(cut), chosen, batch, store, processes.Processes())
+    moments = _one_pass(model, cut, chosen, batch, store, processes.Processes())
     store.save(moments)
     return moments
 
@@ -561,12 +406,12 @@ def layer_groups(chosen: Sequence[Layer], memory: int | None) -> list[Sequence[L
             f"({largest / 1e9:.2g} GB): give more."
         )
     count = -(-len(chosen) // (memory // largest))
-    return [[chosen[place] for place in part] for part in np.array_split(np.arange(len(chosen)), count)]
+    return [[chosen[i] for i in part] for part in np.array_split(np.arange(len(chosen)), count)]
 
 
 def _one_pass(
     model: LanguageModel,
-    cut: list[text.Window],
+    cut: Sequence[text.Window],
     chosen: Sequence[Layer],
     batch: int | None,
     store: _Store | None,
@@ -574,34 +419,35 @@ def _one_pass(
     to_cpu: bool = True,
     dtype: torch.dtype = torch.float64,
 ) -> Moments:
-    cut = sorted(cut, key=lambda window: -len(window.token_ids))
-    tokens = sum(window.counted for window in cut)
+    """Sum over the windows, the longest first; of several processes each takes its part of them.
+
+    The order of the windows and of their groups is the order of the sums: what resumes gives the same bits.
+    """
+    longest_first = sorted(cut, key=lambda window: -len(window.token_ids))
     at_once = TOKENS_A_PASS if model.device.type == "cpu" else TOKENS_A_PASS_GPU
-    size = batch or max(1, at_once // len(cut[0].token_ids))
-    cut = cut[shared.index :: shared.count]
-    sums = (store.resume(chosen) if store else None) or _Sums.zeros(chosen, dtype)
+    size = batch or max(1, at_once // len(longest_first[0].token_ids))
+    mine = longest_first[shared.index :: shared.count]
+    counted = [window.counted for window in mine]
+    sums = (store.resume(chosen) if store else None) or Sums.zeros(chosen, dtype)
     saved = time.monotonic()
-    bar = console.bar(total=sum(window.counted for window in cut), what="second moments", unit="tok")
-    bar.update(sum(window.counted for window in cut[: sums.done]))
+    bar = console.bar(total=sum(counted), what="second moments", unit="tok")
+    bar.update(sum(counted[: sums.done]))
 
-    def run(size: int) -> None:
+    def run(start: int, stop: int) -> int:
         nonlocal saved
-        while sums.done < len(cut):
-            start, stop = sums.done, min(sums.boundary, sums.done + size, len(cut))
-            _sum_group(model, cut[start:stop], stop, chosen, sums)
-            bar.update(sum(window.counted for window in cut[start:stop]))
-            if store and time.monotonic() - saved > CHECKPOINT_EVERY:
-                store.checkpoint(sums)
-                saved = time.monotonic()
+        stop = min(stop, sums.boundary)
+        if sums.done == start:  # else memory lacked after the last layer was summed
+            _sum_group(model, mine[start:stop], stop, chosen, sums)
+        bar.update(sum(counted[start : sums.done]))
+        if store and time.monotonic() - saved > CHECKPOINT_EVERY:
+            store.checkpoint(sums)
+            saved = time.monotonic()
+        return sums.done
 
+    advice = "give a shorter --context, fewer --layers, or a smaller --dtype"
     try:
         with bar:
-            models.as_memory_allows(
-                run,
-                size,
-                "Memory does not suffice for one text at a time: give a shorter --context, fewer --layers, "
-                "or a smaller --dtype.",
-            )
+            passes.in_batches(len(mine), run, size, advice, start=sums.done)
     except KeyboardInterrupt:
         if store and sums.done:
             store.checkpoint(sums)
@@ -609,138 +455,22 @@ def _one_pass(
     for index in sums.lower:
         shared.add_up(sums.lower[index])
         shared.add_up(sums.total[index])
-    return sums.finish(tokens, to_cpu)
+    return Moments(*sums.finish(to_cpu), sum(window.counted for window in cut))
 
 
-@dataclass
-class _Sums:
-    """The sums of an unfinished pass, each with the number of windows that it holds.
-
-    A layer's sums and its number change together, so that an interrupt or a lack of memory, whenever it comes, leaves
-    a state to go on from. ``lower`` is right in its lower triangle only.
-    """
-
-    lower: dict[int, torch.Tensor]
-    total: dict[int, torch.Tensor]
-    windows: dict[int, int]
-
-    @classmethod
-    def zeros(cls, chosen: Sequence[Layer], dtype: torch.dtype = torch.float64) -> _Sums:
-        def zeros(layer: Layer, *shape: int) -> torch.Tensor:
-            return torch.zeros(*shape, dtype=dtype, device=_summed_on(layer.weight.device))
-
-        return cls(
-            {layer.index: zeros(layer, layer.d_m, layer.d_m) for layer in chosen},
-            {layer.index: zeros(layer, layer.d_m) for layer in chosen},
-            {layer.index: 0 for layer in chosen},
-        )
-
-    @property
-    def done(self) -> int:
-        """How many windows every layer's sums hold."""
-        return min(self.windows.values())
-
-    @property
-    def boundary(self) -> float:
-        """Where the next group must end at the latest: some layers may be ahead of the others."""
-        return min((count for count in self.windows.values() if count > self.done), default=float("inf"))
-
-    def add(self, layer: Layer, keys: torch.Tensor, stop: int) -> None:
-        """Add the keys, (tokens, d_m), of all windows up to ``stop`` that are still missing."""
-        index = layer.index
-        lower = self.lower[index]
-        keys = keys.to(lower.device)
-        if keys.dtype != lower.dtype and not _multiplies_exactly(keys):
-            keys = _widen(keys)
-        total = keys.sum(0, dtype=torch.float64)
-        if not torch.isfinite(total).all():
-            raise UserError(
-                f"Layer {index} gives NaN or infinity on the text: the weights are damaged, or "
-                f"{layer.weight.dtype} is too narrow (try --dtype float32)."
-            )
-        partial = lower if keys.dtype == lower.dtype else torch.zeros_like(lower, dtype=torch.float32)
-        with console.interrupts_wait():
-            _add_lower(partial, keys)
-            if partial is not lower:
-                lower += partial
-            self.total[index] += total
-            self.windows[index] = stop
-
-    def finish(self, tokens: int, to_cpu: bool = True) -> Moments:
-        outer, total = {}, dict(self.total)
-        for index, lower in self.lower.items():
-            half = (lower.cpu() if to_cpu else lower).tril_()
-            half += half.tril(-1).T
-            outer[index] = half
-            total[index] = total[index].cpu() if to_cpu else total[index]
-        return Moments(outer, total, tokens)
-
-
-def _multiplies_exactly(keys: torch.Tensor) -> bool:
-    """Whether the device multiplies narrow keys without rounding a product, and sums the products in float32.
-
-    A GPU's matrix units do: a product of two numbers of bfloat16 or float16 fits into float32. It is what
-    :func:`_widen` would give, at ten times the speed.
-    """
-    return keys.is_cuda and keys.dtype in (torch.bfloat16, torch.float16)
-
-
-def _widen(keys: torch.Tensor) -> torch.Tensor:
-    """One precision wider: float32 for bfloat16 and float16, else float64."""
-    return keys.float() if keys.dtype in (torch.bfloat16, torch.float16) else keys.double()
-
-
-def _summed_on(device: torch.device) -> torch.device:
-    """Where a layer's keys are summed in float64: on their own device if it can."""
-    return torch.device("cpu") if device.type in {"mps", "meta"} else device
-
-
-def _sum_group(model: LanguageModel, group: list[text.Window], stop: int, chosen: Sequence[Layer], sums: _Sums) -> None:
-    length = max(len(window.token_ids) for window in group)
-    ids = torch.zeros(len(group), length, dtype=torch.long)
-    mask = torch.zeros(len(group), length, dtype=torch.long)
-    counts = torch.zeros(len(group), length, dtype=torch.bool)
+def _sum_group(model: LanguageModel, group: Sequence[text.Window], stop: int, chosen: Sequence[Layer], sums: Sums):
+    """Add the keys of a group of windows, which ends at window ``stop``, to the layers that do not hold them yet."""
+    ids, mask = passes.padded([window.token_ids for window in group])
+    counts = torch.zeros(ids.shape, dtype=torch.bool)
     for row, window in enumerate(group):
-        ids[row, : len(window.token_ids)] = torch.tensor(window.token_ids)
-        mask[row, : len(window.token_ids)] = 1
         counts[row, window.first : window.stop] = True
     counted = None if counts.all() else counts.flatten()
 
     def receive(layer: Layer, keys: torch.Tensor) -> None:
-        keys = keys.flatten(0, 1)
+        keys = keys.flatten(0, 1)  # (windows, tokens, d_m) -> (windows · tokens, d_m)
         sums.add(layer, keys if counted is None else keys[counted.to(keys.device)], stop)
 
     model.read_keys(ids, mask, [layer for layer in chosen if sums.windows[layer.index] < stop], receive)
-
-
-def outer_sum(keys: Float[torch.Tensor, "tokens d_m"], *, block: int | None = None) -> Float[torch.Tensor, "d_m d_m"]:
-    """``Σ k kᵀ`` over the rows, in blocks of columns.
-
-    Sums are one precision wider than the keys: float32 for bfloat16 and float16, float64 for float32. A condition
-    number of C near 10⁶, usual in some layers, turns float32 sums into errors of 10⁻⁴ in P. Little more than one
-    triangle is computed.
-    """
-    keys = keys if _multiplies_exactly(keys) else _widen(keys)
-    sums = torch.float64 if keys.dtype == torch.float64 else torch.float32
-    lower = keys.new_zeros(keys.shape[1], keys.shape[1], dtype=sums)
-    _add_lower(lower, keys, block)
-    return lower.tril() + lower.tril(-1).T
-
-
-def _add_lower(lower: torch.Tensor, keys: torch.Tensor, block: int | None = None) -> None:
-    """Add ``Σ k kᵀ`` to the lower triangle of ``lower``, in place; both are on one device.
-
-    Both are of one dtype, or ``lower`` is float32 and the keys :func:`_multiplies_exactly`. What stands above the
-    diagonal afterwards means nothing.
-    """
-    block = block or (BLOCK if lower.device.type == "cpu" else BLOCK_GPU)
-    for start in range(0, len(lower), block):
-        part = lower[start:, start : start + block]
-        rows, columns = keys[:, start:].T, keys[:, start : start + block]
-        if keys.dtype == lower.dtype:
-            part.addmm_(rows, columns)
-        else:
-            part += torch.mm(rows, columns, out_dtype=lower.dtype)
 
 
 class _Store:
@@ -766,23 +496,23 @@ class _Store:
         moments = Moments({}, {}, 0, cached=True)
         for layer in layers:
             path, shapes = self._file(layer.index), {"outer": (layer.d_m, layer.d_m), "total": (layer.d_m,)}
-            found = self._read(path)
-            if found is None:
+            tensors = self._read(path)
+            if tensors is None:
                 return None
-            if _shapes(found) != shapes | {"tokens": ()}:
+            if _shapes(tensors) != shapes | {"tokens": ()}:
                 self._damaged(path)
                 return None
-            moments.outer[layer.index] = found["outer"]
-            moments.total[layer.index] = found["total"]
-            moments.tokens = int(found["tokens"])
+            moments.outer[layer.index] = tensors["outer"]
+            moments.total[layer.index] = tensors["total"]
+            moments.tokens = int(tensors["tokens"])
         return moments
 
     def _read(self, path: Path) -> dict[str, torch.Tensor] | None:
         try:
             with safe_open(path, framework="pt") as stored:
                 tensors = {name: stored.get_tensor(name) for name in stored.keys()}
-                said = stored.metadata() or {}
-            if said.get("sha256") != self._digest(path, tensors):
+                metadata = stored.metadata() or {}
+            if metadata.get("sha256") != self._digest(path, tensors):
                 raise ValueError("checksum")
             return tensors
         except FileNotFoundError:
@@ -803,8 +533,8 @@ class _Store:
         console.warn(f"The cached moments {path.name} are damaged or cannot be read: they are computed again.")
 
     def _write(self, path: Path, tensors: dict[str, torch.Tensor]) -> None:
-        said = {"sha256": self._digest(path, tensors)}
-        files.write_whole(path, lambda temporary: save_file(tensors, temporary, metadata=said))
+        metadata = {"sha256": self._digest(path, tensors)}
+        files.write_whole(path, lambda temporary: save_file(tensors, temporary, metadata=metadata))
 
     def save(self, moments: Moments) -> None:
         try:
@@ -817,7 +547,7 @@ class _Store:
         except (UserError, OSError) as error:
             console.warn(f"The moments were not kept in the cache. {error}")
 
-    def checkpoint(self, sums: _Sums) -> None:
+    def checkpoint(self, sums: Sums) -> None:
         tensors = {}
         for index, windows in sums.windows.items():
             tensors |= {
@@ -830,20 +560,20 @@ class _Store:
         except UserError as error:
             console.warn(f"No checkpoint was written. {error}")
 
-    def resume(self, chosen: Sequence[Layer]) -> _Sums | None:
+    def resume(self, chosen: Sequence[Layer]) -> Sums | None:
         shapes: dict[str, tuple[int, ...]] = {}
         for layer in chosen:
             shapes[f"lower.{layer.index}"] = (layer.d_m, layer.d_m)
             shapes |= {f"total.{layer.index}": (layer.d_m,), f"windows.{layer.index}": ()}
-        found = self._read(self.unfinished)
-        if found is None or _shapes(found) != shapes:  # of a pass for other layers
+        tensors = self._read(self.unfinished)
+        if tensors is None or _shapes(tensors) != shapes:  # of a pass for other layers
             return None
 
         def of(what: str, layer: Layer) -> torch.Tensor:
             # a copy is aligned as a fresh tensor is: products round alike
-            return found[f"{what}.{layer.index}"].to(_summed_on(layer.weight.device), copy=True)
+            return tensors[f"{what}.{layer.index}"].to(summed_on(layer.weight.device), copy=True)
 
-        return _Sums(
+        return Sums(
             {layer.index: of("lower", layer) for layer in chosen},
             {layer.index: of("total", layer) for layer in chosen},
             {layer.index: int(of("windows", layer)) for layer in chosen},

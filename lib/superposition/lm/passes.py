@@ -1,4 +1,4 @@
-"""Forward passes: the model without its head, its head alone, and a check at load that both are the model's own.
+"""Forward passes: body and head, batches that fit, hooks, and a check at load that all this is the model's own.
 
 The library runs the body once and asks the head only where it needs a token's probability. What a model does with the
 head's answer (scales it, caps it) is part of the model: the check finds it, whatever the architecture.
@@ -7,16 +7,17 @@ head's answer (scales it, caps it) is part of the model: the check finds it, wha
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from superposition.errors import UserError, reason
+from superposition.io import console
 
 if TYPE_CHECKING:
-    from superposition.lm.models import LanguageModel
+    from superposition.lm.model import LanguageModel, Layer
 
 #: Share of the largest value by which two ways to the same number may differ, by dtype.
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.bfloat16: 5e-2, torch.float16: 2e-2}
@@ -25,14 +26,15 @@ TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.bfloat16: 5e-2, tor
 PROBE = 6
 
 
-def padded(sequences: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids and mask (batch, tokens), padded on the right."""
+def padded(sequences: Sequence[Sequence[int]], side: str = "right") -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids and mask (batch, tokens), padded with zeros on the right or on the left."""
     length = max(map(len, sequences))
     ids = torch.zeros(len(sequences), length, dtype=torch.long)
     mask = torch.zeros(len(sequences), length, dtype=torch.long)
     for row, sequence in enumerate(sequences):
-        ids[row, : len(sequence)] = torch.tensor(sequence)
-        mask[row, : len(sequence)] = 1
+        start = length - len(sequence) if side == "left" else 0
+        ids[row, start : start + len(sequence)] = torch.tensor(sequence)
+        mask[row, start : start + len(sequence)] = 1
     return ids, mask
 
 
@@ -91,6 +93,128 @@ def _answering(body: torch.nn.Module, answer: Any) -> Iterator[None]:
             body.forward = before
 
 
+def in_batches(
+    count: int,
+    run: Callable[[int, int], int | None],
+    size: int,
+    advice: str = "give a smaller --dtype",
+    *,
+    start: int = 0,
+) -> None:
+    """Call ``run(start, stop)`` until ``count`` items are done, ``size`` at once; a tenth fewer where memory lacks.
+
+    Parameters
+    ----------
+    run : callable
+        May return how far it has got, if not to ``stop``. After a lack of memory it is called again from ``start``.
+    advice : str
+        What to do where memory does not suffice for one item.
+    start : int
+        How many items are done already.
+
+    Raises
+    ------
+    UserError
+        A size below 1; memory does not suffice for one item.
+    """
+    from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
+
+    if size < 1:
+        raise UserError(f"A batch of {size} makes no sense: give 1 or more.")
+    size = min(size, count)
+    while start < count:
+        stop, scarce = min(start + size, count), False
+        try:
+            reached = run(start, stop)
+            start = stop if reached is None else reached
+        except Exception as error:  # of torch's allocator, of cuDNN, of the CPU's: several kinds
+            if not should_reduce_batch_size(error):
+                raise
+            if size == 1:
+                raise UserError(f"Memory does not suffice for one text at a time: {advice}.") from error
+            scarce = True
+        if scarce:  # out here, where the failed pass is let go of
+            size = size * 9 // 10
+            clear_device_cache(garbage_collection=True)
+
+
+def last_states(
+    model: LanguageModel, sequences: Sequence[Sequence[int]], batch: int, use: Callable[[list[int], torch.Tensor], None]
+) -> None:
+    """Run sequences, the longest first, and hand ``use`` their indices and last hidden states (rows, tokens, d).
+
+    Raises
+    ------
+    UserError
+        A batch below 1; a sequence longer than the model's context; memory that does not suffice for one.
+    """
+    order = sorted(range(len(sequences)), key=lambda i: -len(sequences[i]))
+
+    def run(start: int, stop: int) -> None:
+        ids, mask = padded([sequences[i] for i in order[start:stop]])
+        with torch.inference_mode():
+            use(order[start:stop], run_body(model, ids, mask, use_cache=False).last_hidden_state)
+
+    in_batches(len(order), run, batch)
+
+
+@contextmanager
+def hooked(*hooks: tuple[torch.nn.Module, Callable[..., Any]], before: bool = False) -> Iterator[None]:
+    """Inside, each module calls its hook after its forward pass, or with ``before`` ahead of it.
+
+    A hook is called with the module, its inputs and, after the pass, its output; what it returns, if it is not None,
+    replaces the output (the inputs). Hooks of one module are called in order.
+    """
+    handles = []
+    try:
+        for module, hook in hooks:
+            register = module.register_forward_pre_hook if before else module.register_forward_hook
+            handles.append(register(hook))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def shifted(layer: Layer, shift: torch.Tensor, positions: torch.Tensor | None = None) -> Iterator[None]:
+    """Inside, the down-projection of a layer answers with ``shift`` added.
+
+    Parameters
+    ----------
+    shift : (batch, tokens, d), or (batch, d) with ``positions``
+    positions : (batch,) integers, optional
+        The one position of each row at which its shift is added; by default ``shift`` holds all positions.
+    """
+
+    def add(_module: torch.nn.Module, _inputs: Any, output: torch.Tensor) -> torch.Tensor:
+        if positions is None:
+            return output + shift.reshape(output.shape)
+        answers = output.reshape(len(shift), -1, output.shape[-1])  # some models hand on (batch · tokens, d)
+        at = torch.arange(len(shift), device=answers.device), positions.to(answers.device)
+        return (answers + torch.zeros_like(answers).index_put(at, shift.to(answers))).reshape(output.shape)
+
+    with hooked((layer.module, add)):
+        yield
+
+
+@contextmanager
+def restored(*parameters: torch.Tensor) -> Iterator[None]:
+    """Whatever is done to the parameters inside, afterwards they are the same bits as before, and need no new gradient.
+
+    Also after an error or an interrupt.
+    """
+    kept = [(parameter, parameter.detach().clone(), parameter.requires_grad) for parameter in parameters]
+    try:
+        yield
+    finally:
+        with console.interrupts_wait():
+            for parameter, values, learns in kept:
+                parameter.requires_grad_(learns)
+                parameter.grad = None
+                parameter.data.copy_(values)
+
+
 def check(model: LanguageModel) -> None:
     """Run a few tokens in the model's own way and in the library's; where the heads differ, take the model's own.
 
@@ -127,6 +251,47 @@ def _check_vocabulary(model: LanguageModel) -> None:
 
 
 def _check_passes(model: LanguageModel) -> None:
+    ids, mask, half = _probe(model)
+    bodies = dict.fromkeys((model.model.base_model, model.model.get_decoder()))
+    outputs: dict[torch.nn.Module, Any] = {}
+
+    def keep(module: torch.nn.Module, _inputs: Any, output: Any) -> None:
+        outputs.setdefault(module, output)
+
+    with torch.inference_mode():
+        with hooked(*((body, keep) for body in bodies)):
+            logits = model.model(ids[:1].to(model.device), use_cache=False).logits[0]
+            body = next(body for body in bodies if body in outputs)  # the outermost that the model asks
+            ours = run_body(model, ids, mask, use_cache=False).last_hidden_state
+        own = outputs[body].last_hidden_state
+        if not torch.isfinite(logits).all():
+            return
+        if not _agree(ours[1, :half], ours[0, :half], model.dtype):
+            raise UserError(
+                f"In {model.name} ({type(model.model).__name__}) a token's state depends on what comes after it, "
+                "so it is no causal language model as far as its keys go."
+            )
+        if not _agree(ours[0], own[0], model.dtype):
+            raise UserError(
+                f"The library's forward pass of {model.name} ({type(model.model).__name__}) does not give what "
+                "the model's own gives, so nothing that it would measure could be trusted."
+            )
+        model.own_head = body, type(outputs[body])
+        own_logits = [_own_logits(model, own[0] * scale) for scale in (1, 10)]
+        if not _agree(own_logits[0], logits, model.dtype):
+            raise UserError(
+                f"The logits of {model.name} ({type(model.model).__name__}) hang on more than its last hidden "
+                "states, so probabilities cannot be told."
+            )
+        if model.model.get_output_embeddings() is not None and all(
+            _agree(_logits(model, own[0] * scale), expected, model.dtype)
+            for scale, expected in zip((1, 10), own_logits, strict=True)
+        ):
+            model.own_head = None
+
+
+def _probe(model: LanguageModel) -> tuple[torch.Tensor, torch.Tensor, int]:
+    """Ids and mask (2, tokens) of a few tokens that mean nothing special and of their first half; the half's length."""
     config = model.model.config
     reserved = {
         number
@@ -135,52 +300,9 @@ def _check_passes(model: LanguageModel) -> None:
         if name.endswith(("token_id", "token_index")) and isinstance(number, int)
     }
     step = max(1, model.vocabulary // (2 * PROBE))
-    text = [i for i in range(1, model.vocabulary, step) if i not in reserved][:PROBE]
-    text = text or [0]
+    text = [i for i in range(1, model.vocabulary, step) if i not in reserved][:PROBE] or [0]
     half = max(1, len(text) // 2)
-    ids, mask = padded([text, text[:half]])
-    bodies = dict.fromkeys((model.model.base_model, model.model.get_decoder()))
-    outputs: dict[torch.nn.Module, Any] = {}
-
-    def keep(module: torch.nn.Module, _inputs: Any, output: Any) -> None:
-        outputs.setdefault(module, output)
-
-    handles = [body.register_forward_hook(keep) for body in bodies]
-    try:
-        with torch.inference_mode():
-            logits = model.model(ids[:1].to(model.device), use_cache=False).logits[0]
-            body = next(body for body in bodies if body in outputs)  # the outermost that the model asks
-            own = outputs[body].last_hidden_state
-            ours = run_body(model, ids, mask, use_cache=False).last_hidden_state
-            if not torch.isfinite(logits).all():
-                return
-            if not _agree(ours[1, :half], ours[0, :half], model.dtype):
-                raise UserError(
-                    f"In {model.name} ({type(model.model).__name__}) a token's state depends on what comes after it, "
-                    "so it is no causal language model as far as its keys go."
-                )
-            if not _agree(ours[0], own[0], model.dtype):
-                raise UserError(
-                    f"The library's forward pass of {model.name} ({type(model.model).__name__}) does not give what "
-                    "the model's own gives, so nothing that it would measure could be trusted."
-                )
-            for handle in handles:
-                handle.remove()
-            model.own_head = body, type(outputs[body])
-            own_logits = [_own_logits(model, own[0] * scale) for scale in (1, 10)]
-            if not _agree(own_logits[0], logits, model.dtype):
-                raise UserError(
-                    f"The logits of {model.name} ({type(model.model).__name__}) hang on more than its last hidden "
-                    "states, so probabilities cannot be told."
-                )
-            if model.model.get_output_embeddings() is not None and all(
-                _agree(_logits(model, own[0] * scale), found, model.dtype)
-                for scale, found in zip((1, 10), own_logits, strict=True)
-            ):
-                model.own_head = None
-    finally:
-        for handle in handles:
-            handle.remove()
+    return *padded([text, text[:half]]), half
 
 
 def _agree(one: torch.Tensor, other: torch.Tensor, dtype: torch.dtype) -> bool:

@@ -1,14 +1,13 @@
 """Pairs of facts: what each pair shares, and how much of the overlap of keys that explains, layer by layer.
 
 Two pairs with a fact in common are not independent, so errors are those of dyadic data: every pair that shares a fact
-with a pair may be correlated with it (Aronow, Samii and Assenova 2015, :func:`dyadic_covariance`), the bootstrap draws
+with a pair may be correlated with it (:func:`superposition.stats.regression.dyadic_covariance`), the bootstrap draws
 facts (:func:`bootstrap_shares`), and the null shuffles facts (:func:`shuffled_shares`). Chapter ``14-who-overlaps``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from functools import cached_property
@@ -17,9 +16,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from superposition.data.facts import SLOT, Fact, Relation
+from superposition.data.facts import SLOT, Fact
 from superposition.errors import UserError
 from superposition.linear import overlap
+from superposition.records import Record
+from superposition.stats import regression
 
 #: The features of a pair by group; a group's share of the variance is what is lost when all of it is left out.
 GROUPS: dict[str, tuple[str, ...]] = {
@@ -77,16 +78,6 @@ class Pairs:
     def column(self, name: str) -> Float[np.ndarray, " n"]:
         """A feature by name; zero everywhere if it was left out because no pair has it."""
         return self.X[:, self.names.index(name)] if name in self.names else np.zeros(len(self.X))
-
-    def incident(self, scores: Float[np.ndarray, "n f"]) -> Float[np.ndarray, "m f"]:
-        """Sums of scores over the pairs that hold each fact."""
-        from scipy import sparse
-
-        ones, rows = np.ones(len(self.first)), np.arange(len(self.first))
-        shape = (self.m, len(self.first))
-        return sparse.csr_array((ones, (self.first, rows)), shape) @ scores + (
-            sparse.csr_array((ones, (self.second, rows)), shape) @ scores
-        )
 
 
 def spelling(subjects: Sequence[str]) -> Float[np.ndarray, "m m"]:
@@ -211,7 +202,7 @@ class Fit:
         return self.effects + np.array([-1.96, 1.96])[:, None, None] * self.errors
 
 
-def fit(table: Pairs, Y: Float[np.ndarray, "n L"]) -> Fit:
+def fit(table: Pairs, Y: Float[np.ndarray, "n L"] | Float[np.ndarray, " n"]) -> Fit:
     """Regress overlaps on the features of their pairs, with an intercept.
 
     Parameters
@@ -226,45 +217,14 @@ def fit(table: Pairs, Y: Float[np.ndarray, "n L"]) -> Fit:
         Shapes do not fit, the overlaps are constant or not finite, or one feature follows from the others.
     """
     Y = _columns(table, Y)
-    X = table.X - table.X.mean(axis=0)
-    Y = Y - Y.mean(axis=0)
-    spread = Y.std(axis=0)
-    if np.linalg.matrix_rank(X) < X.shape[1]:
-        raise UserError("One feature of the pairs follows from the others: leave one out.")
-    coefficients = np.linalg.solve(X.T @ X, X.T @ Y)
-    residuals = Y - X @ coefficients
-    errors = [
-        np.sqrt(np.clip(np.diag(dyadic_covariance(table, residuals[:, layer])), 0, None)) for layer in range(Y.shape[1])
-    ]
-    scale = table.units[:, None] / spread
-    return Fit(
-        coefficients * scale, np.array(errors).T * scale, *_shares(table.groups, X.T @ X, X.T @ Y, (Y**2).sum(0))
-    )
-
-
-def dyadic_covariance(table: Pairs, residuals: Float[np.ndarray, " n"]) -> Float[np.ndarray, "f f"]:
-    """Covariance of least-squares coefficients when pairs that share a fact may be correlated.
-
-    ``(XᵀX)⁻¹ (Σ_i S_i S_iᵀ − Σ_d T_d T_dᵀ) (XᵀX)⁻¹``: ``S_i`` sums the scores ``x e`` over all pairs that hold fact
-    ``i``, ``T_d`` over the rows of one pair of facts (two if directed), which would else be counted twice. Equation
-    ``eq-who-dyadic``.
-    """
-    X = table.X - table.X.mean(axis=0)
-    scores = X * residuals[:, None]
-    at_fact = table.incident(scores)
-    of_pair = scores
-    if table.directed:
-        place = np.zeros((table.m, table.m), dtype=int)
-        place[table.first, table.second] = np.arange(len(scores))
-        upper = np.triu_indices(table.m, 1)
-        of_pair = scores[place[upper]] + scores[place.T[upper]]
-    meat = at_fact.T @ at_fact - of_pair.T @ of_pair
-    bread = np.linalg.inv(X.T @ X)
-    return bread @ meat @ bread
+    coefficients, errors = regression.dyadic(table.X, Y, table.first, table.second)
+    X, Y = table.X - table.X.mean(axis=0), Y - Y.mean(axis=0)
+    scale = table.units[:, None] / Y.std(axis=0)
+    return Fit(coefficients * scale, errors * scale, *regression.shares(table.groups, X.T @ X, X.T @ Y, (Y**2).sum(0)))
 
 
 def bootstrap_shares(
-    table: Pairs, Y: Float[np.ndarray, "n L"], *, resamples: int = 500, seed: int = 0
+    table: Pairs, Y: Float[np.ndarray, "n L"] | Float[np.ndarray, " n"], *, resamples: int = 500, seed: int = 0
 ) -> dict[str, Float[np.ndarray, "resamples L"]]:
     """Shares of variance under resamples of facts: the whole (``"all"``) and what each group's absence costs.
 
@@ -285,7 +245,7 @@ def bootstrap_shares(
         w, X, y = weight[kept] / weight.sum(), table.X[kept], Y[kept]
         X, y = X - w @ X, y - w @ y
         weighted = X * w[:, None]
-        share, dropped, _ = _shares(table.groups, weighted.T @ X, weighted.T @ y, w @ y**2)
+        share, dropped, _ = regression.shares(table.groups, weighted.T @ X, weighted.T @ y, w @ y**2)
         found.append({"all": share} | dropped)
     return {name: np.array([one[name] for one in found]) for name in found[0]}
 
@@ -304,7 +264,7 @@ def shuffled_shares(
         order = rng.permutation(table.m)
         Y = np.column_stack([np.asarray(matrix)[order[table.first], order[table.second]] for matrix in matrices])
         Y -= Y.mean(axis=0)
-        share, dropped, _ = _shares(table.groups, products, X.T @ Y, (Y**2).sum(0))
+        share, dropped, _ = regression.shares(table.groups, products, X.T @ Y, (Y**2).sum(0))
         found.append({"all": share} | dropped)
     return {name: np.array([one[name] for one in found]) for name in found[0]}
 
@@ -317,36 +277,6 @@ def _columns(table: Pairs, Y: np.ndarray) -> np.ndarray:
     if not np.isfinite(Y).all() or not (np.ptp(Y, axis=0) > 0).all():
         raise UserError("The overlaps are constant, NaN or infinite: there is nothing to explain.")
     return Y
-
-
-def _explained(XX: np.ndarray, XY: np.ndarray, columns: list[int]) -> np.ndarray:
-    """The sum of squares that some columns explain, from cross-products; a column may have vanished in a resample."""
-    if not columns:
-        return np.zeros(XY.shape[1])
-    inside = np.ix_(columns, columns)
-    return (XY[columns] * (np.linalg.pinv(XX[inside], rcond=1e-10, hermitian=True) @ XY[columns])).sum(0)
-
-
-def _shares(groups: Mapping[str, list[int]], XX: np.ndarray, XY: np.ndarray, YY: np.ndarray):
-    everything = list(range(len(XX)))
-    whole = _explained(XX, XY, everything) / YY
-    dropped, alone = {}, {}
-    for group, columns in groups.items():
-        dropped[group] = whole - _explained(XX, XY, [c for c in everything if c not in columns]) / YY
-        alone[group] = _explained(XX, XY, columns) / YY
-    return whole, dropped, alone
-
-
-def own_share(matrix: Float[np.ndarray, "m m"]) -> float:
-    """Share of the variance beside the diagonal that rows and columns explain, whatever the pair: ``a_i + b_j``."""
-    M, m = np.array(matrix, dtype=np.float64), len(matrix)
-    np.fill_diagonal(M, 0)
-    M -= M.sum() / (m * (m - 1)) * ~np.eye(m, dtype=bool)
-    rows, columns = M.sum(1), M.sum(0)
-    # Least squares with the diagonal missing: (m − 1) a_i + Σ_{j≠i} b_j = rows_i, and the same for columns.
-    a = ((m - 1) * rows + columns) / (m * (m - 2))
-    b = ((m - 1) * columns + rows) / (m * (m - 2))
-    return float((a @ rows + b @ columns) / (M**2).sum())
 
 
 def among_strongest(
@@ -380,29 +310,7 @@ def larger(P: Float[np.ndarray, "m m"]) -> Float[np.ndarray, "m m"]:
     return np.maximum(P, np.asarray(P).T)
 
 
-def reworded(facts: Sequence[Fact], relations: Mapping[str, Relation], seed: int = 0) -> list[Fact]:
-    """Each fact with its relation put in words drawn at random from the relation's prompt and paraphrases.
-
-    So two facts of one relation often have different words before their subjects: relation and wording come apart.
-
-    Raises
-    ------
-    UserError
-        A fact's relation is not among the relations.
-    """
-    from dataclasses import replace
-
-    rng, changed = np.random.default_rng(seed), []
-    for fact in facts:
-        if fact.relation not in relations:
-            raise UserError(f"The relation {fact.relation} of {fact.subject!r} has no templates: add it.")
-        known = relations[fact.relation]
-        templates = (known.prompt, *known.paraphrases)
-        changed.append(replace(fact, prompt=templates[int(rng.integers(len(templates)))]))
-    return changed
-
-
-def stack(record, measure: str = "P") -> Iterator[Float[np.ndarray, "m m"]]:
+def stack(record: Record, measure: str = "P") -> Iterator[Float[np.ndarray, "m m"]]:
     """The matrices of one measure, ``"P"`` or ``"cosine_whitened"``, of a record's layers in order."""
     for layer in record["layers"]:
         yield getattr(record.overlaps(layer), measure)
@@ -413,104 +321,3 @@ def strongest_names(P: Float[np.ndarray, "m m"], facts: Sequence[Fact], count: i
     return [
         (facts[i].subject, facts[j].subject, float(P[i, j]), float(P[j, i])) for i, j in overlap.strongest(P, count)
     ]
-
-
-# Edits and their partners
-
-
-def logistic(
-    X: Float[np.ndarray, "n f"], y: Float[np.ndarray, " n"], weights: Float[np.ndarray, " n"] | None = None
-) -> Float[np.ndarray, " f1"]:
-    """Logistic regression by Newton's method: the intercept, then the log odds ratio of each column.
-
-    A penalty of one millionth a row keeps a coefficient finite where a column separates the answers.
-
-    Raises
-    ------
-    UserError
-        The answers are all alike.
-    """
-    X = np.column_stack([np.ones(len(y)), X])
-    w = np.ones(len(y)) if weights is None else np.asarray(weights, dtype=float)
-    if np.ptp(np.asarray(y, dtype=float)[w > 0]) == 0:
-        raise UserError("The answers are all alike: there is nothing to explain.")
-    b, ridge = np.zeros(X.shape[1]), 1e-6 * w.sum() * np.diag([0.0] + [1.0] * (X.shape[1] - 1))
-    for _ in range(100):
-        q = 1 / (1 + np.exp(-X @ b))
-        gradient = X.T @ (w * (y - q)) - ridge @ b
-        step = np.linalg.solve((X * (w * q * (1 - q))[:, None]).T @ X + ridge, gradient)
-        b += np.clip(step, -2, 2)
-        if np.abs(step).max() < 1e-10:
-            break
-    return b
-
-
-def over_both(
-    statistic: Callable[[np.ndarray], Any], edits: int, partners: int, *, resamples: int = 500, seed: int = 0
-) -> np.ndarray:
-    """A statistic of a table of edits by partners when both are drawn again (the pigeonhole bootstrap, Owen 2007).
-
-    Parameters
-    ----------
-    statistic : callable
-        Of weights (edits, partners), how often each cell is drawn; may raise :class:`UserError` for a draw for which
-        it is not defined, which is then left out.
-
-    Returns
-    -------
-    array
-        Of the statistic's values, one row a draw.
-    """
-    rng, found = np.random.default_rng(seed), []
-    for _ in range(resamples):
-        rows = rng.multinomial(edits, np.full(edits, 1 / edits))
-        columns = rng.multinomial(partners, np.full(partners, 1 / partners))
-        with suppress(UserError):
-            found.append(statistic(np.outer(rows, columns)))
-    return np.array(found)
-
-
-def binned(
-    p: Float[np.ndarray, "edits partners"],
-    outcome: Float[np.ndarray, "edits partners"],
-    edges: Sequence[float],
-    among: np.ndarray | None = None,
-    *,
-    resamples: int = 500,
-    seed: int = 0,
-) -> dict[str, Float[np.ndarray, " bins"]]:
-    """Means of an outcome over bins of ``p``, with 95 % intervals over edits and partners (:func:`over_both`).
-
-    Parameters
-    ----------
-    edges : sequence of float
-        Bins ``[low, high)``; cells beyond them are left out.
-    among : (edits, partners) bool array, optional
-        Which cells count.
-
-    Returns
-    -------
-    dict
-        ``"p"`` and ``"mean"`` of each bin, ``"low"`` and ``"high"``, ``"cells"`` the number; bins of fewer than five
-        cells are left out.
-    """
-    place = np.digitize(p, edges) - 1
-    masks = [(place == b) & (True if among is None else among) for b in range(len(edges) - 1)]
-    masks = [mask for mask in masks if mask.sum() >= 5]
-
-    def means(weights: np.ndarray) -> list[float]:
-        totals = [(weights * mask).sum() for mask in masks]
-        return [
-            float((weights * mask * outcome).sum() / total) if total else np.nan
-            for mask, total in zip(masks, totals, strict=True)
-        ]
-
-    drawn = over_both(means, *np.shape(p), resamples=resamples, seed=seed)
-    low, high = np.nanquantile(drawn, [0.025, 0.975], axis=0)
-    return {
-        "p": np.array([p[mask].mean() for mask in masks]),
-        "mean": np.array(means(np.ones(np.shape(p)))),
-        "low": low,
-        "high": high,
-        "cells": np.array([mask.sum() for mask in masks]),
-    }

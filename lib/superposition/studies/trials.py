@@ -12,11 +12,12 @@ from collections.abc import Iterable
 import numpy as np
 
 from superposition.data import facts
-from superposition.editing import forecast
 from superposition.linear import capacity, overlap
 from superposition.linear.memory import LinearMemory
 from superposition.records import Record
-from superposition.studies import nulls, pairs
+from superposition.stats import ranking, regression, shape
+from superposition.stats.intervals import over_seeds
+from superposition.studies import nulls, scaling, toys
 from superposition.studies.claims import (
     MEASURED,
     MODELS_FOR_A_LAW,
@@ -28,8 +29,6 @@ from superposition.studies.claims import (
     told,
     trial,
 )
-from superposition.toys import transformer as toy
-from superposition.toys import worlds as toys
 
 # Theorems, proved in their chapters: here a few random memories, and a bound in place of noisy digits
 
@@ -60,7 +59,7 @@ def single_edit(seed: int) -> Iterable[float]:
 def unrolled_sum(seed: int) -> Iterable[float]:
     """The sum, in one triangular solve, gives the memory that the recursion gives."""
     memory, _ = _life(seed)
-    P = overlap.superposition_matrix(memory.keys, memory.factor)
+    P = overlap.superposition_matrix(memory.keys, memory.metric)
     delta = np.linalg.solve(np.triu(P).T, (memory.values - memory.W_0 @ memory.keys).T).T
     yield _apart(memory.W_0 + delta @ memory.directions.T, memory.W)
 
@@ -93,7 +92,7 @@ def never_lossless() -> Found:
     total, fixed, hard = [], [], []
     for seed in range(5):
         one, K = _life(seed, n=1)
-        floor = np.sum(one.residuals**2) / (one.keys.T @ one.factor.solve(one.keys)).item()
+        floor = np.sum(one.residuals**2) / (one.keys.T @ one.metric.solve(one.keys)).item()
         total.append(np.sum(one.measured_interference(K) ** 2) > 0.999 * floor)
         change = np.linalg.norm(_life(seed)[0].measured_interference_on_edits()[:, :-1], axis=0)
         fixed.append(change.min() > 1e-3)
@@ -117,7 +116,7 @@ def conservation(seed: int) -> Iterable[float]:
 @trial(3, "09-toy-transformer", "toy-transformer")
 def interference_in_toys(record: Record) -> Found:
     """Predicted and measured agree within the bound, in a trained model."""
-    exact = [row["life"]["exactness"] for row in toy.select(record, life=True)]
+    exact = [row["life"]["exactness"] for row in toys.select(record, life=True)]
     text = f"in {len(exact)} lives they differ by less than $10^{{-10}}$ of their size"
     return Found([x < 1e-10 for x in exact], text, {"exactness": max(exact), "lives": len(exact), "tolerance": 1e-10})
 
@@ -146,7 +145,7 @@ def earlier_suffer(record: Record) -> Found:
     lives = record.arrays["earlier"]
     third = lives.shape[1] // 3
     old, young = lives[:, :third].mean(1), lives[:, -third:].mean(1)
-    ends = toy.over_seeds(old), toy.over_seeds(young)
+    ends = over_seeds(old), over_seeds(young)
     text = f"proved in the mean, for random keys; squared change {told(ends[0])} against {told(ends[1])}"
     values = glued("07-toy-memory::old_{}", ends[0], "mean") | glued("07-toy-memory::young_{}", ends[1], "mean")
     return Found(list(old > young), text, values)
@@ -172,7 +171,7 @@ def growth(record: Record) -> Found:
     """Late in a life, the interval of the slope on log-log axes reaches 1 (five ways to choose keys and targets)."""
     n = np.array(record["stops"]["arms"])
     late = n >= 96
-    ends = [toy.over_seeds(toys.log_slope(n[late], runs[:, late])) for runs in record.arrays["arms"]]
+    ends = [over_seeds(regression.log_slope(n[late], runs[:, late])) for runs in record.arrays["arms"]]
     names = {"fixed": ends[0], "wander": ends[2], "aligned": ends[3], "linear": ends[4]}
     shown = {name: told(one) for name, one in names.items()}
     text = f"slope {shown['fixed']} with fixed targets, {shown['wander']} with re-optimised ones, "
@@ -188,7 +187,7 @@ def growth_in_a_model(record: Record) -> Found:
         keys = np.random.default_rng(16).integers(0, norms.shape[1], size=(400, norms.shape[1]))
         squares = norms[first - 1 :] ** 2
         courses = np.sqrt([squares.mean(1), *(squares[:, chosen].mean(1) for chosen in keys)])
-        slopes = toys.log_slope(np.arange(first, len(norms) + 1), courses)
+        slopes = regression.log_slope(np.arange(first, len(norms) + 1), courses)
         return slopes[0], *np.percentile(slopes[1:], [2.5, 97.5])
 
     names = [name for name in record["lives"] if f"{name}/step" in record.arrays]
@@ -277,11 +276,12 @@ def angles(record: Record) -> Found:
 def rises_in_toys(record: Record) -> Found:
     """The interval of the rise per doubling of the width lies above zero (three lists of facts, two layers)."""
     where, ends = {"families": record["base"]["families"], "steps": record["base"]["steps"]}, {}
-    for name in (f"{kind}_{layer}" for kind in toy.LISTS for layer in (0, 1)):
+    widths = toys.widths(record)
+    for name in (f"{kind}_{layer}" for kind in toys.LISTS for layer in (0, 1)):
         of = int(name[-1]), name[:-2], "excess_kurtosis"
-        rows = [toy.series(record, *of, width=width, **where) for width in toy.WIDTHS]
-        ends[name] = toy.over_seeds(np.polyfit(np.log2(toy.WIDTHS), rows, 1)[0])
-    distinct, shared, twin = (told(ends[f"{kind}_0"], 1) for kind in toy.LISTS)
+        rows = [toys.series(record, *of, width=width, **where) for width in widths]
+        ends[name] = over_seeds(np.polyfit(np.log2(widths), rows, 1)[0])
+    distinct, shared, twin = (told(ends[f"{kind}_0"], 1) for kind in toys.LISTS)
     text = f"first layer: {distinct} where last tokens differ, {shared} where shared, {twin} with one key twice"
     values = {part: x for name, one in ends.items() for part, x in glued(f"rise_{name}", one).items()}
     return Found([one[1] > 0 for one in ends.values()], text, values)
@@ -290,11 +290,11 @@ def rises_in_toys(record: Record) -> Found:
 @trial(12, "13-scaling", *MEASURED)
 def rises_in_models(*measured: Record) -> Found:
     """The wider model lies above, on facts without confounds (first, middle, last layer); two are too few to judge."""
-    two = sorted(measured, key=nulls.width)
-    alike, found = sorted(set.intersection(*(set(nulls.clean_facts(record)) for record in two))), []
+    two = sorted(measured, key=scaling.width)
+    alike, found = sorted(set.intersection(*(set(scaling.clean_facts(record)) for record in two))), []
     for record in two:
         places = [record["layers"][round(part * (len(record["layers"]) - 1))] for part in (0, 0.5, 1)]
-        kept = [overlap.summary(record.overlaps(n).P[np.ix_(alike, alike)], resamples=500) for n in places]
+        kept = [shape.summary(record.overlaps(n).P[np.ix_(alike, alike)], resamples=500) for n in places]
         found.append([(one["excess_kurtosis"], *one["excess_kurtosis_interval"]) for one in kept])
     first, middle, last = (f"{told(b, 1)} against {told(a, 1)}" for a, b in zip(*found, strict=True))
     values = {"top_clean_narrow": found[0][0][0], "top_clean_wide": found[1][0][0], "clean": len(alike)}
@@ -341,17 +341,17 @@ def related(record: Record) -> Found:
 @trial(15, "09-toy-transformer", "toy-transformer")
 def partners_in_toys(record: Record) -> Found:
     """At a width, answers flip more often where $p$ is above 0.4 than below 0.05 (intervals apart)."""
-    ends = {}
-    for width in toy.WIDTHS:
-        cells = [row["partners"] for row in toy.select(record, width=width, life=True)]
+    ends, widths = {}, toys.widths(record)
+    for width in widths:
+        cells = [row["partners"] for row in toys.select(record, width=width, life=True)]
         for where, low, high in (("near", 0.4, 9), ("far", 0, 0.05)):
             inside = [n for n, edge in enumerate(record["edges"]) if low <= edge < high]
             flips, asked = (np.array([np.take(cell[x], inside).sum() for cell in cells]) for x in ("flips", "pairs"))
-            ends[width, where] = toy.over_seeds(flips / np.maximum(asked, 1))
+            ends[width, where] = over_seeds(flips / np.maximum(asked, 1))
     near, far, middle = ends[16, "near"], ends[16, "far"], ends[32, "near"]
     text = f"flips, narrowest: {percent(near)} against {percent(far, 1)}; above 0.4, next wider: {percent(middle, 1)}"
     values = glued("flips_near", near) | glued("flips_far", far) | glued("middle_near", middle)
-    return Found([ends[w, "near"][1] > ends[w, "far"][2] for w in toy.WIDTHS], text, values)
+    return Found([ends[w, "near"][1] > ends[w, "far"][2] for w in widths], text, values)
 
 
 def odds_of_a_flip(record: Record, layer: int, resamples: int = 500) -> np.ndarray:
@@ -371,9 +371,9 @@ def odds_of_a_flip(record: Record, layer: int, resamples: int = 500) -> np.ndarr
 
     def log_odds(weights: np.ndarray) -> float:
         use = counted & (weights > 0)
-        return pairs.logistic(X[use], (~right)[use].astype(float), weights[use])[1]
+        return regression.logistic(X[use], (~right)[use].astype(float), weights[use])[1]
 
-    drawn = pairs.over_both(log_odds, *p.shape, resamples=resamples)
+    drawn = regression.over_both(log_odds, *p.shape, resamples=resamples)
     return np.exp([log_odds(np.ones(p.shape)), *np.quantile(drawn, [0.025, 0.975])])
 
 
@@ -403,7 +403,7 @@ def causes(record: Record) -> Found:
     removed = (1 - ratio("protected: 100", "as it is"))[[0, 2, 1]]
     half, ends = ratio("scaled: 0.5", "as it is"), ratio(*(f"{x} overlapping, same norm" for x in ("most", "least")))
     lists = [n for n, name in enumerate(names) if name.startswith("drawn")]
-    rank = forecast.rank_correlation(columns["crowding"][lists], columns["loss"][lists])
+    rank = ranking.rank_correlation(columns["crowding"][lists], columns["loss"][lists])
     text = f"loss gone: {percent(removed, 1)} with the overlap, {percent(1 - half[[0, 2, 1]])} with half the norm<br>"
     text += f"rank correlation over lists: {told(rank)}<br>most over least overlap at one norm: {told(ends)}"
     values = glued("removed", removed) | glued("half", half) | glued("ends_same", ends) | glued("rank_drawn", rank)

@@ -34,7 +34,9 @@ from superposition.errors import UserError
 from superposition.io import console, files, paths
 from superposition.linear import overlap
 from superposition.linear.memory import LinearMemory
-from superposition.lm import keys, models, moments
+from superposition.linear.metric import Metric
+from superposition.lm import keys, models, moments, passes
+from superposition.stats import shape
 
 #: Facts in each list whose overlaps are compared.
 COMPARED = 64
@@ -273,10 +275,7 @@ class Prompts:
 def encode(lm: models.LanguageModel, texts: Sequence[str]) -> Prompts:
     """Token ids of texts, and the position of each text's last token."""
     rows = [lm.tokenizer(text)["input_ids"] for text in texts]
-    ids = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long)
-    for row, found in enumerate(rows):
-        ids[row, : len(found)] = torch.tensor(found)
-    return Prompts(ids, torch.tensor([len(found) - 1 for found in rows]))
+    return Prompts(passes.padded(rows)[0], torch.tensor([len(row) - 1 for row in rows]))
 
 
 def token_of(lm: models.LanguageModel, objects: Sequence[str]) -> Int[torch.Tensor, " m"]:
@@ -381,13 +380,13 @@ def second_moments(lm: models.LanguageModel, world: World) -> moments.Moments:
 
 def tails(P: Float[np.ndarray, "m m"], cosine: Float[np.ndarray, "m m"], d_m: int) -> dict[str, float]:
     """Statistics of one P: mean, ``sd · √d_m``, excess kurtosis of p and of the symmetric cosine, quantile kurtosis."""
-    found = overlap.summary(P, resamples=0)
+    found = shape.summary(P, resamples=0)
     return {
         "mean": found["mean"],
         "spread": found["sd"] * d_m**0.5,
         "excess_kurtosis": found["excess_kurtosis"],
         "quantile_kurtosis": found["quantile_kurtosis"],
-        "cosine_kurtosis": overlap.summary(cosine, resamples=0)["excess_kurtosis"],
+        "cosine_kurtosis": shape.summary(cosine, resamples=0)["excess_kurtosis"],
         "max": found["max"],
     }
 
@@ -398,10 +397,10 @@ def overlaps(lm: models.LanguageModel, world: World, summed: moments.Moments) ->
     read = {name: keys.extract(lm, found) for name, found in listed.items()}
     rows = []
     for layer in lm.layers:
-        whitening = moments.Whitening(summed.second_moment(layer.index))
-        row: dict[str, Any] = {"layer": layer.index, "d_m": layer.d_m, "condition": whitening.condition()}
+        metric = Metric(summed.second_moment(layer.index))
+        row: dict[str, Any] = {"layer": layer.index, "d_m": layer.d_m, "condition": metric.condition()}
         for name in LISTS:
-            found = overlap.measure(read[name][layer.index], whitening)
+            found = overlap.measure(read[name][layer.index], metric)
             row[name] = tails(found.P, found.cosine_whitened, layer.d_m)
             if name == "shared":
                 strangers = np.kron(np.eye(COMPARED // 2), np.ones((2, 2))) == 0
@@ -411,34 +410,6 @@ def overlaps(lm: models.LanguageModel, world: World, summed: moments.Moments) ->
 
 
 # --- its edits ----------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def added(
-    layer: models.Layer, shift: Float[torch.Tensor, "m length d"] | None = None, seen: list | None = None
-) -> Iterator[None]:
-    """Within, the memory of a layer answers with ``shift`` (m, length, d) added; ``seen`` collects its answers."""
-
-    def hook(_module, _inputs, output):
-        if shift is not None:
-            output = output + shift
-        if seen is not None:
-            seen.append(output.detach())
-        return output
-
-    handle = layer.module.register_forward_hook(hook)
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-def at_place(
-    shift: Float[torch.Tensor, "m d"], places: Int[torch.Tensor, " m"], length: int
-) -> Float[torch.Tensor, "m length d"]:
-    """A shift that is zero but at one place of each row."""
-    rows = torch.arange(len(places))
-    return shift.new_zeros(len(places), length, shift.shape[1]).index_put((rows, places), shift)
 
 
 @dataclass(frozen=True)
@@ -490,15 +461,15 @@ def target_values(
     Adam on a shift z of the memory's answer at the subject's last token, for all facts at once on the model as it is:
     the least ``−log p(new) + pull · |z|²`` after so many steps.
     """
-    memory, length = lm.layers[layer], asked.prompts.ids.shape[1]
+    memory = lm.layers[layer]
     shift = torch.zeros(len(asked), memory.d, dtype=lm.dtype, requires_grad=True)
     optimiser = torch.optim.Adam([shift], lr=rate)
     for _ in range(steps):
-        with added(memory, at_place(shift, asked.places, length)):
+        with passes.shifted(memory, shift, asked.places):
             loss = -log_probability(lm, asked.prompts, asked.new).sum() + pull * shift.square().sum()
         (shift.grad,) = torch.autograd.grad(loss, shift)
         optimiser.step()
-    with torch.no_grad(), added(memory, at_place(shift, asked.places, length)):
+    with torch.no_grad(), passes.shifted(memory, shift, asked.places):
         reached = (logits(lm, asked.prompts).argmax(1) == asked.new).numpy()
     return memory.weight.double().numpy() @ asked.K + shift.detach().double().numpy().T, reached
 
@@ -506,12 +477,9 @@ def target_values(
 @contextmanager
 def written(layer: models.Layer, W: Float[np.ndarray, "d d_m"]) -> Iterator[None]:
     """Within, the layer's memory is W; afterwards it has its old bits again."""
-    kept = layer.weight.detach().clone()
-    try:
+    with passes.restored(layer.weight):
         layer.weight.copy_(torch.from_numpy(W))
         yield
-    finally:
-        layer.weight.copy_(kept)
 
 
 def slopes(
@@ -520,12 +488,9 @@ def slopes(
     """The gradient of each ``log p(true)`` by the memory's answer at every position, and the keys there."""
     memory, taken = lm.layers[layer], []
     shift = torch.zeros(*asked.prompts.ids.shape, memory.d, dtype=lm.dtype, requires_grad=True)
-    handle = memory.module.register_forward_pre_hook(lambda _module, inputs: taken.append(inputs[0].detach()))
-    try:
-        with added(memory, shift):
-            total = log_probability(lm, asked.prompts, asked.true).sum()
-    finally:
-        handle.remove()
+    keep = (memory.module, lambda _module, inputs: taken.append(inputs[0].detach()))
+    with passes.hooked(keep, before=True), passes.shifted(memory, shift):
+        total = log_probability(lm, asked.prompts, asked.true).sum()
     (gradient,) = torch.autograd.grad(total, shift)
     return gradient, taken[0]
 
@@ -541,11 +506,11 @@ def forecasts(
     """
     Delta_o = torch.from_numpy(memory.predicted_interference(asked.K))
     gradient, taken = slopes(lm, asked, layer)
-    rows, length = torch.arange(len(asked)), asked.prompts.ids.shape[1]
+    rows = torch.arange(len(asked))
     change = torch.from_numpy(memory.W - memory.W_0).to(taken.dtype)
     with torch.no_grad():
         before = log_probability(lm, asked.prompts, asked.true)
-        with added(lm.layers[layer], at_place(Delta_o.T.to(lm.dtype), asked.places, length)):
+        with passes.shifted(lm.layers[layer], Delta_o.T, asked.places):
             drifted = log_probability(lm, asked.prompts, asked.true)
     found = {
         "overlap": (memory.transfer(asked.K) ** 2).sum(0),
@@ -693,7 +658,8 @@ def _share(right: torch.Tensor) -> float:
 def recalled(lm: models.LanguageModel, asked: Questions, layer: int = 0) -> Float[np.ndarray, "d m"]:
     """What the memory of a layer answers at the subjects, in the model's own forward pass."""
     seen: list[torch.Tensor] = []
-    with torch.no_grad(), added(lm.layers[layer], seen=seen):
+    keep = (lm.layers[layer].module, lambda _module, _inputs, output: seen.append(output))
+    with torch.no_grad(), passes.hooked(keep):
         lm.model.base_model(input_ids=asked.prompts.ids, use_cache=False)
     return seen[0][torch.arange(len(asked)), asked.places].double().numpy().T
 
@@ -729,7 +695,7 @@ def partners(
     start, right = _of(answers, everyone.true).numpy(), (answers.argmax(1) == everyone.true).numpy()
     overlapping, changes, flips, other, same = [], [], [], [], {"key": [], "other_key": []}
     for i, fact in enumerate(edited.facts[:count]):
-        once = LinearMemory(memory.W_0, memory.factor)
+        once = LinearMemory(memory.W_0, memory.metric)
         once.edit(edited.K[:, i], edits.values[:, i])
         with written(memory_layer, once.W), torch.no_grad():
             answers = logits(lm, everyone.prompts)
@@ -824,49 +790,6 @@ def grid(out: Path, command: str = "superposition.toys.transformer.grid") -> Non
         "provenance": records.provenance(command=command, seed=0),
     }
     records.write(out, data, base)
-
-
-def select(record: records.Record, *, life: bool = False, **where: Any) -> list[dict[str, Any]]:
-    """The record's cells whose setting has these values, by seed; with ``life`` only those that were edited.
-
-    Raises
-    ------
-    UserError
-        There is none.
-    """
-    rows = [row for row in record["cells"] if all(row[name] == value for name, value in where.items())]
-    rows = [row for row in rows if "life" in row or not life]
-    if not rows:
-        raise UserError(f"The record {record.name} holds no cell with {where}.")
-    return sorted(rows, key=lambda row: row["seed"])
-
-
-def ranks(record: records.Record, forecast: str, edits: int, **where: Any) -> list[float]:
-    """Spearman correlation of a forecast with what happened, seed by seed, at the cells of the base unless told."""
-    at = record["forecast_at"].index(edits)
-    cells = select(record, life=True, **({"width": record["base"]["width"]} | where))
-    return [row["life"]["forecasts"][at][forecast] for row in cells]
-
-
-def series(record: records.Record, layer: int, kind: str, name: str, **where: Any) -> list[float]:
-    """One statistic of P, seed by seed: of a layer, a list of facts, and the cells that :func:`select` gives."""
-    return [row["overlaps"][layer][kind][name] for row in select(record, **where)]
-
-
-def over_seeds(values: Sequence[float], level: float = 0.95) -> tuple[float, float, float]:
-    """Mean over seeds, and its interval by Student's t: with five seeds a bootstrap would be too narrow.
-
-    Raises
-    ------
-    UserError
-        Fewer than two values.
-    """
-    values = np.asarray(values, dtype=float)
-    if len(values) < 2:
-        raise UserError("An interval over seeds needs at least two of them.")
-    mean, error = values.mean(), values.std(ddof=1) / len(values) ** 0.5
-    reach = float(scipy.stats.t.ppf((1 + level) / 2, len(values) - 1)) * error
-    return float(mean), float(mean - reach), float(mean + reach)
 
 
 # --- the model that ships -----------------------------------------------------------------------------------

@@ -22,11 +22,11 @@ from jaxtyping import Float
 from superposition.errors import UserError
 from superposition.linear import overlap, rules
 from superposition.linear.memory import LinearMemory
+from superposition.stats import shape
 
 __all__ = [
     "ARMS",
     "EDITORS",
-    "FRACTIONS",
     "KINDS",
     "LITTLE_USED",
     "SHAPES",
@@ -44,13 +44,9 @@ __all__ = [
     "feature_moment",
     "features_as_keys",
     "find_shape",
-    "forecast_kurtosis",
     "forget",
-    "forgetting",
     "grow",
     "growth_law",
-    "hard_price",
-    "log_slope",
     "mean_squared_overlap",
     "moments_of_overlap",
     "sample_features",
@@ -100,33 +96,6 @@ def draw_keys(kind: str, d_m: int, N: int, rng: np.random.Generator) -> Float[np
     raise UserError(f"There is no kind of keys {kind!r}: choose from {', '.join(KINDS)}.")
 
 
-def forgetting(n: Any, d_m: int) -> Any:
-    """``1 - (1 - 1/d_m)ⁿ``: the share of its final damage that a memory has after n edits at random keys.
-
-    Fixed targets and a fixed C; the final damage, for normal keys, is ``E|W_0 k|² + E|v|² d_m/(d_m - 2)`` (equation
-    ``eq-toymemory-forgetting``).
-    """
-    return 1 - (1 - 1 / d_m) ** np.asarray(n)
-
-
-def hard_price(n: Any, d_m: int) -> Any:
-    """``n / (d_m - n - 1)``: mean squared damage at a random key, over the edits' mean squared residual.
-
-    For n < d_m - 1 values held exactly under random normal keys (equation ``eq-capacity-lifetime``).
-    """
-    n = np.asarray(n)
-    if np.any(n >= d_m - 1) or np.any(n < 0):
-        raise UserError(f"The mean exists for 0 to d_m - 2 = {d_m - 2} edits only: beyond, it is infinite.")
-    return n / (d_m - n - 1)
-
-
-def log_slope(n: Float[np.ndarray, " steps"], runs: Float[np.ndarray, "seeds steps"]) -> Float[np.ndarray, " seeds"]:
-    """Slope of ``log y`` against ``log n`` by least squares, one for each run (row): the power that y grows with."""
-    x = np.log(np.asarray(n, dtype=np.float64))
-    x = x - x.mean()
-    return np.log(runs) @ x / (x @ x)
-
-
 def damage_along(memory: LinearMemory, K: Float[Any, "d_m N"], stops: Sequence[int]) -> Float[np.ndarray, " stops"]:
     """Mean over the columns of K of ``|Δ_o|²`` after each number of edits in ``stops``, read off the ledger."""
     reach = memory.transfer(K)
@@ -154,15 +123,15 @@ def spread_of_damage(
     rng = np.random.default_rng(seed)
     K, V = draw_keys(kind, d_m, N, rng), rng.normal(size=(d, N))
     memory = LinearMemory.from_pairs(K, V)
-    products = overlap.whitened_products(K, memory.factor)
+    products = overlap.whitened_products(K, memory.metric)
     P = overlap.from_products(products)
     order = rng.permutation(N)
     memory.edit_batch(K[:, order[:n]], rng.normal(size=(d, n)), "rome")
     damage = np.sort((memory.measured_interference(K[:, order[n:]]) ** 2).sum(0))[::-1] / d
     return {
-        "squared": float(d_m * np.mean(overlap.off_diagonal(P) ** 2)),
-        "kurtosis": overlap.summary(P, resamples=0)["excess_kurtosis"],
-        "kurtosis_cosine": overlap.summary(overlap.cosines(products), resamples=0)["excess_kurtosis"],
+        "squared": float(d_m * np.mean(shape.off_diagonal(P) ** 2)),
+        "kurtosis": shape.summary(P, resamples=0)["excess_kurtosis"],
+        "kurtosis_cosine": shape.summary(overlap.cosines(products), resamples=0)["excess_kurtosis"],
         "damage": float(damage.mean()),
         "median": float(np.median(damage)),
         "worst": float(damage[: math.ceil(len(damage) / 100)].sum() / damage.sum()),
@@ -237,7 +206,7 @@ def moments_of_overlap(
     divided by their number), so that keys that do not lean give zero on average.
     """
     memory, K, _, watch = _draw_arm(arm, seed, n, d, d_m, watched)
-    P = overlap.superposition_matrix(np.concatenate([K, watch], axis=1), memory.factor)[:n, n:]
+    P = overlap.superposition_matrix(np.concatenate([K, watch], axis=1), memory.metric)[:n, n:]
     return float((P.mean(0) ** 2 - P.var(0, ddof=1) / n).mean()), float((P**2).mean())
 
 
@@ -302,17 +271,6 @@ def compare_editors(
 
 
 # --- 08: autoencoders ---------------------------------------------------------------------------------------
-
-#: The dimensionality of a feature in each small geometry: dimensions over features.
-FRACTIONS = {
-    "dedicated": 1.0,
-    "tetrahedron": 3 / 4,
-    "triangle": 2 / 3,
-    "antipodal pair": 1 / 2,
-    "pentagon": 2 / 5,
-    "square antiprism": 3 / 8,
-}
-
 
 #: The shapes behind the fractions: features, dimensions, and the largest cosine between two of its features.
 SHAPES = {
@@ -509,23 +467,6 @@ def feature_moment(n: int, density: float) -> Float[np.ndarray, "n n"]:
     return np.full((n, n), density**2 / 4) + (density / 3 - density**2 / 4) * np.eye(n)
 
 
-def forecast_kurtosis(density: Any, n: Any, m: Any) -> Any:
-    """Excess kurtosis to expect of the whitened cosines of facts that are sums of sparse features.
-
-    ``(κ² - 3)/n · (m/n)² - 6/(m + 2)`` with ``κ = 9/(5q)`` (equation ``eq-toys-kurtosis``): what shared features make,
-    what crowding leaves of it, and what directions in m dimensions have anyhow.
-
-    Parameters
-    ----------
-    density
-        q, the probability that a feature is in a fact.
-    n, m
-        Features, and dimensions to hold them.
-    """
-    kappa = 9 / (5 * density)
-    return (kappa**2 - 3) / n * (m / n) ** 2 - 6 / (m + 2)
-
-
 def features_as_keys(W: Float[np.ndarray, "m n"], density: float, least: float = 0.5) -> dict[str, float] | None:
     """Statistics of P when each represented feature (``|W_i| > least``) is a key and C is the features' own moment.
 
@@ -542,11 +483,11 @@ def features_as_keys(W: Float[np.ndarray, "m n"], density: float, least: float =
         return None
     found = overlap.measure(kept, W @ feature_moment(W.shape[1], density) @ W.T)
     try:
-        statistics = overlap.summary(found.P, resamples=0)
+        statistics = shape.summary(found.P, resamples=0)
     except UserError:
         return None
     wanted = ("mean", "skew", "excess_kurtosis", "quantile_kurtosis", "min", "max")
-    squared = len(W) * np.mean(overlap.off_diagonal(found.cosine_whitened) ** 2)
+    squared = len(W) * np.mean(shape.off_diagonal(found.cosine_whitened) ** 2)
     return {"count": kept.shape[1], "squared": float(squared)} | {name: statistics[name] for name in wanted}
 
 
@@ -589,12 +530,12 @@ def bridge(
     C = W @ feature_moment(n, density) @ W.T
     K = W @ draw_facts(n, facts, density, rng, relations)
     found = overlap.measure(K, C)
-    P = overlap.summary(found.P, resamples=0)
-    cosine = overlap.off_diagonal(found.cosine_whitened)
+    P = shape.summary(found.P, resamples=0)
+    cosine = shape.off_diagonal(found.cosine_whitened)
     result = {name: P[name] for name in ("mean", "skew", "quantile_kurtosis")}
     result |= {
         "kurtosis": P["excess_kurtosis"],
-        "kurtosis_cosine": overlap.summary(found.cosine_whitened, resamples=0)["excess_kurtosis"],
+        "kurtosis_cosine": shape.summary(found.cosine_whitened, resamples=0)["excess_kurtosis"],
         "squared": float(m * (cosine**2).mean()),
     }
     V = rng.normal(size=(16, edits))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from superposition.io import images
+import pictures
 
 
 def png(array: np.ndarray) -> bytes:
@@ -25,7 +25,7 @@ def test_few_colours_stay_the_same_and_weigh_less():
     palette = rng.integers(0, 256, (40, 3), dtype=np.uint8)
     picture = palette[rng.integers(0, 40, (120, 160))]
     before = png(picture)
-    after = images.lighten(before)
+    after = pictures.lighten(before)
     assert len(after) < 0.6 * len(before)
     np.testing.assert_array_equal(pixels(after), picture)
 
@@ -34,7 +34,7 @@ def test_a_ramp_of_many_colours_moves_by_little():
     x, y = np.meshgrid(np.linspace(0, 1, 300), np.linspace(0, 1, 200))
     picture = (255 * np.stack([x, 0.5 * x + 0.5 * y, 1 - x], -1)).astype(np.uint8)
     picture = np.concatenate([picture, np.full((200, 300, 1), 255, np.uint8)], -1)
-    after = images.lighten(png(picture))
+    after = pictures.lighten(png(picture))
     assert np.abs(pixels(after) - picture[..., :3]).mean() < 8
 
 
@@ -46,13 +46,13 @@ def test_only_a_picture_of_few_colours_gets_the_small_palette():
     rng = np.random.default_rng(0)
     plot = np.full((200, 300, 3), 255, np.uint8)
     plot[::50] = rng.integers(100, 160, (4, 300, 3))  # many shades, in few places
-    few = images.lighten(png(plot))
+    few = pictures.lighten(png(plot))
     assert colours(few) <= 64 < colours(png(plot))
-    assert np.abs(pixels(few) - plot).mean() < images.SEEN
+    assert np.abs(pixels(few) - plot).mean() < pictures.SEEN
     shades = np.stack([np.arange(250), 255 - np.arange(250), np.full(250, 90)], -1).astype(np.uint8)
-    heat = images.lighten(png(shades[rng.integers(0, 250, (200, 250))]))
+    heat = pictures.lighten(png(shades[rng.integers(0, 250, (200, 250))]))
     assert 64 < colours(heat) <= 256
-    assert images.lighten(heat) == heat
+    assert pictures.lighten(heat) == heat
 
 
 @pytest.mark.parametrize("picture", ["transparent", "tiny"])
@@ -61,7 +61,7 @@ def test_what_cannot_gain_stays_bit_for_bit(picture):
     if picture == "tiny":
         array = np.full((1, 1, 3), 7, np.uint8)
     data = png(array)
-    after = images.lighten(data)
+    after = pictures.lighten(data)
     assert after == data or (picture == "tiny" and len(after) < len(data))
 
 
@@ -71,6 +71,6 @@ def test_a_palette_is_cut_down_as_well_and_twice_is_once():
     plot[::50] = rng.integers(100, 160, (4, 300, 3))
     held = io.BytesIO()
     Image.fromarray(plot).quantize(256).save(held, "png", optimize=True)
-    once = images.lighten(held.getvalue())
+    once = pictures.lighten(held.getvalue())
     assert len(once) < len(held.getvalue()) and colours(once) <= 64
-    assert images.lighten(once) == once
+    assert pictures.lighten(once) == once

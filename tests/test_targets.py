@@ -8,8 +8,9 @@ import pytest
 import torch
 from conftest import tiny
 
+from superposition import editing
 from superposition.data.facts import Fact
-from superposition.editing import targets as values
+from superposition.editing import targets
 from superposition.errors import UserError
 from superposition.lm import keys
 
@@ -19,7 +20,7 @@ EDITS = [
     Fact("Tokyo", "{} is a city in", "Japan", "the north of Spain"),
     Fact("The Danube", "People say {} flows through", "Vienna", "London"),
 ]
-SETTINGS = values.Settings(
+SETTINGS = editing.TargetSettings(
     steps=6, lr=0.2, contexts=("", "She sells sea shells. ", "In the year "), stop_probability=0.9
 )
 
@@ -77,7 +78,7 @@ def naive(lm, fact, layer, settings):
 
 
 def check(lm, settings, layer=1, edits=EDITS, **options):
-    found = values.targets(lm, edits, layer, settings, **options)
+    found = targets.search(lm, edits, layer, settings, **options)
     for i, fact in enumerate(edits):
         shift, recalled, loss, steps, probability = naive(lm, fact, layer, settings)
         np.testing.assert_allclose(found.recalled[:, i], recalled, rtol=1e-4, atol=1e-5)
@@ -100,19 +101,19 @@ def test_equals_the_naive_procedure_with_a_token_before_every_text():
 @pytest.mark.parametrize("architecture", ["llama", "gemma3_text"])
 def test_the_cache_changes_nothing(architecture):
     lm = tiny(architecture)
-    fast, slow = (values.targets(lm, EDITS, 1, SETTINGS, cached=cached) for cached in (True, False))
+    fast, slow = (targets.search(lm, EDITS, 1, SETTINGS, cached=cached) for cached in (True, False))
     np.testing.assert_allclose(fast.values, slow.values, rtol=1e-3, atol=1e-3)
     assert (fast.steps == slow.steps).all()
 
 
 def test_one_at_a_time_is_the_same():
     lm = tiny("llama")
-    together = values.targets(lm, EDITS, 0, SETTINGS, batch=3)
+    together = targets.search(lm, EDITS, 0, SETTINGS, batch=3)
     for i, fact in enumerate(EDITS):
-        alone = values.targets(lm, [fact], 0, SETTINGS)
+        alone = targets.search(lm, [fact], 0, SETTINGS)
         np.testing.assert_allclose(alone.values[:, 0], together.values[:, i], rtol=1e-3, atol=1e-3)
     np.testing.assert_allclose(
-        values.targets(lm, EDITS, 0, SETTINGS, batch=1).values, together.values, rtol=1e-3, atol=1e-3
+        targets.search(lm, EDITS, 0, SETTINGS, batch=1).values, together.values, rtol=1e-3, atol=1e-3
     )
 
 
@@ -121,15 +122,15 @@ def test_each_edit_may_see_a_matrix_of_its_own(architecture):
     lm = tiny(architecture)
     own = lm.layers[1].weight.clone()
     matrices = [own, own + 0.3 * torch.randn(own.shape, generator=torch.Generator().manual_seed(1)), 2 * own]
-    together = values.targets(lm, EDITS, 1, SETTINGS, weights=matrices)
+    together = targets.search(lm, EDITS, 1, SETTINGS, weights=matrices)
     for i, fact in enumerate(EDITS):
         with torch.no_grad():
             lm.layers[1].weight.copy_(matrices[i])
-        alone = values.targets(lm, [fact], 1, SETTINGS)
+        alone = targets.search(lm, [fact], 1, SETTINGS)
         np.testing.assert_allclose(alone.values[:, 0], together.values[:, i], rtol=1e-3, atol=1e-3)
         np.testing.assert_allclose(alone.recalled, together[i].recalled, rtol=1e-4, atol=1e-4)
     with pytest.raises(UserError, match="one for each"):
-        values.targets(lm, EDITS, 1, SETTINGS, weights=matrices[:1])
+        targets.search(lm, EDITS, 1, SETTINGS, weights=matrices[:1])
 
 
 def test_the_norm_is_held():
@@ -138,18 +139,18 @@ def test_the_norm_is_held():
     found = check(lm, tight)
     length = np.linalg.norm(found.shifts, axis=0) / np.linalg.norm(found.recalled, axis=0)
     assert length.max() == pytest.approx(0.1, rel=1e-4)
-    assert np.linalg.norm(values.targets(lm, EDITS, 1, SETTINGS).shifts, axis=0).max() > 0.5
+    assert np.linalg.norm(targets.search(lm, EDITS, 1, SETTINGS).shifts, axis=0).max() > 0.5
 
 
 def test_an_edit_that_is_true_already_is_left_alone():
-    found = values.targets(tiny("llama"), EDITS[:1], 1, replace(SETTINGS, stop_probability=1e-30))
+    found = targets.search(tiny("llama"), EDITS[:1], 1, replace(SETTINGS, stop_probability=1e-30))
     assert found.steps.tolist() == [0] and not found.shifts.any()
     np.testing.assert_array_equal(found.values, found.recalled)
 
 
 def test_the_value_is_what_the_layer_answers_to_the_key_and_the_shift():
     lm = tiny("gpt2")
-    found = values.targets(lm, EDITS, 1, SETTINGS)
+    found = targets.search(lm, EDITS, 1, SETTINGS)
     W, bias = lm.layers[1].weight.double().numpy(), lm.layers[1].module.bias.double().numpy()
     np.testing.assert_allclose(found.keys, keys.extract(lm, EDITS, layers=[1])[1])
     np.testing.assert_allclose(found.recalled, W @ found.keys + bias[:, None], atol=1e-4)
@@ -158,7 +159,7 @@ def test_the_value_is_what_the_layer_answers_to_the_key_and_the_shift():
 
 def test_the_mean_key():
     lm = tiny("llama")
-    found = values.targets(lm, EDITS[:2], 1, replace(SETTINGS, key="mean", steps=1))
+    found = targets.search(lm, EDITS[:2], 1, replace(SETTINGS, key="mean", steps=1))
     for i, fact in enumerate(EDITS[:2]):
         told = [replace(fact, prompt=context + fact.prompt) for context in SETTINGS.contexts]
         np.testing.assert_allclose(found.keys[:, i], keys.extract(lm, told, layers=[1])[1].mean(1))
@@ -167,7 +168,7 @@ def test_the_mean_key():
 def test_the_model_is_left_as_it_was():
     lm = tiny("llama")
     before = lm.digest()
-    values.targets(lm, EDITS, 1, SETTINGS)
+    targets.search(lm, EDITS, 1, SETTINGS)
     assert lm.digest() == before
     assert not lm.layers[1].module._forward_hooks and not any(p.requires_grad for p in lm.model.parameters())
 
@@ -188,21 +189,21 @@ def test_the_model_is_left_as_it_was():
 )
 def test_settings_that_make_no_sense(changes, said):
     with pytest.raises(UserError, match=said):
-        values.Settings(**changes)
+        editing.TargetSettings(**changes)
 
 
 def test_edits_that_cannot_be():
     lm = tiny("llama")
     with pytest.raises(UserError, match="at least one"):
-        values.targets(lm, [], 1)
+        targets.search(lm, [], 1)
     with pytest.raises(UserError, match="target_new"):
-        values.targets(lm, [replace(EDITS[0], target_new=None)], 1)
+        targets.search(lm, [replace(EDITS[0], target_new=None)], 1)
     with pytest.raises(UserError, match="layers 0 to 2"):
-        values.targets(lm, EDITS, 7)
+        targets.search(lm, EDITS, 7)
     with pytest.raises(UserError, match="batch"):
-        values.targets(lm, EDITS, 1, batch=0)
+        targets.search(lm, EDITS, 1, batch=0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         lm.layers[2].module.weight.data.fill_(float("nan"))
         with pytest.raises(UserError, match="not finite"):
-            values.targets(lm, EDITS[:1], 1)
+            targets.search(lm, EDITS[:1], 1)

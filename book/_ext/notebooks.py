@@ -1,0 +1,144 @@
+"""Run chapters where they are, or time them::
+
+python book/_ext/notebooks.py execute book/02-single-edit.ipynb
+python book/_ext/notebooks.py time book/*.ipynb --out book/records/run-times.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import hashlib
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+
+import pictures
+from superposition import records
+from superposition.errors import UserError
+from superposition.io import paths
+from superposition.io.files import write_whole
+
+METADATA = {
+    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+    "language_info": {"name": "python"},
+}
+TRANSIENT = ("execution", "ExecuteTime", "collapsed", "lines_to_next_cell", "papermill", "cell_marker")
+SECONDS_A_CELL = 600
+
+
+def normalise(notebook: Any) -> Any:
+    """Give a notebook the metadata and cell ids that are the same on every machine, and pictures that weigh little.
+
+    An id is a hash of the cell's text, so that it changes only when the cell does.
+    """
+    notebook.metadata = dict(METADATA)
+    notebook.nbformat, notebook.nbformat_minor = 4, 5
+    seen: dict[str, int] = {}
+    for cell in notebook.cells:
+        digest = hashlib.sha256(f"{cell.cell_type}\n{cell.source}".encode()).hexdigest()[:8]
+        seen[digest] = seen.get(digest, 0) + 1
+        cell["id"] = digest if seen[digest] == 1 else f"{digest}-{seen[digest]}"
+        for name in TRANSIENT:
+            cell.metadata.pop(name, None)
+        for output in cell.get("outputs", []):
+            if png := output.get("data", {}).get("image/png"):
+                output["data"]["image/png"] = base64.b64encode(pictures.lighten(base64.b64decode(png))).decode() + "\n"
+    return notebook
+
+
+def run(path: Path) -> Any:
+    """Read a chapter and run it in its folder; the file stays as it is.
+
+    Raises
+    ------
+    UserError
+        If the file is missing or no notebook, or if a cell fails.
+    """
+    try:
+        notebook = nbformat.read(path, as_version=4)
+    except (OSError, nbformat.reader.NotJSONError, nbformat.ValidationError) as error:
+        raise UserError(f"{path} is not a notebook: {error}") from error
+    settings = {"timeout": SECONDS_A_CELL, "record_timing": False, "kernel_name": "python3"}
+    folder = {"metadata": {"path": str(path.resolve().parent)}}
+    try:
+        return NotebookClient(notebook, resources=folder, **settings).execute()
+    except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
+        raise UserError(f"{path} does not run, since a cell failed.\n{error}") from error
+
+
+def execute(path: Path) -> None:
+    """Run a chapter from top to bottom and write it with its outputs.
+
+    Raises
+    ------
+    UserError
+        As :func:`run`, and if a cell writes to standard error. The notebook is left as it was.
+    """
+    notebook = normalise(run(path))
+    for number, cell in enumerate(notebook.cells, start=1):
+        for output in cell.get("outputs", []):
+            if output.get("name") == "stderr":
+                raise UserError(f"{path} was not written: cell {number} wrote to stderr:\n{output.text}")
+    write_whole(path, lambda part: nbformat.write(notebook, part))
+
+
+def run_times(files: Sequence[Path]) -> list[dict[str, Any]]:
+    """Seconds that each chapter takes: the first time, with no measurement in the cache, and again.
+
+    All chapters share a cache that holds the model's weights and nothing else at first: what one chapter leaves there
+    serves the next, as it serves a reader.
+    """
+    rows, weights = [], paths.cache_dir() / "models"
+    with tempfile.TemporaryDirectory() as cache, patch.dict(os.environ, SUPERPOSITION_CACHE=cache):
+        if weights.is_dir():
+            (Path(cache) / "models").symlink_to(weights)
+        for path in files:
+            times = [time.perf_counter()]
+            for _ in range(2):
+                run(path)
+                times.append(time.perf_counter())
+            first, again = (round(end - start, 1) for start, end in pairwise(times))
+            rows.append({"chapter": path.stem, "first": first, "again": again})
+            print(rows[-1], file=sys.stderr)
+    return rows
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    parser = argparse.ArgumentParser(description="Run chapters where they are, or time them.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("execute", help="run chapters and write them with their outputs")
+    clock = commands.add_parser("time", help="how long chapters take, as a record")
+    clock.add_argument("--out", type=Path, required=True, help="the record to write, NAME.json")
+    for command in commands.choices.values():
+        command.add_argument("files", nargs="+", type=Path, metavar="FILE", help="book/NN-name.ipynb")
+    options = parser.parse_args(words)
+    try:
+        if options.command == "execute":
+            for path in options.files:
+                execute(path)
+                print(path)
+        else:
+            rows = run_times(options.files)
+            command = f"python book/_ext/notebooks.py time book/*.ipynb --out {options.out}"
+            record = {"kind": "run times", "chapters": rows, "provenance": records.provenance(command=command)}
+            records.write(options.out, record)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

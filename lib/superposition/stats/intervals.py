@@ -1,0 +1,60 @@
+"""95 % intervals of shares and means: Wilson's, Student's over seeds, and the percentile bootstrap's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy.stats
+from jaxtyping import Float
+from numpy.typing import ArrayLike
+
+from superposition.errors import UserError
+
+
+class Estimate(NamedTuple):
+    """A value with the low and the high end of its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def share(hits: Iterable[Any]) -> dict[str, Any]:
+    """A share with Wilson's 95 % interval: ``{"share", "low", "high", "n"}``; all None where n is 0."""
+    hits = np.asarray(list(hits), dtype=bool)
+    if not hits.size:
+        return {"share": None, "low": None, "high": None, "n": 0}
+    ends = scipy.stats.binomtest(int(hits.sum()), hits.size).proportion_ci(method="wilson")
+    return {"share": float(hits.mean()), "low": float(ends.low), "high": float(ends.high), "n": int(hits.size)}
+
+
+def mean_interval(values: Iterable[float], *, resamples: int = 1000, seed: int = 0) -> dict[str, Any]:
+    """A mean with its 95 % percentile bootstrap interval: ``{"mean", "low", "high", "n"}``; None where n is 0."""
+    values = np.asarray(list(values), dtype=float)
+    if values.size == 0:
+        return {"mean": None, "low": None, "high": None, "n": 0}
+    rng = np.random.default_rng(seed)
+    means = values[rng.integers(0, values.size, size=(resamples, values.size))].mean(1)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return {"mean": float(values.mean()), "low": float(low), "high": float(high), "n": int(values.size)}
+
+
+def over_seeds(runs: ArrayLike, level: float = 0.95) -> Float[np.ndarray, "3 ..."]:
+    """Mean over seeds, the first axis, then the low and the high end of its interval by Student's t.
+
+    With five seeds a bootstrap would be too narrow.
+
+    Raises
+    ------
+    UserError
+        Fewer than two seeds.
+    """
+    runs = np.asarray(runs, dtype=float)
+    count = len(runs)
+    if count < 2:
+        raise UserError("An interval over seeds needs at least two of them.")
+    mean, error = runs.mean(axis=0), runs.std(axis=0, ddof=1) / count**0.5
+    reach = scipy.stats.t.ppf((1 + level) / 2, count - 1) * error
+    return np.array([mean, mean - reach, mean + reach])

@@ -1,0 +1,65 @@
+"""Pairs of facts that are alike for a known reason, and what equal keys and unequal lengths do to the kurtosis.
+
+Chapter ``12-nulls-and-confounds``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from superposition.errors import UserError
+
+
+def same(values: Sequence[Any]) -> Bool[np.ndarray, "m m"]:
+    """Which pairs of facts agree in something: a token id, a relation, a subject. The diagonal is False."""
+    codes = {value: code for code, value in enumerate(dict.fromkeys(values))}
+    code = np.array([codes[value] for value in values])
+    return np.equal.outer(code, code) & ~np.eye(len(code), dtype=bool)
+
+
+def shared_words(subjects: Sequence[str]) -> Bool[np.ndarray, "m m"]:
+    """Which pairs of subjects are near-duplicates: they have a word of three letters or more in common."""
+    words = [set(re.findall(r"\w{3,}", subject.lower())) for subject in subjects]
+    common = np.array([[bool(a & b) for b in words] for a in words])
+    return common & ~np.eye(len(words), dtype=bool)
+
+
+def firsts(values: Sequence[Any]) -> list[int]:
+    """The indices at which a value stands for the first time: one fact for each last token, say."""
+    return sorted({value: i for i, value in reversed(list(enumerate(values)))}.values())
+
+
+def kurtosis_with_twins(m: int, d_m: int, twins: int = 1) -> float:
+    """Expected excess kurtosis of the overlaps of m random unit keys of which ``twins`` pairs are equal.
+
+    Equation ``eq-nulls-twins``: a share ε = 2·twins/(m(m − 1)) of the entries is 1, the others have the moments of a
+    random cosine, ``E c² = 1/d_m`` and ``E c⁴ = 3/(d_m(d_m + 2))``.
+    """
+    if m < 3 or d_m < 2 or not 0 <= 2 * twins <= m:
+        raise UserError(f"{twins} pairs of twins among {m} keys of width {d_m} make no sense.")
+    share = 2 * twins / (m * (m - 1))
+    raw = [1.0, share, (1 - share) / d_m + share, share, (1 - share) * 3 / (d_m * (d_m + 2)) + share]
+    variance = raw[2] - raw[1] ** 2
+    return (raw[4] - 4 * raw[1] * raw[3] + 6 * raw[1] ** 2 * raw[2] - 3 * raw[1] ** 4) / variance**2 - 3
+
+
+def tail_factor(norms: Float[np.ndarray, " m"]) -> float:
+    """By how much unequal lengths multiply the kurtosis of p: ``mean(r⁴)/mean(r²)²`` of ``r = ‖z_j‖/‖z_i‖``, i ≠ j.
+
+    Equation ``eq-nulls-norms``: with cosines of mean 0 and independent of the lengths, the kurtosis of p (3 more than
+    the excess) is that of the cosines times this. It is 1 for equal lengths.
+    """
+    square = np.asarray(norms, dtype=np.float64) ** 2
+    if square.ndim != 1 or len(square) < 2 or not (square > 0).all():
+        raise UserError("Lengths must be a list of at least two positive numbers.")
+    m = len(square)
+
+    def mean(power: int) -> float:
+        return float((np.sum(square**power) * np.sum(square**-power) - m) / (m * (m - 1)))
+
+    return mean(2) / mean(1) ** 2

@@ -1,0 +1,104 @@
+"""Laws of the toys in closed form, and readers of the record of toy transformers (chapters 07 to 09)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from superposition.errors import UserError
+from superposition.records import Record
+
+# Laws
+
+
+def forgetting(n: Any, d_m: int) -> Any:
+    """``1 - (1 - 1/d_m)ⁿ``: the share of its final damage that a memory has after n edits at random keys.
+
+    Fixed targets and a fixed C; the final damage, for normal keys, is ``E|W_0 k|² + E|v|² d_m/(d_m - 2)`` (equation
+    ``eq-toymemory-forgetting``).
+    """
+    return 1 - (1 - 1 / d_m) ** np.asarray(n)
+
+
+def hard_price(n: Any, d_m: int) -> Any:
+    """``n / (d_m - n - 1)``: mean squared damage at a random key, over the edits' mean squared residual.
+
+    For n < d_m - 1 values held exactly under random normal keys (equation ``eq-capacity-lifetime``).
+    """
+    n = np.asarray(n)
+    if np.any(n >= d_m - 1) or np.any(n < 0):
+        raise UserError(f"The mean exists for 0 to d_m - 2 = {d_m - 2} edits only: beyond, it is infinite.")
+    return n / (d_m - n - 1)
+
+
+#: The dimensionality of a feature in each small geometry: dimensions over features.
+FRACTIONS = {
+    "dedicated": 1.0,
+    "tetrahedron": 3 / 4,
+    "triangle": 2 / 3,
+    "antipodal pair": 1 / 2,
+    "pentagon": 2 / 5,
+    "square antiprism": 3 / 8,
+}
+
+
+def forecast_kurtosis(density: Any, n: Any, m: Any) -> Any:
+    """Excess kurtosis to expect of the whitened cosines of facts that are sums of sparse features.
+
+    ``(κ² - 3)/n · (m/n)² - 6/(m + 2)`` with ``κ = 9/(5q)`` (equation ``eq-toys-kurtosis``): what shared features make,
+    what crowding leaves of it, and what directions in m dimensions have anyhow.
+
+    Parameters
+    ----------
+    density
+        q, the probability that a feature is in a fact.
+    n, m
+        Features, and dimensions to hold them.
+    """
+    kappa = 9 / (5 * density)
+    return (kappa**2 - 3) / n * (m / n) ** 2 - 6 / (m + 2)
+
+
+def twin_of_random_keys(d_m: np.ndarray, m: int) -> np.ndarray:
+    """Excess kurtosis of P for m random keys of width d_m of which two are equal."""
+    share = 2 / (m * (m - 1))
+    return (3 / d_m**2 + share) / (1 / d_m + share) ** 2 - 3
+
+
+# The record of toy transformers
+
+#: The lists of facts whose P is compared: last tokens all different, shared in pairs, and one key twice.
+LISTS = ("distinct", "shared", "twin")
+
+
+def select(record: Record, *, life: bool = False, **where: Any) -> list[dict[str, Any]]:
+    """The record's cells whose setting has these values, by seed; with ``life`` only those that were edited.
+
+    Raises
+    ------
+    UserError
+        There is none.
+    """
+    rows = [row for row in record["cells"] if all(row[name] == value for name, value in where.items())]
+    rows = [row for row in rows if "life" in row or not life]
+    if not rows:
+        raise UserError(f"The record {record.name} holds no cell with {where}.")
+    return sorted(rows, key=lambda row: row["seed"])
+
+
+def widths(record: Record) -> list[int]:
+    """The widths of the cells that were edited, in order."""
+    return sorted({row["width"] for row in select(record, life=True)})
+
+
+def ranks(record: Record, forecast: str, edits: int, **where: Any) -> list[float]:
+    """Spearman correlation of a forecast with what happened, seed by seed, at the cells of the base unless told."""
+    at = record["forecast_at"].index(edits)
+    cells = select(record, life=True, **({"width": record["base"]["width"]} | where))
+    return [row["life"]["forecasts"][at][forecast] for row in cells]
+
+
+def series(record: Record, layer: int, kind: str, name: str, **where: Any) -> list[float]:
+    """One statistic of P, seed by seed: of a layer, a list of facts, and the cells that :func:`select` gives."""
+    return [row["overlaps"][layer][kind][name] for row in select(record, **where)]

@@ -1,0 +1,90 @@
+"""The law of the rooms: what each part of the library may import (CONTRIBUTING, "The house"). Data flows one way."""
+
+import ast
+import graphlib
+from pathlib import Path
+
+import pytest
+
+LIB = Path(__file__).parents[1] / "lib" / "superposition"
+
+#: Room: the rooms, and the packages of others among HELD, that it may import. Every room may import itself and errors.
+LAW = {
+    "errors": "",
+    "io": "",
+    "theory": "sympy",
+    "linear": "",
+    "stats": "",
+    "data": "io",
+    "lm": "data linear io torch transformers",
+    "editing": "lm linear stats data io torch transformers",
+    "toys": "linear lm editing stats data io torch transformers",
+    "records": "linear io",
+    "measure": "lm linear stats data io records torch",
+    "studies": "records linear stats data",
+    "figures": "studies records linear stats matplotlib",
+    "book": "studies records linear stats theory data io sympy",
+    "cli": "io data linear stats lm editing toys measure records studies torch transformers",
+}
+#: What is heavy or belongs to one trade, and so is held by the law as well.
+HELD = {"torch", "transformers", "sympy", "matplotlib"}
+
+
+def imports(path: Path) -> list[tuple[int, str]]:
+    """Line and full name of all that a file imports, inside functions and for types as well."""
+    names = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names += [(node.lineno, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names += [(node.lineno, f"{node.module}.{alias.name}") for alias in node.names]
+    return names
+
+
+def breaches(lib: Path) -> list[str]:
+    """Every import in a library that the law forbids, as ``file:line imports name``."""
+    found = []
+    for path in sorted(lib.glob("*/**/*.py")) + sorted(lib.glob("[a-z]*.py")):
+        room = path.relative_to(lib).parts[0].removesuffix(".py")
+        allowed = {room, "errors", *LAW[room].split()}
+        for line, name in imports(path):
+            top, *rest = name.split(".")
+            other = rest[0] if top == "superposition" else top
+            if (top == "superposition" or top in HELD) and other not in allowed:
+                found.append(f"{path.relative_to(lib)}:{line} imports {name}")
+    return found
+
+
+def test_every_room_keeps_the_law():
+    assert breaches(LIB) == []
+
+
+@pytest.mark.parametrize(
+    ("room", "line"),
+    [
+        ("studies", "from superposition.lm import keys"),
+        ("linear", "import torch.linalg"),
+        ("io", "def late():\n    from superposition import records"),
+        ("figures", "from superposition.book.cells import glue"),
+    ],
+)
+def test_a_forbidden_import_is_named(room, line, tmp_path):
+    (tmp_path / room).mkdir()
+    (tmp_path / room / "planted.py").write_text(line)
+    (breach,) = breaches(tmp_path)
+    assert breach.startswith(f"{room}/planted.py:") and line.split()[-1].split(".")[0] in breach
+
+
+def test_no_module_imports_itself_in_a_circle():
+    modules = {".".join(path.relative_to(LIB.parent).with_suffix("").parts): path for path in LIB.rglob("*.py")}
+    modules = {name.removesuffix(".__init__"): path for name, path in modules.items()}
+    graph = {
+        name: {
+            other
+            for _, full in imports(path)
+            for other in (full, full.rpartition(".")[0])
+            if other in modules and other not in (name, name.rpartition(".")[0])
+        }
+        for name, path in modules.items()
+    }
+    list(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError, which names the circle
