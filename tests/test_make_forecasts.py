@@ -35,7 +35,7 @@ def bench(monkeypatch, cache):
     monkeypatch.setattr(module, "sources", lambda *_: moments.Whitening(sample @ sample.T / 200))
     monkeypatch.setattr(module, "say", lambda *_: None)
     monkeypatch.setattr(module, "RESAMPLES", 20)
-    monkeypatch.setattr(module.forecast, "separation", lambda *_, **__: (0.5, 0.0, 1.0))
+    monkeypatch.setattr(module.ranking, "roc_area", lambda *_, **__: (0.5, 0.0, 1.0))
     settings = values.Settings(steps=3, contexts=("",))
     monkeypatch.setattr(module.values, "Settings", lambda: settings)
     return module
