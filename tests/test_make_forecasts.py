@@ -36,7 +36,7 @@ def bench(monkeypatch, cache):
     monkeypatch.setattr(module, "sources", lambda *_: Metric(sample @ sample.T / 200))
     monkeypatch.setattr(module, "say", lambda *_: None)
     monkeypatch.setattr(module, "RESAMPLES", 20)
-    monkeypatch.setattr(module.forecast, "separation", lambda *_, **__: (0.5, 0.0, 1.0))
+    monkeypatch.setattr(module.ranking, "roc_area", lambda *_, **__: (0.5, 0.0, 1.0))
     settings = editing.TargetSettings(steps=3, contexts=("",))
     for holder in (module.editing, module.editing.targets):
         monkeypatch.setattr(holder, "TargetSettings", lambda: settings)
