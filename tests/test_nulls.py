@@ -193,7 +193,7 @@ def test_firsts():
     ("call", "words"),
     [
         (lambda: confounds.kurtosis_with_twins(128, 64, 65), "no sense"),
-        (lambda: confounds.tail_factor([1.0, 0.0]), "positive"),
+        (lambda: confounds.tail_factor(np.array([1.0, 0.0])), "positive"),
         (lambda: nulls.subsampled(np.eye(8), 4, 9, 1, RNG(0)), "4 to 8"),
     ],
 )

@@ -60,7 +60,7 @@ def test_features_are_what_their_names_say(record, known, directed):
         for name, value in zip(table.names, table.X[row], strict=True):
             assert value == pytest.approx(float(expected[name])), (name, a.subject, b.subject)
     assert set().union(*pairs.GROUPS.values()) >= set(table.names)
-    matrix = np.arange(128**2).reshape(128, 128)
+    matrix = np.arange(128.0**2).reshape(128, 128)
     assert (table.of(matrix) == [matrix[i, j] for i, j in zip(table.first, table.second, strict=True)]).all()
 
 

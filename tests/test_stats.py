@@ -102,7 +102,7 @@ def test_an_overlap_of_zero_is_not_below_zero():
 
 
 def test_off_diagonal_goes_row_by_row():
-    matrix = np.arange(9).reshape(3, 3)
+    matrix = np.arange(9.0).reshape(3, 3)
     assert shape.off_diagonal(matrix).tolist() == [1, 2, 3, 5, 6, 7]
 
 
@@ -390,7 +390,7 @@ def test_a_rank_correlation_and_its_interval():
     slow = np.quantile([scipy.stats.spearmanr(x[r], y[r]).statistic for r in rows], [0.025, 0.975])
     assert ranking.rank_correlation(x, y, resamples=50, seed=9)[1:] == pytest.approx(tuple(slow))
     with pytest.raises(UserError, match="three facts and more"):
-        ranking.rank_correlation([1, 2], [1, 2])
+        ranking.rank_correlation(np.array([1.0, 2.0]), np.array([1.0, 2.0]))
 
 
 def test_the_area_under_the_roc_curve_counts_pairs():

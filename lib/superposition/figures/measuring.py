@@ -8,6 +8,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 
 from superposition.figures.style import BLACK, BLUE, CYCLE, ORANGE, SIGNED, STYLE, canvas
 from superposition.records import Record
@@ -20,7 +21,7 @@ def _heatmap(axis: Axes, matrix: np.ndarray, *, limit: float = 1.0):
     return image
 
 
-def needed_and_found(record: Record, layer: int, *, order: Sequence[int] | None = None) -> Figure:
+def needed_and_found(record: Record, layer: int, *, order: ArrayLike | None = None) -> Figure:
     """What editing without loss would need, the identity, beside the P that a model has at one layer."""
     found = record.overlaps(layer).P
     order = np.arange(len(found)) if order is None else np.asarray(order)
@@ -38,7 +39,7 @@ def needed_and_found(record: Record, layer: int, *, order: Sequence[int] | None 
     return figure
 
 
-def heatmaps(record: Record, layers: Sequence[int], *, order: Sequence[int], limit: float = 0.6) -> Figure:
+def heatmaps(record: Record, layers: Sequence[int], *, order: ArrayLike, limit: float = 0.6) -> Figure:
     """P at several layers, the facts in a given order, on one colour scale that is cut at ``±limit``."""
     with mpl.rc_context(STYLE):
         figure, axes = canvas(1, len(layers), height=2.9, sharey=True)
@@ -77,7 +78,7 @@ def densities(record: Record, layers: Sequence[int]) -> Figure:
 
 
 def by_depth(
-    record: Record, published: Mapping[str, Sequence[float]] | None = None, *, inside: Sequence[int] | None = None
+    record: Record, published: Mapping[str, Sequence[float]] | None = None, *, inside: ArrayLike | None = None
 ) -> Figure:
     """Mean, spread, excess kurtosis and quantile kurtosis of p against depth, with bootstrap intervals.
 

@@ -16,7 +16,7 @@ GREY = "#666666"
 DPI = 92
 
 
-def shares_by_depth(tables: Mapping[str, Mapping[str, np.ndarray]], groups: Sequence[str]) -> Figure:
+def shares_by_depth(tables: Mapping[str, Mapping[str, np.ndarray | Sequence[str]]], groups: Sequence[str]) -> Figure:
     """Share of the variance that is lost when a group of features is left out, by depth, a panel a model.
 
     Parameters

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 
 from superposition.figures.nulls import depth
 from superposition.figures.style import BLACK, BLUE, CYCLE, ORANGE, STYLE, VERMILION, canvas
@@ -19,13 +20,13 @@ DPI = 92
 
 
 def law_of_one_pair(
-    widths: Sequence[float], spreads: Mapping[float, Sequence[float]], models: Mapping[str, int], m: int = 128
+    widths: ArrayLike, spreads: Mapping[float, ArrayLike], models: Mapping[str, int], m: int = 128
 ) -> Figure:
     """Expected excess kurtosis of m keys of which one comes twice, against the width.
 
     Parameters
     ----------
-    widths : sequence of float
+    widths : (n,) array
     spreads : mapping of the spread, in units of ``1/√d_m``, to the expected kurtosis at each width
     models : mapping of name to width
         Marked on the axis.

@@ -7,13 +7,13 @@ values a diverging map centred at 0, so that nothing rests on telling red from g
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 
 from superposition.stats.intervals import over_seeds
 
@@ -74,7 +74,7 @@ def canvas(
     return figure, axes
 
 
-def band(axis: Axes, x: Sequence[float], runs: np.ndarray, *, geometric: bool = False, **line: Any) -> None:
+def band(axis: Axes, x: ArrayLike, runs: np.ndarray, *, geometric: bool = False, **line: Any) -> None:
     """Mean of runs (seeds, points), the geometric one if asked for, as a line with its 95 % interval over seeds."""
     mean, low, high = np.exp(over_seeds(np.log(runs))) if geometric else over_seeds(runs)
     (drawn,) = axis.plot(x, mean, **line)

@@ -72,10 +72,10 @@ def dyadic_covariance(
     """
     X = X - X.mean(axis=0)
     scores = X * residuals[:, None]
-    facts = 1 + max(first.max(), second.max())
+    facts = 1 + int(max(first.max(), second.max()))
     of_fact = _sums(scores, first, facts) + _sums(scores, second, facts)  # S, (facts, f)
     _, dyad = np.unique(np.minimum(first, second) * facts + np.maximum(first, second), return_inverse=True)
-    of_dyad = _sums(scores, dyad, 1 + dyad.max())  # T, (dyads, f)
+    of_dyad = _sums(scores, dyad, 1 + int(dyad.max()))  # T, (dyads, f)
     meat = of_fact.T @ of_fact - of_dyad.T @ of_dyad
     bread = np.linalg.inv(X.T @ X)
     return bread @ meat @ bread
