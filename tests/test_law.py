@@ -2,6 +2,8 @@
 
 import ast
 import graphlib
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -88,3 +90,13 @@ def test_no_module_imports_itself_in_a_circle():
         for name, path in modules.items()
     }
     list(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError, which names the circle
+
+
+def test_what_reads_and_draws_records_loads_no_torch():
+    script = (
+        "import sys\n"
+        "import superposition.records, superposition.figures, superposition.studies.claims, superposition.studies.trials\n"
+        "print({'torch', 'transformers'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
