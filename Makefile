@@ -9,6 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PAGES := _build/html/index.html
+PDF := _build/knowledge-in-superposition.pdf
 
 help:  ## list the commands
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -34,8 +35,10 @@ book: $(READY)  ## build the book, warnings as errors
 	@$(BIN)/jupyter-book build . -W -n --keep-going --quiet
 	@echo "The book: file://$(CURDIR)/$(PAGES)"
 
-pdf: book  ## the book on one page, and as a PDF to print (needs Chromium)
-	@$(BIN)/python book/_ext/single_page.py
+pdf: $(READY)  ## the book on one page, and as a PDF to print (needs Chromium)
+	@$(BIN)/jupyter-book build . --builder singlehtml -W -n --keep-going --quiet
+	@$(BIN)/python book/_ext/single_page.py _build/singlehtml/index.html $(PDF)
+	@echo "The book on one page: file://$(CURDIR)/_build/singlehtml/index.html, and as a PDF: $(PDF)"
 
 test: lint unit notebooks  ## lint, library tests, every notebook through nbval
 
@@ -51,7 +54,7 @@ notebooks: $(READY)
 	$(BIN)/python -m pytest --nbval --nbval-cell-timeout=300 -p no:cacheprovider book
 
 execute: $(READY)  ## run every chapter in place and write its outputs
-	$(BIN)/python -m superposition.book.notebook execute book/*.ipynb
+	$(BIN)/python book/_ext/notebooks.py execute book/*.ipynb
 
 serve: book  ## look at the book at http://localhost:8000
 	$(BIN)/python -m http.server --directory _build/html 8000
