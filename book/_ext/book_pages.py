@@ -229,12 +229,6 @@ def _finished(app: Any, exception: Exception | None) -> None:
                 path.write_text(mended, encoding="utf-8")
 
 
-def _handle_single_page(app: Any) -> None:
-    """Let the builder of a single page handle all that HTML does: sphinx-exercise's handlers for it hide the rest."""
-    handlers = app.registry.translation_handlers
-    handlers["singlehtml"] = handlers["html"] | handlers["singlehtml"]
-
-
 def _set_mathjax(_app: Any, config: Any) -> None:
     config.mathjax_path = "mathjax/startup.js"
     config.mathjax3_config = {**MATHJAX, **(config.mathjax3_config or {})}
@@ -249,7 +243,6 @@ def setup(app: Any) -> dict[str, Any]:
     app.connect("config-inited", _set_mathjax, priority=900)
     app.connect("html-page-context", _mend_page)
     app.connect("builder-inited", _read_uses)
-    app.connect("builder-inited", _handle_single_page)
     app.connect("autodoc-process-docstring", _tell_users, priority=900)  # after napoleon
     app.connect("html-page-context", _tell_uses, priority=400)  # before the previews are gathered
     app.connect("build-finished", _finished)
