@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
+from numpy.typing import ArrayLike
 
 from superposition.figures.style import BLUE, CYCLE, GREEN, ORANGE, PURPLE, SKY, STYLE, VERMILION, band, canvas
 from superposition.records import Record
@@ -32,7 +33,7 @@ FORECAST_NAMES = {
 }
 
 
-def _ticks(axis: Axes, places: Sequence[float]) -> None:
+def _ticks(axis: Axes, places: ArrayLike) -> None:
     axis.set_xticks(places, labels=[f"{place:g}" for place in places])
     axis.xaxis.set_minor_locator(NullLocator())
 
