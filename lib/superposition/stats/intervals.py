@@ -58,3 +58,9 @@ def over_seeds(runs: ArrayLike, level: float = 0.95) -> Float[np.ndarray, "3 ...
     mean, error = runs.mean(axis=0), runs.std(axis=0, ddof=1) / count**0.5
     reach = scipy.stats.t.ppf((1 + level) / 2, count - 1) * error
     return np.array([mean, mean - reach, mean + reach])
+
+
+def mean_over_seeds(runs: ArrayLike, *, geometric: bool = False) -> Estimate:
+    """:func:`over_seeds` of one number a seed; geometric: of the logarithms, given as numbers again."""
+    ends = np.exp(over_seeds(np.log(runs))) if geometric else over_seeds(runs)
+    return Estimate(*map(float, ends))

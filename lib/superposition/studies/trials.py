@@ -16,8 +16,8 @@ from superposition.linear import capacity, overlap
 from superposition.linear.memory import LinearMemory
 from superposition.records import Record
 from superposition.stats import ranking, regression, shape
-from superposition.stats.intervals import over_seeds
-from superposition.studies import nulls, scaling, toys
+from superposition.stats.intervals import mean_over_seeds, over_seeds
+from superposition.studies import nulls, scaling, toy_memory, toys
 from superposition.studies.claims import (
     MEASURED,
     MODELS_FOR_A_LAW,
@@ -142,12 +142,10 @@ def interference_of_lives(record: Record) -> Found:
 @trial(6, "03-lifelong", "toy-memory")
 def earlier_suffer(record: Record) -> Found:
     """The first third of a life's edits suffers more than the last third."""
-    lives = record.arrays["earlier"]
-    third = lives.shape[1] // 3
-    old, young = lives[:, :third].mean(1), lives[:, -third:].mean(1)
-    ends = over_seeds(old), over_seeds(young)
+    old, _, young = toy_memory.by_age(record)
+    ends = mean_over_seeds(old), mean_over_seeds(young)
     text = f"proved in the mean, for random keys; squared change {told(ends[0])} against {told(ends[1])}"
-    values = glued("07-toy-memory::old_{}", ends[0], "mean") | glued("07-toy-memory::young_{}", ends[1], "mean")
+    values = glued("07-toy-memory::old", ends[0]) | glued("07-toy-memory::young", ends[1])
     return Found(list(old > young), text, values)
 
 
@@ -169,14 +167,12 @@ def earlier_suffer_in_a_model(record: Record) -> Found:
 @trial(7, "07-toy-memory", "toy-memory")
 def growth(record: Record) -> Found:
     """Late in a life, the interval of the slope on log-log axes reaches 1 (five ways to choose keys and targets)."""
-    n = np.array(record["stops"]["arms"])
-    late = n >= 96
-    ends = [over_seeds(regression.log_slope(n[late], runs[:, late])) for runs in record.arrays["arms"]]
-    names = {"fixed": ends[0], "wander": ends[2], "aligned": ends[3], "linear": ends[4]}
-    shown = {name: told(one) for name, one in names.items()}
-    text = f"slope {shown['fixed']} with fixed targets, {shown['wander']} with re-optimised ones, "
-    values = {part: x for name, one in names.items() for part, x in glued(name + "_{}", one, "mean").items()}
-    return Found([one[2] >= 1 for one in ends], text + f"{shown['linear']} if residuals align and keys lean", values)
+    ends = toy_memory.growth(record, first=96)
+    fixed, _, wander, aligned, linear = ends.values()
+    text = f"slope {told(fixed)} with fixed targets, {told(wander)} with re-optimised ones, "
+    values = glued("fixed", fixed) | glued("wander", wander) | glued("aligned", aligned) | glued("linear", linear)
+    cases = [slope.high >= 1 for slope in ends.values()]
+    return Found(cases, text + f"{told(linear)} if residuals align and keys lean", values)
 
 
 @trial(7, "16-lifelong-failure", "smollm2-lifelong")
