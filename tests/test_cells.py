@@ -130,9 +130,13 @@ def test_the_model_of_the_live_cells_is_the_one_that_the_environment_names(monke
 
 def test_values_are_glued_together_under_the_names_of_their_parts(monkeypatch):
     pasted = {}
-    monkeypatch.setattr(cells, "glue", lambda name, value: pasted.update({name: value}))
+    monkeypatch.setattr(cells, "glue", lambda name, value, digits: pasted.update({name: cells.plain(value, digits)}))
     cells.glue_all(lives=8, age=Estimate(1.5, 1.25, 2), rome={"slope": 1.0, "walk": Estimate(0.5, 0, 1)})
     cells.glue_all("s", most=3)
+    cells.glue_all(third=1 / 3, rough={"end": Estimate(2 / 3, 0, 1)})
+    assert pasted.pop("third") == 0.333333 and pasted.pop("rough_end") == 0.666667
+    cells.glue_all(rough={"end": Estimate(2 / 3, 0, 1)}, digits=2)
+    assert [pasted.pop(f"rough_end{end}") for end in ("", "_low", "_high")] == [0.67, 0, 1]
     assert pasted == {
         **{"lives": 8, "age": 1.5, "age_low": 1.25, "age_high": 2},
         **{"rome_slope": 1.0, "rome_walk": 0.5, "rome_walk_low": 0, "rome_walk_high": 1, "s_most": 3},

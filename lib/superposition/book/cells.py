@@ -107,13 +107,15 @@ def glue(name: str, value, display: bool = False, digits: int = 6) -> None:
     paste(name, value, display=display)
 
 
-def glue_all(prefix: str = "", **values) -> None:
+def glue_all(prefix: str = "", *, digits: int = 6, **values) -> None:
     """Carry several values into the prose in one call: ``glue_all(age=ratio, lives=8)``.
 
     Parameters
     ----------
     prefix : str
         Put before every name, with an underscore.
+    digits : int
+        Significant digits kept of a float.
     **values
         Numbers, strings; estimates (:class:`superposition.stats.intervals.Estimate`), which give ``name``,
         ``name_low`` and ``name_high``; mappings, which give ``name_key`` for each of their keys.
@@ -121,13 +123,13 @@ def glue_all(prefix: str = "", **values) -> None:
     for name, value in values.items():
         name = f"{prefix}_{name}" if prefix else name
         if isinstance(value, Mapping):
-            glue_all(name, **value)
+            glue_all(name, digits=digits, **value)
         elif isinstance(value, Estimate):
-            glue(name, value.value)
-            glue(f"{name}_low", value.low)
-            glue(f"{name}_high", value.high)
+            glue(name, value.value, digits=digits)
+            glue(f"{name}_low", value.low, digits=digits)
+            glue(f"{name}_high", value.high, digits=digits)
         else:
-            glue(name, value)
+            glue(name, value, digits=digits)
 
 
 def glue_math(name: str, expression, display: bool = False, **options) -> None:

@@ -41,6 +41,11 @@ def off_diagonal(matrix: Float[np.ndarray, "m m"]) -> Float[np.ndarray, " pairs"
     return matrix[~np.eye(len(matrix), dtype=bool)]
 
 
+def extremes(values: ArrayLike) -> dict[str, float]:
+    """The ``least`` and the ``most`` of some values."""
+    return {"least": float(np.min(values)), "most": float(np.max(values))}
+
+
 def quantile_kurtosis(values: ArrayLike) -> float:
     """Moors' kurtosis from octiles, less the 1.233 of a normal distribution: 0 if normal, robust to a few outliers.
 

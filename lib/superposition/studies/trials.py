@@ -6,7 +6,6 @@ names the chapter that argues it. Chapter ``claims``.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 
 import numpy as np
@@ -17,7 +16,7 @@ from superposition.linear.memory import LinearMemory
 from superposition.records import Record
 from superposition.stats import ranking, regression, shape
 from superposition.stats.intervals import mean_over_seeds, over_seeds
-from superposition.studies import nulls, scaling, toy_memory, toys
+from superposition.studies import measurement, nulls, scaling, toy_memory, toys
 from superposition.studies.claims import (
     MEASURED,
     MODELS_FOR_A_LAW,
@@ -201,34 +200,22 @@ def growth_in_a_model(record: Record) -> Found:
 # Measuring language models
 
 
-def _layers(record: Record, name: str, of: str = "P") -> np.ndarray:
-    """A statistic of every layer with the ends of its interval, (layers, 3)."""
-    return np.array([[row[of][name], *row[of][f"{name}_interval"]] for row in record["statistics"]])
-
-
 @trial(8, "11-superposition-in-llms", *MEASURED)
 @of_each
 def everywhere(record: Record) -> Found:
     """More of a layer's pairs overlap by over three standard deviations of random keys than random keys would."""
-    shares, random, m = [], math.erfc(3 / math.sqrt(2)), record["facts"]["count"]
-    drawn = np.random.default_rng(8).multinomial(m, np.full(m, 1 / m), size=200).astype(float)  # of facts
-    pairs_drawn = m**2 - (drawn**2).sum(1)
-    for row in record["statistics"]:
-        beyond = np.abs(record.overlaps(row["layer"]).P) > 3 / np.sqrt(row["d_m"])
-        beyond = (beyond & ~np.eye(m, dtype=bool)).astype(float)
-        again = np.einsum("bi,bi->b", drawn @ beyond, drawn) / pairs_drawn
-        shares.append((beyond.sum() / (m * (m - 1)), *np.quantile(again, [0.025, 0.975])))
+    shares, random = measurement.crowded(record), measurement.BEYOND_RANDOM
     text = f"{percent(min(shares))} of pairs at the least; random keys: {100 * random:.1f} %"
-    return Found([low > random for _, low, _ in shares], text, {"crowded": min(shares)[0]})
+    return Found([share.low > random for share in shares], text, {"crowded": min(shares).value})
 
 
 @trial(9, "11-superposition-in-llms", *MEASURED)
 @of_each
 def mean_is_zero(record: Record) -> Found:
     """The interval of a layer's mean holds zero."""
-    means = _layers(record, "mean")
+    means = measurement.statistic(record, "mean")
     least, most = means[means[:, 0].argmin()], means[means[:, 0].argmax()]
-    values = {"mean_least": least[0], "mean_most": most[0], "positive": int((means[:, 1] > 0).sum())}
+    values = {"mean_least": least[0], "mean_most": most[0], "positive": measurement.means(record)["positive"]}
     cases = (means[:, 1] <= 0) & (means[:, 2] >= 0)
     return Found(list(cases), f"from {told(least, 3)} to {told(most, 3)} by layer", values)
 
@@ -237,35 +224,36 @@ def mean_is_zero(record: Record) -> Found:
 @of_each
 def kurtosis_is_high(record: Record) -> Found:
     """The interval of a layer's excess kurtosis lies above zero."""
-    tails = _layers(record, "excess_kurtosis")
-    least, heavy = tails[tails[:, 0].argmin()], tails[:, 1] > 0
-    values = glued("first", tails[0]) | {"excess_kurtosis_least": least[0], "heavy": int(heavy.sum())}
-    return Found(list(heavy), f"{told(tails[0], 0)} in the first layer, at the least {told(least, 1)}", values)
+    tails, of = measurement.statistic(record, "excess_kurtosis"), measurement.tails(record)
+    least = tails[tails[:, 0].argmin()]
+    values = glued("first", tails[0]) | {"excess_kurtosis_least": least[0], "heavy": of["heavy"]}
+    text = f"{told(tails[0], 0)} in the first layer, at the least {told(least, 1)}"
+    return Found(list(tails[:, 1] > 0), text, values)
 
 
 @trial(11, "11-superposition-in-llms", *MEASURED)
 @of_each
 def kurtosis_falls(record: Record) -> Found:
     """The first layer lies above the last; and no layer lies above one before it (intervals apart)."""
-    tails = _layers(record, "excess_kurtosis")
-    dip = int(tails[: len(tails) * 3 // 4, 0].argmin())
-    places = {"first": 0, "dip": dip, "rise": dip + int(tails[dip:, 0].argmax()), "last": -1}
-    values = {part: x for name, n in places.items() for part, x in glued(name, tails[n]).items()}
-    text = "{} in the first layer, {} at the lowest, then up to {}, {} in the last"
+    tails, of = measurement.statistic(record, "excess_kurtosis"), measurement.course(record)
+    turns = {name: of[name] for name in ("first", "dip", "rise", "last")}
+    text = "{} in the first layer, {} at the lowest, then up to {}, {} in the last".format(
+        *(told(ends, 1) for ends in turns.values())
+    )
+    values = {part: x for name, ends in turns.items() for part, x in glued(name, ends).items()}
     cases = [tails[0, 1] > tails[-1, 2], not np.any(tails[1:, 1] > np.minimum.accumulate(tails[:-1, 2]))]
-    return Found(cases, text.format(*(told(tails[n], 1) for n in places.values())), values)
+    return Found(cases, text, values)
 
 
 @trial(16, "11-superposition-in-llms", *MEASURED)
 @of_each
 def angles(record: Record) -> Found:
     """The angle of a layer's mean cosine is within ten degrees of 90° once whitened, and was not before."""
-    raw, white = (np.degrees(np.arccos(_layers(record, "mean", f"cosine_{of}"))) for of in ("raw", "whitened"))
-    values = {f"{name}_least": one[:, 0].min() for name, one in (("raw", raw), ("white", white))}
-    values |= {f"{name}_most": one[:, 0].max() for name, one in (("raw", raw), ("white", white))}
-    cases = (np.abs(white[:, 0] - 90) <= 10) & (np.abs(raw[:, 0] - 90) > 10)
+    raw, white = (measurement.mean_angles(record, of) for of in ("raw", "whitened"))
+    of, (near, far) = measurement.angles(record), measurement.right_angles(record)
+    values = {f"{name}_{end}": x for name in ("raw", "white") for end, x in of[name].items()}
     most, least = raw[raw[:, 0].argmax(), [0, 2, 1]], white[white[:, 0].argmin(), [0, 2, 1]]
-    return Found(list(cases), f"raw up to {told(most, 1, '°')}, whitened down to {told(least, 1, '°')}", values)
+    return Found(list(near & far), f"raw up to {told(most, 1, '°')}, whitened down to {told(least, 1, '°')}", values)
 
 
 @trial(12, "09-toy-transformer", "toy-transformer")

@@ -1,0 +1,172 @@
+"""What a measurement's record says of its layers: mean, tails and their course over depth, and the angles of keys.
+
+Chapter ``11-superposition-in-llms``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import scipy.stats
+from jaxtyping import Bool, Float
+
+from superposition.records import Record
+from superposition.stats import shape
+from superposition.stats.intervals import Estimate
+
+#: Share of the overlaps of random keys beyond three standard deviations, and the excess kurtosis of a Laplace law.
+BEYOND_RANDOM, LAPLACE = math.erfc(3 / math.sqrt(2)), 3
+
+
+def size(record: Record) -> dict[str, float]:
+    """The numbers of layers, facts, ordered pairs and tokens, and the keys' width ``d_m``.
+
+    Also the facts whose key is read at position 0 (``sinks``), and the tokens for each dimension.
+    """
+    first, tokens = record["statistics"][0], record["text"]["tokens"]
+    return {
+        "layers": len(record["statistics"]),
+        "facts": record["facts"]["count"],
+        "pairs": first["P"]["pairs"],
+        "sinks": int((~off_sink(record)).sum()),
+        "tokens": tokens,
+        "d_m": first["d_m"],
+        "tokens_over_d_m": tokens / first["d_m"],
+    }
+
+
+def statistic(record: Record, name: str, of: str = "P") -> Float[np.ndarray, "layers 3"]:
+    """A recorded statistic of every layer, with the low and the high end of its interval."""
+    return np.array([[row[of][name], *row[of][f"{name}_interval"]] for row in record["statistics"]])
+
+
+def off_sink(record: Record) -> Bool[np.ndarray, " m"]:
+    """Which facts have a key that is not read at position 0."""
+    return np.array(record["token_positions"]) > 0
+
+
+def kurtosis_off_sink(record: Record) -> Float[np.ndarray, " layers"]:
+    """The excess kurtosis of P by layer, without the keys that are read at position 0."""
+    inside = np.ix_(off_sink(record), off_sink(record))
+    matrices = (record.overlaps(layer).P[inside] for layer in record["layers"])
+    return np.array([shape.summary(P, resamples=0)["excess_kurtosis"] for P in matrices])
+
+
+def crowded(record: Record, resamples: int = 200) -> list[Estimate]:
+    """By layer, the share of pairs whose overlap is beyond three standard deviations of that of random keys.
+
+    The standard deviation is ``1/√d_m``, and random keys have :data:`BEYOND_RANDOM`. The interval draws facts; a fact
+    drawn twice does not meet itself.
+    """
+    m = record["facts"]["count"]
+    drawn = np.random.default_rng(8).multinomial(m, np.full(m, 1 / m), size=resamples).astype(float)
+    pairs_drawn, shares = m**2 - (drawn**2).sum(1), []
+    for row in record["statistics"]:
+        beyond = np.abs(record.overlaps(row["layer"]).P) > 3 / np.sqrt(row["d_m"])
+        beyond = (beyond & ~np.eye(m, dtype=bool)).astype(float)
+        again = np.einsum("bi,bi->b", drawn @ beyond, drawn) / pairs_drawn
+        shares.append(Estimate(beyond.sum() / (m * (m - 1)), *np.quantile(again, [0.025, 0.975])))
+    return shares
+
+
+def by_likeness(record: Record, layer: int, kinds: Sequence[str]) -> dict[str, float]:
+    """The mean of p, off the sink, between facts of one relation, of one kind of subject only, and of neither.
+
+    Parameters
+    ----------
+    layer : int
+    kinds : sequence of m str
+        The facts' types of subject.
+    """
+    P, inside = record.overlaps(layer).P, off_sink(record)
+    relation, kind = (np.equal.outer(x, x) for x in (np.array(record["relations"]), np.array(kinds)))
+    both = np.outer(inside, inside) & ~np.eye(len(inside), dtype=bool)
+    sets = {"together": relation, "alike": kind & ~relation, "apart": ~kind & ~relation}
+    return {name: float(P[both & pairs].mean()) for name, pairs in sets.items()}
+
+
+def means(record: Record) -> dict[str, Any]:
+    """The mean and the median of p over the layers, the layers whose mean's interval lies above 0 (``positive``).
+
+    Also the largest share of pairs above 0 (``share_positive``) and the mean in standard deviations of p (``in_sd``).
+    """
+    rows = [row["P"] for row in record["statistics"]]
+    return {
+        "mean": shape.extremes([p["mean"] for p in rows]),
+        "median": shape.extremes([p["median"] for p in rows]),
+        "positive": int((statistic(record, "mean")[:, 1] > 0).sum()),
+        "share_positive": 1 - min(p["share_below_0"] for p in rows),
+        "in_sd": shape.extremes([p["mean"] / p["sd"] for p in rows]),
+    }
+
+
+def tails(record: Record) -> dict[str, Any]:
+    """The excess and the quantile kurtosis (``moors``) over the layers, and the spread, ``sd · √d_m``.
+
+    Counted are the layers whose excess kurtosis has an interval above 0 (``heavy``) and a value above a Laplace law's.
+    """
+    rows, kurtosis = record["statistics"], statistic(record, "excess_kurtosis")
+    return {
+        "excess_kurtosis": shape.extremes(kurtosis[:, 0]),
+        "moors": shape.extremes([row["P"]["quantile_kurtosis"] for row in rows]),
+        "spread": shape.extremes([row["P"]["sd"] * np.sqrt(row["d_m"]) for row in rows]),
+        "heavy": int((kurtosis[:, 1] > 0).sum()),
+        "over_laplace": int((kurtosis[:, 0] > LAPLACE).sum()),
+    }
+
+
+def turns(kurtosis: Sequence[float]) -> dict[str, int]:
+    """The first layer, that of the ``dip`` in the first three quarters, that of the highest from there on, the last."""
+    low = int(np.argmin(kurtosis[: len(kurtosis) * 3 // 4]))
+    return {"first": 0, "dip": low, "rise": low + int(np.argmax(kurtosis[low:])), "last": len(kurtosis) - 1}
+
+
+def course(record: Record) -> dict[str, Any]:
+    """The excess kurtosis at its :func:`turns` and their layers (``dip_layer``), over the depth of a model.
+
+    Also the number of steps up from one layer to the next (``ups``) and the rank correlation with depth (``rank``).
+    """
+    ends = statistic(record, "excess_kurtosis")
+    layers = turns(ends[:, 0])
+    return {
+        **{name: Estimate(*ends[layer]) for name, layer in layers.items()},
+        **{f"{name}_layer": layer for name, layer in layers.items()},
+        "ups": int((np.diff(ends[:, 0]) > 0).sum()),
+        "rank": scipy.stats.spearmanr(range(len(ends)), ends[:, 0]).statistic,
+    }
+
+
+def mean_angles(record: Record, of: str) -> Float[np.ndarray, "layers 3"]:
+    """The angle of each layer's mean cosine in degrees, ``raw`` or ``whitened``; of its interval the high end first."""
+    return np.degrees(np.arccos(statistic(record, "mean", f"cosine_{of}")))
+
+
+def right_angles(record: Record, bar: float = 10) -> tuple[Bool[np.ndarray, " layers"], Bool[np.ndarray, " layers"]]:
+    """Where the mean angle is within ``bar`` degrees of 90° once whitened, and where it was not before."""
+    raw, white = (np.abs(mean_angles(record, of)[:, 0] - 90) for of in ("raw", "whitened"))
+    return white <= bar, raw > bar
+
+
+def angles(record: Record, bar: float = 10) -> dict[str, Any]:
+    """Angles of the mean cosine before and after whitening, over the layers.
+
+    ``closer``, ``raw_positive``, ``white_near``, ``raw_far`` and ``both`` count layers: nearer to 90° once whitened;
+    with an interval of the raw cosine above 0; the two of :func:`right_angles`; these together. ``removed`` is the
+    share of the mean raw cosine that whitening takes away.
+    """
+    raw, white = (mean_angles(record, of)[:, 0] for of in ("raw", "whitened"))  # (layers,)
+    cosine, whitened = (statistic(record, "mean", f"cosine_{of}") for of in ("raw", "whitened"))
+    near, far = right_angles(record, bar)
+    return {
+        "raw": shape.extremes(raw),
+        "white": shape.extremes(white),
+        "removed": shape.extremes(1 - whitened[:, 0] / cosine[:, 0]),
+        "closer": int((np.abs(white - 90) < np.abs(raw - 90)).sum()),
+        "raw_positive": int((cosine[:, 1] > 0).sum()),
+        "white_near": int(near.sum()),
+        "raw_far": int(far.sum()),
+        "both": int((near & far).sum()),
+    }
