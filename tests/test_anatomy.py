@@ -130,7 +130,7 @@ def check_imports_first(chapter: Chapter) -> Iterator[str]:
     tree = compile(text, chapter.name, "exec", flags=0x400)  # ast.PyCF_ONLY_AST
     if any(type(node).__name__ not in ("Import", "ImportFrom") for node in tree.body):
         yield "the first code cell holds more than imports"
-    if not re.search(r"^from superposition\.book\.cells import .*\bglue\b", text, re.MULTILINE):
+    if not re.search(r"^from superposition\.book\.cells import .*\bglue(_all)?\b", text, re.MULTILINE):
         yield "the first code cell does not import glue from superposition.book.cells"
 
 
