@@ -16,7 +16,7 @@ from superposition.linear.memory import LinearMemory
 from superposition.records import Record
 from superposition.stats import ranking, regression, shape
 from superposition.stats.intervals import mean_over_seeds, over_seeds
-from superposition.studies import measurement, nulls, scaling, toy_memory, toys
+from superposition.studies import edit_sequences, measurement, nulls, scaling, toy_memory, toys
 from superposition.studies.claims import (
     MEASURED,
     MODELS_FOR_A_LAW,
@@ -123,8 +123,7 @@ def interference_in_toys(record: Record) -> Found:
 @trial(3, "15-editing-a-model", "smollm2-lifelong")
 def interference_of_one(record: Record) -> Found:
     """Predicted and measured agree within the rounding of the weights, after the first edit of a life."""
-    first = [life["results"][0] for life in record["lives"].values()]
-    errors = [one["prediction_error"] for one in first if one["edits"] == 1 and "prediction_error" in one]
+    errors = edit_sequences.prediction_errors(record, edits=1)
     text = f"in {len(errors)} lives they differ by less than $10^{{-4}}$ of their size"
     return Found([x < 1e-4 for x in errors], text, {"rounding": 1e-4, "layer": record["layer"]})
 
@@ -132,8 +131,7 @@ def interference_of_one(record: Record) -> Found:
 @trial(3, "16-lifelong-failure", "smollm2-lifelong")
 def interference_of_lives(record: Record) -> Found:
     """Predicted and measured agree within the rounding of the weights, at a stop in a life of up to 200 edits."""
-    stops = [stop for life in record["lives"].values() for stop in life["results"]]
-    errors = [stop["prediction_error"] for stop in stops if "prediction_error" in stop]
+    errors = edit_sequences.prediction_errors(record)
     text = f"at {len(errors)} stops they differ by less than $10^{{-4}}$ of their size"
     return Found([x < 1e-4 for x in errors], text, {"worst_error": max(errors), "looks": len(errors)})
 
@@ -151,16 +149,10 @@ def earlier_suffer(record: Record) -> Found:
 @trial(6, "16-lifelong-failure", "smollm2-lifelong")
 def earlier_suffer_in_a_model(record: Record) -> Found:
     """The interval of what a life's first third of edits suffers, over what its last third does, lies above 1."""
-    ends = {}
-    for name in (name for name in record["lives"] if f"{name}/step" in record.arrays and name != "rls-hard"):
-        norms = record.arrays[f"{name}/on_edits"].astype(float)
-        early, late = norms[: len(norms) // 3], norms[-(len(norms) // 3) :]
-        draw = np.random.default_rng(17).integers(0, len(early), size=(2, 1000, len(early)))
-        ratios = early[draw[0]].mean(1) / late[draw[1]].mean(1)
-        ends[name] = (early.mean() / late.mean(), *np.percentile(ratios, [2.5, 97.5]))
-    text = f"ROME {told(ends['rome'], 1)}; the least of {len(ends)} lives {told(min(ends.values()), 1)}"
-    values = dict(zip(("age_ratio", "age_low", "age_high"), ends["rome"], strict=True)) | {"age_lives": len(ends)}
-    return Found([low > 1 for _, low, _ in ends.values()], text, values)
+    ratios = {name: age.ratio for name, age in edit_sequences.ages(record).items()}
+    text = f"ROME {told(ratios['rome'], 1)}; the least of {len(ratios)} lives {told(min(ratios.values()), 1)}"
+    values = glued("age_ratio", ratios["rome"]) | {"age_lives": len(ratios)}
+    return Found([ratio.low > 1 for ratio in ratios.values()], text, values)
 
 
 @trial(7, "07-toy-memory", "toy-memory")
@@ -177,23 +169,15 @@ def growth(record: Record) -> Found:
 @trial(7, "16-lifelong-failure", "smollm2-lifelong")
 def growth_in_a_model(record: Record) -> Found:
     """The interval of a life's slope on log-log axes reaches 1; that of a long life, late, lies above 0."""
-
-    def slope(norms: np.ndarray, first: int) -> tuple[float, ...]:
-        keys = np.random.default_rng(16).integers(0, norms.shape[1], size=(400, norms.shape[1]))
-        squares = norms[first - 1 :] ** 2
-        courses = np.sqrt([squares.mean(1), *(squares[:, chosen].mean(1) for chosen in keys)])
-        slopes = regression.log_slope(np.arange(first, len(norms) + 1), courses)
-        return slopes[0], *np.percentile(slopes[1:], [2.5, 97.5])
-
-    names = [name for name in record["lives"] if f"{name}/step" in record.arrays]
-    lives = [record.arrays[f"{name}/interference"].astype(float) for name in names]
-    long = [one for one in lives if len(one) == len(record["subjects"])]
-    ends, late = sorted(slope(one, 10) for one in long), sorted(slope(one, 100) for one in long)
+    slopes = {name: edit_sequences.growth(record, name).slope for name in edit_sequences.with_interference(record)}
+    long = edit_sequences.whole(record)
+    ends = sorted(slopes[name] for name in long)
+    late = sorted(edit_sequences.growth(record, name, first=100).slope for name in long)
     text = (
         f"slope {told(ends[0])} to {told(ends[-1])} in long lives; from the hundredth edit on {told(late[0])} and more"
     )
+    cases = [slope.high >= 1 for slope in slopes.values()] + [slope.low > 0 for slope in late]
     values = {"slope_least": ends[0][0], "slope_most": ends[-1][0], "late_least": late[0][0], "late_most": late[-1][0]}
-    cases = [slope(one, 10)[2] >= 1 for one in lives] + [low > 0 for _, low, _ in late]
     return Found(cases, text, values)
 
 

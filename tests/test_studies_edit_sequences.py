@@ -1,0 +1,122 @@
+"""What is read off a record of edit sequences: closed forms, and small records made by hand."""
+
+import numpy as np
+import pytest
+
+from superposition import records
+from superposition.errors import UserError
+from superposition.records import Record
+from superposition.stats.intervals import Estimate
+from superposition.studies import edit_sequences
+
+
+def result(edits, **more):
+    return {"edits": edits, **more}
+
+
+def small(lives, subjects=(), **arrays) -> Record:
+    record = Record("small", {"lives": lives, "subjects": subjects}, None)
+    vars(record)["arrays"] = {name.replace("__", "/"): np.array(array) for name, array in arrays.items()}
+    return record
+
+
+def test_sequences_with_interference_and_the_whole_ones():
+    lives = {"a": {"edits": 3}, "b": {"edits": 2}, "ft": {"edits": 3}}
+    record = small(lives, "xyz", a__step=[1], b__step=[1])
+    assert edit_sequences.with_interference(record) == ["a", "b"]
+    assert edit_sequences.whole(record) == ["a"]
+
+
+def test_a_checkpoint_is_the_last_or_the_one_asked_for():
+    record = small({"a": {"results": [result(1), result(50, x=1), result(200, x=2)]}})
+    assert edit_sequences.checkpoint(record, "a")["x"] == 2
+    assert edit_sequences.checkpoint(record, "a", 50)["x"] == 1
+    with pytest.raises(UserError, match=r"'a' was examined after \[1, 50, 200\] edits, not 7"):
+        edit_sequences.checkpoint(record, "a", 7)
+
+
+def test_prediction_errors_of_all_checkpoints_and_of_those_after_so_many_edits():
+    lives = {
+        "a": {"results": [result(1, prediction_error=0.1), result(50, prediction_error=0.2)]},
+        "ft": {"results": [result(1), result(50)]},
+        "b": {"results": [result(1, prediction_error=0.3)]},
+    }
+    assert edit_sequences.prediction_errors(small(lives)) == [0.1, 0.2, 0.3]
+    assert edit_sequences.prediction_errors(small(lives), edits=1) == [0.1, 0.3]
+
+
+def test_change_of_untouched_facts_alone_and_fact_by_fact():
+    def ends(*logs):
+        return {"results": [result(1, untouched_log_true=[9, 9, 9]), result(2, untouched_log_true=list(logs))]}
+
+    record = small({"a": ends(-1, -2, -6), "b": ends(-2, -3, -7)}, untouched_log_true=[-1.0, -1.0, -1.0])
+    change = edit_sequences.untouched_change(record, "a")
+    assert change.value == pytest.approx(-2) and change.low == pytest.approx(-5) and change.high == 0
+    # They scatter alike, so that the difference is the same for every fact and has no interval.
+    assert edit_sequences.untouched_change(record, "a", "b") == Estimate(1, 1, 1)
+
+
+@pytest.mark.parametrize(("first", "power"), [(10, 0.5), (3, 1.3)])
+def test_growth_of_a_power_is_its_exponent(first, power):
+    n = np.arange(1, 41)
+    interference = n[:, None] ** power * np.array([3.0, 4.0])
+    record = small({}, a__interference=interference, a__step=np.full(40, 2.0), a__straight=2.0 * n)
+    growth = edit_sequences.growth(record, "a", first=first, resamples=20)
+    assert growth.slope == pytest.approx((power,) * 3)
+    assert growth.walk == pytest.approx((0.5,) * 3)  # equal steps at right angles, in whatever order
+    end = 40**power * np.sqrt(12.5)
+    assert growth.over_walk == pytest.approx(end / (2 * np.sqrt(40)))
+    assert growth.aligned == pytest.approx(80 / end)
+
+
+def test_only_the_edits_from_the_first_on_are_fitted_and_keys_and_orders_make_the_intervals():
+    n = np.arange(1, 41)
+    bent = np.where(n < 20, 1.0, n / 20)[:, None]
+    record = small({}, a__interference=bent * [1.0, 1.0], a__step=n, a__straight=n)
+    assert edit_sequences.growth(record, "a", first=20, resamples=20).slope == pytest.approx((1, 1, 1))
+    spread = n[:, None] ** np.array([0.3, 0.9])
+    record = small({}, a__interference=spread, a__step=n, a__straight=n)
+    growth = edit_sequences.growth(record, "a")
+    assert growth.slope.low == pytest.approx(0.3) and growth.slope.high == pytest.approx(0.9)
+    assert 0.3 < growth.slope.value < 0.9
+    assert growth.walk.low < 0.5 < growth.walk.high < growth.walk.value  # steps that rise: no shuffle does as much
+
+
+def test_share_of_the_largest_steps():
+    record = small({}, a__step=[1.0] * 19 + [9.0] + [1.0] * 20)  # of 40 steps the two largest: 81 and 1
+    assert edit_sequences.largest_share(record, "a") == pytest.approx(82 / (81 + 39))
+    assert edit_sequences.largest_share(record, "a", parts=2) == pytest.approx((81 + 19) / (81 + 39))
+
+
+def test_residuals_and_shifts():
+    record = small({}, a__residual=[1, 2, 3, 50, 4, 6])
+    assert edit_sequences.residual_ratio(record, "a", edits=2) == pytest.approx(10 / 3)
+    logs = {"a": {"shift_norm": [2, 6], "recalled_norm": [1, 2]}, "b": {"shift_norm": [7], "recalled_norm": [7]}}
+    lives = {name: {"log": log} for name, log in (logs | {"ft": {}}).items()}
+    assert edit_sequences.largest_shift(small(lives)) == 3
+
+
+def test_suffering_by_age_compares_the_outer_thirds():
+    record = small({}, a__on_edits=[4.0, 4.0, 100.0, 0.0, 7.0, 2.0, 2.0])  # seven edits: thirds of two
+    age = edit_sequences.by_age(record, "a")
+    assert (age.first, age.last, age.ratio) == (4, 2, Estimate(2, 2, 2))
+    scattered = small({}, a__on_edits=[1.0, 7.0, 0.0, 0.0, 2.0, 2.0])
+    assert edit_sequences.by_age(scattered, "a").ratio == Estimate(2, 0.5, 3.5)
+
+
+def test_hard_recursive_least_squares_has_no_age():
+    kept = {"rome": {}, "rls-hard": {}, "ft": {}}
+    arrays = {f"{name}__{array}": [2.0, 1.0, 1.0] for name in ("rome", "rls-hard") for array in ("step", "on_edits")}
+    assert list(edit_sequences.ages(small(kept, **arrays))) == ["rome"]
+
+
+def test_missed_edits_of_all_and_of_the_first_half():
+    hits = [True, False, False, True, False, True, True]
+    record = small({"a": {"results": [result(7, every={"hit": hits})]}})
+    assert edit_sequences.missed(record, "a") == (3, 2)
+
+
+def test_the_books_random_walk_accounts_for_its_interference():
+    record = records.load("smollm2-lifelong")
+    for name in edit_sequences.with_interference(record):
+        assert edit_sequences.growth(record, name, resamples=2).over_walk == pytest.approx(1, abs=0.35)
