@@ -24,7 +24,7 @@ def cells(page: str) -> list[dict]:
 
 @pytest.fixture(scope="module")
 def board():
-    return claims.scoreboard()
+    return trials.scoreboard()
 
 
 # What the chapters say

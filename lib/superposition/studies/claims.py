@@ -90,7 +90,7 @@ class Trial:
         return self.settle(*map(records.load, self.records))
 
 
-#: All trials, once :mod:`superposition.studies.trials` is imported.
+#: All trials: :mod:`superposition.studies.trials` adds its own.
 TRIALS: list[Trial] = []
 
 
@@ -102,13 +102,6 @@ def trial(claim: int, page: str, *names: str) -> Callable:
         return settle
 
     return register
-
-
-def scoreboard(claims: Iterable[int] = CLAIMS) -> list[tuple[Trial, Found]]:
-    """The trials of some claims, settled with the book's records, in the order of the claims."""
-    from superposition.studies import trials  # noqa: F401  they register themselves
-
-    return [(one, one.run()) for claim in claims for one in TRIALS if one.claim == claim]
 
 
 def bounded(bound: float, *names: str) -> Callable:

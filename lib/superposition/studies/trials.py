@@ -18,9 +18,12 @@ from superposition.stats import ranking, regression, shape
 from superposition.stats.intervals import mean_over_seeds, over_seeds
 from superposition.studies import edit_sequences, measurement, nulls, scaling, toy_memory, toys
 from superposition.studies.claims import (
+    CLAIMS,
     MEASURED,
     MODELS_FOR_A_LAW,
+    TRIALS,
     Found,
+    Trial,
     bounded,
     glued,
     of_each,
@@ -376,3 +379,8 @@ def causes(record: Record) -> Found:
     text += f"rank correlation over lists: {told(rank)}<br>most over least overlap at one norm: {told(ends)}"
     values = glued("removed", removed) | glued("half", half) | glued("ends_same", ends) | glued("rank_drawn", rank)
     return Found([removed[1] > 0.5, rank[1] > 0, ends[1] > 1], text, values)
+
+
+def scoreboard(claims: Iterable[int] = CLAIMS) -> list[tuple[Trial, Found]]:
+    """The trials of some claims, settled with the book's records, in the order of the claims."""
+    return [(each, each.run()) for claim in claims for each in TRIALS if each.claim == claim]
