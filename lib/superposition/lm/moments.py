@@ -361,7 +361,7 @@ def of_windows(
     ----------
     to_cpu : bool
         Without a cache, False leaves each layer's sums on the device that made them, where
-        :meth:`Moments.whitening` factorises them.
+        :meth:`Moments.metric` factorises them.
     sums : torch.dtype
         Without a cache, ``torch.float32`` sums the keys of a float32 model in float32, as the paper's code does.
 
