@@ -1,9 +1,11 @@
 """What the tests share: tiny models of every architecture with a tiny tokenizer, a private cache, the real model."""
 
 import gc
+import io
 import json
 import os
 import signal
+import warnings
 from contextlib import ExitStack
 from functools import cache as memo
 
@@ -15,6 +17,7 @@ from tokenizers.models import BPE
 
 import single_page as edition
 from superposition.errors import UserError
+from superposition.figures.style import Plot
 from superposition.lm import models, passes
 
 SENTENCES = [
@@ -188,6 +191,24 @@ def model_folder(tmp_path_factory):
     build("llama").save_pretrained(folder)
     tokenizer().save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def drawn():
+    """Renders a figure and returns it: no warning of the layout or of a missing glyph, and its legends inside."""
+
+    def render(figure):
+        assert isinstance(figure, Plot)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            figure.savefig(io.BytesIO(), format="png", dpi=60)
+        figure.draw_without_rendering()
+        for legend in figure.legends:
+            box = legend.get_window_extent()
+            assert figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1, "the legend is cut off"
+        return figure
+
+    return render
 
 
 def environment(**changes: str) -> dict[str, str]:

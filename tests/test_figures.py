@@ -3,7 +3,6 @@
 import base64
 import io
 import json
-import warnings
 
 import numpy as np
 import pytest
@@ -21,17 +20,7 @@ def record():
     return records.load("smollm2-128")
 
 
-def drawn(figure):
-    """The figure rendered, as an array; a warning of the layout or of a missing glyph fails the test."""
-    buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        figure.savefig(buffer, format="png", dpi=60)
-    buffer.seek(0)
-    return image.imread(buffer)
-
-
-def test_heatmaps_show_P_in_the_order_given(record):
+def test_heatmaps_show_P_in_the_order_given(record, drawn):
     order = np.argsort(record["relations"], kind="stable")
     figure = figures.heatmaps(record, [0, 15], order=order)
     shown = figure.axes[1].images[0]
@@ -40,7 +29,7 @@ def test_heatmaps_show_P_in_the_order_given(record):
     drawn(figure)
 
 
-def test_by_depth_draws_the_records_statistics(record):
+def test_by_depth_draws_the_records_statistics(record, drawn):
     inside = np.flatnonzero(np.array(record["token_positions"]) > 0)
     figure = figures.by_depth(record, {"other": [3.0, 2.0, 1.0]}, inside=inside)
     mean, spread, kurtosis, robust = figure.axes
@@ -54,7 +43,7 @@ def test_by_depth_draws_the_records_statistics(record):
     drawn(figure)
 
 
-def test_densities_integrate_to_one(record):
+def test_densities_integrate_to_one(record, drawn):
     figure = figures.densities(record, [0, 29])
     for line in figure.axes[0].lines:
         x, y = line.get_data()
@@ -62,7 +51,7 @@ def test_densities_integrate_to_one(record):
     drawn(figure)
 
 
-def test_angles_are_those_of_the_cosines(record):
+def test_angles_are_those_of_the_cosines(record, drawn):
     figure = figures.angles(record, [15])
     tallest = max(patch.get_xy()[:, 1].max() for patch in figure.axes[0].patches)
     degrees = np.degrees(np.arccos(np.clip(shape.off_diagonal(record.overlaps(15).cosine_whitened), -1, 1)))

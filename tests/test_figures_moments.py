@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_figures import drawn
 
 from superposition import records
 from superposition.figures import moments as figures
@@ -43,7 +42,7 @@ def record():
     return records.Record("synthetic", data, Path())
 
 
-def test_errors_are_drawn_by_tokens_a_dimension_beside_the_law(record):
+def test_errors_are_drawn_by_tokens_a_dimension_beside_the_law(record, drawn):
     figure = figures.error_by_tokens(record)
     law, first, second = figure.axes[0].lines
     assert np.allclose(law.get_ydata(), shrinkage.sampling_error(law.get_xdata() * D_M, D_M, END))
@@ -53,7 +52,7 @@ def test_errors_are_drawn_by_tokens_a_dimension_beside_the_law(record):
     drawn(figure)
 
 
-def test_statistics_are_drawn_to_the_end(record):
+def test_statistics_are_drawn_to_the_end(record, drawn):
     figure = figures.statistics_by_tokens(record)
     spread, tails = figure.axes
     assert np.allclose(spread.lines[1].get_ydata(), [10 * entry["sd"] for entry in row(7)["by_tokens"]])
@@ -61,7 +60,7 @@ def test_statistics_are_drawn_to_the_end(record):
     drawn(figure)
 
 
-def test_every_choice_is_drawn_with_its_own_change(record):
+def test_every_choice_is_drawn_with_its_own_change(record, drawn):
     figure = figures.choices(record)
     assert [line.get_label() for line in figure.axes[0].lines[1:]] == [choice[0] for choice in figures.CHOICES.values()]
     heights = {line.get_ydata()[0] for line in figure.axes[0].lines[1:]}
@@ -69,14 +68,14 @@ def test_every_choice_is_drawn_with_its_own_change(record):
     drawn(figure)
 
 
-def test_shrinkage_marks_what_oas_proposes(record):
+def test_shrinkage_marks_what_oas_proposes(record, drawn):
     figure = figures.shrinkage(record, [7])
     curve, star = figure.axes[0].lines[:2]
     assert list(curve.get_ydata()) == [0.05, 0.04, 0.06] and list(star.get_xydata()[0]) == [0.01, 0.03]
     drawn(figure)
 
 
-def test_histograms_lie_under_students_density():
+def test_histograms_lie_under_students_density(drawn):
     draws = {20: np.random.default_rng(0).standard_t(6, size=400_000) / np.sqrt(6)}
     figure = figures.errors_of_draws(draws, 16)
     axis = figure.axes[0]

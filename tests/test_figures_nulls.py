@@ -1,26 +1,13 @@
 """Figures of nulls and of several models draw the numbers that they are given, from any record of the right kind."""
 
-import io
-import warnings
-
 import numpy as np
 import pytest
-from matplotlib import image
 
 from superposition import figures, records
 from superposition.stats import shape
 from superposition.studies import nulls
 
 STRANGERS = "no position 0, no shared last token"
-
-
-def drawn(figure):
-    buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        figure.savefig(buffer, format="png", dpi=60)
-    buffer.seek(0)
-    return image.imread(buffer)
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +62,7 @@ def test_curves_of_a_record(record):
     assert np.array_equal(nulls.pairs(record, "subject alone", "apart", "p"), record.arrays["pairs"][:, 1, 1, 1].T)
 
 
-def test_nulls_by_depth(record):
+def test_nulls_by_depth(record, drawn):
     figure = figures.nulls_by_depth(record, ["gaussian", "same norms"])
     lines = {line.get_label(): line for line in figure.axes[1].lines}
     assert np.array_equal(lines["the facts"].get_ydata(), nulls.curve(record, "spread"))
@@ -84,21 +71,21 @@ def test_nulls_by_depth(record):
     drawn(figure)
 
 
-def test_confounds_by_depth(record):
+def test_confounds_by_depth(record, drawn):
     figure = figures.confounds_by_depth([record, record], {"no position 0": "without"})
     lines = {line.get_label(): line for line in figure.axes[2].lines}
     assert np.array_equal(lines["without"].get_ydata(), nulls.curve(record, "l_kurtosis", "no position 0"))
     drawn(figure)
 
 
-def test_words_or_relation(record):
+def test_words_or_relation(record, drawn):
     figure = figures.words_or_relation([record])
     shown = figure.axes[0].lines[1].get_ydata()
     assert np.array_equal(shown, nulls.pairs(record, "subject alone", "same relation, words before")[0])
     drawn(figure)
 
 
-def test_lists_by_size(record):
+def test_lists_by_size(record, drawn):
     figure = figures.lists_by_size(record, 2, ["hill", "spread"])
     column = shape.STATISTICS.index("excess_kurtosis")
     assert np.array_equal(figure.axes[0].lines[0].get_ydata(), record.arrays["lists"][1, 2, :, 0, column])
@@ -106,7 +93,7 @@ def test_lists_by_size(record):
     drawn(figure)
 
 
-def test_tails_without_meaning():
+def test_tails_without_meaning(drawn):
     figure = figures.tails_without_meaning({64: [(0, 0, 0), (1, 90, 100)]}, [(0, 0, 0, 0), (0.1, 1, 2, 0.1)])
     assert figure.axes[0].lines[0].get_ydata().tolist() == [0, 100]
     assert figure.axes[1].lines[1].get_ydata().tolist() == [0, 1]
@@ -131,7 +118,7 @@ def values(measured, seed):
     return [rng.uniform(3, 90, (len(record["layers"]), 2, count)) for record in measured]
 
 
-def test_models_by_depth_draws_as_many_models_as_there_are(measured):
+def test_models_by_depth_draws_as_many_models_as_there_are(measured, drawn):
     found = values(measured, 0)
     figure = figures.models_by_depth(measured, found, {"GPT2-small": [70.0, 8.0]})
     lines = {line.get_label(): line for line in figure.axes[1].lines}
@@ -142,7 +129,7 @@ def test_models_by_depth_draws_as_many_models_as_there_are(measured):
     drawn(figure)
 
 
-def test_models_by_width_draws_every_layer(measured):
+def test_models_by_width_draws_every_layer(measured, drawn):
     every, clean = values(measured, 1), values(measured, 2)
     figure = figures.models_by_width(measured, every, clean)
     dots = [dot for points in figure.axes[0].collections for dot in points.get_offsets()[:, 1]]
@@ -152,13 +139,13 @@ def test_models_by_width_draws_every_layer(measured):
     drawn(figure)
 
 
-def test_law_of_one_pair():
+def test_law_of_one_pair(drawn):
     figure = figures.law_of_one_pair([512, 1024], {1: [2.0, 8.0], 3: [1.0, 2.0]}, {"GPT2-small": 768})
     assert figure.axes[0].lines[0].get_ydata().tolist() == [2, 8]
     drawn(figure)
 
 
-def test_before_training(tmp_path):
+def test_before_training(tmp_path, drawn):
     count = len(shape.STATISTICS)
     rng = np.random.default_rng(0)
     arrays = {"trained": rng.random((3, 2, 2, count)), "untrained": rng.random((2, 3, 2, 2, count))}

@@ -2,12 +2,11 @@
 
 import numpy as np
 import pytest
-from test_figures import drawn
 
 from superposition import figures
 
 
-def test_the_ladder_puts_every_forecast_of_every_run_at_its_value():
+def test_the_ladder_puts_every_forecast_of_every_run_at_its_value(drawn):
     ranks = {"a": {"x": (0.2, 0.1, 0.3), "y": (0.6, 0.5, 0.7)}, "b": {"y": (0.4, 0.2, 0.5)}}
     figure = figures.ladder(ranks, {"little": {"x": "named x"}, "much": {"y": "named y"}})
     (axis,) = figure.axes
@@ -23,7 +22,7 @@ def test_the_ladder_puts_every_forecast_of_every_run_at_its_value():
     drawn(figure)
 
 
-def test_forecast_and_loss_marks_the_lost_and_draws_the_diagonal_for_nats():
+def test_forecast_and_loss_marks_the_lost_and_draws_the_diagonal_for_nats(drawn):
     rng = np.random.default_rng(0)
     fall, kept = rng.standard_normal(20), rng.random(20) < 0.5
     figure = figures.forecast_and_loss({"risk": np.abs(fall), "nats": fall}, fall, kept, nats=("nats",))
@@ -35,7 +34,7 @@ def test_forecast_and_loss_marks_the_lost_and_draws_the_diagonal_for_nats():
     drawn(figure)
 
 
-def test_calibration_draws_the_means_of_bins():
+def test_calibration_draws_the_means_of_bins(drawn):
     made = np.arange(12.0)
     figure = figures.calibration({"it": (made, 2 * made)}, bins=3)
     points = figure.axes[0].lines[0].get_xydata()
@@ -43,7 +42,7 @@ def test_calibration_draws_the_means_of_bins():
     drawn(figure)
 
 
-def test_what_is_left_and_doses():
+def test_what_is_left_and_doses(drawn):
     figure = figures.what_is_left([("all", 1.0, 1.0, 1.0), ("half", 0.5, 0.4, 0.6)])
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["all", "half"]
     assert any(np.allclose(line.get_xdata(), [0.4, 0.6]) for line in figure.axes[0].lines)
@@ -55,7 +54,7 @@ def test_what_is_left_and_doses():
     drawn(figure)
 
 
-def test_cures_are_named_where_they_are():
+def test_cures_are_named_where_they_are(drawn):
     rows = {"plain": {"loss": 0.4, "held": 0.9}, "better": {"loss": 0.1, "held": 0.8}}
     figure = figures.cures(rows, "plain")
     (axis,) = figure.axes
@@ -68,7 +67,7 @@ def test_cures_are_named_where_they_are():
     drawn(figure)
 
 
-def test_cures_on_the_way_are_shares_by_edits():
+def test_cures_on_the_way_are_shares_by_edits(drawn):
     lives = {"plain": {"lost": [0.1, 0.2], "held": [1.0, 0.9]}, "better": {"lost": [0.0, 0.1], "held": [1.0, 1.0]}}
     figure = figures.cures_on_the_way(lives, [15, 30])
     for axis, what in zip(figure.axes, ("lost", "held"), strict=True):

@@ -1,20 +1,9 @@
 """Figures of chapters 04 to 06 draw what they are given, and draw without a warning."""
 
-import io
-import warnings
-
 import numpy as np
 import pytest
 
 from superposition import figures
-from superposition.figures.style import Plot
-
-
-def drawn(figure):
-    assert isinstance(figure, Plot)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        figure.savefig(io.BytesIO(), format="png", dpi=60)
 
 
 def test_a_plot_shows_itself_the_same_way_each_time():
@@ -23,7 +12,7 @@ def test_a_plot_shows_itself_the_same_way_each_time():
     assert figure._repr_png_() == figure._repr_png_()
 
 
-def test_the_shadow_falls_where_p_says():
+def test_the_shadow_falls_where_p_says(drawn):
     rng = np.random.default_rng(0)
     K = np.linalg.cholesky([[5, 2], [2, 1]]) @ rng.normal(size=(2, 200))
     k_i, k_j = np.array([3.0, 1.0]), np.array([3.0, 2.0])
@@ -41,7 +30,7 @@ def test_the_shadow_falls_where_p_says():
     drawn(figure)
 
 
-def test_damage_is_drawn_against_every_angle():
+def test_damage_is_drawn_against_every_angle(drawn):
     damage = np.linspace(1, -1, 9)
     angles = {"raw": np.linspace(0, 170, 9), "whitened": np.linspace(10, 160, 9)}
     figure = figures.damage_around(angles, damage)
@@ -53,7 +42,7 @@ def test_damage_is_drawn_against_every_angle():
     drawn(figure)
 
 
-def test_capacity_draws_the_mean_and_what_is_forced():
+def test_capacity_draws_the_mean_and_what_is_forced(drawn):
     N, runs = np.array([8, 16, 32]), np.random.default_rng(0).uniform(size=(5, 3))
     figure = figures.capacity(N, runs, 16)
     measured, expected, forced = figure.axes[0].lines[:3]
@@ -64,7 +53,7 @@ def test_capacity_draws_the_mean_and_what_is_forced():
     drawn(figure)
 
 
-def test_null_spread_and_keys_that_fit_draw_what_they_get():
+def test_null_spread_and_keys_that_fit_draw_what_they_get(drawn):
     widths = [8, 16, 32]
     runs = {"a": np.random.default_rng(0).uniform(size=(4, 3))}
     figure = figures.null_spread(widths, runs, {"a": np.ones(3)})
@@ -79,7 +68,7 @@ def test_null_spread_and_keys_that_fit_draw_what_they_get():
     drawn(figure)
 
 
-def test_transfers_show_the_matrices_on_one_scale():
+def test_transfers_show_the_matrices_on_one_scale(drawn):
     matrices = {"one": np.eye(3), "two": np.arange(9.0).reshape(3, 3)}
     figure = figures.transfers(matrices)
     for axis, (name, matrix) in zip(figure.axes, matrices.items(), strict=False):
@@ -89,7 +78,7 @@ def test_transfers_show_the_matrices_on_one_scale():
     drawn(figure)
 
 
-def test_lifetimes_leave_out_what_a_rule_did_not_do():
+def test_lifetimes_leave_out_what_a_rule_did_not_do(drawn):
     n, rng = np.arange(1, 6), np.random.default_rng(0)
     errors = {name: rng.uniform(size=(4, 5)) for name in ("always", "stops")}
     damage = {name: rng.uniform(1, 2, size=(4, 5)) for name in errors}

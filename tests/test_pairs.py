@@ -1,7 +1,5 @@
 """Features of pairs against naive loops; least squares and dyadic errors against plain formulas and simulations."""
 
-import io
-import warnings
 from difflib import SequenceMatcher
 
 import numpy as np
@@ -248,19 +246,7 @@ def test_stacks_and_names_come_from_the_record(record, known):
 # Plots
 
 
-def drawn(figure):
-    """Rendered without a warning of the layout or of a missing glyph, and with its legends inside."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        figure.savefig(io.BytesIO(), format="png", dpi=60)
-    figure.draw_without_rendering()
-    for legend in figure.legends:
-        box = legend.get_window_extent()
-        assert figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1, "the legend is cut off"
-    return figure
-
-
-def test_shares_are_drawn_by_depth_with_their_intervals():
+def test_shares_are_drawn_by_depth_with_their_intervals(drawn):
     rng = np.random.default_rng(0)
     groups = ["all", "last token", "relation"]
     shares = rng.random((3, 5))
@@ -282,7 +268,7 @@ def test_shares_of_unlike_models_all_fit():
             assert axis.get_ylim()[0] == 0 and axis.get_ylim()[1] > 1
 
 
-def test_effects_stand_in_their_features_rows():
+def test_effects_stand_in_their_features_rows(drawn):
     rows = {"first": {"a": (("x", "y"), [1.0, -2.0], [0.1, 0.2]), "b": (("y",), [3.0], [0.5])}, "last": {}}
     rows["last"] = rows["first"]
     figure = drawn(figures.effects(rows))
@@ -295,14 +281,14 @@ def test_effects_stand_in_their_features_rows():
     assert np.allclose(bars[1][:, 0], [-2 - 1.96 * 0.2, -2 + 1.96 * 0.2])
 
 
-def test_the_strongest_are_drawn_beside_all():
+def test_the_strongest_are_drawn_beside_all(drawn):
     lines = {"token": np.array([0.9, 0.2]), "none": np.array([0.1, 0.5])}
     figure = drawn(figures.strongest_by_depth({"model": lines}, {"token": 0.01, "none": 0.8}))
     found = [line.get_ydata() for line in figure.axes[0].lines]
     assert [list(np.atleast_1d(y)) for y in found] == [[0.9, 0.2], [0.01, 0.01], [0.1, 0.5], [0.8, 0.8]]
 
 
-def test_wordings_and_bins_are_drawn_as_they_are():
+def test_wordings_and_bins_are_drawn_as_they_are(drawn):
     effect, error = np.array([1.0, 2.0, 3.0]), np.array([0.1, 0.2, 0.1])
     lines = {"own": (effect, error), "drawn": (effect / 2, error)}
     figure = drawn(figures.relation_by_wording({"model": lines}))

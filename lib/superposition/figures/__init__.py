@@ -1,147 +1,22 @@
 """Every plot of the book, by part: functions of records and arrays that return a Matplotlib figure."""
 
-from superposition.figures.derivation import recall_against_load, shares_of_others, staircase, touching_ellipse
-from superposition.figures.editing import (
-    before_and_after,
-    growth_on_a_layer,
-    lives,
-    suffering_by_age,
-    sweep_of_layers,
-    traced,
-)
-from superposition.figures.forecasting import (
-    calibration,
-    cures,
-    cures_on_the_way,
-    dose_and_damage,
-    forecast_and_loss,
-    ladder,
-    what_is_left,
-)
-from superposition.figures.geometry import (
-    capacity,
-    damage_around,
-    keys_that_fit,
-    lifetimes,
-    null_spread,
-    transfers,
-    whitened_plane,
-)
-from superposition.figures.measuring import (
-    angles,
-    by_depth,
-    densities,
-    heatmaps,
-    needed_and_found,
-    several_by_depth,
-)
-from superposition.figures.moments import (
-    choices,
-    error_by_tokens,
-    errors_of_draws,
-    shrinkage,
-    statistics_by_tokens,
-)
-from superposition.figures.nulls import (
-    confounds_by_depth,
-    lists_by_size,
-    nulls_by_depth,
-    tails_without_meaning,
-    words_or_relation,
-)
-from superposition.figures.pairs import (
-    by_overlap,
-    effects,
-    relation_by_wording,
-    shares_by_depth,
-    strongest_by_depth,
-)
-from superposition.figures.scaling import before_training, law_of_one_pair, models_by_depth, models_by_width
-from superposition.figures.toy_transformer import (
-    edited_lives,
-    forecasts_and_falls,
-    reach_of_an_edit,
-    tails_by_history,
-    tails_by_width,
-)
-from superposition.figures.toys import (
-    crowding,
-    dimensionality_steps,
-    earlier_edits,
-    feature_planes,
-    features_by_sparsity,
-    forgetting_curves,
-    growth,
-    overlap_and_loss,
-    phase_plane,
-    price_of_exactness,
-    solids,
-)
-
-__all__ = [
-    "angles",
-    "before_and_after",
-    "before_training",
-    "by_depth",
-    "by_overlap",
-    "calibration",
-    "capacity",
-    "choices",
-    "confounds_by_depth",
-    "crowding",
-    "cures",
-    "cures_on_the_way",
-    "damage_around",
-    "densities",
-    "dimensionality_steps",
-    "dose_and_damage",
-    "earlier_edits",
-    "edited_lives",
-    "effects",
-    "error_by_tokens",
-    "errors_of_draws",
-    "feature_planes",
-    "features_by_sparsity",
-    "forecast_and_loss",
-    "forecasts_and_falls",
-    "forgetting_curves",
-    "growth",
-    "growth_on_a_layer",
-    "heatmaps",
-    "keys_that_fit",
-    "ladder",
-    "law_of_one_pair",
-    "lifetimes",
-    "lists_by_size",
-    "lives",
-    "models_by_depth",
-    "models_by_width",
-    "needed_and_found",
-    "null_spread",
-    "nulls_by_depth",
-    "overlap_and_loss",
-    "phase_plane",
-    "price_of_exactness",
-    "reach_of_an_edit",
-    "recall_against_load",
-    "relation_by_wording",
-    "several_by_depth",
-    "shares_by_depth",
-    "shares_of_others",
-    "shrinkage",
-    "solids",
-    "staircase",
-    "statistics_by_tokens",
-    "strongest_by_depth",
-    "suffering_by_age",
-    "sweep_of_layers",
-    "tails_by_history",
-    "tails_by_width",
-    "tails_without_meaning",
-    "touching_ellipse",
-    "traced",
-    "transfers",
-    "what_is_left",
-    "whitened_plane",
-    "words_or_relation",
-]
+# The public list, a part after the other.
+# ruff: noqa: F401, I001
+from superposition.figures.derivation import recall_against_load, touching_ellipse, shares_of_others, staircase
+from superposition.figures.derivation import whitened_plane, damage_around, capacity, null_spread, keys_that_fit
+from superposition.figures.derivation import transfers, lifetimes
+from superposition.figures.toys import forgetting_curves, growth, earlier_edits, price_of_exactness, feature_planes
+from superposition.figures.toys import solids, phase_plane, dimensionality_steps, overlap_and_loss, features_by_sparsity
+from superposition.figures.toys import crowding
+from superposition.figures.toy_transformer import edited_lives, forecasts_and_falls, reach_of_an_edit, tails_by_width
+from superposition.figures.toy_transformer import tails_by_history
+from superposition.figures.moments import errors_of_draws, error_by_tokens, statistics_by_tokens, choices, shrinkage
+from superposition.figures.measuring import needed_and_found, heatmaps, densities, by_depth, several_by_depth, angles
+from superposition.figures.nulls import tails_without_meaning, nulls_by_depth, confounds_by_depth, words_or_relation
+from superposition.figures.nulls import lists_by_size
+from superposition.figures.scaling import law_of_one_pair, models_by_depth, models_by_width, before_training
+from superposition.figures.pairs import shares_by_depth, effects, strongest_by_depth, relation_by_wording, by_overlap
+from superposition.figures.editing import sweep_of_layers, traced, before_and_after, lives, growth_on_a_layer
+from superposition.figures.editing import suffering_by_age
+from superposition.figures.forecasting import ladder, forecast_and_loss, calibration, what_is_left, dose_and_damage
+from superposition.figures.forecasting import cures, cures_on_the_way

@@ -1,31 +1,55 @@
-"""Figures of part I: the plane of a single edit, what other keys feel, and what a lifetime of edits leaves behind.
+"""Figures of part I: the plane of a single edit, a lifetime of edits, overlap, capacity, the family of editors.
 
 Every function takes arrays and returns a Matplotlib figure; the numbers come from the chapter.
 """
 
 from __future__ import annotations
 
-import matplotlib as mpl
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 from jaxtyping import Float
+from matplotlib import patheffects
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from superposition.figures.style import BLUE, SKY, STYLE, VERMILION, canvas
-
-INK, FAINT = "#222222", "#888888"
-
-
-def _arrow(axis, tip, colour, label=None, **options) -> None:
-    axis.annotate(
-        "",
-        xy=tip,
-        xytext=(0, 0),
-        arrowprops={"arrowstyle": "-|>", "color": colour, "lw": 2, "shrinkA": 0, "shrinkB": 0},
-    )
-    axis.plot([], [], color=colour, label=label, lw=2, **options)
+from superposition.figures.colours import BLUE, CYCLE, FAINT, GREEN, GREY, INK, SKY, VERMILION
+from superposition.figures.style import band, canvas, dots, errors_and_damage, heatmap, plot, ticks
 
 
-@mpl.rc_context(STYLE)
+def _arrow(axis: Axes, tip: np.ndarray, colour: str) -> None:
+    arrow = {"arrowstyle": "-|>", "color": colour, "linewidth": 2, "shrinkA": 0, "shrinkB": 0}
+    axis.annotate("", xy=tip, xytext=(0, 0), arrowprops=arrow)
+
+
+# --- 01: room in a memory -------------------------------------------------------------------------------------
+
+
+@plot
+def recall_against_load(
+    loads: Float[np.ndarray, " n"], outer: Float[np.ndarray, " n"], fitted: Float[np.ndarray, " n"]
+) -> Figure:
+    """Relative squared error of two memories against ``N/d_m``: measured (dots), expected for random facts (lines)."""
+    figure, (axis,) = canvas(height=3.1)
+    x = np.linspace(0.01, loads.max(), 400)
+    axis.plot(x, x, color=VERMILION, lw=1.4)
+    axis.plot(x, np.maximum(0, 1 - 1 / x), color=BLUE, lw=1.4)
+    axis.plot(loads, outer, "s", color=VERMILION, label="outer products, $V K^\\top$", clip_on=True)
+    axis.plot(loads, fitted, "o", color=BLUE, label="best memory", clip_on=False, zorder=3)
+    axis.axvline(1, color=FAINT, lw=0.8, ls="--")
+    offset = {"xytext": (-6, 0), "textcoords": "offset points"}
+    axis.annotate("one fact for\neach dimension", (1, 1.5), color="#555555", ha="right", **offset)
+    axis.axhline(1, color=FAINT, lw=0.8, ls=":")
+    axis.set(xlim=(0, loads.max()), ylim=(0, 1.8), xlabel="facts stored per dimension, $N/d_m$")
+    axis.set_ylabel("squared error of the answers\n(1: the size of the values)")
+    axis.legend(loc="lower right")
+    return figure
+
+
+# --- 02: a single edit ---------------------------------------------------------------------------------------
+
+
+@plot
 def touching_ellipse(
     keys: Float[np.ndarray, "2 N"], k: np.ndarray, r: float, exact: np.ndarray, naive: np.ndarray
 ) -> Figure:
@@ -33,10 +57,12 @@ def touching_ellipse(
 
     `exact` and `naive` are the two changes, each (2,). The ellipses are level sets of the damage ``D K Kᵀ Dᵀ``.
     """
-    figure, ((cloud, weights),) = canvas(1, 2, height=4.6)
+    figure, (cloud, weights) = canvas(1, 2, height=4.6)
     cloud.scatter(*keys, s=9, color=SKY, alpha=0.7, linewidths=0, label="stored keys")
-    _arrow(cloud, k, VERMILION, "edited key $k_e$")
-    _arrow(cloud, exact * np.linalg.norm(k) / np.linalg.norm(exact), BLUE, "direction $C^{-1}k_e$")
+    direction = exact * np.linalg.norm(k) / np.linalg.norm(exact)
+    for tip, colour, label in ((k, VERMILION, "edited key $k_e$"), (direction, BLUE, "direction $C^{-1}k_e$")):
+        _arrow(cloud, tip, colour)
+        cloud.plot([], [], color=colour, label=label, lw=2)
     reach = np.ceil(np.abs(keys).max())
     cloud.set(xlim=(-reach, reach), ylim=(-reach, reach), xlabel="first entry of a key", ylabel="second entry of a key")
     cloud.set_title("Where the keys lie", loc="left")
@@ -55,8 +81,8 @@ def touching_ellipse(
     weights.plot(*naive, "s", color=VERMILION, ms=7, label="write along $k_e$")
     weights.plot(*exact, "o", color=BLUE, ms=8, label="write along $C^{-1}k_e$")
     weights.plot(0, 0, "+", color=INK, ms=8)
-    weights.set(xlim=(-extent, extent), ylim=(-extent, extent), xlabel="$D_1$, change of the first weight")
-    weights.set_ylabel("$D_2$, change of the second weight")
+    weights.set(xlim=(-extent, extent), ylim=(-extent, extent))
+    weights.set(xlabel="$D_1$, change of the first weight", ylabel="$D_2$, change of the second weight")
     weights.set_title("Ellipses of equal damage", loc="left")
     for axis in (cloud, weights):
         axis.set_aspect("equal")
@@ -64,10 +90,10 @@ def touching_ellipse(
     return figure
 
 
-@mpl.rc_context(STYLE)
+@plot
 def shares_of_others(naive: Float[np.ndarray, " m"], exact: Float[np.ndarray, " m"]) -> Figure:
     """Histograms of the share of one edit that arrives at each of m other keys, for two directions of writing."""
-    figure, ((axis,),) = canvas(height=2.9)
+    figure, (axis,) = canvas(height=2.9)
     edge = 1.02 * max(np.abs(naive).max(), np.abs(exact).max())
     bins = np.linspace(-edge, edge, 41)
     for shares, colour, label in ((naive, VERMILION, "write along $k_e$"), (exact, BLUE, "write along $C^{-1}k_e$")):
@@ -80,41 +106,10 @@ def shares_of_others(naive: Float[np.ndarray, " m"], exact: Float[np.ndarray, " 
     return figure
 
 
-# --- 01: room in a memory -------------------------------------------------------------------------------------
-
-
-@mpl.rc_context(STYLE)
-def recall_against_load(
-    loads: Float[np.ndarray, " n"], outer: Float[np.ndarray, " n"], fitted: Float[np.ndarray, " n"]
-) -> Figure:
-    """Relative squared error of two memories against ``N/d_m``: measured (dots), expected for random facts (lines)."""
-    figure, ((axis,),) = canvas(height=3.1)
-    x = np.linspace(0.01, loads.max(), 400)
-    axis.plot(x, x, color=VERMILION, lw=1.4)
-    axis.plot(x, np.maximum(0, 1 - 1 / x), color=BLUE, lw=1.4)
-    axis.plot(loads, outer, "s", color=VERMILION, label="outer products, $V K^\\top$", clip_on=True)
-    axis.plot(loads, fitted, "o", color=BLUE, label="best memory", clip_on=False, zorder=3)
-    axis.axvline(1, color=FAINT, lw=0.8, ls="--")
-    axis.annotate(
-        "one fact for\neach dimension",
-        (1, 1.5),
-        xytext=(-6, 0),
-        textcoords="offset points",
-        color="#555555",
-        ha="right",
-    )
-    axis.axhline(1, color=FAINT, lw=0.8, ls=":")
-    axis.set(xlim=(0, loads.max()), ylim=(0, 1.8))
-    axis.set_xlabel("facts stored per dimension, $N/d_m$")
-    axis.set_ylabel("squared error of the answers\n(1: the size of the values)")
-    axis.legend(loc="lower right")
-    return figure
-
-
 # --- 03: a lifetime of edits ----------------------------------------------------------------------------------
 
 
-@mpl.rc_context(STYLE)
+@plot
 def staircase(
     after: Float[np.ndarray, "n n"], final: Float[np.ndarray, "n lives"], expected: Float[np.ndarray, " n"]
 ) -> Figure:
@@ -123,13 +118,12 @@ def staircase(
     `after[i, j]` is a mean over lives, NaN for j > i; `final` holds single lives.
     """
     n, lives = final.shape
-    figure, ((triangle, last),) = canvas(1, 2, height=3.5, width_ratios=[1, 1.15])
+    figure, (triangle, last) = canvas(1, 2, height=3.5, width_ratios=[1, 1.15])
     figure.get_layout_engine().set(wspace=0.08)
     image = triangle.imshow(after, cmap="viridis", origin="upper", extent=(0.5, n + 0.5, n + 0.5, 0.5), vmin=0)
     triangle.set(xlabel="edit $j$, whose answer is checked", ylabel="after edit $i$")
     triangle.set_title("Damage grows, on average", loc="left")
-    bar = figure.colorbar(image, ax=triangle, shrink=0.8)
-    bar.set_label("mean squared damage, in $\\sigma^2$")
+    bar = figure.colorbar(image, ax=triangle, shrink=0.8, label="mean squared damage, in $\\sigma^2$")
     bar.outline.set_visible(False)
     edits = np.arange(1, n + 1)
     few = final[:, :: max(1, lives // 15)]
@@ -140,4 +134,192 @@ def staircase(
     last.set(xlim=(0, n + 1), ylim=(0, 4.5), xlabel="edit $j$", ylabel="squared damage at the end, in $\\sigma^2$")
     last.set_title("The first suffer most", loc="left")
     last.legend(loc="upper right")
+    return figure
+
+
+# --- 04: the whitened plane -----------------------------------------------------------------------------------
+
+
+def _label(axis: Axes, at: np.ndarray, colour: str, name: str, nudge: tuple[float, float]) -> None:
+    halo = [patheffects.withStroke(linewidth=3, foreground="white")]
+    axis.annotate(
+        name, xy=at, xytext=nudge, textcoords="offset points", color=colour, fontsize=13, path_effects=halo, zorder=5
+    )
+
+
+@plot
+def whitened_plane(K: np.ndarray, k_i: np.ndarray, k_j: np.ndarray) -> Figure:
+    """A cloud of keys (2, N) and two keys, before and after whitening; p is the shadow of k_j on k_i.
+
+    Left, the keys whose p with ``k_i`` is the same lie on a slanted line; right, on a perpendicular.
+    """
+    C = K @ K.T / K.shape[1]
+    values, vectors = np.linalg.eigh(C)
+    spaces = (np.eye(2), vectors @ np.diag(values**-0.5) @ vectors.T)
+    p = k_i @ np.linalg.solve(C, k_j) / (k_i @ np.linalg.solve(C, k_i))
+    turn = np.linspace(0, 2 * np.pi, 200)
+    ring = vectors @ np.diag(values**0.5) @ np.stack([np.cos(turn), np.sin(turn)])
+    figure, axes = canvas(1, 2, height=3.7)
+    titles, letters = ("Keys as they are", "Keys whitened"), ("k", r"\tilde k")
+    for axis, B, title, k in zip(axes, spaces, titles, letters, strict=True):
+        axis.scatter(*(B @ K), s=7, color="#b0b0b0", alpha=0.5, linewidths=0)
+        for radius in (1, 2):
+            axis.plot(*(radius * B @ ring), color=GREY, linewidth=0.9)
+        foot, tip, drop = p * B @ k_i, B @ k_i, B @ k_j
+        axis.axline((0, 0), tip, color=BLUE, linewidth=0.8, linestyle=":")
+        axis.plot(*np.stack([drop, foot], axis=1), color=VERMILION, linewidth=1.4, linestyle="--")
+        for at, colour, name, nudge in ((tip, BLUE, f"${k}_i$", (7, -5)), (drop, VERMILION, f"${k}_j$", (1, 7))):
+            _arrow(axis, at, colour)
+            _label(axis, at, colour, name, nudge)
+        axis.plot(*foot, marker="o", color=GREEN, markersize=7)
+        _label(axis, foot, GREEN, f"$p\\,{k}_i$", (0, -16))
+        axis.set(title=title, xlabel="first coordinate")
+        axis.set_aspect("equal", adjustable="datalim")
+        axis.axhline(0, color="#cccccc", linewidth=0.8, zorder=0)
+        axis.axvline(0, color="#cccccc", linewidth=0.8, zorder=0)
+    axes[0].set_ylabel("second coordinate")
+    return figure
+
+
+@plot
+def damage_around(angles: Mapping[str, np.ndarray], damage: np.ndarray) -> Figure:
+    """Signed share of an edit that reaches a key, against its angle to the edited key, on top of a cosine.
+
+    Parameters
+    ----------
+    angles : mapping of str to array
+        Degrees, for the same keys measured in different spaces.
+    damage : array
+        Signed share of the edit's residual that arrives at each key.
+    """
+    figure, (axis,) = canvas(height=3.3)
+    degrees = np.linspace(0, 180, 181)
+    cosine = np.cos(np.radians(degrees))
+    axis.plot(degrees, cosine, color="#bbbbbb", linewidth=5, label="cosine")
+    for (name, values), colour, mark in zip(angles.items(), (VERMILION, BLUE), "so", strict=False):
+        axis.plot(values, damage, linestyle="", marker=mark, markersize=4, color=colour, label=name)
+    axis.axhline(0, color=GREY, linewidth=0.8)
+    axis.axvline(90, color=GREY, linewidth=0.8, linestyle="--")
+    axis.set(xticks=range(0, 181, 30), xlabel="angle to the edited key (degrees)", ylabel="share of δ that arrives")
+    axis.legend()
+    return figure
+
+
+# --- 05: capacity ---------------------------------------------------------------------------------------------
+
+
+@plot
+def capacity(N: np.ndarray, runs: np.ndarray, d_m: int) -> Figure:
+    """Squared interference of an edit with all other stored keys against their number, and what is forced.
+
+    Parameters
+    ----------
+    N : array
+        Numbers of stored keys.
+    runs : (seeds, len(N)) array
+        Mean over the stored keys of ``Σ_{j≠e} p(k_e, k_j)²``.
+    d_m : int
+    """
+    figure, (axis,) = canvas(height=3.4)
+    wide = np.linspace(d_m, N[-1], 200)
+    band(axis, N, runs, color=BLUE, label="random keys, measured", marker="o", markersize=4)
+    axis.plot(wide, (wide - d_m) / (d_m - 2), color="black", linestyle=":", label="random keys, expected")
+    axis.plot(wide, wide / d_m - 1, color=VERMILION, linestyle="--", label="forced: $N/d_m - 1$")
+    axis.axvline(d_m, color=GREY, linewidth=0.8)
+    axis.text(d_m + 0.8, 0.97, "$N = d_m$", transform=axis.get_xaxis_transform(), va="top", color=GREY)
+    axis.set(xlabel=f"stored keys N ($d_m$ = {d_m})", ylabel="Σ p² over the other keys")
+    axis.legend(loc="lower right")
+    return figure
+
+
+@plot
+def null_spread(d_m: Sequence[int], runs: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]) -> Figure:
+    """``d_m · mean(p²)`` of random keys against d_m, with intervals over seeds; dashed: the exact value.
+
+    Parameters
+    ----------
+    d_m : sequence of int
+    runs : mapping of str to (seeds, len(d_m)) array
+    expected : mapping of str to (len(d_m),) array
+    """
+    figure, (axis,) = canvas(height=3.2)
+    for (name, values), colour, mark in zip(runs.items(), CYCLE, "os^", strict=False):
+        axis.plot(d_m, expected[name], color=colour, linestyle="--", linewidth=1.2)
+        dots(axis, d_m, values, color=colour, fmt=mark, capsize=3, label=name)
+    axis.set_xscale("log", base=2)
+    ticks(axis.xaxis, d_m)
+    axis.set(xlabel="dimensions $d_m$ (logarithmic)", ylabel="$d_m$ · mean of p²")
+    axis.legend()
+    return figure
+
+
+@plot
+def keys_that_fit(overlap: np.ndarray, fit: Mapping[int, np.ndarray], ceiling: Mapping[int, np.ndarray]) -> Figure:
+    """How many keys fit below an overlap: bounds from below (solid) and from above (dashed), by d_m.
+
+    Parameters
+    ----------
+    overlap : array
+        Largest ``|cos|`` allowed.
+    fit, ceiling : mapping of d_m to array
+        Numbers of keys; infinite ceilings are not drawn.
+    """
+    figure, (axis,) = canvas(height=3.4)
+    for (d_m, values), colour in zip(fit.items(), CYCLE, strict=False):
+        axis.plot(overlap, values, color=colour, label=f"$d_m$ = {d_m:,}")
+        axis.plot(overlap, ceiling[d_m], color=colour, linestyle="--", linewidth=1.2)
+    axis.set(yscale="log", ylim=(10, 1e9), xlim=(0, overlap[-1]))
+    axis.set(xlabel="largest overlap allowed (cosine)", ylabel="number of keys (logarithmic)")
+    axis.legend(title="solid: at least so many fit\ndashed: at most so many", loc="center right")
+    return figure
+
+
+# --- 06: the family of editors --------------------------------------------------------------------------------
+
+
+@plot
+def transfers(matrices: Mapping[str, np.ndarray], limit: float = 1.0) -> Figure:
+    """What edit i (row) adds to the recall of edited key j (column), as a share of δ_i, one panel a rule.
+
+    Above the diagonal an edit meets keys not yet written, which costs nothing; below it, earlier edits.
+    """
+    figure, axes = canvas(1, len(matrices), height=2.6, sharey=True)
+    for axis, (name, matrix) in zip(axes, matrices.items(), strict=True):
+        image = heatmap(axis, matrix, limit)
+        axis.plot([-0.5, len(matrix) - 0.5], [-0.5, len(matrix) - 0.5], color=GREY, linewidth=0.7)
+        axis.set_title(name, fontsize=10)
+        axis.set(xlabel="key j read", xticks=[], yticks=[])
+    axes[0].set_ylabel("edit i written")
+    figure.colorbar(image, ax=axes, shrink=0.8, extend="both", label="share of $\\delta_i$ that arrives")
+    return figure
+
+
+@plot
+def lifetimes(
+    n: np.ndarray, errors: Mapping[str, np.ndarray], damage: Mapping[str, np.ndarray], d_m: int, full: int | None = None
+) -> Figure:
+    """Error of the edits so far (left) and damage to the stored keys (right, logarithmic) against their number.
+
+    Parameters
+    ----------
+    n : array
+        Numbers of edits.
+    errors, damage : mapping of str to (seeds, len(n)) array
+        By rule; NaN where a rule has stopped or not yet written. Lines are means (geometric for the damage), bands
+        95 % intervals over seeds.
+    d_m : int
+        Where the space is full.
+    full : int, optional
+        Draw a second line, where AlphaEdit's space is full.
+    """
+    figure, axes = canvas(1, 2, height=4.2)
+    errors_and_damage(axes, n, errors, damage, ("-", "--", "-.", ":", (0, (5, 1)), "-"))
+    axes[0].set_ylabel("relative to what each had to change")
+    axes[1].set_ylabel("relative to their recall (logarithmic)")
+    ticks(axes[1].yaxis, [0.1, 0.3, 1, 3, 10])
+    for axis in axes:
+        axis.axvline(d_m, color=GREY, linewidth=0.8)
+        axis.text(d_m - 0.5, 0.98, "$d_m$", transform=axis.get_xaxis_transform(), va="top", ha="right", color=GREY)
+        if full is not None:
+            axis.axvline(full, color=GREY, linewidth=0.8, linestyle=":")
     return figure

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from superposition.figures.style import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, STYLE, VERMILION, canvas
+from superposition.figures.colours import BLACK, BLUE, FAINT, GREEN, ORANGE, PURPLE, SKY, VERMILION
+from superposition.figures.style import canvas, curve, plot
 from superposition.records import Record
 
 #: Colour, dash and name of a life's method.
@@ -25,80 +24,61 @@ _LIVES = {
 }
 
 
-def _shares(axis: Axes, x: Sequence[float], shares: Sequence[dict[str, Any]], label: str, **style: Any) -> None:
-    """A curve of shares with their 95 % intervals."""
-    middle = [one["share"] for one in shares]
-    axis.plot(x, middle, label=label, markersize=4, **style)
-    axis.fill_between(
-        x,
-        [one["low"] for one in shares],
-        [one["high"] for one in shares],
-        color=style["color"],
-        alpha=0.15,
-        linewidth=0,
-    )
-
-
+@plot
 def sweep_of_layers(record: Record) -> Figure:
     """Left: what single edits achieve, by layer. Right: how far the target value lies from the recalled one."""
     layers = sorted(map(int, record["sweep"]))
     rows = [record["sweep"][str(layer)] for layer in layers]
-    with mpl.rc_context(STYLE):
-        figure, (left, right) = (lambda f, a: (f, a[0]))(*canvas(1, 2, height=3.2, width_ratios=[1.6, 1]))
-        for name, colour, marker, words in (
-            ("exact", BLUE, "o", "the prompt"),
-            ("paraphrase_exact", ORANGE, "s", "paraphrases"),
-            ("neighbourhood_exact", GREEN, "^", "neighbours (true object)"),
-        ):
-            _shares(left, layers, [row[name] for row in rows], words, color=colour, marker=marker)
-        left.set(xlabel="layer", ylabel="answered as wanted", ylim=(-0.02, 1.04), title="exact match")
-        left.legend(loc="lower left")
-        right.plot(layers, [row["shift_over_recalled"] for row in rows], "o-", color=BLACK, markersize=4)
-        right.set(xlabel="layer", ylabel=r"$\|\delta\| \,/\, \|W k\|$", title="size of the shift", ylim=(0, None))
+    figure, (left, right) = canvas(1, 2, height=3.2, width_ratios=[1.6, 1])
+    for name, colour, marker, words in (
+        ("exact", BLUE, "o", "the prompt"),
+        ("paraphrase_exact", ORANGE, "s", "paraphrases"),
+        ("neighbourhood_exact", GREEN, "^", "neighbours (true object)"),
+    ):
+        shares = ([row[name][part] for row in rows] for part in ("share", "low", "high"))
+        curve(left, layers, *shares, alpha=0.15, color=colour, marker=marker, markersize=4, label=words)
+    left.set(xlabel="layer", ylabel="answered as wanted", ylim=(-0.02, 1.04), title="exact match")
+    left.legend(loc="lower left")
+    right.plot(layers, [row["shift_over_recalled"] for row in rows], "o-", color=BLACK, markersize=4)
+    right.set(xlabel="layer", ylabel=r"$\|\delta\| \,/\, \|W k\|$", title="size of the shift", ylim=(0, None))
     return figure
 
 
+@plot
 def traced(record: Record) -> Figure:
     """How much of the fact returns, by layer, when the clean run's state (left) or MLP output (right) is put back."""
     facts = list(record["trace"].values())
-    with mpl.rc_context(STYLE):
-        figure, axes = canvas(1, 2, height=3.1, sharey=True)
-        for axis, kind, title in (
-            (axes[0, 0], "state", "state put back"),
-            (axes[0, 1], "mlp", "MLP outputs put back"),
-        ):
-            layers = facts[0][kind]["layers"]
-            for place, (words, colour, marker) in enumerate(
-                (
-                    ("last token of the subject", BLUE, "o"),
-                    ("the token after it", ORANGE, "s"),
-                    ("last token of the prompt", GREEN, "^"),
-                )
-            ):
-                effect = np.array([np.array(one[kind]["restored"][place]) - one[kind]["corrupted"] for one in facts])
-                middle, error = effect.mean(0), effect.std(0, ddof=1) / np.sqrt(len(effect))
-                axis.plot(layers, middle, color=colour, marker=marker, markersize=3.5, label=words)
-                axis.fill_between(
-                    layers, middle - 1.96 * error, middle + 1.96 * error, color=colour, alpha=0.15, linewidth=0
-                )
-            axis.axhline(0, color="#888888", linewidth=0.8)
-            axis.set(xlabel="layer", title=title)
-        axes[0, 0].set_ylabel("probability that returns")
-        axes[0, 1].legend(loc="upper right")
+    figure, axes = canvas(1, 2, height=3.1, sharey=True)
+    places = (
+        ("last token of the subject", BLUE, "o"),
+        ("the token after it", ORANGE, "s"),
+        ("last token of the prompt", GREEN, "^"),
+    )
+    for axis, (kind, title) in zip(axes, (("state", "state put back"), ("mlp", "MLP outputs put back")), strict=True):
+        layers = facts[0][kind]["layers"]
+        for place, (words, colour, marker) in enumerate(places):
+            effect = np.array([np.array(one[kind]["restored"][place]) - one[kind]["corrupted"] for one in facts])
+            middle, error = effect.mean(0), 1.96 * effect.std(0, ddof=1) / np.sqrt(len(effect))
+            style = {"color": colour, "marker": marker, "markersize": 3.5, "label": words}
+            curve(axis, layers, middle, middle - error, middle + error, alpha=0.15, **style)
+        axis.axhline(0, color=FAINT, linewidth=0.8)
+        axis.set(xlabel="layer", title=title)
+    axes[0].set_ylabel("probability that returns")
+    axes[1].legend(loc="upper right")
     return figure
 
 
+@plot
 def before_and_after(record: Record) -> Figure:
     """Probability of the new object against that of the true one, before and after each single edit."""
     rows = record["edits"]
-    with mpl.rc_context(STYLE):
-        figure, axes = canvas(1, 2, height=3.3, sharex=True, sharey=True)
-        for axis, when in zip(axes[0], ("before", "after"), strict=True):
-            true, new = (np.array([row[when][name] for row in rows]) for name in ("log_true", "log_new"))
-            axis.scatter(true, new, s=14, color=BLUE, alpha=0.7, linewidth=0)
-            axis.axline((0, 0), slope=1, color="#888888", linewidth=0.9, linestyle="--")
-            axis.set(xlabel="log P(true object)", title=f"{when} the edit")
-        axes[0, 0].set_ylabel("log P(new object)")
+    figure, axes = canvas(1, 2, height=3.3, sharex=True, sharey=True)
+    for axis, when in zip(axes, ("before", "after"), strict=True):
+        true, new = (np.array([row[when][name] for row in rows]) for name in ("log_true", "log_new"))
+        axis.scatter(true, new, s=14, color=BLUE, alpha=0.7, linewidth=0)
+        axis.axline((0, 0), slope=1, color=FAINT, linewidth=0.9, linestyle="--")
+        axis.set(xlabel="log P(true object)", title=f"{when} the edit")
+    axes[0].set_ylabel("log P(new object)")
     return figure
 
 
@@ -114,6 +94,7 @@ def _points(life: dict[str, Any], *path: str) -> tuple[list[int], list[Any]]:
     return [n for n, _ in found], [value for _, value in found]
 
 
+@plot
 def lives(record: Record) -> Figure:
     """Seven measures of every method's life against the number of edits."""
     panels = (
@@ -125,74 +106,68 @@ def lives(record: Record) -> Figure:
         (("perplexity",), "perplexity of plain text", True),
         (("drift",), r"$\|W_n - W_0\| \,/\, \|W_0\|$", False),
     )
-    with mpl.rc_context(STYLE):
-        figure, axes = canvas(4, 2, height=9.0, sharex=True)
-        for axis, (path, title, unedited) in zip(axes.flat, panels, strict=False):
-            for name, (colour, dash, words) in _LIVES.items():
-                if name not in record["lives"]:
-                    continue
-                n, values = _points(record["lives"][name], *path)
-                axis.plot(n, values, color=colour, linestyle=dash, marker=".", markersize=5, linewidth=1.5, label=words)
-            if unedited:
-                value = record["start"]
-                for part in path:
-                    value = value[part]
-                axis.axhline(value, color="#888888", linewidth=0.8)
-            axis.set_title(title, fontsize=10)
-            if path[-1] == "share":
-                axis.set(ylim=(-0.03, 1.05), ylabel="exact match")
-        axes[3, 0].set_ylim(bottom=0)
-        for axis in (axes[3, 0], axes[2, 1]):
-            axis.set_xlabel("edits n")
-            axis.tick_params(labelbottom=True)
-        axes[3, 1].axis("off")
-        axes[3, 1].legend(*axes[0, 0].get_legend_handles_labels(), loc="center")
+    figure, axes = canvas(4, 2, height=9.0, sharex=True)
+    for axis, (path, title, unedited) in zip(axes.flat, panels, strict=False):
+        for name, (colour, dash, words) in _LIVES.items():
+            if name not in record["lives"]:
+                continue
+            n, values = _points(record["lives"][name], *path)
+            axis.plot(n, values, color=colour, linestyle=dash, marker=".", markersize=5, linewidth=1.5, label=words)
+        if unedited:
+            value = record["start"]
+            for part in path:
+                value = value[part]
+            axis.axhline(value, color=FAINT, linewidth=0.8)
+        axis.set_title(title, fontsize=10)
+        if path[-1] == "share":
+            axis.set(ylim=(-0.03, 1.05), ylabel="exact match")
+    axes[3, 0].set_ylim(bottom=0)
+    for axis in (axes[3, 0], axes[2, 1]):
+        axis.set_xlabel("edits n")
+        axis.tick_params(labelbottom=True)
+    axes[3, 1].axis("off")
+    axes[3, 1].legend(*axes[0, 0].get_legend_handles_labels(), loc="center")
     return figure
 
 
+@plot
 def growth_on_a_layer(record: Record, names: Sequence[str]) -> Figure:
     """Interference on untouched keys after every edit (root mean square), and how much each edit asks for.
 
     Left, for the first of the names, also what its steps would sum to at right angles and all in one direction.
     """
-    with mpl.rc_context(STYLE):
-        figure, axes = canvas(1, 2, height=3.5)
-        for name in names:
-            colour, dash, words = _LIVES[name]
-            norms = np.sqrt((record.arrays[f"{name}/interference"].astype(float) ** 2).mean(1))
-            residual = record.arrays[f"{name}/residual"]
-            n = np.arange(1, len(norms) + 1)
-            axes[0, 0].plot(n, norms, color=colour, linestyle=dash, label=words)
-            width = min(10, len(residual))
-            smooth = np.convolve(residual, np.ones(width) / width, mode="valid")
-            axes[0, 1].plot(n[width - 1 :], smooth, color=colour, linestyle=dash)
-        step = record.arrays[f"{names[0]}/step"].astype(float)
-        n = np.arange(1, len(step) + 1)
-        axes[0, 0].plot(
-            n, np.sqrt(np.cumsum(step**2)), color=BLACK, linewidth=1, linestyle="--", label="at right angles"
-        )
-        axes[0, 0].plot(
-            n, record.arrays[f"{names[0]}/straight"], color="#888888", linewidth=1, linestyle=":", label="all aligned"
-        )
-        axes[0, 0].set(xscale="log", yscale="log", xlabel="edits n", ylabel=r"$\|\Delta_o[:, j]\|$, root mean square")
-        axes[0, 0].legend(fontsize=7.5)
-        axes[0, 1].set(xlabel="edits n", ylabel=r"$\|\delta(v_n)\|$, mean of ten", ylim=(0, None))
+    figure, axes = canvas(1, 2, height=3.5)
+    for name in names:
+        colour, dash, words = _LIVES[name]
+        norms = np.sqrt((record.arrays[f"{name}/interference"].astype(float) ** 2).mean(1))
+        residual = record.arrays[f"{name}/residual"]
+        n = np.arange(1, len(norms) + 1)
+        axes[0].plot(n, norms, color=colour, linestyle=dash, label=words)
+        width = min(10, len(residual))
+        smooth = np.convolve(residual, np.ones(width) / width, mode="valid")
+        axes[1].plot(n[width - 1 :], smooth, color=colour, linestyle=dash)
+    step = record.arrays[f"{names[0]}/step"].astype(float)
+    n = np.arange(1, len(step) + 1)
+    axes[0].plot(n, np.sqrt(np.cumsum(step**2)), color=BLACK, linewidth=1, linestyle="--", label="at right angles")
+    axes[0].plot(n, record.arrays[f"{names[0]}/straight"], color=FAINT, linewidth=1, linestyle=":", label="all aligned")
+    axes[0].set(xscale="log", yscale="log", xlabel="edits n", ylabel=r"$\|\Delta_o[:, j]\|$, root mean square")
+    axes[0].legend(fontsize=7.5)
+    axes[1].set(xlabel="edits n", ylabel=r"$\|\delta(v_n)\|$, mean of ten", ylim=(0, None))
     return figure
 
 
+@plot
 def suffering_by_age(record: Record, names: Sequence[str]) -> Figure:
     """Norm of what later edits did to edit j, against j: each edit a dot, means of ten as a line."""
-    with mpl.rc_context(STYLE):
-        figure, axes = canvas(1, len(names), height=3.0, sharey=True)
-        for axis, name in zip(axes[0], names, strict=True):
-            colour, _, words = _LIVES[name]
-            norms = record.arrays[f"{name}/on_edits"]
-            j = np.arange(1, len(norms) + 1)
-            axis.scatter(j, norms, s=9, color=colour, alpha=0.45, linewidth=0)
-            ten = len(norms) // 10 * 10
-            means = [part[:ten].reshape(-1, 10).mean(1) for part in (j, norms)]
-            axis.plot(*means, color=BLACK, linewidth=1.5)
-            axis.set(xlabel="edit j", title=words)
-        axes[0, 0].set_ylim(bottom=0)
-        axes[0, 0].set_ylabel(r"$\|\Delta_e[:, j]\|$")
+    figure, axes = canvas(1, len(names), height=3.0, sharey=True)
+    for axis, name in zip(axes, names, strict=True):
+        colour, _, words = _LIVES[name]
+        norms = record.arrays[f"{name}/on_edits"]
+        j = np.arange(1, len(norms) + 1)
+        axis.scatter(j, norms, s=9, color=colour, alpha=0.45, linewidth=0)
+        ten = len(norms) // 10 * 10
+        means = [part[:ten].reshape(-1, 10).mean(1) for part in (j, norms)]
+        axis.plot(*means, color=BLACK, linewidth=1.5)
+        axis.set(xlabel="edit j", title=words)
+    axes[0].set(ylim=(0, None), ylabel=r"$\|\Delta_e[:, j]\|$")
     return figure

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 from scipy import stats
 
-from superposition.figures.style import BLACK, CYCLE, GREEN, ORANGE, PURPLE, SKY, STYLE, VERMILION, canvas
+from superposition.figures.colours import BLACK, CYCLE, DASHED, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION
+from superposition.figures.style import canvas, kurtosis_scale, plot, shared_legend, ticks
 from superposition.linear.shrinkage import sampling_error
 from superposition.records import Record
 
-GREY = "#666666"
-MARKERS = "os^Dv*"
+_MARKERS = "os^Dv*"
 
-#: Choices of a measurement, by name: label, colour, marker.
+# Choices of a measurement, by name: label, colour, marker.
 CHOICES = {
     "float32_sums": ("sums in float32", SKY, "v"),
     "bfloat16": ("forward pass in bfloat16", GREEN, "s"),
@@ -27,6 +26,7 @@ CHOICES = {
 }
 
 
+@plot
 def errors_of_draws(draws: Mapping[int, np.ndarray], d_m: int) -> Figure:
     """Errors of p over many random texts of Gaussian keys, scaled, against Student's t.
 
@@ -36,137 +36,114 @@ def errors_of_draws(draws: Mapping[int, np.ndarray], d_m: int) -> Figure:
         Errors in units of the two keys' scale, for each number of tokens.
     d_m : int
     """
-    with mpl.rc_context(STYLE):
-        figure, axes = canvas(1, len(draws), height=2.7, sharex=True)
-        x = np.linspace(-0.8, 0.8, 401)
-        for axis, (tokens, errors) in zip(axes[0], draws.items(), strict=True):
-            n = tokens - d_m + 2
-            weight = np.full(len(errors), 81 / 1.6 / len(errors))  # a density over all draws, those outside too
-            axis.hist(errors, bins=81, range=(-0.8, 0.8), weights=weight, color=SKY, label="texts")
-            axis.plot(x, stats.t.pdf(x * np.sqrt(n), n) * np.sqrt(n), color=BLACK, linewidth=1.2, label="Student")
-            axis.set_title(f"$N = {tokens / d_m:g}\\, d_m$", fontweight="normal")
-            axis.set_yticks([])
-            axis.spines["left"].set_visible(False)
-        axes[0, -1].legend(loc="upper left", handlelength=0.8, fontsize=8.5, borderpad=0)
-        figure.supxlabel("error of p, in units of the keys' scale", fontsize=10)
+    figure, axes = canvas(1, len(draws), height=2.7, sharex=True)
+    x = np.linspace(-0.8, 0.8, 401)
+    for axis, (tokens, errors) in zip(axes, draws.items(), strict=True):
+        n = tokens - d_m + 2
+        weight = np.full(len(errors), 81 / 1.6 / len(errors))  # a density over all draws, those outside too
+        axis.hist(errors, bins=81, range=(-0.8, 0.8), weights=weight, color=SKY, label="texts")
+        axis.plot(x, stats.t.pdf(x * np.sqrt(n), n) * np.sqrt(n), color=BLACK, linewidth=1.2, label="Student")
+        axis.set_title(f"$N = {tokens / d_m:g}\\, d_m$", fontweight="normal")
+        axis.set_yticks([])
+        axis.spines["left"].set_visible(False)
+    axes[-1].legend(loc="upper left", handlelength=0.8, fontsize=8.5, borderpad=0)
+    figure.supxlabel("error of p, in units of the keys' scale", fontsize=10)
     return figure
 
 
+@plot
 def error_by_tokens(record: Record) -> Figure:
     """The error of p against the number of tokens, a line a layer, and what independent Gaussian keys would give."""
-    with mpl.rc_context(STYLE):
-        figure, axes = canvas(1, 1, height=3.8)
-        axis, d_m = axes[0, 0], record["d_m"]
-        end = record["rows"][0]["by_tokens"][-1]["tokens"]
-        x = np.geomspace(1.1 * d_m, 0.85 * end, 200)
-        axis.plot(
-            x / d_m,
-            sampling_error(x, d_m, end),
-            color=BLACK,
-            linestyle="--",
-            linewidth=1.2,
-            label="Gaussian keys",
-        )
-        for row, colour, marker in zip(record["rows"], CYCLE, MARKERS, strict=False):
-            entries = [entry for entry in row["by_tokens"] if entry["tokens"] <= 0.85 * end]
-            share = [entry["tokens"] / d_m for entry in entries]
-            axis.plot(
-                share, [entry["rms_scaled"] for entry in entries],
-                color=colour, marker=marker, markersize=4, linewidth=1, label=f"layer {row['layer']}",
-            )  # fmt: skip
-        axis.set_xscale("log")
-        axis.set_yscale("log")
-        ticks = [1, 2, 4, 8, 16, 32, 64, 128]
-        axis.set_xticks(ticks, labels=[str(tick) for tick in ticks])
-        axis.set_xticks([], minor=True)
-        axis.set_xlabel(r"tokens a dimension, $N / d_m$")
-        axis.set_ylabel("error of p in units of its scale (rms)")
-        axis.legend(ncols=2, loc="lower left")
+    figure, (axis,) = canvas(height=3.8)
+    d_m = record["d_m"]
+    end = record["rows"][0]["by_tokens"][-1]["tokens"]
+    x = np.geomspace(1.1 * d_m, 0.85 * end, 200)
+    expected = sampling_error(x, d_m, end)
+    axis.plot(x / d_m, expected, color=BLACK, linestyle="--", linewidth=1.2, label="Gaussian keys")
+    for row, colour, marker in zip(record["rows"], CYCLE, _MARKERS, strict=False):
+        entries = [entry for entry in row["by_tokens"] if entry["tokens"] <= 0.85 * end]
+        share, error = ([entry["tokens"] / d_m for entry in entries], [entry["rms_scaled"] for entry in entries])
+        style = {"color": colour, "marker": marker, "markersize": 4, "linewidth": 1}
+        axis.plot(share, error, label=f"layer {row['layer']}", **style)
+    axis.set(xscale="log", yscale="log")
+    ticks(axis.xaxis, [1, 2, 4, 8, 16, 32, 64, 128])
+    axis.set(xlabel=r"tokens a dimension, $N / d_m$", ylabel="error of p in units of its scale (rms)")
+    axis.legend(ncols=2, loc="lower left")
     return figure
 
 
+@plot
 def statistics_by_tokens(record: Record) -> Figure:
     """Spread and tails of P against the number of tokens, a line a layer."""
-    with mpl.rc_context(STYLE):
-        figure, axes = canvas(1, 2, height=3.3)
-        d_m = record["d_m"]
-        ticks = [1, 4, 16, 64]
-        for row, colour, marker in zip(record["rows"], CYCLE, MARKERS, strict=False):
-            share = [entry["tokens"] / d_m for entry in row["by_tokens"]]
-            spread = [entry["sd"] * np.sqrt(d_m) for entry in row["by_tokens"]]
-            tails = [entry["excess_kurtosis"] for entry in row["by_tokens"]]
-            for axis, values in zip(axes[0], (spread, tails), strict=True):
-                axis.plot(share, values, color=colour, marker=marker, markersize=3.5, linewidth=1, label=row["layer"])
-        for axis in axes[0]:
-            axis.set_xscale("log")
-            axis.set_xticks(ticks, labels=[str(tick) for tick in ticks])
-            axis.set_xticks([], minor=True)
-            axis.set_xlabel(r"tokens a dimension, $N / d_m$")
-        axes[0, 0].axhline(1, color=GREY, linestyle="--", linewidth=1)
-        axes[0, 0].set_ylim(bottom=0)
-        axes[0, 0].set_title(r"spread: sd · $\sqrt{d_m}$ (random keys: 1)", fontweight="normal")
-        axes[0, 1].set_yscale("symlog", linthresh=10)
-        axes[0, 1].set_yticks([0, 5, 10, 30, 100], labels=["0", "5", "10", "30", "100"])
-        axes[0, 1].set_ylim(0, 300)
-        axes[0, 1].set_title("excess kurtosis (normal: 0)", fontweight="normal")
-        axes[0, 0].legend(title="layer", ncols=2)
+    figure, axes = canvas(1, 2, height=3.3)
+    d_m = record["d_m"]
+    for row, colour, marker in zip(record["rows"], CYCLE, _MARKERS, strict=False):
+        share = [entry["tokens"] / d_m for entry in row["by_tokens"]]
+        spread = [entry["sd"] * np.sqrt(d_m) for entry in row["by_tokens"]]
+        tails = [entry["excess_kurtosis"] for entry in row["by_tokens"]]
+        for axis, values in zip(axes, (spread, tails), strict=True):
+            axis.plot(share, values, color=colour, marker=marker, markersize=3.5, linewidth=1, label=row["layer"])
+    for axis in axes:
+        axis.set_xscale("log")
+        ticks(axis.xaxis, [1, 4, 16, 64])
+        axis.set_xlabel(r"tokens a dimension, $N / d_m$")
+    axes[0].axhline(1, **DASHED)
+    axes[0].set_ylim(bottom=0)
+    axes[0].set_title(r"spread: sd · $\sqrt{d_m}$ (random keys: 1)", fontweight="normal")
+    kurtosis_scale(axes[1])
+    axes[1].set_ylim(0, 300)
+    axes[1].set_title("excess kurtosis (normal: 0)", fontweight="normal")
+    axes[0].legend(title="layer", ncols=2)
     return figure
 
 
 def change(row: Mapping, choice: str) -> float:
     """How far a choice moves p at one layer: root mean square over the pairs."""
-    return {
-        "float32_sums": lambda: row["fourth_moments"]["float32_sums"]["rms"],
-        "bfloat16": lambda: row["bfloat16"]["text_and_keys"]["rms"],
-        "halves": lambda: row["halves"]["rms"],
-        "first_position": lambda: row["first_position"]["without"]["rms"],
-        "other_text": lambda: row["other_text"]["rms"],
-        "centred": lambda: row["centred"]["rms"],
-    }[choice]()
+    place = {
+        "float32_sums": ("fourth_moments", "float32_sums"),
+        "bfloat16": ("bfloat16", "text_and_keys"),
+        "first_position": ("first_position", "without"),
+    }
+    for key in place.get(choice, (choice,)):
+        row = row[key]
+    return row["rms"]
 
 
+@plot
 def choices(record: Record, names: Sequence[str] = tuple(CHOICES)) -> Figure:
     """How far each choice moves p, by layer, beside the spread of p itself."""
-    with mpl.rc_context(STYLE):
-        figure, axes = canvas(1, 1, height=4.6)
-        axis, layers = axes[0, 0], [row["layer"] for row in record["rows"]]
-        places = np.arange(len(layers))
-        spread = [row["by_tokens"][-1]["sd"] for row in record["rows"]]
-        axis.plot(places, spread, color=GREY, linestyle="--", linewidth=1.2, label="spread of p itself (sd)")
-        for name in names:
-            label, colour, marker = CHOICES[name]
-            axis.plot(
-                places, [change(row, name) for row in record["rows"]],
-                color=colour, marker=marker, markersize=6, linewidth=0.8, label=label,
-            )  # fmt: skip
-        axis.set_yscale("log")
-        axis.set_xticks(places, labels=[str(layer) for layer in layers])
-        axis.set_xlabel("layer")
-        axis.set_ylabel("change of p (rms over pairs)")
-        figure.legend(loc="outside lower center", ncols=2)
+    figure, (axis,) = canvas(height=4.6)
+    rows, places = record["rows"], np.arange(len(record["rows"]))
+    spread = [row["by_tokens"][-1]["sd"] for row in rows]
+    axis.plot(places, spread, color=GREY, linestyle="--", linewidth=1.2, label="spread of p itself (sd)")
+    for name in names:
+        label, colour, marker = CHOICES[name]
+        style = {"color": colour, "marker": marker, "markersize": 6, "linewidth": 0.8, "label": label}
+        axis.plot(places, [change(row, name) for row in rows], **style)
+    axis.set(yscale="log", xlabel="layer", ylabel="change of p (rms over pairs)")
+    axis.set_xticks(places, labels=[row["layer"] for row in rows])
+    shared_legend(axis, 2)
     return figure
 
 
+@plot
 def shrinkage(record: Record, layers: Sequence[int]) -> Figure:
     """The error of p against the shrinkage of C, for several numbers of tokens, a panel a layer."""
-    with mpl.rc_context(STYLE):
-        figure, axes = canvas(1, len(layers), height=3.2, sharey=True)
-        by_layer = {row["layer"]: row for row in record["rows"]}
-        for axis, layer in zip(axes[0], layers, strict=True):
-            for entry, colour, marker in zip(by_layer[layer]["shrinkage"], CYCLE, MARKERS, strict=False):
-                x = np.array(entry["shrinkages"], dtype=float)
-                x[0] = x[1] / 10  # zero has no place on a logarithmic axis
-                label = f"{entry['tokens'] / record['d_m']:.2g}"
-                axis.plot(x, entry["rms"], color=colour, marker=marker, markersize=3.5, linewidth=1, label=label)
-                axis.plot(entry["oas"], entry["rms_oas"], color=colour, marker="*", markersize=11, linestyle="")
-            axis.set_xscale("log")
-            axis.set_yscale("log")
-            axis.set_xticks([1e-6, 1e-4, 1e-2], labels=["0", "0.0001", "0.01"])
-            axis.set_xticks([], minor=True)
-            axis.set_title(f"layer {layer}", fontweight="normal")
-            axis.set_xlabel("shrinkage s")
-        axes[0, 0].set_ylabel("error of p (rms)")
-        axes[0, 0].set_yticks([0.02, 0.05, 0.1, 0.2], labels=["0.02", "0.05", "0.1", "0.2"])
-        axes[0, 0].set_yticks([], minor=True)
-        figure.legend(*axes[0, 0].get_legend_handles_labels(), title="tokens / $d_m$", loc="outside right upper")
+    figure, axes = canvas(1, len(layers), height=3.2, sharey=True)
+    by_layer = {row["layer"]: row for row in record["rows"]}
+    for axis, layer in zip(axes, layers, strict=True):
+        for entry, colour, marker in zip(by_layer[layer]["shrinkage"], CYCLE, _MARKERS, strict=False):
+            x = np.array(entry["shrinkages"], dtype=float)
+            x[0] = x[1] / 10  # zero has no place on a logarithmic axis
+            label = f"{entry['tokens'] / record['d_m']:.2g}"
+            axis.plot(x, entry["rms"], color=colour, marker=marker, markersize=3.5, linewidth=1, label=label)
+            axis.plot(entry["oas"], entry["rms_oas"], color=colour, marker="*", markersize=11, linestyle="")
+        axis.set(xscale="log", yscale="log")
+        axis.set_xticks([1e-6, 1e-4, 1e-2], labels=["0", "0.0001", "0.01"])
+        axis.xaxis.minorticks_off()
+        axis.set_title(f"layer {layer}", fontweight="normal")
+        axis.set_xlabel("shrinkage s")
+    axes[0].set_ylabel("error of p (rms)")
+    ticks(axes[0].yaxis, [0.02, 0.05, 0.1, 0.2])
+    shared_legend(axes[0], 1, "right upper", title="tokens / $d_m$")
     return figure

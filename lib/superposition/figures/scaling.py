@@ -4,21 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import matplotlib as mpl
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from superposition.figures.nulls import depth
-from superposition.figures.style import BLACK, BLUE, CYCLE, ORANGE, STYLE, VERMILION, canvas
+from superposition.figures.colours import BLACK, BLUE, CYCLE, DASHED, ORANGE, VERMILION
+from superposition.figures.style import LOW_DPI, canvas, plot, relative_depth, shared_legend, ticks
 from superposition.records import Record
 from superposition.stats.shape import LABELS, STATISTICS
 from superposition.studies import scaling
 
-MARKERS = "osD^vP*X"
-DPI = 92
+_MARKERS = "osD^vP*X"
+#: Panels by depth: a statistic, of P (0) or of the whitened cosines (1).
+_PANELS = ("spread", 0), ("excess_kurtosis", 0), ("l_kurtosis", 1)
 
 
+def _dress(axes: Sequence[Axes]) -> None:
+    """Titles and axes of the panels by depth, once all measured values are drawn."""
+    for axis, (name, matrix) in zip(axes, _PANELS, strict=True):
+        axis.set_title(LABELS[name] + " of cosines" * matrix, fontweight="normal")
+        axis.set_xlabel("relative depth")
+    axes[0].set_ylim(bottom=0)
+
+
+@plot
 def law_of_one_pair(
     widths: ArrayLike, spreads: Mapping[float, ArrayLike], models: Mapping[str, int], m: int = 128
 ) -> Figure:
@@ -31,36 +41,24 @@ def law_of_one_pair(
     models : mapping of name to width
         Marked on the axis.
     """
-    with mpl.rc_context(STYLE):
-        figure, axes = canvas(height=3.6, dpi=DPI)
-        axis = axes[0, 0]
-        for (spread, values), colour, line in zip(spreads.items(), CYCLE, ("-", "--", "-.", ":"), strict=False):
-            label = "random keys (spread 1)" if spread == 1 else f"keys of spread {spread:g}"
-            axis.plot(widths, values, color=colour, linestyle=line, label=label)
-        axis.set_xscale("log", base=2)
-        axis.set_yscale("log")
-        axis.set_yticks([0.1, 1, 10, 100, 1000, 10000], labels=["0.1", "1", "10", "100", "1,000", "10,000"])
-        for name, width in models.items():
-            axis.axvline(width, color="#999999", linewidth=0.7, zorder=0)
-            axis.annotate(
-                name,
-                (width, 1.01),
-                xycoords=("data", "axes fraction"),
-                rotation=35,
-                ha="left",
-                va="bottom",
-                fontsize=9,
-                color="#444444",
-            )
-        ticks = [512, 1024, 2048, 4096, 8192, 16384]
-        axis.set_xticks(ticks, labels=[f"{tick:,}" for tick in ticks])
-        axis.minorticks_off()
-        axis.set_xlabel("width $d_m$ of the memory")
-        axis.set_ylabel(f"excess kurtosis, {m} facts, one twice")
-        axis.legend(loc="upper left")
+    figure, (axis,) = canvas(height=3.6, dpi=LOW_DPI)
+    for (spread, values), colour, line in zip(spreads.items(), CYCLE, ("-", "--", "-.", ":"), strict=False):
+        label = "random keys (spread 1)" if spread == 1 else f"keys of spread {spread:g}"
+        axis.plot(widths, values, color=colour, linestyle=line, label=label)
+    axis.set_xscale("log", base=2)
+    axis.set_yscale("log")
+    style = {"rotation": 35, "ha": "left", "va": "bottom", "fontsize": 9, "color": "#444444"}
+    for name, width in models.items():
+        axis.axvline(width, color="#999999", linewidth=0.7, zorder=0)
+        axis.annotate(name, (width, 1.01), xycoords=("data", "axes fraction"), **style)
+    ticks(axis.xaxis, [512, 1024, 2048, 4096, 8192, 16384], ",g")
+    ticks(axis.yaxis, [0.1, 1, 10, 100, 1000, 10000], ",g")
+    axis.set(xlabel="width $d_m$ of the memory", ylabel=f"excess kurtosis, {m} facts, one twice")
+    axis.legend(loc="upper left")
     return figure
 
 
+@plot
 def models_by_depth(
     measured: Sequence[Record], found: Sequence[np.ndarray], published: Mapping[str, Sequence[float]]
 ) -> Figure:
@@ -68,85 +66,66 @@ def models_by_depth(
 
     ``found`` holds :func:`superposition.studies.scaling.by_layer` of each record.
     """
-    with mpl.rc_context(STYLE):
-        figure, axes = canvas(1, 3, height=3.6, dpi=DPI)
-        panels = ("spread", 0), ("excess_kurtosis", 0), ("l_kurtosis", 1)
-        for axis, (name, matrix) in zip(axes[0], panels, strict=True):
-            column = STATISTICS.index(name)
-            for record, values, colour, marker in zip(measured, found, CYCLE, MARKERS, strict=False):
-                axis.plot(
-                    depth(record),
-                    values[:, matrix, column],
-                    color=colour,
-                    marker=marker,
-                    markersize=3,
-                    linewidth=1.4,
-                    label=record["model"]["name"],
-                )
-            title = LABELS[name]
-            axis.set_title(title if matrix == 0 else f"{title} of cosines", fontweight="normal")
-            axis.set_xlabel("relative depth")
-        axes[0, 0].set_ylim(bottom=0)
-        axes[0, 0].axhline(1, color="#666666", linestyle="--", linewidth=1)
-        axes[0, 2].axhline(0, color="#666666", linestyle="--", linewidth=1)
-        for name, curve in published.items():
-            x = np.linspace(0, 1, len(curve))
-            axes[0, 1].plot(x, curve, color=BLACK, linestyle=":", label=f"{name} (published)")
-        axes[0, 1].set_yscale("log")
-        axes[0, 1].set_yticks([1, 3, 10, 30, 100], labels=["1", "3", "10", "30", "100"])
-        axes[0, 1].minorticks_off()
-        figure.legend(*axes[0, 1].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    figure, axes = canvas(1, 3, height=3.6, dpi=LOW_DPI)
+    for record, values, colour, marker in zip(measured, found, CYCLE, _MARKERS, strict=False):
+        style = {"color": colour, "marker": marker, "markersize": 3, "linewidth": 1.4, "label": record["model"]["name"]}
+        for axis, (name, matrix) in zip(axes, _PANELS, strict=True):
+            axis.plot(relative_depth(record["layers"]), values[:, matrix, STATISTICS.index(name)], **style)
+    _dress(axes)
+    axes[0].axhline(1, **DASHED)
+    axes[2].axhline(0, **DASHED)
+    for name, kurtosis in published.items():
+        x = np.linspace(0, 1, len(kurtosis))
+        axes[1].plot(x, kurtosis, color=BLACK, linestyle=":", label=f"{name} (published)")
+    axes[1].set_yscale("log")
+    ticks(axes[1].yaxis, [1, 3, 10, 30, 100])
+    shared_legend(axes[1], 3)
     return figure
 
 
+@plot
 def models_by_width(measured: Sequence[Record], every: Sequence[np.ndarray], clean: Sequence[np.ndarray]) -> Figure:
     """Each layer of each model against the model's width: of all facts (open) and without confounds (filled)."""
     panels = ("excess_kurtosis", 0, "excess kurtosis of $p$"), ("l_kurtosis", 1, "L-kurtosis of cosines")
     widths = np.array([scaling.width(record) for record in measured])
-    with mpl.rc_context(STYLE):
-        figure, axes = canvas(1, 2, height=3.6, dpi=DPI)
-        for axis, (name, matrix, title) in zip(axes[0], panels, strict=True):
-            column = STATISTICS.index(name)
-            for found, colour, shift, fill, label in (
-                (every, ORANGE, 0.975, "none", "all facts"),
-                (clean, BLUE, 1.025, BLUE, "without confounds"),
-            ):
-                for n, values in enumerate(found):
-                    x = np.full(len(values), widths[n] * shift)
-                    y = values[:, matrix, column]
-                    given = {"label": label} if n == 0 else {}
-                    axis.scatter(x, y, s=18, edgecolors=colour, facecolors=fill, alpha=0.75, linewidths=1, **given)
-                    axis.plot(widths[n] * shift, np.median(y), marker="_", markersize=22, color=colour)
-            axis.set_title(title, fontweight="normal")
-            axis.set_xscale("log", base=2)
-            names = {w: "\n".join(r["model"]["name"] for r in measured if scaling.width(r) == w) for w in widths}
-            axis.set_xticks(list(names), labels=[f"{w:,}\n{name}" for w, name in names.items()])
-            axis.minorticks_off()
-            axis.set_xlim(widths.min() / 1.3, widths.max() * 1.3)
-            axis.set_xlabel("width $d_m$")
-        axes[0, 0].set_yscale("log")
-        axes[0, 0].set_yticks([1, 3, 10, 30, 100], labels=["1", "3", "10", "30", "100"])
-        axes[0, 0].legend()
+    names = {w: "\n".join(r["model"]["name"] for r in measured if scaling.width(r) == w) for w in widths}
+    figure, axes = canvas(1, 2, height=3.6, dpi=LOW_DPI)
+    for axis, (name, matrix, title) in zip(axes, panels, strict=True):
+        column = STATISTICS.index(name)
+        for found, colour, shift, fill, label in (
+            (every, ORANGE, 0.975, "none", "all facts"),
+            (clean, BLUE, 1.025, BLUE, "without confounds"),
+        ):
+            for n, values in enumerate(found):
+                x = np.full(len(values), widths[n] * shift)
+                y = values[:, matrix, column]
+                given = {"label": label} if n == 0 else {}
+                axis.scatter(x, y, s=18, edgecolors=colour, facecolors=fill, alpha=0.75, linewidths=1, **given)
+                axis.plot(x[0], np.median(y), marker="_", markersize=22, color=colour)
+        axis.set_title(title, fontweight="normal")
+        axis.set_xscale("log", base=2)
+        axis.set_xticks(list(names), labels=[f"{w:,}\n{name}" for w, name in names.items()])
+        axis.minorticks_off()
+        axis.set(xlim=(widths.min() / 1.3, widths.max() * 1.3), xlabel="width $d_m$")
+    axes[0].set_yscale("log")
+    axes[0].set_yticks([1, 3, 10, 30, 100], labels=["1", "3", "10", "30", "100"])
+    axes[0].legend()
     return figure
 
 
+@plot
 def before_training(record: Record, listed: str) -> Figure:
     """Spread, excess kurtosis and L-kurtosis by depth of a trained model and of the same with random weights."""
     row = list(record["lists"]).index(listed)
     x = np.array(record["layers"]) / (record["depth"] - 1)
-    panels = ("spread", 0), ("excess_kurtosis", 0), ("l_kurtosis", 1)
-    with mpl.rc_context(STYLE):
-        figure, axes = canvas(1, 3, height=3.3, dpi=DPI)
-        for axis, (name, matrix) in zip(axes[0], panels, strict=True):
-            column = record["statistics"].index(name)
-            axis.plot(x, record.arrays["trained"][:, row, matrix, column], color=BLUE, marker="o", label="trained")
-            for seed, values in enumerate(record.arrays["untrained"][:, :, row, matrix, column]):
-                given = {"label": "random weights"} if seed == 0 else {}
-                axis.plot(x, values, color=VERMILION, marker="s", markersize=4, linestyle="--", linewidth=1.2, **given)
-            title = LABELS[name]
-            axis.set_title(title if matrix == 0 else f"{title} of cosines", fontweight="normal")
-            axis.set_xlabel("relative depth")
-            axis.axhline(1 if name == "spread" else 0, color="#666666", linestyle="--", linewidth=1)
-        axes[0, 0].set_ylim(bottom=0)
-        figure.legend(*axes[0, 2].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    figure, axes = canvas(1, 3, height=3.3, dpi=LOW_DPI)
+    for axis, (name, matrix) in zip(axes, _PANELS, strict=True):
+        column = record["statistics"].index(name)
+        axis.plot(x, record.arrays["trained"][:, row, matrix, column], color=BLUE, marker="o", label="trained")
+        for seed, values in enumerate(record.arrays["untrained"][:, :, row, matrix, column]):
+            given = {"label": "random weights"} if seed == 0 else {}
+            axis.plot(x, values, color=VERMILION, marker="s", markersize=4, linestyle="--", linewidth=1.2, **given)
+        axis.axhline(1 if name == "spread" else 0, **DASHED)
+    _dress(axes)
+    shared_legend(axes[2], 2)
     return figure

@@ -2,34 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import matplotlib as mpl
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from superposition.figures.geometry import GREY
-from superposition.figures.style import BLUE, CYCLE, ORANGE, STYLE, VERMILION, band, canvas
-from superposition.stats.intervals import over_seeds
+from superposition.figures.colours import BLUE, CYCLE, GREY, ORANGE, VERMILION
+from superposition.figures.style import band, canvas, dots, errors_and_damage, plot, shared_legend, ticks
 from superposition.studies import toys
 
-MARKS = "os^Dv*P"
-DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)))
-
-
-def _plain_ticks(axis: Axes, x: Sequence[float] = (), y: Sequence[float] = ()) -> None:
-    """Ticks in plain numbers on a logarithmic axis."""
-    if len(x):
-        axis.set_xticks(x, labels=[f"{value:g}" for value in x])
-    if len(y):
-        axis.set_yticks(y, labels=[f"{value:g}" for value in y])
-    axis.minorticks_off()
+_MARKERS = "os^Dv*P"
+_DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)))
 
 
 # --- 07: a toy memory -----------------------------------------------------------------------------------------
 
 
+@plot
 def forgetting_curves(n: np.ndarray, runs: Mapping[str, np.ndarray], d_m: int) -> Figure:
     """Damage after n edits, relative to that of a memory that lost all, by load; dashed, the law for fresh keys.
 
@@ -41,21 +31,17 @@ def forgetting_curves(n: np.ndarray, runs: Mapping[str, np.ndarray], d_m: int) -
         By load; NaN where no stored fact is left to edit.
     d_m : int
     """
-    with mpl.rc_context(STYLE):
-        figure, axes = canvas(height=3.6)
-        axis = axes[0, 0]
-        for (name, values), colour, mark in zip(runs.items(), (*CYCLE[:3], *CYCLE[3:]), MARKS, strict=False):
-            there = np.isfinite(values).all(axis=0)
-            style = {"color": colour, "label": name, "marker": mark, "markersize": 4, "linewidth": 1.4}
-            band(axis, n[there] / d_m, values[:, there], **style)
-        fine = np.linspace(0, n.max(), 200)
-        axis.plot(fine / d_m, toys.forgetting(fine, d_m), color=GREY, linestyle="--", label="law for random keys")
-        axis.set_xlabel("edits per dimension, $n/d_m$")
-        axis.set_ylabel("damage over its limit")
-        axis.legend(title="load $N/d_m$", ncols=2)
+    figure, (axis,) = canvas(height=3.6)
+    for (name, values), colour, mark in zip(runs.items(), CYCLE, _MARKERS, strict=False):
+        band(axis, n / d_m, values, color=colour, label=name, marker=mark, markersize=4, linewidth=1.4)
+    fine = np.linspace(0, n.max(), 200)
+    axis.plot(fine / d_m, toys.forgetting(fine, d_m), color=GREY, linestyle="--", label="law for random keys")
+    axis.set(xlabel="edits per dimension, $n/d_m$", ylabel="damage over its limit")
+    axis.legend(title="load $N/d_m$", ncols=2)
     return figure
 
 
+@plot
 def growth(
     n: np.ndarray, runs: Mapping[str, np.ndarray], d_m: int, laws: Mapping[str, np.ndarray] | None = None
 ) -> Figure:
@@ -69,48 +55,43 @@ def growth(
     laws : mapping of str to (len(n),) array, optional
         What an arm's damage should be, drawn as a thin black line.
     """
-    with mpl.rc_context(STYLE):
-        figure, axes = canvas(height=4.3)
-        axis = axes[0, 0]
-        for (name, values), colour, mark, dash in zip(runs.items(), CYCLE, MARKS, DASHES, strict=False):
-            style = {"color": colour, "label": name, "marker": mark, "markersize": 4, "linestyle": dash}
-            band(axis, n, values, geometric=True, linewidth=1.4, **style)
-        for number, law in enumerate((laws or {}).values()):
-            name = None if number else "predicted from the overlaps"
-            axis.plot(n, law, color="black", linewidth=0.9, zorder=5, label=name)
-        end = np.array([d_m, n.max()])
-        top = np.exp(np.log(list(runs.values())[-1][:, -1]).mean()) * 1.5
-        for power, name in ((1, "∝ n"), (0.5, "∝ √n")):
-            height = top if power == 1 else top / 4.2
-            axis.plot(end, height * (end / end[1]) ** power, color=GREY, linewidth=0.9)
-            axis.annotate(name, (end[1], height), color=GREY, ha="right", va="bottom")
-        axis.axvline(d_m, color=GREY, linewidth=0.8, linestyle=":")
-        axis.annotate("$d_m$", (d_m, 0.02), xycoords=axis.get_xaxis_transform(), color=GREY, ha="right")
-        axis.set_xscale("log")
-        axis.set_yscale("log")
-        _plain_ticks(axis, [1, 3, 10, 30, 100, 300], [0.2, 0.5, 1, 2, 5, 10, 20])
-        axis.set_xlabel("edits n (logarithmic)")
-        axis.set_ylabel("damage, r.m.s. (logarithmic)")
-        figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    figure, (axis,) = canvas(height=4.3)
+    for (name, values), colour, mark, dash in zip(runs.items(), CYCLE, _MARKERS, _DASHES, strict=False):
+        style = {"color": colour, "label": name, "marker": mark, "markersize": 4, "linestyle": dash}
+        band(axis, n, values, geometric=True, linewidth=1.4, **style)
+    for number, law in enumerate((laws or {}).values()):
+        name = None if number else "predicted from the overlaps"
+        axis.plot(n, law, color="black", linewidth=0.9, zorder=5, label=name)
+    end = np.array([d_m, n.max()])
+    top = np.exp(np.log(list(runs.values())[-1][:, -1]).mean()) * 1.5
+    for power, name in ((1, "∝ n"), (0.5, "∝ √n")):
+        height = top if power == 1 else top / 4.2
+        axis.plot(end, height * (end / end[1]) ** power, color=GREY, linewidth=0.9)
+        axis.annotate(name, (end[1], height), color=GREY, ha="right", va="bottom")
+    axis.axvline(d_m, color=GREY, linewidth=0.8, linestyle=":")
+    axis.annotate("$d_m$", (d_m, 0.02), xycoords=axis.get_xaxis_transform(), color=GREY, ha="right")
+    axis.set(xscale="log", yscale="log")
+    ticks(axis.xaxis, [1, 3, 10, 30, 100, 300])
+    ticks(axis.yaxis, [0.2, 0.5, 1, 2, 5, 10, 20])
+    axis.set(xlabel="edits n (logarithmic)", ylabel="damage, r.m.s. (logarithmic)")
+    shared_legend(axis, 2)
     return figure
 
 
+@plot
 def earlier_edits(runs: np.ndarray, d_m: int) -> Figure:
     """What later edits did to each edit, in the order they were made; dashed, the law for random keys."""
     n = runs.shape[1]
     j = np.arange(1, n + 1)
-    with mpl.rc_context(STYLE):
-        figure, axes = canvas(height=3.0)
-        axis = axes[0, 0]
-        band(axis, j, runs, color=BLUE, label="measured", linewidth=1.2)
-        axis.plot(j, 2 * toys.forgetting(n - j, d_m), color=VERMILION, linestyle="--", label="law for random keys")
-        axis.set_xlabel("edit j, from the first to the last")
-        axis.set_ylabel("squared damage to edit j")
-        axis.set_ylim(bottom=0)
-        axis.legend()
+    figure, (axis,) = canvas(height=3.0)
+    band(axis, j, runs, color=BLUE, label="measured", linewidth=1.2)
+    axis.plot(j, 2 * toys.forgetting(n - j, d_m), color=VERMILION, linestyle="--", label="law for random keys")
+    axis.set(xlabel="edit j, from the first to the last", ylabel="squared damage to edit j", ylim=(0, None))
+    axis.legend()
     return figure
 
 
+@plot
 def price_of_exactness(
     n: np.ndarray, errors: Mapping[str, np.ndarray], damage: Mapping[str, np.ndarray], d_m: int
 ) -> Figure:
@@ -124,60 +105,45 @@ def price_of_exactness(
     d_m : int
         Where the space is full.
     """
-    with mpl.rc_context(STYLE):
-        figure, axes = canvas(1, 2, height=4.2)
-        for name, colour, dash in zip(errors, CYCLE, DASHES, strict=False):
-            there = np.isfinite(errors[name]).all(axis=0)
-            style = {"color": colour, "linestyle": dash}
-            band(axes[0, 0], n[there], errors[name][:, there], label=name, **style)
-            band(axes[0, 1], n[there], damage[name][:, there], geometric=True, **style)
-        fine = np.linspace(1, d_m - 1.5, 200)
-        axes[0, 1].plot(fine, toys.hard_price(fine, d_m), color=GREY, linewidth=1.2, label="$n/(d_m-n-1)$")
-        axes[0, 0].set_title("Error of the edits so far")
-        axes[0, 1].set_title("Damage to the stored keys")
-        axes[0, 1].set_yscale("log")
-        axes[0, 1].set_ylim(0.01, 300)
-        _plain_ticks(axes[0, 1], y=[0.01, 0.1, 1, 10, 100])
-        axes[0, 0].set_ylabel("squared, over what was asked")
-        for axis in axes[0]:
-            axis.axvline(d_m, color=GREY, linewidth=0.8)
-            axis.text(d_m + 1, 0.97, "$d_m$", transform=axis.get_xaxis_transform(), va="top", color=GREY)
-            axis.set_xlabel("edits n")
-        axes[0, 1].legend(loc="lower right")
-        figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    figure, axes = canvas(1, 2, height=4.2)
+    errors_and_damage(axes, n, errors, damage, _DASHES)
+    fine = np.linspace(1, d_m - 1.5, 200)
+    axes[1].plot(fine, toys.hard_price(fine, d_m), color=GREY, linewidth=1.2, label="$n/(d_m-n-1)$")
+    axes[1].set_ylim(0.01, 300)
+    ticks(axes[1].yaxis, [0.01, 0.1, 1, 10, 100])
+    axes[0].set_ylabel("squared, over what was asked")
+    for axis in axes:
+        axis.axvline(d_m, color=GREY, linewidth=0.8)
+        axis.text(d_m + 1, 0.97, "$d_m$", transform=axis.get_xaxis_transform(), va="top", color=GREY)
+    axes[1].legend(loc="lower right")
     return figure
 
 
 # --- 08: features in superposition ----------------------------------------------------------------------------
 
 
+@plot
 def feature_planes(panels: Mapping[str, np.ndarray]) -> Figure:
     """Directions of features in the plane, a panel for each W (2, n); the later feature, the paler."""
-    with mpl.rc_context(STYLE):
-        figure, axes = canvas(1, len(panels), height=2.95, sharex=True, sharey=True)
-        for axis, (title, W) in zip(axes[0], panels.items(), strict=True):
-            n = W.shape[1]
-            for i, (x, y) in enumerate(W.T):
-                colour = mpl.colormaps["viridis"](0.85 * i / max(n - 1, 1))
-                axis.plot([0, x], [0, y], color=colour, linewidth=2)
-                axis.plot(x, y, "o", color=colour, markersize=6)
-                if np.hypot(x, y) > 0.3:
-                    axis.annotate(
-                        str(i + 1), (1.22 * x, 1.22 * y), ha="center", va="center", fontsize=9, color="#333333"
-                    )
-            axis.set_title(title, fontsize=10)
-            axis.set_aspect("equal")
-            axis.set_xlim(-1.6, 1.6)
-            axis.set_ylim(-1.6, 1.6)
-            axis.axhline(0, color="#dddddd", linewidth=0.8, zorder=0)
-            axis.axvline(0, color="#dddddd", linewidth=0.8, zorder=0)
-            axis.set_xticks([-1, 0, 1])
-            axis.set_yticks([-1, 0, 1])
-            axis.set_xlabel("$h_1$")
-        axes[0, 0].set_ylabel("$h_2$")
+    figure, axes = canvas(1, len(panels), height=2.95, sharex=True, sharey=True)
+    for axis, (title, W) in zip(axes, panels.items(), strict=True):
+        n = W.shape[1]
+        for i, (x, y) in enumerate(W.T):
+            colour = mpl.colormaps["viridis"](0.85 * i / max(n - 1, 1))
+            axis.plot([0, x], [0, y], color=colour, linewidth=2)
+            axis.plot(x, y, "o", color=colour, markersize=6)
+            if np.hypot(x, y) > 0.3:
+                axis.annotate(str(i + 1), (1.22 * x, 1.22 * y), ha="center", va="center", fontsize=9, color="#333333")
+        axis.set_title(title, fontsize=10)
+        axis.set(xlim=(-1.6, 1.6), ylim=(-1.6, 1.6), aspect="equal")
+        axis.axhline(0, color="#dddddd", linewidth=0.8, zorder=0)
+        axis.axvline(0, color="#dddddd", linewidth=0.8, zorder=0)
+        axis.set(xticks=[-1, 0, 1], yticks=[-1, 0, 1], xlabel="$h_1$")
+    axes[0].set_ylabel("$h_2$")
     return figure
 
 
+@plot
 def solids(panels: Mapping[str, tuple[np.ndarray, float]]) -> Figure:
     """Small geometries in two or three dimensions: features (blue) and edges between nearest neighbours (orange).
 
@@ -186,41 +152,41 @@ def solids(panels: Mapping[str, tuple[np.ndarray, float]]) -> Figure:
     panels : mapping of str to (W, dimensionality)
         W (m, n), m up to 3.
     """
-    with mpl.rc_context(STYLE):
-        figure, holder = canvas(height=2.0)
-        figure.set_layout_engine("none")
-        holder[0, 0].remove()
-        wide = 1 / len(panels)
-        for place, (title, (W, share)) in enumerate(panels.items()):
-            points = np.zeros((3, W.shape[1]))
-            points[: len(W)] = W
-            flat = len(W) < 3
-            if W.shape[1] > 4 and not flat:  # the axis in which the shape differs from the other two, up
-                U, size, _ = np.linalg.svd(W)
-                points = (U if size[1] - size[2] > size[0] - size[1] else U[:, ::-1]).T @ W
-            elif not flat:  # the shape's first feature up, its second to the right
-                frame, _ = np.linalg.qr(np.column_stack([W[:, 0], W[:, 1], np.cross(W[:, 0], W[:, 1])]))
-                points = (frame * np.sign(frame[:, 0] @ W[:, 0])).T[[1, 2, 0]] @ W
-            axis = figure.add_axes((place * wide, -0.04, wide, 0.84), projection="3d")
-            axis.view_init(elev=90 if flat else 20, azim=-90 if flat else -35)
-            size = 1.08 * np.linalg.norm(W, axis=0).max()
-            unit = W / np.linalg.norm(W, axis=0)
-            cosines = unit.T @ unit - 2 * np.eye(W.shape[1])
-            edge = cosines > cosines.max(axis=1, keepdims=True) - 0.25
-            for i in range(W.shape[1]):
-                axis.plot(*np.stack([0 * points[:, i], points[:, i]]).T, color=BLUE, linewidth=1.8)
-                axis.plot(*points[:, i, None], "o", color=BLUE, markersize=6)
-                for j in np.flatnonzero(edge[i] | edge[:, i]):
-                    if W.shape[1] > 2:
-                        axis.plot(*points[:, [i, j]], color=ORANGE, linewidth=1)
-            axis.set_box_aspect((1, 1, 1), zoom=1.5)
-            for limits in (axis.set_xlim, axis.set_ylim, axis.set_zlim):
-                limits(-size, size)
-            axis.set_axis_off()
-            figure.text((place + 0.5) * wide, 0.98, f"{title}\nD = {share:.3f}", ha="center", va="top", fontsize=9.5)
+    figure, (holder,) = canvas(height=2.0)
+    figure.set_layout_engine("none")
+    holder.remove()
+    wide = 1 / len(panels)
+    for place, (title, (W, share)) in enumerate(panels.items()):
+        points = np.zeros((3, W.shape[1]))
+        points[: len(W)] = W
+        flat = len(W) < 3
+        if W.shape[1] > 4 and not flat:  # the axis in which the shape differs from the other two, up
+            U, size, _ = np.linalg.svd(W)
+            points = (U if size[1] - size[2] > size[0] - size[1] else U[:, ::-1]).T @ W
+        elif not flat:  # the shape's first feature up, its second to the right
+            frame, _ = np.linalg.qr(np.column_stack([W[:, 0], W[:, 1], np.cross(W[:, 0], W[:, 1])]))
+            points = (frame * np.sign(frame[:, 0] @ W[:, 0])).T[[1, 2, 0]] @ W
+        axis = figure.add_axes((place * wide, -0.04, wide, 0.84), projection="3d")
+        axis.view_init(elev=90 if flat else 20, azim=-90 if flat else -35)
+        size = 1.08 * np.linalg.norm(W, axis=0).max()
+        unit = W / np.linalg.norm(W, axis=0)
+        cosines = unit.T @ unit - 2 * np.eye(W.shape[1])
+        edge = cosines > cosines.max(axis=1, keepdims=True) - 0.25
+        for i in range(W.shape[1]):
+            axis.plot(*np.stack([0 * points[:, i], points[:, i]]).T, color=BLUE, linewidth=1.8)
+            axis.plot(*points[:, i, None], "o", color=BLUE, markersize=6)
+            for j in np.flatnonzero(edge[i] | edge[:, i]):
+                if W.shape[1] > 2:
+                    axis.plot(*points[:, [i, j]], color=ORANGE, linewidth=1)
+        axis.set_box_aspect((1, 1, 1), zoom=1.5)
+        for limits in (axis.set_xlim, axis.set_ylim, axis.set_zlim):
+            limits(-size, size)
+        axis.set_axis_off()
+        figure.text((place + 0.5) * wide, 0.98, f"{title}\nD = {share:.3f}", ha="center", va="top", fontsize=9.5)
     return figure
 
 
+@plot
 def phase_plane(
     aspects: np.ndarray, densities: np.ndarray, outcomes: Mapping[str, np.ndarray], threshold: np.ndarray
 ) -> Figure:
@@ -235,23 +201,21 @@ def phase_plane(
     threshold : array
         The density below which an antipodal pair pays, for each aspect.
     """
-    with mpl.rc_context(STYLE):
-        figure, axes = canvas(1, len(outcomes), height=3.1, sharey=True)
-        for axis, (name, share) in zip(axes[0], outcomes.items(), strict=True):
-            image = axis.pcolormesh(densities, aspects, share, cmap="cividis", vmin=0, vmax=1, shading="nearest")
-            axis.plot(threshold, aspects, color=VERMILION, linewidth=2.2)
-            axis.set_xscale("log")
-            axis.set_yscale("log")
-            _plain_ticks(axis, [0.05, 0.1, 0.2, 0.5, 1], [0.1, 0.3, 1, 3, 10])
-            axis.set_xlim(densities[0], densities[-1])
-            axis.set_title(name, fontsize=10)
-            axis.set_xlabel("density q (log)")
-        axes[0, 0].set_ylabel("importance of feature 2 (log)")
-        bar = figure.colorbar(image, ax=axes, shrink=0.9)
-        bar.set_label("share of groups")
+    figure, axes = canvas(1, len(outcomes), height=3.1, sharey=True)
+    for axis, (name, share) in zip(axes, outcomes.items(), strict=True):
+        image = axis.pcolormesh(densities, aspects, share, cmap="cividis", vmin=0, vmax=1, shading="nearest")
+        axis.plot(threshold, aspects, color=VERMILION, linewidth=2.2)
+        axis.set(xscale="log", yscale="log")
+        ticks(axis.xaxis, [0.05, 0.1, 0.2, 0.5, 1])
+        ticks(axis.yaxis, [0.1, 0.3, 1, 3, 10])
+        axis.set_title(name, fontsize=10)
+        axis.set(xlim=(densities[0], densities[-1]), xlabel="density q (log)")
+    axes[0].set_ylabel("importance of feature 2 (log)")
+    figure.colorbar(image, ax=axes, shrink=0.9, label="share of groups")
     return figure
 
 
+@plot
 def dimensionality_steps(sparsity: np.ndarray, D: np.ndarray, norms: np.ndarray, m: int) -> Figure:
     """Dimensions per feature of large autoencoders (top), and the dimensionality of each feature (bottom).
 
@@ -263,80 +227,65 @@ def dimensionality_steps(sparsity: np.ndarray, D: np.ndarray, norms: np.ndarray,
         Dimensionality and length of each feature; features shorter than 0.5 are left out.
     m : int
     """
-    with mpl.rc_context(STYLE):
-        figure, axes = canvas(2, 1, height=5.4, sharex=True)
-        ratio = m / (norms.astype(float) ** 2).sum(-1)
-        band(axes[0, 0], sparsity, ratio, color=BLUE, marker="o", markersize=4)
-        rng = np.random.default_rng(0)
-        for seed in range(len(D)):
-            for x, values, lengths in zip(sparsity, D[seed], norms[seed], strict=True):
-                values = values[lengths > 0.5]
-                spread = x * np.exp(rng.normal(scale=0.02, size=len(values)))
-                axes[1, 0].plot(spread, values, ".", color=BLUE, markersize=2.5, alpha=0.35)
-        for axis in axes[:, 0]:
-            for name, fraction in toys.FRACTIONS.items():
-                axis.axhline(fraction, color=ORANGE, linewidth=0.9, zorder=0)
-                if axis is axes[1, 0]:
-                    axis.annotate(
-                        name,
-                        (1.005, fraction),
-                        xycoords=axis.get_yaxis_transform(),
-                        fontsize=9,
-                        va="top" if name == "square antiprism" else "center",
-                        color="#444444",
-                    )
-            axis.set_xscale("log")
-            axis.set_ylim(0, 1.08)
-        _plain_ticks(axes[1, 0], [1, 1.5, 2, 3, 5, 10, 20, 50])
-        axes[0, 0].minorticks_off()
-        axes[0, 0].set_ylabel("$m/\\|W\\|_F^2$")
-        axes[1, 0].set_ylabel("$D_i$ of each feature")
-        axes[1, 0].set_xlabel("sparsity, 1/q (logarithmic)")
+    figure, ((top,), (bottom,)) = canvas(2, 1, height=5.4, sharex=True)
+    ratio = m / (norms.astype(float) ** 2).sum(-1)
+    band(top, sparsity, ratio, color=BLUE, marker="o", markersize=4)
+    rng = np.random.default_rng(0)
+    for seed in range(len(D)):
+        for x, values, lengths in zip(sparsity, D[seed], norms[seed], strict=True):
+            values = values[lengths > 0.5]
+            spread = x * np.exp(rng.normal(scale=0.02, size=len(values)))
+            bottom.plot(spread, values, ".", color=BLUE, markersize=2.5, alpha=0.35)
+    for name, fraction in toys.FRACTIONS.items():
+        for axis in (top, bottom):
+            axis.axhline(fraction, color=ORANGE, linewidth=0.9, zorder=0)
+        style = {"fontsize": 9, "va": "top" if name == "square antiprism" else "center", "color": "#444444"}
+        bottom.annotate(name, (1.005, fraction), xycoords=bottom.get_yaxis_transform(), **style)
+    top.set(xscale="log", ylim=(0, 1.08), ylabel="$m/\\|W\\|_F^2$")
+    bottom.set(xscale="log", ylim=(0, 1.08))
+    ticks(bottom.xaxis, [1, 1.5, 2, 3, 5, 10, 20, 50])
+    top.minorticks_off()
+    bottom.set(ylabel="$D_i$ of each feature", xlabel="sparsity, 1/q (logarithmic)")
     return figure
 
 
+@plot
 def overlap_and_loss(m: np.ndarray, overlaps: np.ndarray, losses: np.ndarray, n: int) -> Figure:
     """Mean squared overlap and loss of autoencoders (one row of seeds for each width) against the width m."""
-    with mpl.rc_context(STYLE):
-        figure, axes = canvas(1, 2, height=3.1)
-        fine = np.geomspace(m[0], m[-1], 50)
-        for axis, runs, name in zip(
-            axes[0], (overlaps, losses), ("mean squared overlap", "loss, all features"), strict=True
-        ):
-            mean, low, high = over_seeds(runs.T)
-            axis.errorbar(m, mean, [mean - low, high - mean], color=BLUE, fmt="o", markersize=5, capsize=3)
-            axis.set_xscale("log", base=2)
-            axis.set_yscale("log")
-            axis.set_xlabel("width m (logarithmic)")
-            axis.set_title(name, fontsize=10)
-            _plain_ticks(axis, list(m))
-        axes[0, 0].plot(fine, 1 / fine, color=GREY, linestyle="--", label="1/m")
-        axes[0, 0].plot(fine, (n - fine) / (fine * (n - 1)), color=VERMILION, label="Welch's bound")
-        scale = losses[0].mean() * m[0]
-        axes[0, 1].plot(fine, scale / fine, color=GREY, linestyle="--", label="∝ 1/m")
-        _plain_ticks(axes[0, 0], y=[0.01, 0.02, 0.05, 0.1])
-        top = losses.mean(1).max()
-        _plain_ticks(axes[0, 1], y=[float(f"{top * x:.1g}") for x in (1, 0.5, 0.2, 0.1, 0.05)])
-        for axis in axes[0]:
-            axis.legend()
+    figure, axes = canvas(1, 2, height=3.1)
+    fine = np.geomspace(m[0], m[-1], 50)
+    for axis, runs, name in zip(axes, (overlaps, losses), ("mean squared overlap", "loss, all features"), strict=True):
+        dots(axis, m, runs.T, color=BLUE, fmt="o", capsize=3)
+        axis.set_xscale("log", base=2)
+        axis.set(yscale="log", xlabel="width m (logarithmic)")
+        axis.set_title(name, fontsize=10)
+        ticks(axis.xaxis, m)
+    axes[0].plot(fine, 1 / fine, color=GREY, linestyle="--", label="1/m")
+    axes[0].plot(fine, (n - fine) / (fine * (n - 1)), color=VERMILION, label="Welch's bound")
+    scale = losses[0].mean() * m[0]
+    axes[1].plot(fine, scale / fine, color=GREY, linestyle="--", label="∝ 1/m")
+    ticks(axes[0].yaxis, [0.01, 0.02, 0.05, 0.1])
+    top = losses.mean(1).max()
+    ticks(axes[1].yaxis, [float(f"{top * x:.1g}") for x in (1, 0.5, 0.2, 0.1, 0.05)])
+    for axis in axes:
+        axis.legend()
     return figure
 
 
+@plot
 def features_by_sparsity(sparsity: np.ndarray, runs: Mapping[str, np.ndarray]) -> Figure:
     """Statistics of P, features as keys, against sparsity: a panel each; (seeds, conditions) arrays, NaN left out."""
-    with mpl.rc_context(STYLE):
-        figure, axes = canvas(1, len(runs), height=2.9)
-        for axis, (name, values) in zip(axes[0], runs.items(), strict=True):
-            there = np.isfinite(values).all(axis=0)
-            band(axis, sparsity[there], values[:, there], color=BLUE, marker="o", markersize=4)
-            axis.axhline(0, color=GREY, linewidth=0.8, linestyle="--")
-            axis.set_title(name, fontsize=10)
-            axis.set_xscale("log")
-            _plain_ticks(axis, [2, 5, 10, 20, 50])
-            axis.set_xlabel("1/q (logarithmic)")
+    figure, axes = canvas(1, len(runs), height=2.9)
+    for axis, (name, values) in zip(axes, runs.items(), strict=True):
+        band(axis, sparsity, values, color=BLUE, marker="o", markersize=4)
+        axis.axhline(0, color=GREY, linewidth=0.8, linestyle="--")
+        axis.set_title(name, fontsize=10)
+        axis.set(xscale="log", xlabel="1/q (logarithmic)")
+        ticks(axis.xaxis, [2, 5, 10, 20, 50])
     return figure
 
 
+@plot
 def crowding(
     m: np.ndarray, runs: Mapping[float, Mapping[str, np.ndarray]], n: int, panels: Mapping[str, str]
 ) -> Figure:
@@ -351,26 +300,21 @@ def crowding(
     panels : mapping of statistic to title
         The first is the excess kurtosis that :func:`superposition.studies.toys.forecast_kurtosis` speaks of.
     """
-    with mpl.rc_context(STYLE):
-        figure, axes = canvas(1, len(panels), height=3.4)
-        fine = np.geomspace(m[0], m[-1], 60)
-        for (density, found), colour, mark in zip(runs.items(), CYCLE, MARKS, strict=False):
-            axes[0, 0].plot(fine, toys.forecast_kurtosis(density, n, fine), color=colour, linewidth=1.2)
-            for place, (axis, name) in enumerate(zip(axes[0], panels, strict=True)):
-                mean, low, high = over_seeds(found[name])
-                line = "" if place == 0 else ":"
-                label = f"q = {density:g}"
-                error = [mean - low, high - mean]
-                axis.errorbar(m, mean, error, color=colour, fmt=mark + line, markersize=5, capsize=2, label=label)
-        for axis, title in zip(axes[0], panels.values(), strict=True):
-            axis.set_title(title, fontsize=10)
-            axis.set_xscale("log", base=2)
-            _plain_ticks(axis, list(m))
-            axis.set_xlabel("width m")
-            axis.set_ylim(bottom=0)
-        axes[0, 0].set_ylim(-0.3, None)
-        axes[0, 0].set_yscale("symlog", linthresh=1)
-        _plain_ticks(axes[0, 0], y=[0, 1, 3, 10, 30])
-        axes[0, 0].axhline(0, color=GREY, linewidth=0.8, linestyle="--")
-        figure.legend(*axes[0, 1].get_legend_handles_labels(), loc="outside lower center", ncols=len(runs))
+    figure, axes = canvas(1, len(panels), height=3.4)
+    fine = np.geomspace(m[0], m[-1], 60)
+    for (density, found), colour, mark in zip(runs.items(), CYCLE, _MARKERS, strict=False):
+        axes[0].plot(fine, toys.forecast_kurtosis(density, n, fine), color=colour, linewidth=1.2)
+        for axis, name in zip(axes, panels, strict=True):
+            line = mark if axis is axes[0] else mark + ":"
+            dots(axis, m, found[name], color=colour, fmt=line, capsize=2, label=f"q = {density:g}")
+    for axis, title in zip(axes, panels.values(), strict=True):
+        axis.set_title(title, fontsize=10)
+        axis.set_xscale("log", base=2)
+        ticks(axis.xaxis, m)
+        axis.set(xlabel="width m", ylim=(0, None))
+    axes[0].set_ylim(-0.3, None)
+    axes[0].set_yscale("symlog", linthresh=1)
+    ticks(axes[0].yaxis, [0, 1, 3, 10, 30])
+    axes[0].axhline(0, color=GREY, linewidth=0.8, linestyle="--")
+    shared_legend(axes[1], len(runs))
     return figure

@@ -40,7 +40,7 @@ def squared_among_stored(d_m: int, N: int) -> float:
 
 
 def gap_to_law(record: Record) -> float:
-    """Largest distance of the mean course of forgetting, at the highest load, from :func:`superposition.studies.toys.forgetting`."""
+    """Largest distance of the mean course, at the highest load, from :func:`superposition.studies.toys.forgetting`."""
     return float(np.abs(record.arrays["loads"][-1].mean(0) - forgetting(record["stops"]["loads"], D_M)).max())
 
 
