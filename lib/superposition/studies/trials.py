@@ -283,9 +283,9 @@ def rises_in_toys(record: Record) -> Found:
 def rises_in_models(*measured: Record) -> Found:
     """The wider model lies above, on facts without confounds (first, middle, last layer); two are too few to judge."""
     two = sorted(measured, key=scaling.width)
-    alike, found = sorted(set.intersection(*(set(scaling.clean_facts(record)) for record in two))), []
+    alike, found = scaling.clean_in_every(two)[0], []
     for record in two:
-        places = [record["layers"][round(part * (len(record["layers"]) - 1))] for part in (0, 0.5, 1)]
+        places = [scaling.layer_at(record, depth) for depth in (0, 0.5, 1)]
         kept = [shape.summary(record.overlaps(n).P[np.ix_(alike, alike)], resamples=500) for n in places]
         found.append([(one["excess_kurtosis"], *one["excess_kurtosis_interval"]) for one in kept])
     first, middle, last = (f"{told(b, 1)} against {told(a, 1)}" for a, b in zip(*found, strict=True))
