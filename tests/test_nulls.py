@@ -378,7 +378,7 @@ def test_a_dropped_record_appears_in_the_chapter_without_a_change_of_code(tmp_pa
     shelve(tmp_path, "dropped-30", "another", 30, 100, d_m=90)
     book = Path(__file__).parents[1] / "book"
     chapter = nbformat.read(book / "13-scaling.ipynb", as_version=4)
-    monkeypatch.setattr("superposition.studies.nulls.resampled", lambda G, d_m, count, rng: np.ones((2, 2, 6)))
+    monkeypatch.setattr("superposition.studies.scaling.resampled", lambda G, d_m, count, rng: np.ones((2, 2, 6)))
     space, shown = {}, []
     for cell in chapter.cells:
         if cell.cell_type == "code" and "simulated" not in cell.source:

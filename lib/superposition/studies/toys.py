@@ -1,10 +1,11 @@
-"""Laws of the toys in closed form, and readers of the record of toy transformers (chapters 07 to 09)."""
+"""Laws of the toys in closed form, and readers of the record of toy transformers (chapters 07 to 09, and 13)."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from superposition.errors import UserError
 from superposition.records import Record
@@ -102,3 +103,80 @@ def ranks(record: Record, forecast: str, edits: int, **where: Any) -> list[float
 def series(record: Record, layer: int, kind: str, name: str, **where: Any) -> list[float]:
     """One statistic of P, seed by seed: of a layer, a list of facts, and the cells that :func:`select` gives."""
     return [row["overlaps"][layer][kind][name] for row in select(record, **where)]
+
+
+def known(record: Record, width: int, what: str) -> list[float]:
+    """Share of questions that a trained model answers rightly, seed by seed: ``trained`` phrasings or ``held_out``."""
+    return [row["accuracy"][what] for row in select(record, width=width, life=True)]
+
+
+def exactness(record: Record) -> list[float]:
+    """Largest difference of predicted and measured interference over the largest interference, life by life."""
+    return [row["life"]["exactness"] for row in select(record, life=True)]
+
+
+def after(record: Record, edits: int, width: int, what: str) -> list[float]:
+    """What was read after so many edits, seed by seed: share of untouched facts ``kept``, of edits that ``held``.
+
+    Seeds that did not live to see it are left out.
+    """
+    looks = [look for row in select(record, width=width, life=True) for look in row["life"]["looks"]]
+    return [look[what] for look in looks if look["edits"] == edits]
+
+
+def lead(record: Record, forecast: str, other: str, edits: int) -> Float[np.ndarray, " seeds"]:
+    """By how much one forecast's rank correlation is above another's, seed by seed."""
+    return np.subtract(ranks(record, forecast, edits), ranks(record, other, edits))
+
+
+def reached(record: Record, width: int, relation: str) -> list[float]:
+    """Share of the edits tried whose target can be reached, seed by seed."""
+    pairs = [row["life"]["reached"][relation] for row in select(record, width=width, life=True)]
+    return [good / max(tried, 1) for good, tried in pairs]
+
+
+def partners(record: Record, width: int) -> list[dict[str, Any]]:
+    """What single edits did to other facts, seed by seed: ``pairs`` and ``flips`` by the ``edges`` of |p|, and more."""
+    return [row["partners"] for row in select(record, width=width, life=True)]
+
+
+def flip_counts(record: Record, width: int, low: float = 0, high: float = np.inf) -> Float[np.ndarray, "2 seeds"]:
+    """Right answers that flipped, and all, in the classes of |p| whose lower edge is in [low, high)."""
+    inside = [n for n, edge in enumerate(record["edges"]) if low <= edge < high]
+    cells = partners(record, width)
+    return np.array([[np.take(cell[name], inside).sum() for cell in cells] for name in ("flips", "pairs")], dtype=float)
+
+
+def flips(record: Record, width: int, low: float = 0, high: float = np.inf) -> Float[np.ndarray, " seeds"]:
+    """Share of right answers that flipped, seed by seed, in the classes of :func:`flip_counts`."""
+    flipped, pairs = flip_counts(record, width, low, high)
+    return flipped / np.maximum(pairs, 1)
+
+
+def setting(record: Record, *, trained: bool = True) -> dict[str, int]:
+    """Families and steps of the base, or of the same models before any training."""
+    return {"families": record["base"]["families"], "steps": record["base"]["steps"] if trained else 0}
+
+
+def per_doubling(
+    record: Record, kind: str, layer: int, *, trained: bool = True, name: str = "excess_kurtosis"
+) -> Float[np.ndarray, " seeds"]:
+    """Rise of a statistic of P each time the width doubles, seed by seed: the slope of a line through the widths."""
+    where = setting(record, trained=trained)
+    rows = [series(record, layer, kind, name, width=width, **where) for width in widths(record)]
+    return np.polyfit(np.log2(widths(record)), rows, 1)[0]
+
+
+def rise_of_random_keys(record: Record) -> float:
+    """:func:`per_doubling` of the excess kurtosis of random keys of which two are equal."""
+    each = twin_of_random_keys(4.0 * np.array(widths(record)), record["compared"])
+    return float(np.polyfit(np.log2(widths(record)), each, 1)[0])
+
+
+def twin_in_a_crowd(record: Record, width: int, *, trained: bool = True) -> float:
+    """Excess kurtosis that one pair of equal keys makes of the measured spread s of the others, in the first layer.
+
+    Random keys of width d_m/s² have the same variance.
+    """
+    spread = np.mean(series(record, 0, "distinct", "spread", width=width, **setting(record, trained=trained)))
+    return float(twin_of_random_keys(4 * width / spread**2, record["compared"]))

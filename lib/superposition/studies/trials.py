@@ -15,7 +15,7 @@ from superposition.linear import capacity, overlap
 from superposition.linear.memory import LinearMemory
 from superposition.records import Record
 from superposition.stats import ranking, regression, shape
-from superposition.stats.intervals import mean_over_seeds, over_seeds
+from superposition.stats.intervals import mean_over_seeds
 from superposition.studies import edit_sequences, measurement, nulls, scaling, toy_memory, toys
 from superposition.studies.claims import (
     CLAIMS,
@@ -118,7 +118,7 @@ def conservation(seed: int) -> Iterable[float]:
 @trial(3, "09-toy-transformer", "toy-transformer")
 def interference_in_toys(record: Record) -> Found:
     """Predicted and measured agree within the bound, in a trained model."""
-    exact = [row["life"]["exactness"] for row in toys.select(record, life=True)]
+    exact = toys.exactness(record)
     text = f"in {len(exact)} lives they differ by less than $10^{{-10}}$ of their size"
     return Found([x < 1e-10 for x in exact], text, {"exactness": max(exact), "lives": len(exact), "tolerance": 1e-10})
 
@@ -246,12 +246,8 @@ def angles(record: Record) -> Found:
 @trial(12, "09-toy-transformer", "toy-transformer")
 def rises_in_toys(record: Record) -> Found:
     """The interval of the rise per doubling of the width lies above zero (three lists of facts, two layers)."""
-    where, ends = {"families": record["base"]["families"], "steps": record["base"]["steps"]}, {}
-    widths = toys.widths(record)
-    for name in (f"{kind}_{layer}" for kind in toys.LISTS for layer in (0, 1)):
-        of = int(name[-1]), name[:-2], "excess_kurtosis"
-        rows = [toys.series(record, *of, width=width, **where) for width in widths]
-        ends[name] = over_seeds(np.polyfit(np.log2(widths), rows, 1)[0])
+    lists = [(kind, layer) for kind in toys.LISTS for layer in (0, 1)]
+    ends = {f"{kind}_{layer}": mean_over_seeds(toys.per_doubling(record, kind, layer)) for kind, layer in lists}
     distinct, shared, twin = (told(ends[f"{kind}_0"], 1) for kind in toys.LISTS)
     text = f"first layer: {distinct} where last tokens differ, {shared} where shared, {twin} with one key twice"
     values = {part: x for name, one in ends.items() for part, x in glued(f"rise_{name}", one).items()}
@@ -262,9 +258,9 @@ def rises_in_toys(record: Record) -> Found:
 def rises_in_models(*measured: Record) -> Found:
     """The wider model lies above, on facts without confounds (first, middle, last layer); two are too few to judge."""
     two = sorted(measured, key=scaling.width)
-    alike, found = sorted(set.intersection(*(set(scaling.clean_facts(record)) for record in two))), []
+    alike, found = scaling.clean_in_every(two)[0], []
     for record in two:
-        places = [record["layers"][round(part * (len(record["layers"]) - 1))] for part in (0, 0.5, 1)]
+        places = [scaling.layer_at(record, depth) for depth in (0, 0.5, 1)]
         kept = [shape.summary(record.overlaps(n).P[np.ix_(alike, alike)], resamples=500) for n in places]
         found.append([(one["excess_kurtosis"], *one["excess_kurtosis_interval"]) for one in kept])
     first, middle, last = (f"{told(b, 1)} against {told(a, 1)}" for a, b in zip(*found, strict=True))
@@ -312,17 +308,13 @@ def related(record: Record) -> Found:
 @trial(15, "09-toy-transformer", "toy-transformer")
 def partners_in_toys(record: Record) -> Found:
     """At a width, answers flip more often where $p$ is above 0.4 than below 0.05 (intervals apart)."""
-    ends, widths = {}, toys.widths(record)
-    for width in widths:
-        cells = [row["partners"] for row in toys.select(record, width=width, life=True)]
-        for where, low, high in (("near", 0.4, 9), ("far", 0, 0.05)):
-            inside = [n for n, edge in enumerate(record["edges"]) if low <= edge < high]
-            flips, asked = (np.array([np.take(cell[x], inside).sum() for cell in cells]) for x in ("flips", "pairs"))
-            ends[width, where] = over_seeds(flips / np.maximum(asked, 1))
-    near, far, middle = ends[16, "near"], ends[16, "far"], ends[32, "near"]
-    text = f"flips, narrowest: {percent(near)} against {percent(far, 1)}; above 0.4, next wider: {percent(middle, 1)}"
-    values = glued("flips_near", near) | glued("flips_far", far) | glued("middle_near", middle)
-    return Found([ends[w, "near"][1] > ends[w, "far"][2] for w in widths], text, values)
+    widths = toys.widths(record)
+    near = {width: mean_over_seeds(toys.flips(record, width, low=0.4)) for width in widths}
+    far = {width: mean_over_seeds(toys.flips(record, width, high=0.05)) for width in widths}
+    shown = percent(near[16]), percent(far[16], 1), percent(near[32], 1)
+    text = "flips, narrowest: {} against {}; above 0.4, next wider: {}".format(*shown)
+    values = glued("flips_near", near[16]) | glued("flips_far", far[16]) | glued("middle_near", near[32])
+    return Found([near[width].low > far[width].high for width in widths], text, values)
 
 
 def odds_of_a_flip(record: Record, layer: int, resamples: int = 500) -> np.ndarray:

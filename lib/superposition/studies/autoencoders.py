@@ -1,0 +1,67 @@
+"""What the record of toy models of superposition says (``toy-autoencoders``, chapter ``08-toy-superposition``)."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from superposition.linear.capacity import welch_bound
+from superposition.records import Record
+from superposition.stats.intervals import Estimate, mean_over_seeds
+from superposition.studies.toys import forecast_kurtosis
+
+#: A feature is represented if its direction is longer, and sits at a fraction of a dimension if its share is nearer.
+REPRESENTED, NEAR = 0.5, 0.02
+
+
+def share_over_seeds(hits: Bool[np.ndarray, seeds *rest]) -> Estimate:
+    """A share in each seed, and its mean over seeds with an interval that is cut at 0 and 1."""
+    shares = np.asarray(hits).reshape(len(hits), -1).mean(1)
+    return Estimate(*(min(max(end, 0.0), 1.0) for end in mean_over_seeds(shares)))
+
+
+def represented(record: Record, sparsity: float) -> Bool[np.ndarray, "seeds features"]:
+    """Which features of the large model are represented, at one 1/q."""
+    return record.arrays["large_norm"][:, record["sparsity"].index(sparsity)].astype(float) > REPRESENTED
+
+
+def at_fraction(record: Record, sparsity: float, fraction: float) -> Estimate:
+    """Share of the represented features whose dimensionality is within ``NEAR`` of a fraction, over seeds."""
+    D = record.arrays["large_D"][:, record["sparsity"].index(sparsity)].astype(float)
+    there = represented(record, sparsity)
+    shares = ((np.abs(D - fraction) < NEAR) & there).sum(1) / there.sum(1)
+    return Estimate(*(min(max(end, 0.0), 1.0) for end in mean_over_seeds(shares)))
+
+
+def plateau(record: Record, sparsity: float, m: int = 20) -> Estimate:
+    """``m/‖W‖_F²``: dimensions for each unit of squared length that the large model has given away."""
+    length = record.arrays["large_norm"][:, record["sparsity"].index(sparsity)].astype(float)
+    return mean_over_seeds(m / (length**2).sum(-1))
+
+
+def above_welch(record: Record, n: int = 256) -> Float[np.ndarray, "widths seeds"]:
+    """By what share the mean squared overlap is above Welch's bound for n features (below it: negative)."""
+    bounds = np.array([welch_bound(n, m) ** 2 for m in record["widths"]])
+    return record.arrays["width_overlap"] / bounds[:, None] - 1
+
+
+def powers_of_loss(record: Record) -> list[Estimate]:
+    """The power of 1/m with which the loss falls, from each width to the next, twice as wide."""
+    losses = record.arrays["width_loss"]
+    return [mean_over_seeds(seeds) for seeds in np.log2(losses[:-1] / losses[1:])]
+
+
+def of_features(record: Record, name: str) -> Float[np.ndarray, "seeds densities"]:
+    """A statistic of the overlap of features as keys; NaN where none could be taken."""
+    return np.array([[x[name] if x else np.nan for x in row] for row in record["features_as_keys"]], dtype=float)
+
+
+def of_facts(record: Record, name: str) -> Float[np.ndarray, "seeds settings"]:
+    """A statistic of facts that are sums of features, in the order of the record's ``bridge``, pairs of m and q."""
+    return np.array([[run[name] for run in runs] for runs in record["bridge_runs"]]).T
+
+
+def forecasts(record: Record, n: int = 256) -> Float[np.ndarray, "2 settings"]:
+    """Excess kurtosis of the cosines of facts: :func:`superposition.studies.toys.forecast_kurtosis`, and as measured."""
+    said = [forecast_kurtosis(q, n, m) for m, q in record["bridge"]]
+    return np.array([said, of_facts(record, "kurtosis_cosine").mean(0)])

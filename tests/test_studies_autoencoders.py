@@ -1,0 +1,74 @@
+"""Numbers read off the record of toy models of superposition, against a record made by hand."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from superposition.records import Record
+from superposition.studies import autoencoders
+from superposition.studies.toys import forecast_kurtosis
+
+
+def made(arrays=None, **data):
+    record = Record("toy-autoencoders", data, Path())
+    vars(record)["arrays"] = arrays or {}
+    return record
+
+
+def student(values):
+    return np.mean(values), *stats.ttest_1samp(values, 0).confidence_interval()
+
+
+def test_a_share_over_seeds_is_cut_at_its_ends():
+    hits = np.array([[[1, 1], [1, 0]], [[1, 1], [1, 1]], [[0, 1], [1, 1]]], dtype=bool)
+    mean, low, high = student([0.75, 1, 0.75])
+    assert high > 1 and autoencoders.share_over_seeds(hits) == pytest.approx((mean, low, 1))
+    assert autoencoders.share_over_seeds(~hits) == pytest.approx((1 - mean, 0, 1 - low))
+
+
+def test_features_at_a_fraction_are_counted_among_those_represented():
+    length = np.ones((3, 2, 4))
+    length[:, 1, 3] = 0.4  # not represented
+    D = np.full((3, 2, 4), 0.9)
+    D[:, 1] = [[0.51, 0.47, 0.485, 0.5], [0.5, 0.5, 0.9, 0.5], [0.53, 0.5, 0.5, 0.5]]
+    record = made({"large_norm": length, "large_D": D}, sparsity=[1.0, 3.0])
+    assert autoencoders.represented(record, 3.0).sum(1).tolist() == [3, 3, 3]
+    assert autoencoders.represented(record, 1.0).all()
+    shares = autoencoders.at_fraction(record, 3.0, 0.5)
+    assert shares == pytest.approx((2 / 3, 2 / 3, 2 / 3))
+    assert autoencoders.at_fraction(record, 1.0, 0.5) == (0, 0, 0)
+
+
+def test_the_plateau_is_dimensions_over_squared_length():
+    length = np.sqrt([[[4.0, 6.0]], [[2.0, 3.0]]])
+    record = made({"large_norm": length}, sparsity=[3.0])
+    assert autoencoders.plateau(record, 3.0) == pytest.approx(student([2, 4]))
+
+
+def test_a_tight_frame_lies_on_the_bound_and_losses_have_powers():
+    angles = np.pi * np.arange(6) / 6  # six lines in the plane, evenly spread: as little squared overlap as can be
+    cosines = np.cos(angles[:, None] - angles)[~np.eye(6, dtype=bool)]
+    overlap = np.mean(cosines**2) * np.array([[1.0, 1.5], [1.0, 1.0]])
+    losses = np.array([[8.0, 27], [4, 9], [1, 3]])
+    record = made({"width_overlap": overlap, "width_loss": losses}, widths=[2, 2])
+    np.testing.assert_allclose(autoencoders.above_welch(record, 6), [[0, 0.5], [0, 0]], atol=1e-12)
+    first, second = autoencoders.powers_of_loss(record)
+    assert first == pytest.approx(student([1, np.log2(3)])) and second == pytest.approx(student([2, np.log2(3)]))
+
+
+def test_features_and_facts_as_keys_are_arranged_by_seed():
+    record = made(
+        features_as_keys=[[None, {"skew": 1.0}], [{"skew": 2.0}, {"skew": 3.0}]],
+        bridge=[[32, 0.1], [64, 0.02]],
+        bridge_runs=[
+            [{"kurtosis_cosine": 1.0}, {"kurtosis_cosine": 2.0}],
+            [{"kurtosis_cosine": x} for x in (5.0, 9.0)],
+        ],
+    )
+    np.testing.assert_array_equal(autoencoders.of_features(record, "skew"), [[np.nan, 1], [2, 3]])
+    assert autoencoders.of_facts(record, "kurtosis_cosine").tolist() == [[1, 5], [2, 9]]
+    said, measured = autoencoders.forecasts(record, 128)
+    assert measured.tolist() == [1.5, 7]
+    assert said.tolist() == [forecast_kurtosis(0.1, 128, 32), forecast_kurtosis(0.02, 128, 64)]
