@@ -120,3 +120,36 @@ def test_the_books_random_walk_accounts_for_its_interference():
     record = records.load("smollm2-lifelong")
     for name in edit_sequences.with_interference(record):
         assert edit_sequences.growth(record, name, resamples=2).over_walk == pytest.approx(1, abs=0.35)
+
+
+def test_untouched_facts_lost():
+    kept = {"share": 0.75, "low": 0.5, "high": 0.875}
+    record = small({"a": {"results": [result(1, untouched_exact={}), result(2, untouched_exact=kept)]}})
+    assert edit_sequences.untouched_lost(record, "a") == Estimate(0.25, 0.125, 0.5)
+
+
+# Single edits
+
+
+def traced(*last_of_prompt):
+    def fact(clean, shift):
+        state = {"clean": clean, "corrupted": 0.1, "layers": [0, 2, 4], "restored": [[0.5, 0.4, 0.3], [0] * 3]}
+        state["restored"].append(list(last_of_prompt))
+        mlp = {"corrupted": shift, "restored": [[0.1, 0.2, 0.1], [0, 0, 0], [shift, shift, shift + 0.1]]}
+        return {"state": state, "mlp": mlp}
+
+    return Record("traced", {"trace": {"a": fact(0.5, 0.1), "b": fact(0.7, 0.3)}}, None)
+
+
+def test_a_trace_says_where_the_fact_is_handed_over():
+    found = edit_sequences.trace(traced(0.1, 0.5, 0.9))
+    assert (found.clean, found.spoilt) == (pytest.approx(0.6), pytest.approx(0.1))
+    assert (found.handover, found.top, found.mlp_subject, found.mlp_last) == (2, 4, 2, 4)
+    with pytest.raises(UserError, match="no handover"):
+        edit_sequences.trace(traced(0.1, 0.2, 0.3))
+
+
+def test_paraphrases_of_the_edits_on_which_the_layer_was_not_chosen():
+    edits = [{"after": {"paraphrase_exact": counts}} for counts in ([3, 3], [3, 3], [1, 3], [2, 2])]
+    record = Record("single", {"layer": 6, "sweep": {"6": {"facts": 2}, "7": {"facts": 3}}, "edits": edits}, None)
+    assert edit_sequences.paraphrases_of_rest(record) == 3 / 5

@@ -19,6 +19,70 @@ from superposition.records import Record
 from superposition.stats import intervals, regression
 from superposition.stats.intervals import Estimate
 
+# Single edits
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Where facts are found by causal tracing, in the mean over the traced facts.
+
+    Attributes
+    ----------
+    clean, spoilt
+        Probability of the object with all tokens intact, and with a spoilt subject.
+    handover
+        The lowest layer at which the state at the prompt's last token brings back more than that at the subject's.
+    top
+        The last layer.
+    mlp_subject, mlp_last
+        Layers whose window of MLPs brings back most, at the subject's last token and at the prompt's.
+    """
+
+    clean: float
+    spoilt: float
+    handover: int
+    top: int
+    mlp_subject: int
+    mlp_last: int
+
+
+def trace(record: Record) -> Trace:
+    """What the traces of a record of single edits say (rows: last of the subject, the next token, last of the prompt).
+
+    Raises
+    ------
+    UserError
+        The subject's last token brings back as much in every layer.
+    """
+    facts = list(record["trace"].values())
+    states, layers = [fact["state"] for fact in facts], facts[0]["state"]["layers"]
+    restored = np.mean([state["restored"] for state in states], axis=0)  # (3, layers)
+    if not np.any(restored[2] > restored[0]):
+        raise UserError("These traces have no handover: the subject's last token brings back most in every layer.")
+    mlps = np.mean([np.array(fact["mlp"]["restored"]) - fact["mlp"]["corrupted"] for fact in facts], axis=0)
+    best = mlps.argmax(axis=1)
+    return Trace(
+        clean=float(np.mean([state["clean"] for state in states])),
+        spoilt=float(np.mean([state["corrupted"] for state in states])),
+        handover=layers[int(np.argmax(restored[2] > restored[0]))],
+        top=layers[-1],
+        mlp_subject=layers[best[0]],
+        mlp_last=layers[best[2]],
+    )
+
+
+def paraphrases_of_rest(record: Record) -> float:
+    """Share of paraphrases answered exactly, of the edits on which the layer was not chosen (those after the sweep's).
+
+    The record's sweep edits the first of its facts.
+    """
+    chosen = record["sweep"][str(record["layer"])]["facts"]
+    counts = [row["after"]["paraphrase_exact"] for row in record["edits"][chosen:]]  # (hits, asked)
+    return sum(hits for hits, _ in counts) / sum(asked for _, asked in counts)
+
+
+# Sequences
+
 
 def with_interference(record: Record) -> list[str]:
     """The sequences whose interference on the layer was measured after every edit: those of a closed form."""
@@ -66,6 +130,12 @@ def untouched_change(record: Record, name: str, other: str | None = None) -> Est
     change = np.array(checkpoint(record, name)["untouched_log_true"]) - before
     mean = intervals.mean_interval(change, resamples=2000, seed=16)
     return Estimate(mean["mean"], mean["low"], mean["high"])
+
+
+def untouched_lost(record: Record, name: str) -> Estimate:
+    """Share of the untouched facts, known before, that are not answered exactly at the end; Wilson's interval."""
+    kept = checkpoint(record, name)["untouched_exact"]
+    return Estimate(1 - kept["share"], 1 - kept["high"], 1 - kept["low"])
 
 
 def rms(norms: Float[np.ndarray, "... keys"]) -> Float[np.ndarray, " ..."]:

@@ -1,0 +1,255 @@
+"""Forecasts of damage, its causes and its cures, read off their records (chapters 17 and 18).
+
+These records hold runs, each of one model and layer; a run's arrays are named ``MODEL LAYER NAME``. The *loss* of a
+watched fact is the fall of the log-probability of its true object, in nats, or zero where there was none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from superposition.errors import UserError
+from superposition.records import Record
+from superposition.stats import ranking
+from superposition.stats.intervals import Estimate
+
+MEASURES = ("ranks", "sizes", "separations")
+
+
+def gone(left: Estimate) -> Estimate:
+    """One minus a share."""
+    return Estimate(1 - left.value, 1 - left.high, 1 - left.low)
+
+
+def ratio_of_sums(
+    above: Float[np.ndarray, " facts"],
+    below: Float[np.ndarray, " facts"],
+    *,
+    seed: int,
+    among: Bool[np.ndarray, " facts"] | None = None,
+) -> Estimate:
+    """A loss summed over facts, all or some ``among`` them, over another loss; bootstrap interval over facts."""
+    facts = np.arange(len(above)) if among is None else np.flatnonzero(among)
+    draws = facts[np.random.default_rng(seed).integers(len(facts), size=(2000, len(facts)))]
+    low, high = np.quantile(above[draws].sum(1) / below[draws].sum(1), [0.025, 0.975])
+    return Estimate(float(above[facts].sum() / below[facts].sum()), float(low), float(high))
+
+
+class Run:
+    """One model and layer of a record.
+
+    Attributes
+    ----------
+    data : dict
+        The run's entry in the record.
+    model : str
+    layer : int
+    arrays : dict of str to array
+        Those of the run, without model and layer in their names.
+    """
+
+    def __init__(self, record: Record, number: int = 0):
+        self.data = record["runs"][number]
+        self.model, self.layer = self.data["model"], self.data["layer"]
+        stem = f"{self.model} {self.layer} "
+        self.arrays = {name.removeprefix(stem): array for name, array in record.arrays.items() if name.startswith(stem)}
+
+
+# Forecasts
+
+
+@dataclass(frozen=True)
+class Damage:
+    """What a list of edits did to the watched facts: mean fall, share that gained, mean loss, largest fall, share lost.
+
+    A fact is lost that the model said before, by itself, and does not any more.
+    """
+
+    fall: float
+    gained: float
+    loss: float
+    worst: float
+    lost: float
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How falls follow their forecast: nats for a nat (a line's slope), Pearson's correlation, mean not forecast."""
+
+    slope: Estimate
+    pearson: float
+    short: float
+
+
+class Forecasts(Run):
+    """A run of the record ``forecasts``; ``look`` counts the points at which the watched facts were asked.
+
+    Attributes
+    ----------
+    edits : list of int
+        How many edits had been made at each look.
+    """
+
+    def __init__(self, record: Record, number: int = 0):
+        super().__init__(record, number)
+        self.edits = list(record["looks"])
+
+    def fall(self, look: int = -1) -> Float[np.ndarray, " facts"]:
+        """How far the log-probability of each watched fact's true object fell, in nats."""
+        return self.arrays["fall"][look].astype(float)
+
+    def forecast(self, name: str) -> Float[np.ndarray, " facts"]:
+        """What a forecast said about all of the edits, in nats where it is one of the loss."""
+        return self.arrays[f"forecast {self.edits[-1]} {name}"].astype(float)
+
+    def statistic(self, name: str, measure: str = "ranks", look: int = -1) -> Estimate:
+        """How good a forecast was, with its interval over facts.
+
+        ``ranks``: rank correlation with the signed fall; ``sizes``: with its size; ``separations``: the chance that a
+        lost fact was forecast to be worse off than a kept one.
+
+        Raises
+        ------
+        UserError
+            There is no such forecast, or no such measure.
+        """
+        if name not in self.data["forecasts"] or measure not in MEASURES:
+            raise UserError(f"There is no {measure!r} of {name!r}: name one of {MEASURES} and a forecast of the run.")
+        statistics = self.arrays["statistics"][look, MEASURES.index(measure), self.data["forecasts"].index(name)]
+        return Estimate(*statistics.astype(float).tolist())
+
+    def damage(self, look: int = -1) -> Damage:
+        """What the edits did to the watched facts."""
+        fall, kept = self.fall(look), self.arrays["kept"][look]
+        loss = np.maximum(fall, 0).mean()
+        return Damage(fall.mean(), (fall < 0).mean(), loss, fall.max(), 1 - kept.mean())
+
+    def calibration(self, name: str = "drift, all", resamples: int = 1000) -> Calibration:
+        """How the falls follow a forecast in nats; interval of the slope over facts."""
+        made, came = pairs = np.stack([self.forecast(name), self.fall()])
+        chosen = np.random.default_rng(0).integers(0, len(made), (resamples, len(made)))
+        slopes = [np.polyfit(*pairs[:, drawn], 1)[0] for drawn in chosen]
+        slope = Estimate(np.polyfit(*pairs, 1)[0], *np.quantile(slopes, [0.025, 0.975]))
+        return Calibration(slope, np.corrcoef(pairs)[0, 1], (came - made).mean())
+
+    def theorem_error(self) -> float:
+        """Largest difference, in nats, between the falls and the drift put in with the true residuals."""
+        return float(np.abs(self.forecast("known residuals: drift, all") - self.fall()).max())
+
+    def at_risk(self, count: int = 10) -> np.ndarray:
+        """Indices of the watched facts most at risk, as forecast by the drift put in; the worst first."""
+        return np.argsort(-self.forecast("drift, all"))[:count]
+
+    def cost_of_sequence(self, replayed: str = "drift, all") -> Estimate:
+        """Loss of the edits with every target looked for anew, over that forecast with targets found beforehand."""
+        return ratio_of_sums(np.maximum(self.fall(), 0), np.maximum(self.forecast(replayed), 0), seed=17)
+
+
+def runs(record: Record) -> dict[str, Forecasts]:
+    """The runs of the record ``forecasts``, by ``MODEL, layer LAYER``."""
+    every = [Forecasts(record, number) for number in range(len(record["runs"]))]
+    return {f"{run.model}, layer {run.layer}": run for run in every}
+
+
+def span(values: Iterable[float]) -> dict[str, float]:
+    """The ``least`` and the ``most`` of some numbers."""
+    values = list(values)
+    return {"least": min(values), "most": max(values)}
+
+
+# Causes and cures
+
+
+@dataclass(frozen=True)
+class Cure:
+    """What a condition leaves of the loss, the share of facts lost and of edits held, and the norm relative to ROME's.
+
+    Its interval is over facts.
+    """
+
+    left: Estimate
+    lost: float
+    held: float
+    norm: float
+
+
+class Conditions(Run):
+    """A run of the record ``causes`` or ``cures``: the same edits under several conditions, ``as it is`` among them.
+
+    Attributes
+    ----------
+    names : list of str
+        The conditions (``arms`` in the record).
+    table : dict of str to dict of str to float
+        For each condition what the record's columns say: ``norm`` of the change, ``crowding``, mean ``loss``, the
+        shares ``kept`` of the watched facts and ``held`` of the edits, and others.
+    falls, losses : array (conditions, facts)
+        In nats.
+    """
+
+    def __init__(self, record: Record, number: int = 0, *, seed: int = 17):
+        super().__init__(record, number)
+        self.seed, self.names = seed, list(self.data["arms"])
+        rows = self.arrays["table"].astype(float).tolist()
+        self.table = {
+            name: dict(zip(self.data["columns"], row, strict=True)) for name, row in zip(self.names, rows, strict=True)
+        }
+        self.falls = self.arrays["falls"].astype(float)
+        self.losses = np.maximum(self.falls, 0)
+
+    def __getitem__(self, name: str) -> dict[str, float]:
+        return self.table[name]
+
+    def starting(self, words: str) -> list[str]:
+        """The conditions whose names begin with these words."""
+        return [name for name in self.names if name.startswith(words)]
+
+    def column(self, column: str, names: Sequence[str]) -> list[float]:
+        """What some conditions have in one column."""
+        return [self.table[name][column] for name in names]
+
+    def loss(self, *names: str) -> Float[np.ndarray, " facts"]:
+        """Loss of each fact, in the mean over some conditions.
+
+        Raises
+        ------
+        UserError
+            There is no such condition.
+        """
+        if missing := [name for name in names if name not in self.table]:
+            raise UserError(f"The record has no condition {missing[0]!r}: choose among {', '.join(self.names)}.")
+        return np.mean([self.losses[self.names.index(name)] for name in names], axis=0)
+
+    def left(self, *names: str, of: str = "as it is", **among: Any) -> Estimate:
+        """Loss under some conditions, averaged, over that of another; keywords of :func:`ratio_of_sums`."""
+        return ratio_of_sums(self.loss(*names), self.loss(of), **{"seed": self.seed} | among)
+
+    def rank(self, names: Sequence[str], cause: str = "crowding") -> Estimate:
+        """Rank correlation of a column with the mean loss, over some conditions."""
+        return Estimate(*ranking.rank_correlation(self.column(cause, names), self.column("loss", names)))
+
+    def relative(self, column: str, name: str, of: str = "as it is") -> float:
+        """A column of one condition over that of another."""
+        return self.table[name][column] / self.table[of][column]
+
+    def by_norm(self) -> tuple[list[float], list[float]]:
+        """Relative norm, and mean loss, of the edits with all residuals scaled, by rising norm."""
+        names = sorted([*self.starting("scaled"), "as it is"], key=lambda name: self.table[name]["norm"])
+        return [self.relative("norm", name) for name in names], self.column("loss", names)
+
+    def norm_exponent(self) -> float:
+        """The power of the norm with which the loss grows, at the same overlaps."""
+        return float(np.polyfit(*np.log(self.by_norm()), 1)[0])
+
+    def cure(self, *names: str) -> Cure:
+        """What a cure leaves, in the mean over several draws of it."""
+        rows = [self.table[name] for name in names]
+        left = np.mean([self.left(name) for name in names], axis=0).tolist()
+        kept, held = (float(np.mean([row[column] for row in rows])) for column in ("kept", "held"))
+        norm = float(np.mean([self.relative("norm", name) for name in names]))
+        return Cure(Estimate(*left), 1 - kept, held, norm)

@@ -1,0 +1,167 @@
+"""What is read off the records of forecasts, causes and cures: small records made by hand, and closed forms."""
+
+import numpy as np
+import pytest
+
+from superposition.errors import UserError
+from superposition.records import Record
+from superposition.stats.intervals import Estimate
+from superposition.studies import forecasts
+
+
+def small(arrays, looks=(2, 5), **run) -> Record:
+    runs = [{"model": "toy", "layer": 1, **run}]
+    record = Record("small", {"runs": runs, "looks": list(looks)}, None)
+    vars(record)["arrays"] = {f"toy 1 {name}": np.array(array) for name, array in arrays.items()}
+    record.arrays["toy 12 fall"] = np.array([9.0])  # of another layer
+    return record
+
+
+def test_a_runs_arrays_are_its_own():
+    run = forecasts.Run(small({"fall": [1.0], "kept": [True]}))
+    assert set(run.arrays) == {"fall", "kept"} and run.arrays["fall"] == 1.0
+    assert (run.model, run.layer) == ("toy", 1)
+
+
+def test_gone_and_span():
+    assert forecasts.gone(Estimate(0.25, 0.125, 0.5)) == Estimate(0.75, 0.5, 0.875)
+    assert forecasts.span(x for x in (3, 1, 2)) == {"least": 1, "most": 3}
+
+
+def test_a_ratio_of_sums_and_its_interval():
+    rng = np.random.default_rng(1)
+    below = rng.random(30)
+    exact = forecasts.ratio_of_sums(3 * below, below, seed=17)
+    assert exact == pytest.approx((3, 3, 3))
+    above = rng.random(30)
+    ratio = forecasts.ratio_of_sums(above, below, seed=17)
+    draws = np.random.default_rng(17).integers(30, size=(2000, 30))
+    drawn = [sum(above[row]) / sum(below[row]) for row in draws]
+    assert ratio == pytest.approx((sum(above) / sum(below), *np.quantile(drawn, [0.025, 0.975])))
+    assert forecasts.ratio_of_sums(above, below, seed=18).low != ratio.low
+
+
+def test_a_ratio_among_some_facts_never_sees_the_others():
+    above, below = np.array([2.0, 100.0, 2.0, 100.0]), np.array([1.0, 1.0, 1.0, 0.0])
+    among = np.array([True, False, True, False])
+    assert forecasts.ratio_of_sums(above, below, seed=1, among=among) == Estimate(2, 2, 2)
+
+
+# Forecasts
+
+
+def lived() -> forecasts.Forecasts:
+    arrays = {
+        "fall": np.tile([[0, 0, 0, 0.0], [1, -3, 4, 2.0]], 8),  # 32 facts
+        "kept": np.tile([[True] * 4, [True, True, False, True]], 8),
+        "forecast 5 drift, all": np.tile([0.5, -1.5, 2.0, 1.0], 8),
+        "forecast 2 drift, all": np.full(32, 9.0),
+        "forecast 5 known residuals: drift, all": np.tile([1.0, -2.75, 4.0, 2.125], 8),
+        "statistics": np.arange(2 * 3 * 2 * 3).reshape(2, 3, 2, 3),
+    }
+    return forecasts.Forecasts(small(arrays, forecasts=["a", "b"]))
+
+
+def test_the_damage_of_a_look():
+    assert lived().damage() == forecasts.Damage(fall=1, gained=0.25, loss=7 / 4, worst=4, lost=0.25)
+    assert lived().damage(0) == forecasts.Damage(0, 0, 0, 0, 0)
+
+
+def test_a_statistic_by_look_measure_and_forecast():
+    run = lived()
+    assert run.statistic("a") == Estimate(18, 19, 20)  # the last look
+    assert run.statistic("b", look=0) == Estimate(3, 4, 5)
+    assert run.statistic("b", "separations") == Estimate(33, 34, 35)
+    for name, measure in (("c", "ranks"), ("a", "ranking")):
+        with pytest.raises(UserError, match="There is no"):
+            run.statistic(name, measure)
+
+
+def test_calibration_of_a_forecast_that_is_half_of_what_came():
+    line = lived().calibration()
+    assert line.slope == pytest.approx((2, 2, 2)) and line.pearson == pytest.approx(1)
+    assert line.short == pytest.approx(0.5)
+
+
+def test_the_theorems_error_who_is_at_risk_and_what_the_sequence_cost():
+    run = lived()
+    assert run.theorem_error() == 0.25
+    assert run.forecast("drift, all")[run.at_risk()].tolist() == [2.0] * 8 + [1.0] * 2
+    assert run.cost_of_sequence() == pytest.approx((2, 2, 2))
+
+
+def test_runs_are_named_by_model_and_layer():
+    assert list(forecasts.runs(small({}))) == ["toy, layer 1"]
+
+
+# Causes and cures
+
+NAMES = ["as it is", "scaled: 0.5", "scaled: 2.0", "drawn 0", "drawn 1", "drawn 2"]
+COLUMNS = ["norm", "loss", "crowding", "kept", "held"]
+
+
+def conditions(**more) -> forecasts.Conditions:
+    base = np.tile([1.0, -5.0, 2.0, 1.0], 8)
+    falls = base * np.array([1, 0.25, 4, 2, 3, 4])[:, None]
+    table = [
+        [10, 1.0, 5, 0.5, 1.0],
+        [5, 0.25, 5, 0.75, 1.0],
+        [20, 4.0, 5, 0.25, 1.0],
+        [10, 2.0, 1, 0.5, 0.5],
+        [20, 3.0, 2, 0.25, 0.75],
+        [30, 4.0, 3, 0.0, 1.0],
+    ]
+    return forecasts.Conditions(small({"table": table, "falls": falls}, arms=NAMES, columns=COLUMNS), **more)
+
+
+def test_conditions_by_name_prefix_and_column():
+    run = conditions()
+    assert run["drawn 1"] == {"norm": 20, "loss": 3, "crowding": 2, "kept": 0.25, "held": 0.75}
+    assert run.starting("drawn") == ["drawn 0", "drawn 1", "drawn 2"]
+    assert run.column("crowding", ["drawn 2", "drawn 0"]) == [3, 1]
+    assert run.relative("norm", "drawn 2") == 3 and run.relative("norm", "drawn 2", of="drawn 1") == 1.5
+
+
+def test_gains_are_no_loss_and_conditions_are_averaged():
+    run = conditions()
+    assert run.loss("drawn 0").tolist() == [2, 0, 4, 2] * 8
+    assert run.loss("drawn 0", "drawn 2").tolist() == [3, 0, 6, 3] * 8
+    with pytest.raises(UserError, match="no condition 'drawn 9': choose among as it is"):
+        run.loss("as it is", "drawn 9")
+
+
+def test_what_is_left_of_the_loss():
+    run = conditions()
+    assert run.left("drawn 0", "drawn 1") == pytest.approx((2.5, 2.5, 2.5))
+    assert run.left("drawn 0", of="scaled: 2.0") == pytest.approx((0.5, 0.5, 0.5))
+
+
+def test_the_seed_of_the_interval_is_that_of_the_run_unless_another_is_named():
+    run = conditions(seed=18)
+    run.losses = run.losses * np.random.default_rng(0).random(run.losses.shape)
+    base, drawn = run.losses[0], run.losses[3]
+    assert run.left("drawn 0") == forecasts.ratio_of_sums(drawn, base, seed=18)
+    assert run.left("drawn 0", seed=19) == forecasts.ratio_of_sums(drawn, base, seed=19)
+    some = np.arange(32) % 4 != 1
+    assert run.left("drawn 0", among=some) == forecasts.ratio_of_sums(drawn, base, seed=18, among=some)
+
+
+def test_rank_of_the_loss_with_a_cause():
+    run = conditions()
+    assert run.rank(run.starting("drawn")).value == pytest.approx(1)
+    assert run.rank(run.starting("drawn"), "kept").value == pytest.approx(-1)
+
+
+def test_loss_by_the_norm_and_its_power():
+    run = conditions()
+    assert run.by_norm() == ([0.5, 1, 2], [0.25, 1, 4])  # by rising norm
+    assert run.norm_exponent() == pytest.approx(2)
+
+
+def test_a_cure_and_the_mean_of_several_draws_of_it():
+    assert conditions().cure("drawn 1") == forecasts.Cure(
+        left=Estimate(*[pytest.approx(3)] * 3), lost=0.75, held=0.75, norm=2
+    )
+    mean = conditions().cure("drawn 0", "drawn 1", "drawn 2")
+    assert mean.left == pytest.approx((3, 3, 3))
+    assert (mean.lost, mean.held, mean.norm) == (0.75, 0.75, 2)
