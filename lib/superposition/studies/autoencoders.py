@@ -62,6 +62,6 @@ def of_facts(record: Record, name: str) -> Float[np.ndarray, "seeds settings"]:
 
 
 def forecasts(record: Record, n: int = 256) -> Float[np.ndarray, "2 settings"]:
-    """Excess kurtosis of the cosines of facts: :func:`superposition.studies.toys.forecast_kurtosis`, and as measured."""
+    """Excess kurtosis of the cosines of facts: :func:`superposition.studies.toys.forecast_kurtosis`, and measured."""
     said = [forecast_kurtosis(q, n, m) for m, q in record["bridge"]]
     return np.array([said, of_facts(record, "kurtosis_cosine").mean(0)])

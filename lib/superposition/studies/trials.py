@@ -14,8 +14,8 @@ from superposition.data import facts
 from superposition.linear import capacity, overlap
 from superposition.linear.memory import LinearMemory
 from superposition.records import Record
-from superposition.stats import ranking, regression, shape
-from superposition.stats.intervals import mean_over_seeds, over_seeds
+from superposition.stats import regression, shape
+from superposition.stats.intervals import mean_over_seeds
 from superposition.studies import edit_sequences, forecasts, measurement, nulls, scaling, toy_memory, toys
 from superposition.studies.claims import (
     CLAIMS,
@@ -359,13 +359,9 @@ def causes(record: Record) -> Found:
     text = f"loss gone: {percent(removed, 1)} with the overlap, {percent(forecasts.gone(half))} with half the norm<br>"
     text += f"rank correlation over lists: {told(rank)}<br>most over least overlap at one norm: {told(ends)}"
     values = glued("removed", removed) | glued("half", half) | glued("ends_same", ends) | glued("rank_drawn", rank)
-<<<<<<< HEAD
-    return Found([removed[1] > 0.5, rank[1] > 0, ends[1] > 1], text, values)
+    return Found([removed.low > 0.5, rank.low > 0, ends.low > 1], text, values)
 
 
 def scoreboard(claims: Iterable[int] = CLAIMS) -> list[tuple[Trial, Found]]:
     """The trials of some claims, settled with the book's records, in the order of the claims."""
     return [(each, each.run()) for claim in claims for each in TRIALS if each.claim == claim]
-=======
-    return Found([removed.low > 0.5, rank.low > 0, ends.low > 1], text, values)
->>>>>>> w-st-edits
