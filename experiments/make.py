@@ -31,7 +31,7 @@ COMMANDS = {
     ),
     "toy-memory": "python experiments/toys.py memory --out book/records/toy-memory.json",
     "toy-autoencoders": "python experiments/toys.py autoencoders --out book/records/toy-autoencoders.json",
-    "toy-transformer": "python -m superposition.toys.transformer grid --out book/records/toy-transformer.json",
+    "toy-transformer": "python experiments/grid.py grid --out book/records/toy-transformer.json",
     "smollm2-nulls": "python experiments/nulls.py smollm2 --out book/records/smollm2-nulls.json",
     "gemma3-nulls": "python experiments/nulls.py gemma3 --out book/records/gemma3-nulls.json",
     "random-smollm2": "python experiments/untrained.py smollm2 --out book/records/random-smollm2.json",

@@ -9,6 +9,7 @@ import pytest
 import scipy.stats
 import torch
 
+import grid
 from superposition import figures, records
 from superposition.book import exercises
 from superposition.data import facts
@@ -386,18 +387,18 @@ def test_an_interrupted_grid_goes_on_where_it_stopped(cache, tmp_path, monkeypat
         made.append(setting)
         return {"seed": setting.seed, "seconds": 0.5}, {"edits_16": np.ones((2, 3))}
 
-    monkeypatch.setattr(toy, "grid_settings", lambda: settings)
-    monkeypatch.setattr(toy, "run_cell", cell)
+    monkeypatch.setattr(grid.toy, "grid_settings", lambda: settings)
+    monkeypatch.setattr(grid.toy, "run_cell", cell)
     monkeypatch.setattr(toy, "BASE", toy.Setting(steps=0))
     with pytest.raises(KeyboardInterrupt):
-        toy.grid(tmp_path / "grid.json")
+        grid.grid(tmp_path / "grid.json", "the command")
     assert not (tmp_path / "grid.json").exists()
-    toy.grid(tmp_path / "grid.json", "the command")
+    grid.grid(tmp_path / "grid.json", "the command")
     assert [s and s.seed for s in made] == [0, 1, None, 2], "finished cells are not run again"
     one, two, _ = sorted((cache / "toy-transformer").rglob("*.json"))
     one.write_text("{")
     two.write_text("[]")
-    toy.grid(tmp_path / "grid.json", "the command")
+    grid.grid(tmp_path / "grid.json", "the command")
     assert len(made) == 6, "damaged cells are run again"
     record = records.load(tmp_path / "grid.json")
     assert [row["seed"] for row in record["cells"]] == [0, 1, 2] and record["seconds"] == 1.5
@@ -412,7 +413,7 @@ def record():
 def test_the_record_is_the_whole_grid(record):
     found = [toy.Setting(*(row[name] for name in ("width", "families", "steps", "seed"))) for row in record["cells"]]
     assert found == toy.grid_settings()
-    assert record["provenance"]["command"].startswith("python -m superposition.toys.transformer grid --out ")
+    assert record["provenance"]["command"].startswith("python experiments/grid.py grid --out ")
     for row in toys.select(record, life=True):
         assert row["life"]["exactness"] < 1e-10
 
@@ -511,7 +512,7 @@ def test_the_trained_model_that_ships_is_an_ordinary_folder():
 
 def test_its_command_makes_it_again(tmp_path, capsys):
     """Within 2 points of accuracy on any machine; on one with the same arithmetic to the bit."""
-    assert toy.main(["train", "--out", str(tmp_path / "again")]) == 0
+    assert grid.main(["train", "--out", str(tmp_path / "again")]) == 0
     said = json.loads(capsys.readouterr().out)
     shipped = toy.knows(models.load(toy.folder()), toy.make_world())
     assert said == pytest.approx(shipped, abs=0.02)
@@ -523,7 +524,7 @@ def test_its_command_makes_it_again(tmp_path, capsys):
 
 def test_errors_for_people_leave_one_sentence(capsys, monkeypatch, tmp_path):
     monkeypatch.setattr(toy, "make_world", lambda *a: (_ for _ in ()).throw(UserError("No world today.")))
-    assert toy.main(["train", "--out", str(tmp_path)]) == 1
+    assert grid.main(["train", "--out", str(tmp_path)]) == 1
     assert capsys.readouterr().err.strip() == "No world today."
     assert paths.data_dir() in toy.folder().parents
 

@@ -4,17 +4,15 @@ The world (people, towns, relations, four phrasings each) is drawn from a seed, 
 model is transformers' own Llama at a small size: its keys, C and P come from the code that reads any other model.
 Chapter ``book/09-toy-transformer.ipynb``. ::
 
-    python -m superposition.toys.transformer train --out book/data/toy-transformer
-    python -m superposition.toys.transformer grid --out book/records/toy-transformer.json
+    python experiments/grid.py train --out book/data/toy-transformer
+    python experiments/grid.py grid --out book/records/toy-transformer.json
 """
 
 from __future__ import annotations
 
-import argparse
 import csv
 import itertools
 import json
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -28,10 +26,9 @@ import scipy.stats
 import torch
 from jaxtyping import Float, Int
 
-from superposition import records
 from superposition.data.facts import SLOT, Fact, Relation
 from superposition.errors import UserError
-from superposition.io import console, files, paths
+from superposition.io import files, paths
 from superposition.linear import overlap
 from superposition.linear.memory import LinearMemory
 from superposition.linear.metric import Metric
@@ -758,40 +755,6 @@ def run_cell(setting: Setting) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     return row | {"seconds": round(time.perf_counter() - began, 2)}, arrays
 
 
-#: Raise it when what a cell computes changes: finished cells are kept in the cache under it.
-CELLS = 1
-
-
-def grid(out: Path, command: str = "superposition.toys.transformer.grid") -> None:
-    """Run every cell and write the record; an interrupted run goes on where it stopped."""
-    kept = paths.cache_dir() / "toy-transformer" / str(CELLS)
-    rows, base = [], {}
-    for setting in console.bar(grid_settings(), what="cells", unit="cell"):
-        name = "-".join(map(str, asdict(setting).values()))
-        path = kept / f"{name}.json"
-        found = files.kept_json(path)
-        if not isinstance(found, dict) or found.keys() != {"row", "arrays"}:
-            row, arrays = run_cell(setting)
-            values = {key: value.round(6).tolist() for key, value in arrays.items()}
-            files.write_json(path, {"row": row, "arrays": values})
-            found = json.loads(path.read_text(encoding="utf-8"))
-        rows.append(found["row"] | {"facts": len(make_world(setting.families, setting.seed).facts)})
-        if setting == Setting(seed=setting.seed):
-            base |= {f"seed_{setting.seed}_{k}": np.array(v, np.float32) for k, v in found["arrays"].items()}
-    data = {
-        "kind": "toy-transformer",
-        "compared": COMPARED,
-        "edges": list(EDGES[:-1]),
-        "forecasts": list(FORECASTS),
-        "forecast_at": list(FORECAST_AT),
-        "base": asdict(BASE),
-        "cells": rows,
-        "seconds": round(sum(row["seconds"] for row in rows), 1),
-        "provenance": records.provenance(command=command, seed=0),
-    }
-    records.write(out, data, base)
-
-
 # --- the model that ships -----------------------------------------------------------------------------------
 
 
@@ -818,28 +781,3 @@ def save(lm: models.LanguageModel, world: World, out: Path) -> None:
 def _write_csv(path: Path, rows: list[list[Any]]) -> None:
     with path.open("w", encoding="utf-8", newline="") as stream:
         csv.writer(stream, lineterminator="\n").writerows(rows)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """``train`` writes the model that ships, ``grid`` the record."""
-    parser = argparse.ArgumentParser(prog="python -m superposition.toys.transformer", description=__doc__)
-    parser.add_argument("what", choices=("train", "grid"))
-    parser.add_argument("--out", type=Path, required=True)
-    asked = parser.parse_args(arguments)
-    try:
-        if asked.what == "train":
-            world = make_world(BASE.families, BASE.seed)
-            lm = train(world, BASE)
-            save(lm, world, asked.out)
-            print(json.dumps(knows(lm, world)))
-        else:
-            words = sys.argv[1:] if arguments is None else arguments
-            grid(asked.out, "python -m superposition.toys.transformer " + " ".join(map(str, words)))
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
