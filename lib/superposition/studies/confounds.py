@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from superposition.errors import UserError
+from superposition.records import Record
 
 
 def same(values: Sequence[Any]) -> Bool[np.ndarray, "m m"]:
@@ -34,6 +35,18 @@ def firsts(values: Sequence[Any]) -> list[int]:
     return sorted({value: i for i, value in reversed(list(enumerate(values)))}.values())
 
 
+def counts(record: Record) -> dict[str, int]:
+    """How many facts and pairs of the table have a confound, from a record of nulls (experiments/nulls.py)."""
+    m, facts, pairs = record["facts"]["count"], record["facts_left"], record["pairs_left"]
+    return {
+        "facts whose key is at position 0": m - facts["no position 0"],
+        "facts whose subject comes again": m - facts["one fact a subject"],
+        "facts whose last token comes again": m - facts["one fact a last token"],
+        "pairs that share the last token": m * (m - 1) // 2 - pairs["no shared last token"],
+        "pairs that share a word": m * (m - 1) // 2 - pairs["no shared word"],
+    }
+
+
 def kurtosis_with_twins(m: int, d_m: int, twins: int = 1) -> float:
     """Expected excess kurtosis of the overlaps of m random unit keys of which ``twins`` pairs are equal.
 
@@ -46,6 +59,15 @@ def kurtosis_with_twins(m: int, d_m: int, twins: int = 1) -> float:
     raw = [1.0, share, (1 - share) / d_m + share, share, (1 - share) * 3 / (d_m * (d_m + 2)) + share]
     variance = raw[2] - raw[1] ** 2
     return (raw[4] - 4 * raw[1] * raw[3] + 6 * raw[1] ** 2 * raw[2] - 3 * raw[1] ** 4) / variance**2 - 3
+
+
+def kurtosis_with_one_twice(kurtosis: Any, sigma: Any, m: int) -> Any:
+    """Excess kurtosis of the overlaps of m facts once one of them comes twice, from theirs and their deviation sigma.
+
+    Equation ``eq-nulls-increment``: a share ε = 2/(m(m − 1)) of the entries becomes 1.
+    """
+    share = 2 / (m * (m - 1))
+    return ((kurtosis + 3) * sigma**4 + share) / (sigma**2 + share) ** 2 - 3
 
 
 def tail_factor(norms: Float[np.ndarray, " m"]) -> float:

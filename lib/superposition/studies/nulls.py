@@ -16,6 +16,8 @@ from superposition.errors import UserError
 from superposition.linear import overlap
 from superposition.records import Record
 from superposition.stats import shape
+from superposition.stats.intervals import Estimate
+from superposition.studies import confounds
 
 # Null models of whitened keys
 
@@ -161,3 +163,83 @@ def scatter(record: Record, statistic: str, matrix: str = "P") -> Float[np.ndarr
     row, column = record["matrices"].index(matrix), record["statistics"].index(statistic)
     low, _, high = record.arrays["lists"][..., row, column]
     return (high - low) / 2 / np.abs(record.arrays["table"][:, row, column])[:, None]
+
+
+#: What a null model is compared in: statistics of P, or of the cosines in whitened space.
+COMPARED = {
+    "mean": ("mean", "P"),
+    "spread": ("spread", "P"),
+    "kurtosis": ("excess_kurtosis", "P"),
+    "kurtosis of cosines": ("excess_kurtosis", "cosine_whitened"),
+    "L-kurtosis of cosines": ("l_kurtosis", "cosine_whitened"),
+}
+
+
+def ratio(record: Record, null: str, statistic: str, matrix: str = "P") -> Float[np.ndarray, " layers"]:
+    """A null model's statistic over that of the facts, by layer.
+
+    Tokens of text and random subjects were drawn without shared last tokens, and are compared with the facts without
+    these, and without keys at position 0.
+    """
+    facts = "no position 0, no shared last token" if null in ("tokens of text", "random subjects") else "table"
+    return curve(record, statistic, null, matrix) / curve(record, statistic, facts, matrix)
+
+
+def compared(record: Record, null: str) -> dict[str, dict[str, float]]:
+    """For each of :data:`COMPARED`, the :func:`ratio` in the median layer, its extremes, and where it reaches 1."""
+    ratios = {label: ratio(record, null, *what) for label, what in COMPARED.items()}
+    return {
+        label: {"median": float(np.median(r)), "layers": int((r >= 1).sum())} | shape.extremes(r)
+        for label, r in ratios.items()
+    }
+
+
+def cleaned(record: Record, statistic: str, without: str = "no position 0, one a last token") -> dict[str, float]:
+    """What taking confounds out does to a statistic of P.
+
+    Its value in the ``first`` layer before and after (``first_clean``), the ``least_clean`` of all layers, the largest
+    relative ``change`` and the ``typical`` one, the median over layers.
+    """
+    all_, kept = curve(record, statistic), curve(record, statistic, without)
+    change = np.abs(kept / all_ - 1)
+    return {
+        "first": all_[0],
+        "first_clean": kept[0],
+        "least_clean": kept.min(),
+        "change": change.max(),
+        "typical": np.median(change),
+    }
+
+
+def typical(record: Record, reading: str, category: str) -> float:
+    """The mean cosine over pairs of one category in one reading, in the median layer."""
+    return float(np.median(pairs(record, reading, category)[0]))
+
+
+def uncertainty(record: Record, statistic: str, size: int) -> float:
+    """:func:`scatter` over lists of a size, in the median layer."""
+    return float(np.median(scatter(record, statistic)[:, record["sizes"].index(size)]))
+
+
+def over_lists(record: Record, statistic: str, size: int, layer: int) -> Estimate:
+    """A statistic of the table's P at one layer, and its 95 % interval over lists of a size."""
+    row, column = record["layers"].index(layer), record["statistics"].index(statistic)
+    low, _, high = record.arrays["lists"][:, row, record["sizes"].index(size), 0, column]
+    return Estimate(record.arrays["table"][row, 0, column], low, high)
+
+
+def depth(record: Record, statistic: str, size: int) -> Estimate:
+    """Rank correlation of a statistic with depth: of the table, with its 95 % interval over lists of a size."""
+    found, at = record["depth"][statistic], record["sizes"].index(size)
+    return Estimate(found["table"], found["lists"][0][at], found["lists"][2][at])
+
+
+def one_twice(record: Record) -> tuple[Float[np.ndarray, " layers"], Float[np.ndarray, " layers"]]:
+    """By how much the kurtosis moves when one fact of 128 comes twice, by layer: measured, and as expected.
+
+    Expected is :func:`superposition.studies.confounds.kurtosis_with_one_twice`.
+    """
+    once, twice = "first 128, no position 0", "the same, one fact twice"
+    before, after = (curve(record, "excess_kurtosis", of) for of in (once, twice))
+    sigma = curve(record, "spread", once) / np.sqrt(record["d_m"])
+    return after - before, confounds.kurtosis_with_one_twice(before, sigma, record["facts_left"][once]) - before

@@ -14,13 +14,15 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+import scipy.stats
+from jaxtyping import Bool, Float, Int
 
 from superposition.data.facts import SLOT, Fact
 from superposition.errors import UserError
 from superposition.linear import overlap
 from superposition.records import Record
 from superposition.stats import regression
+from superposition.stats.intervals import Estimate, mean_interval
 
 #: The features of a pair by group; a group's share of the variance is what is lost when all of it is left out.
 GROUPS: dict[str, tuple[str, ...]] = {
@@ -321,3 +323,176 @@ def strongest_names(P: Float[np.ndarray, "m m"], facts: Sequence[Fact], count: i
     return [
         (facts[i].subject, facts[j].subject, float(P[i, j]), float(P[j, i])) for i, j in overlap.strongest(P, count)
     ]
+
+
+def sink_among_strongest(record: Record, count: int = 100) -> Float[np.ndarray, " layers"]:
+    """By layer, the share of the pairs of largest p that have a key read at position 0."""
+    at_0, shares = np.array(record["token_positions"]) == 0, []
+    for P in stack(record):
+        upper = np.triu(larger(P), 1)
+        i, j = np.unravel_index(np.argsort(-upper, axis=None)[:count], upper.shape)
+        shares.append((at_0[i] | at_0[j]).mean())
+    return np.array(shares)
+
+
+# Reading the record of regressions (experiments/pairs.py)
+
+#: The layers that a chapter looks at.
+PLACES = ("first", "middle", "last")
+
+
+def regressions(
+    record: Record, model: str, *, wording: str = "own", measure: str = "cosine_whitened"
+) -> dict[str, Any]:
+    """A model's regressions, a layer a column: its entry in the record's ``tables`` and its arrays.
+
+    Parameters
+    ----------
+    record : Record
+        ``pairs``.
+    model : str
+        ``"smollm2"`` or ``"gemma3"``.
+    wording : str
+        The book's ``"own"`` prompts, or wordings ``"drawn"`` from their relations.
+    measure : str
+        ``"cosine_whitened"`` or ``"P"``.
+
+    Returns
+    -------
+    dict
+        ``names`` of the features and how many pairs are ``having`` them; ``effects`` and ``errors`` (f, L); the
+        ``groups``, all of them first, the shares ``dropped`` without each (g, L) with their ``dropped_interval``
+        (2, g, L) and what ``chance`` reaches (g, L); ``own`` (L,), the share of row and column means.
+    """
+    name = f"{model} {wording} {measure}"
+    entry = next(entry for entry in record["tables"] if entry["name"] == name)
+    stem = f"{name} "
+    return entry | {key.removeprefix(stem): rows for key, rows in record.arrays.items() if key.startswith(stem)}
+
+
+def _column(table: Mapping[str, Any], place: str) -> int:
+    last = table["effects"].shape[1] - 1
+    return {"first": 0, "middle": (last + 1) // 2, "last": last}[place]
+
+
+def effect(table: Mapping[str, Any], feature: str, place: str) -> float:
+    """A feature's effect in the first, the middle or the last layer (:func:`regressions`)."""
+    return float(table["effects"][table["names"].index(feature), _column(table, place)])
+
+
+def effects(table: Mapping[str, Any], place: str, without: Sequence[str] = ()) -> tuple[list[str], Any, Any]:
+    """The names, the effects and the standard errors of all features at a place, but for some."""
+    kept = [n for n, name in enumerate(table["names"]) if name not in without]
+    names = [table["names"][n] for n in kept]
+    return names, *(table[what][kept, _column(table, place)] for what in ("effects", "errors"))
+
+
+def effect_by_layer(table: Mapping[str, Any], feature: str) -> tuple[np.ndarray, np.ndarray]:
+    """A feature's effects and their standard errors, (L,) each."""
+    row = table["names"].index(feature)
+    return table["effects"][row], table["errors"][row]
+
+
+def share(table: Mapping[str, Any], group: str, place: str) -> float:
+    """The share of the variance that is lost without a group at a place; of ``"all"``, that of all features."""
+    return float(table["dropped"][table["groups"].index(group), _column(table, place)])
+
+
+def share_estimate(table: Mapping[str, Any], group: str, place: str) -> Estimate:
+    """:func:`share` with its interval, which the record holds for the book's own prompts."""
+    ends = table["dropped_interval"][:, table["groups"].index(group), _column(table, place)]
+    return Estimate(share(table, group, place), *ends)
+
+
+# Reading the record of single edits (experiments/pairs.py)
+
+
+@dataclass(frozen=True, eq=False)
+class Partners:
+    """What single edits at one layer did to the facts that were asked after each.
+
+    Attributes
+    ----------
+    p : (edits, partners)
+        Overlap of the edited key with the partner's.
+    change_new, change_true : (edits, partners)
+        Of the log-probability of the edit's new object and of the partner's own.
+    wrong : (edits, partners) of bool
+        The partner's answer is no longer right.
+    same : dict of str to (edits, partners) of bool
+        What edit and partner share: ``relation``, ``kind``, ``object``, ``last token``.
+    groups : dict of str to (edits, partners) of bool
+        Pairs that were asked and are of different subjects, and whose partner's answer is not what the edit says:
+        ``all``; of edits that took (``held``) or did not (``failed``); ``held`` that share nothing (``apart``).
+    held, at_0 : (edits,) of bool
+        Which edits took, and which write at a key that is read at position 0.
+    shift : (edits,)
+        Length of the edit's shift of the value.
+    """
+
+    p: Float[np.ndarray, "edits partners"]
+    change_new: Float[np.ndarray, "edits partners"]
+    change_true: Float[np.ndarray, "edits partners"]
+    wrong: Bool[np.ndarray, "edits partners"]
+    same: dict[str, Bool[np.ndarray, "edits partners"]]
+    groups: dict[str, Bool[np.ndarray, "edits partners"]]
+    held: Bool[np.ndarray, " edits"]
+    at_0: Bool[np.ndarray, " edits"]
+    shift: Float[np.ndarray, " edits"]
+
+
+def partners(record: Record, layer: int, known: Sequence[Fact]) -> Partners:
+    """The edits at one layer of the record ``pairs-edits``; ``known`` is the table of facts that it counts in."""
+    n = record["layers"].index(layer)
+    chosen, read, held = record["edits"][n], record["partners"], np.array(record["held"][n], dtype=bool)
+    token = np.array(record["token_ids"])
+
+    def equal(of_edit: str, of_partner: str) -> np.ndarray:
+        here, there = [getattr(known[i], of_edit) for i in chosen], [getattr(known[j], of_partner) for j in read]
+        return np.equal.outer(np.array(here), np.array(there))
+
+    columns = {"relation": "relation", "kind": "subject_type", "object": "target_true"}
+    same = {name: equal(column, column) for name, column in columns.items()}
+    same["last token"] = np.equal.outer(token[chosen], token[read])
+    of = {what: record.arrays[f"layer {layer} {what}"] for what in ("p", "change_new", "change_true", "asked", "right")}
+    counted = of["asked"] & ~equal("subject", "subject") & ~equal("target_new", "target_true")
+    groups = {"all": counted, "held": counted & held[:, None], "failed": counted & ~held[:, None]}
+    groups["apart"] = groups["held"] & ~np.any(list(same.values()), axis=0)
+    at_0 = np.array(record["positions"])[chosen] == 0
+    shift = record.arrays[f"layer {layer} shift"]
+    return Partners(of["p"], of["change_new"], of["change_true"], ~of["right"], same, groups, held, at_0, shift)
+
+
+def odds_of_a_flip(at: Partners, among: str = "all", resamples: int = 500) -> Estimate:
+    """Odds ratio of a flipped answer for each tenth of p, what facts share held fixed.
+
+    The interval draws edits and partners (:func:`superposition.stats.regression.over_both`).
+    """
+    X = np.stack([at.p * 10, *at.same.values()], axis=-1).astype(float)
+
+    def log_odds(weights: np.ndarray) -> float:
+        use = at.groups[among] & (weights > 0)
+        return regression.logistic(X[use], at.wrong[use].astype(float), weights[use])[1]
+
+    drawn = regression.over_both(log_odds, *at.p.shape, resamples=resamples)
+    return Estimate(*np.exp([log_odds(np.ones(at.p.shape)), *np.quantile(drawn, [0.025, 0.975])]))
+
+
+def flips(at: Partners, among: str, low: float, high: float = np.inf) -> tuple[float, int]:
+    """The share of answers that flip where ``low ≤ p < high``, and the number of these pairs."""
+    some = at.groups[among] & (at.p >= low) & (at.p < high)
+    return float(at.wrong[some].mean()), int(some.sum())
+
+
+def trend(at: Partners, change: str, among: str = "all") -> Estimate:
+    """Rank correlation of p with a change, over the facts asked after an edit; its mean over edits, which are drawn.
+
+    Edits with fewer than five facts, or with a change that is the same for all, are left out.
+    """
+    by_edit = [
+        scipy.stats.spearmanr(p[use], change[use]).statistic
+        for p, change, use in zip(at.p, getattr(at, change), at.groups[among], strict=True)
+        if use.sum() > 4 and np.ptp(change[use]) > 0
+    ]
+    mean = mean_interval(by_edit)
+    return Estimate(mean["mean"], mean["low"], mean["high"])

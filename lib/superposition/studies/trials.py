@@ -14,9 +14,9 @@ from superposition.data import facts
 from superposition.linear import capacity, overlap
 from superposition.linear.memory import LinearMemory
 from superposition.records import Record
-from superposition.stats import regression, shape
-from superposition.stats.intervals import mean_over_seeds
-from superposition.studies import edit_sequences, forecasts, measurement, nulls, scaling, toy_memory, toys
+from superposition.stats import ranking, regression, shape
+from superposition.stats.intervals import mean_over_seeds, over_seeds
+from superposition.studies import edit_sequences, forecasts, measurement, nulls, pairs, scaling, toy_memory, toys
 from superposition.studies.claims import (
     CLAIMS,
     MEASURED,
@@ -273,12 +273,11 @@ def rises_in_models(*measured: Record) -> Found:
 @trial(13, "12-nulls-and-confounds", "smollm2-nulls", "gemma3-nulls")
 def facts_suffice(*measured: Record) -> Found:
     """Over lists of 128 facts the mean, the spread, the kurtosis scatter by a fifth at most."""
-    names, values = ("mean", "spread", "excess_kurtosis"), {}
-    for record in measured:
-        at = record["sizes"].index(128)
-        for name in names:
-            found = float(np.median(nulls.scatter(record, name)[:, at]))
-            values[f"at128_{name}_{record['model']['name']}"] = found
+    values = {
+        f"{record['model']['name']}_at128_{name}": nulls.uncertainty(record, name, 128)
+        for record in measured
+        for name in ("mean", "spread", "excess_kurtosis")
+    }
     each = [f"±{100 * value:.0f} %" for value in values.values()]
     text = f"half an interval of each<br>SmolLM2: {', '.join(each[:3])}<br>Gemma 3: {', '.join(each[3:])}"
     return Found([value <= 0.2 for value in values.values()], text, values)
@@ -292,16 +291,14 @@ def related(record: Record) -> Found:
     """Relation or kind of subject explains more of the overlap than the last token (first, middle, last layer)."""
     cases, values, shown = [], {}, []
     for model in ("smollm2", "gemma3"):
-        name = f"{model} own cosine_whitened"
-        groups = next(table["groups"] for table in record["tables"] if table["name"] == name)
-        share, ends = (record.arrays[f"{name} {what}"] for what in ("dropped", "dropped_interval"))
-        of = {group: np.array([share[n], *ends[:, n]]) for n, group in enumerate(groups)}  # (3, layers)
-        token, kind, middle = of["last token"], of["kind"], share.shape[1] // 2
-        best = np.maximum(kind[1], of["relation"][1])
-        cases += [bool(best[place] > token[2, place]) for place in (0, middle, -1)]
-        values |= glued(f"token_first_{{}}_{model}", token[:, 0], "share")
-        values |= glued(f"kind_middle_{{}}_{model}", kind[:, middle], "share")
-        shown.append(f"last token {percent(token[:, 0])} in the first layer; kind {percent(kind[:, middle])} midway")
+        own = pairs.regressions(record, model)
+        for place in pairs.PLACES:
+            groups = ("last token", "kind", "relation")
+            token, kind, relation = (pairs.share_estimate(own, group, place) for group in groups)
+            cases.append(bool(max(kind.low, relation.low) > token.high))
+        token, kind = pairs.share_estimate(own, "last token", "first"), pairs.share_estimate(own, "kind", "middle")
+        values |= glued(f"{model}_token_first_share", token) | glued(f"{model}_kind_middle_share", kind)
+        shown.append(f"last token {percent(token)} in the first layer; kind {percent(kind)} midway")
     return Found(cases, f"variance explained<br>SmolLM2: {shown[0]}<br>Gemma 3: {shown[1]}", values)
 
 
@@ -317,36 +314,14 @@ def partners_in_toys(record: Record) -> Found:
     return Found([near[width].low > far[width].high for width in widths], text, values)
 
 
-def odds_of_a_flip(record: Record, layer: int, resamples: int = 500) -> np.ndarray:
-    """Odds ratio of a flipped answer for each tenth of p, what facts share held fixed, and its 95 % interval."""
-    known, chosen = facts.load("book"), record["edits"][record["layers"].index(layer)]
-    p, asked, right = (record.arrays[f"layer {layer} {name}"] for name in ("p", "asked", "right"))
-
-    def equal(of_edit: str, of_partner: str) -> np.ndarray:
-        here, there = [getattr(known[i], of_edit) for i in chosen], [getattr(known[j], of_partner) for j in partners]
-        return np.equal.outer(np.array(here), np.array(there))
-
-    partners, token = record["partners"], np.array(record["token_ids"])
-    same = [equal(name, name) for name in ("relation", "subject_type", "target_true")]
-    same.append(np.equal.outer(token[chosen], token[partners]))
-    counted = asked & ~equal("subject", "subject") & ~equal("target_new", "target_true")
-    X = np.stack([p * 10, *same], axis=-1).astype(float)
-
-    def log_odds(weights: np.ndarray) -> float:
-        use = counted & (weights > 0)
-        return regression.logistic(X[use], (~right)[use].astype(float), weights[use])[1]
-
-    drawn = regression.over_both(log_odds, *p.shape, resamples=resamples)
-    return np.exp([log_odds(np.ones(p.shape)), *np.quantile(drawn, [0.025, 0.975])])
-
-
 @trial(15, "14-who-overlaps", "pairs-edits")
 def partners_change(record: Record) -> Found:
     """At a layer, the interval of the odds ratio of a flipped answer lies above 1."""
-    low, high = (odds_of_a_flip(record, layer) for layer in record["layers"])
+    known = facts.load("book")
+    low, high = (pairs.odds_of_a_flip(pairs.partners(record, layer, known)) for layer in record["layers"])
     text = "each tenth of $p$ multiplies the odds by {} at layer {} and by {} at layer {}"
     text = text.format(told(low), record["layers"][0], told(high), record["layers"][1])
-    return Found([low[1] > 1, high[1] > 1], text, glued("ratio_all_low", low) | glued("ratio_all_high", high))
+    return Found([low[1] > 1, high[1] > 1], text, glued("low_ratio_all", low) | glued("high_ratio_all", high))
 
 
 @trial(17, "17-forecasting-damage", "causes")
