@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from jaxtyping import Bool, Float
-from numpy.typing import ArrayLike
 
 from superposition.linear.capacity import welch_bound
 from superposition.records import Record
@@ -15,7 +14,7 @@ from superposition.studies.toys import forecast_kurtosis
 REPRESENTED, NEAR = 0.5, 0.02
 
 
-def share_over_seeds(hits: Bool[np.ndarray, "seeds *rest"]) -> Estimate:
+def share_over_seeds(hits: Bool[np.ndarray, seeds *rest]) -> Estimate:
     """A share in each seed, and its mean over seeds with an interval that is cut at 0 and 1."""
     shares = np.asarray(hits).reshape(len(hits), -1).mean(1)
     return Estimate(*(min(max(end, 0.0), 1.0) for end in mean_over_seeds(shares)))
@@ -63,6 +62,6 @@ def of_facts(record: Record, name: str) -> Float[np.ndarray, "seeds settings"]:
 
 
 def forecasts(record: Record, n: int = 256) -> Float[np.ndarray, "2 settings"]:
-    """Excess kurtosis of the cosines of facts: :func:`superposition.studies.toys.forecast_kurtosis`, and as measured."""
+    """Excess kurtosis of facts' cosines: by :func:`superposition.studies.toys.forecast_kurtosis`, and as measured."""
     said = [forecast_kurtosis(q, n, m) for m, q in record["bridge"]]
     return np.array([said, of_facts(record, "kurtosis_cosine").mean(0)])
