@@ -14,7 +14,7 @@ from superposition.studies.toys import forecast_kurtosis
 REPRESENTED, NEAR = 0.5, 0.02
 
 
-def share_over_seeds(hits: Bool[np.ndarray, seeds *rest]) -> Estimate:
+def share_over_seeds(hits: Bool[np.ndarray, "seeds ..."]) -> Estimate:
     """A share in each seed, and its mean over seeds with an interval that is cut at 0 and 1."""
     shares = np.asarray(hits).reshape(len(hits), -1).mean(1)
     return Estimate(*(min(max(end, 0.0), 1.0) for end in mean_over_seeds(shares)))
