@@ -14,8 +14,8 @@ from superposition.data import facts
 from superposition.linear import capacity, overlap
 from superposition.linear.memory import LinearMemory
 from superposition.records import Record
-from superposition.stats import ranking, regression, shape
-from superposition.stats.intervals import mean_over_seeds, over_seeds
+from superposition.stats import shape
+from superposition.stats.intervals import mean_over_seeds
 from superposition.studies import edit_sequences, forecasts, measurement, nulls, pairs, scaling, toy_memory, toys
 from superposition.studies.claims import (
     CLAIMS,
