@@ -55,7 +55,7 @@ def grid(out: Path, command: str) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """``toy.train`` writes the model that ships, ``grid`` the record."""
+    """``train`` writes the model that ships, ``grid`` the record."""
     parser = argparse.ArgumentParser(prog="python experiments/grid.py", description=__doc__)
     parser.add_argument("what", choices=("train", "grid"))
     parser.add_argument("--out", type=Path, required=True)
