@@ -65,7 +65,7 @@ def crowded(record: Record, resamples: int = 200) -> list[Estimate]:
     drawn = np.random.default_rng(8).multinomial(m, np.full(m, 1 / m), size=resamples).astype(float)
     pairs_drawn, shares = m**2 - (drawn**2).sum(1), []
     for row in record["statistics"]:
-        beyond = np.abs(record.overlaps(row["layer"]).P) > 2 / np.sqrt(row["d_m"])
+        beyond = np.abs(record.overlaps(row["layer"]).P) > 3 / np.sqrt(row["d_m"])
         beyond = (beyond & ~np.eye(m, dtype=bool)).astype(float)
         again = np.einsum("bi,bi->b", drawn @ beyond, drawn) / pairs_drawn
         shares.append(Estimate(beyond.sum() / (m * (m - 1)), *np.quantile(again, [0.025, 0.975])))
