@@ -15,6 +15,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from superposition.io.paths import package_dir
+
 #: What a page loads of MathJax: TeX in, HTML and CSS out. Its menu and its speech are left out.
 MATHJAX = {
     "loader": {"load": ["core", "input/tex", "output/chtml"]},
@@ -157,10 +159,14 @@ def library_uses(cells: Iterable[str]) -> set[str]:
     tree = ast.parse("\n".join(cells))
     modules, found = {}, set()
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module == "superposition":
-            modules |= {alias.asname or alias.name: f"superposition.{alias.name}" for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("superposition."):
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "superposition":
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                path = package_dir().parent.joinpath(*full.split("."))
+                if path.is_dir() or path.with_suffix(".py").is_file():
+                    modules[alias.asname or alias.name] = full
+                else:
+                    found.add(full)
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in modules:
             found.add(f"{modules[node.value.id]}.{node.attr}")

@@ -78,7 +78,7 @@ class Damage:
 
 
 @dataclass(frozen=True)
-class Calibration:
+class Reliability:
     """How falls follow their forecast: nats for a nat (a line's slope), Pearson's correlation, mean not forecast."""
 
     slope: Estimate
@@ -129,13 +129,13 @@ class Forecasts(Run):
         loss = np.maximum(fall, 0).mean()
         return Damage(fall.mean(), (fall < 0).mean(), loss, fall.max(), 1 - kept.mean())
 
-    def calibration(self, name: str = "drift, all", resamples: int = 1000) -> Calibration:
+    def calibration(self, name: str = "drift, all", resamples: int = 1000) -> Reliability:
         """How the falls follow a forecast in nats; interval of the slope over facts."""
         made, came = pairs = np.stack([self.forecast(name), self.fall()])
         chosen = np.random.default_rng(0).integers(0, len(made), (resamples, len(made)))
         slopes = [np.polyfit(*pairs[:, drawn], 1)[0] for drawn in chosen]
         slope = Estimate(np.polyfit(*pairs, 1)[0], *np.quantile(slopes, [0.025, 0.975]))
-        return Calibration(slope, np.corrcoef(pairs)[0, 1], (came - made).mean())
+        return Reliability(slope, np.corrcoef(pairs)[0, 1], (came - made).mean())
 
     def theorem_error(self) -> float:
         """Largest difference, in nats, between the falls and the drift put in with the true residuals."""

@@ -136,12 +136,12 @@ def reached(record: Record, width: int, relation: str) -> list[float]:
 
 
 def partners(record: Record, width: int) -> list[dict[str, Any]]:
-    """What single edits did to other facts, seed by seed: ``pairs`` and ``flips`` by the ``edges`` of |p|, and more."""
+    """What single edits did to other facts, seed by seed: ``pairs`` and ``flips`` by the ``edges`` of ``|p|``, and more."""
     return [row["partners"] for row in select(record, width=width, life=True)]
 
 
 def flip_counts(record: Record, width: int, low: float = 0, high: float = np.inf) -> Float[np.ndarray, "2 seeds"]:
-    """Right answers that flipped, and all, in the classes of |p| whose lower edge is in [low, high)."""
+    """Right answers that flipped, and all, in the classes of ``|p|`` whose lower edge is in [low, high)."""
     inside = [n for n, edge in enumerate(record["edges"]) if low <= edge < high]
     cells = partners(record, width)
     return np.array([[np.take(cell[name], inside).sum() for cell in cells] for name in ("flips", "pairs")], dtype=float)
