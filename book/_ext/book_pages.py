@@ -29,7 +29,7 @@ SHOWN_USERS = 4
 _HELPS = ("superposition.book.exercises.", "superposition.book.cells.")
 
 #: Packages whose public list is imported from their modules.
-_LISTS = ("superposition.book.exercises", "superposition.figures", "superposition.theory")
+_LISTS = tuple(f"superposition.{room}" for room in ("book.exercises", "editing", "figures", "lm.models", "theory"))
 
 _ICON = re.compile(
     r'(?:"(?P<quoted>[a-z0-9-]+)"|(?P<bare>[a-z0-9A-Z_$]+)):'

@@ -136,7 +136,7 @@ def reached(record: Record, width: int, relation: str) -> list[float]:
 
 
 def partners(record: Record, width: int) -> list[dict[str, Any]]:
-    """What single edits did to other facts, seed by seed: ``pairs`` and ``flips`` by the ``edges`` of ``|p|``, and more."""
+    """What single edits did to other facts, seed by seed: ``pairs`` and ``flips`` by class of ``|p|``, and more."""
     return [row["partners"] for row in select(record, width=width, life=True)]
 
 
