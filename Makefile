@@ -11,6 +11,7 @@ READY := $(VENV)/.ready
 PAGES := _build/html/index.html
 # Files of tests side by side, each in one thread, a file in one process.
 SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist loadfile
+PDF := _build/knowledge-in-superposition.pdf
 
 help:  ## list the commands
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -36,8 +37,10 @@ book: $(READY)  ## build the book, warnings as errors
 	@$(BIN)/jupyter-book build . -W -n --keep-going --quiet
 	@echo "The book: file://$(CURDIR)/$(PAGES)"
 
-pdf: book  ## the book on one page, and as a PDF to print (needs Chromium)
-	@$(BIN)/python book/_ext/single_page.py
+pdf: $(READY)  ## the book on one page, and as a PDF to print (needs Chromium)
+	@$(BIN)/jupyter-book build . --builder singlehtml -W -n --keep-going --quiet
+	@$(BIN)/python book/_ext/single_page.py _build/singlehtml/index.html $(PDF)
+	@echo "The book on one page: file://$(CURDIR)/_build/singlehtml/index.html, and as a PDF: $(PDF)"
 
 test: lint unit notebooks  ## lint, library tests, every notebook through nbval
 

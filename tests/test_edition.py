@@ -77,7 +77,7 @@ def test_what_is_folded_or_for_a_screen_is_left_out_but_solutions_are_there(buil
 
 
 def run(*words) -> subprocess.CompletedProcess:
-    command = [sys.executable, edition.__file__, *map(str, words)]
+    command = [sys.executable, "-m", "single_page", *map(str, words)]
     return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
 
