@@ -15,7 +15,7 @@ import torch
 from tokenizers import Tokenizer, decoders, pre_tokenizers, processors, trainers
 from tokenizers.models import BPE
 
-import single_page as edition
+import chromium
 from superposition.errors import UserError
 from superposition.figures.style import Plot
 from superposition.lm import models, passes
@@ -127,13 +127,13 @@ def frozen():
     gc.freeze()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def browser():
     """A Chromium; where there is none the test is left out, except where ``CI`` is set."""
     pytest.importorskip("playwright.sync_api")
     with ExitStack() as stack:
         try:
-            launched = stack.enter_context(edition.browser())
+            launched = stack.enter_context(chromium.browser())
         except UserError as error:
             (pytest.fail if os.environ.get("CI") else pytest.skip)(str(error))
         yield launched

@@ -51,8 +51,8 @@ def test_the_theme_still_ships_icons_in_the_form_that_is_trimmed():
 
 def test_roles_that_name_no_list_are_mended():
     page = '<div role="list" class="citation-list"><div class="citation" id="x" role="doc-biblioentry">a</div></div>'
-    assert site.mend_roles(page) == '<div class="citation-list"><div class="citation" id="x">a</div></div>'
-    assert site.mend_roles('<ul role="list">') == '<ul role="list">'
+    assert site.mend(page) == '<div class="citation-list"><div class="citation" id="x">a</div></div>'
+    assert site.mend('<ul role="list">') == '<ul role="list">'
 
 
 def test_what_a_notebook_uses_of_the_library_is_found():
@@ -62,7 +62,9 @@ def test_what_a_notebook_uses_of_the_library_is_found():
         "C = moments.estimate(lm, text=o.measure).second_moment(3)\nnp.linalg.inv(C)\nthis.overlap.summary()",
     ]
     assert site.library_uses(cells) == {
+        "superposition.lm.moments",
         "superposition.lm.moments.estimate",
+        "superposition.linear.overlap",
         "superposition.linear.overlap.measure",
         "superposition.book.cells.glue",
     }
@@ -72,31 +74,29 @@ def test_a_page_is_freed_of_the_search_scripts_once():
     page = '<head><script src="a.js"></script>\n <script src="../_static/searchtools.js"></script>\n' + (
         '<script src="../searchindex.js?v=1"></script></head>'
     )
-    lighter = site.without_search(page)
-    assert lighter == '<head><script src="a.js"></script><script>var Search = null;</script></head>'
-    assert site.without_search(lighter) == lighter
+    lighter = site.mend(page)
+    assert lighter == '<head><script src="a.js"></script><script>var Search;</script></head>'
+    assert site.mend(lighter) == lighter
+    assert site.mend(page, search=True) == page
 
 
 def test_folds_of_the_table_of_contents_get_a_name_once():
     page = '<details><summary><span class="toctree-toggle" role="presentation"></span></summary></details>'
-    named = site.name_folds(page)
+    named = site.mend(page)
     assert '<summary aria-label="Pages below this one"><span class="toctree-toggle"' in named
-    assert site.name_folds(named) == named
+    assert site.mend(named) == named
 
 
 def test_only_pages_with_formulas_load_mathjax(tmp_path):
     tips = tmp_path / "_static" / "tippy" / "a.js"
     tips.parent.mkdir(parents=True)
     tips.write_text("{}")
-    scripts = (
-        '<script>window.MathJax = {"a": 1}</script>\n<script defer="defer" src="_static/mathjax/startup.js"></script>'
-    )
     page = tmp_path / "a.html"
-    page.write_text(f'<script src="_static/tippy/a.js"></script>{scripts}<p>plain</p>')
-    assert not site.has_formulas(page, page.read_text())
-    assert site.without_mathjax(page.read_text()) == '<script src="_static/tippy/a.js"></script><p>plain</p>'
+    plain = '<script src="_static/tippy/a.js"></script><p>plain</p>'
+    assert not site.has_formulas(page, plain)
+    assert site.has_formulas(page, '<span class="math notranslate">')
     tips.write_text('{"x": "<span class=\\"math notranslate\\">"}')
-    assert site.has_formulas(page, page.read_text())
-    tips.write_text("{}")
-    page.write_text('<span class="math notranslate">')
-    assert site.has_formulas(page, page.read_text())
+    assert site.has_formulas(page, plain)
+    scripts = '<script>window.MathJax = {"a": 1}</script>\n<script defer="defer" src="mathjax/startup.js?v=1"></script>'
+    assert site.mend(scripts + plain) == plain
+    assert site.mend(scripts + plain, formulas=True) == scripts + plain
