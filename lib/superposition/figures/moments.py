@@ -12,6 +12,7 @@ from superposition.figures.colours import BLACK, CYCLE, DASHED, GREEN, GREY, ORA
 from superposition.figures.style import canvas, kurtosis_scale, plot, shared_legend, ticks
 from superposition.linear.shrinkage import sampling_error
 from superposition.records import Record
+from superposition.studies.measurement import moved
 
 _MARKERS = "os^Dv*"
 
@@ -97,18 +98,6 @@ def statistics_by_tokens(record: Record) -> Figure:
     return figure
 
 
-def change(row: Mapping, choice: str) -> float:
-    """How far a choice moves p at one layer: root mean square over the pairs."""
-    place = {
-        "float32_sums": ("fourth_moments", "float32_sums"),
-        "bfloat16": ("bfloat16", "text_and_keys"),
-        "first_position": ("first_position", "without"),
-    }
-    for key in place.get(choice, (choice,)):
-        row = row[key]
-    return row["rms"]
-
-
 @plot
 def choices(record: Record, names: Sequence[str] = tuple(CHOICES)) -> Figure:
     """How far each choice moves p, by layer, beside the spread of p itself."""
@@ -119,7 +108,7 @@ def choices(record: Record, names: Sequence[str] = tuple(CHOICES)) -> Figure:
     for name in names:
         label, colour, marker = CHOICES[name]
         style = {"color": colour, "marker": marker, "markersize": 6, "linewidth": 0.8, "label": label}
-        axis.plot(places, [change(row, name) for row in rows], **style)
+        axis.plot(places, moved(record, name), **style)
     axis.set(yscale="log", xlabel="layer", ylabel="change of p (rms over pairs)")
     axis.set_xticks(places, labels=[row["layer"] for row in rows])
     shared_legend(axis, 2)

@@ -1,6 +1,7 @@
-"""What a measurement's record says of its layers: mean, tails and their course over depth, and the angles of keys.
+"""What a measurement's record says of its layers, and what the length and the kind of the text change about it.
 
-Chapter ``11-superposition-in-llms``.
+Mean and tails of p, their course over depth, and the angles of keys (chapter ``11-superposition-in-llms``); how C, and
+P with it, converges, and what the choices in its making move (chapter ``10-keys-and-moments``).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import numpy as np
 import scipy.stats
 from jaxtyping import Bool, Float
 
+from superposition.linear.shrinkage import sampling_error
 from superposition.records import Record
 from superposition.stats import shape
 from superposition.stats.intervals import Estimate
@@ -53,6 +55,15 @@ def kurtosis_off_sink(record: Record) -> Float[np.ndarray, " layers"]:
     inside = np.ix_(off_sink(record), off_sink(record))
     matrices = (record.overlaps(layer).P[inside] for layer in record["layers"])
     return np.array([shape.summary(P, resamples=0)["excess_kurtosis"] for P in matrices])
+
+
+def shorter(record: Record, layer: int, facts: int | None = None) -> float:
+    """How many times shorter the keys at position 0 are in whitened space than the median of the others.
+
+    Of the first so many facts, by default of all.
+    """
+    norms, inside = record.overlaps(layer).norm_whitened[:facts], off_sink(record)[:facts]
+    return float(np.median(norms[inside]) / np.mean(norms[~inside]))
 
 
 def crowded(record: Record, resamples: int = 200) -> list[Estimate]:
@@ -170,3 +181,98 @@ def angles(record: Record, bar: float = 10) -> dict[str, Any]:
         "raw_far": int(far.sum()),
         "both": int((near & far).sum()),
     }
+
+
+# Reading the record of convergence (experiments/convergence.py): rows by layer, of texts of several lengths
+
+
+def spreads(record: Record) -> Float[np.ndarray, " layers"]:
+    """The standard deviation of p with the whole text."""
+    return np.array([row["by_tokens"][-1]["sd"] for row in record["rows"]])
+
+
+def factors(record: Record) -> Float[np.ndarray, " layers"]:
+    """κ of ``def-moments-factor``: how many times the squared error of p that of Gaussian keys is.
+
+    The geometric mean over texts of two tokens a dimension up to half of the whole.
+    """
+    d_m, means = record["d_m"], []
+    for row in record["rows"]:
+        end = row["by_tokens"][-1]["tokens"]
+        far = [entry for entry in row["by_tokens"] if 2 * d_m <= entry["tokens"] <= end / 2]
+        gaussian = sampling_error([entry["tokens"] for entry in far], d_m, end)
+        found = np.array([entry["rms_scaled"] for entry in far])
+        means.append(np.exp(np.mean(np.log((found / gaussian) ** 2))))
+    return np.array(means)
+
+
+def error_share(record: Record, tokens: int) -> Float[np.ndarray, " layers"]:
+    """The error of p that a text of so many tokens leaves, over p's standard deviation."""
+    return np.sqrt(factors(record) / (tokens - record["d_m"])) / spreads(record)
+
+
+def tokens_needed(record: Record, share: float = 0.1) -> Float[np.ndarray, " layers"]:
+    """The tokens that leave an error of this share of p's standard deviation."""
+    return record["d_m"] + factors(record) / (share * spreads(record)) ** 2
+
+
+def beyond_with_error(record: Record, tokens: int) -> float:
+    """:data:`BEYOND_RANDOM` once random keys have the error of a C from so many tokens too, in the worst layer."""
+    wider = np.sqrt(1 + record["d_m"] * max(factors(record)) / (tokens - record["d_m"]))
+    return float(2 * scipy.stats.norm.sf(3 / wider))
+
+
+def at_length(record: Record, layer: int, tokens: float) -> dict[str, float]:
+    """The statistics of p at one layer with the text whose length is nearest to so many tokens."""
+    (row,) = (row for row in record["rows"] if row["layer"] == layer)
+    return min(row["by_tokens"], key=lambda entry: abs(entry["tokens"] - tokens))
+
+
+def lowest_kurtosis(record: Record, layer: int) -> dict[str, float]:
+    """The statistics of p at one layer with the text that gives it the lowest excess kurtosis."""
+    (row,) = (row for row in record["rows"] if row["layer"] == layer)
+    return min(row["by_tokens"], key=lambda entry: entry["excess_kurtosis"])
+
+
+def moved(record: Record, choice: str) -> Float[np.ndarray, " layers"]:
+    """How far a choice in the making of C moves p: root mean square over the pairs."""
+    read = {
+        "float32_sums": lambda row: row["fourth_moments"]["float32_sums"],
+        "bfloat16": lambda row: row["bfloat16"]["text_and_keys"],
+        "first_position": lambda row: row["first_position"]["without"],
+    }.get(choice, lambda row: row[choice])
+    return np.array([read(row)["rms"] for row in record["rows"]])
+
+
+def first_positions(record: Record) -> dict[str, float]:
+    """The layer whose trace of C the first positions of texts hold most of.
+
+    Their ``share`` of the trace and of the ``tokens``, the condition number of C ``with`` them in millions and
+    ``without``, and the ``largest`` change of p if they are left out.
+    """
+    row = max(record["rows"], key=lambda row: row["first_position"]["share_of_trace"])
+    of = row["first_position"]
+    return {
+        "layer": row["layer"],
+        "share": of["share_of_trace"],
+        "tokens": of["share_of_tokens"],
+        "with": of["condition_with"] / 1e6,
+        "without": of["condition_without"],
+        "largest": of["without"]["largest"],
+    }
+
+
+def centred_means(record: Record) -> Float[np.ndarray, "layers 3"]:
+    """The mean of p as it is, with the mean key subtracted from C, and from the facts' keys as well."""
+    return np.array(
+        [
+            [row["by_tokens"][-1]["mean"], row["centred"]["mean"], row["centred_keys_too"]["mean"]]
+            for row in record["rows"]
+        ]
+    )
+
+
+def shrinkage_errors(record: Record, length: int) -> Float[np.ndarray, "layers 3"]:
+    """The error of p without shrinkage, with the best of the grid, and with OAS, for one of the recorded lengths."""
+    entries = [row["shrinkage"][length] for row in record["rows"]]
+    return np.array([[entry["rms"][0], min(entry["rms"]), entry["rms_oas"]] for entry in entries])
