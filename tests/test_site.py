@@ -35,7 +35,7 @@ def pages_of_toc() -> list[str]:
 
 
 PAGES = pages_of_toc()
-#: Pages that axe reads in the dark scheme as well: together they have whatever has colours of its own.
+#: Pages that are read in the dark scheme as well: together they have whatever has colours of its own.
 DARK = ("book/index", "book/claims", "book/04-superposition", "book/explorer", "book/api-measuring")
 
 
@@ -201,6 +201,7 @@ class Reader:
         self.errors.clear()
         self.outside.clear()
         self.weights.clear()
+        self.page.goto("about:blank")  # or the page before would take on the new scheme first
         self.page.emulate_media(color_scheme=scheme, media="screen")
         self.page.set_viewport_size({"width": WIDTHS[0], "height": 900})
         self.page.goto(path.as_uri() + query, wait_until="load")
@@ -298,8 +299,9 @@ def visit(site, reader):
         seen |= {"images": page.evaluate(IMAGES), "faults": reader.grave()}
         seen |= {"by width": reader.widths(TOO_WIDE, UNREACHED)}
         page.set_viewport_size({"width": WIDTHS[0], "height": 900})
-        reader.darken()
-        seen |= {"dark images": page.evaluate(IMAGES), "dark faults": reader.grave() if name in DARK else []}
+        if name in DARK:
+            reader.darken()
+            seen |= {"dark images": page.evaluate(IMAGES), "dark faults": reader.grave()}
         return seen | {
             "outside": list(reader.outside), "errors": list(reader.errors), "weights": dict(reader.weights)
         }  # fmt: skip
@@ -313,8 +315,12 @@ def test_assistive_software_finds_no_serious_fault(visit, name):
 
 
 @pytest.mark.parametrize("name", DARK)
-def test_assistive_software_finds_no_serious_fault_in_the_dark(visit, name):
-    assert visit(name)["dark faults"] == []
+def test_a_page_in_the_dark(visit, name):
+    seen = visit(name)
+    assert seen["dark faults"] == []
+    for image in seen["dark images"]:
+        assert "invert" in image["filter"], f"{image['src']} is a white card on a dark page"
+        assert image["background"] == "rgba(0, 0, 0, 0)"
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -325,9 +331,6 @@ def test_page(visit, name):
         assert image["width"] > 0, f"{image['src']} did not load"
         assert image["alt"], f"{image['src']} has no alt text"
         assert image["filter"] == "none"
-    for image in seen["dark images"]:
-        assert "invert" in image["filter"], f"{image['src']} is a white card on a dark page"
-        assert image["background"] == "rgba(0, 0, 0, 0)"
     assert seen["by width"] == {}
     assert seen["theme"] == "light"
     assert seen["outside"] == []
