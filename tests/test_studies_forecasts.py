@@ -23,9 +23,8 @@ def test_a_runs_arrays_are_its_own():
     assert (run.model, run.layer) == ("toy", 1)
 
 
-def test_gone_and_span():
+def test_gone():
     assert forecasts.gone(Estimate(0.25, 0.125, 0.5)) == Estimate(0.75, 0.5, 0.875)
-    assert forecasts.span(x for x in (3, 1, 2)) == {"least": 1, "most": 3}
 
 
 def test_a_ratio_of_sums_and_its_interval():

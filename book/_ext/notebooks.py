@@ -72,7 +72,9 @@ def run(path: Path) -> Any:
     settings = {"timeout": SECONDS_A_CELL, "record_timing": False, "kernel_name": "python3"}
     folder = {"metadata": {"path": str(path.resolve().parent)}}
     try:
-        return NotebookClient(notebook, resources=folder, **settings).execute()
+        # late outputs of a busy machine are waited for: by default nbclient drops them after 4 s, without a word
+        waits = {"iopub_timeout": SECONDS_A_CELL, "raise_on_iopub_timeout": True}
+        return NotebookClient(notebook, resources=folder, **waits, **settings).execute()
     except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
         raise UserError(f"{path} does not run, since a cell failed.\n{error}") from error
 

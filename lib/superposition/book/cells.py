@@ -8,6 +8,7 @@ import math
 import numbers
 import os
 from collections.abc import Mapping
+from dataclasses import is_dataclass
 
 from superposition.errors import UserError
 from superposition.io.console import quiet
@@ -118,10 +119,11 @@ def glue_all(prefix: str = "", *, digits: int = 6, **values) -> None:
         Significant digits kept of a float.
     **values
         Numbers, strings; estimates (:class:`superposition.stats.intervals.Estimate`), which give ``name``,
-        ``name_low`` and ``name_high``; mappings, which give ``name_key`` for each of their keys.
+        ``name_low`` and ``name_high``; mappings and dataclasses, which give ``name_key`` for each of their keys.
     """
     for name, value in values.items():
         name = f"{prefix}_{name}" if prefix else name
+        value = vars(value) if is_dataclass(value) else value
         if isinstance(value, Mapping):
             glue_all(name, digits=digits, **value)
         elif isinstance(value, Estimate):

@@ -27,10 +27,32 @@ from superposition.figures.style import canvas, interval, plot, shared_legend, t
 _RUNS = ((BLUE, "o"), (SKY, "s"), (VERMILION, "D"), (ORANGE, "^"))
 
 
+#: Forecasts by what they know, each with how the figure calls it.
+LADDER = {
+    "no edit known": {"null: unsure": "how unsure the model is now"},
+    "keys": {
+        "p norm, subject": r"$\sqrt{\sum p^2}$ at the subject",
+        "p norm, from the subject on": r"$\sqrt{\sum p^2}$ from the subject on",
+        "p norm, all": r"$\sqrt{\sum p^2}$ at every position",
+    },
+    "keys and slopes": {"slope spread": "spread of the slope"},
+    "values": {
+        "drift norm, subject": r"$\|\Delta\|$ at the subject",
+        "drift norm, all": r"$\|\Delta\|$ at every position",
+    },
+    "passes": {
+        "first order, all": "first order, every position",
+        "second order, all": "second order, every position",
+        "drift, subject": r"$\Delta$ put in at the subject",
+        "drift, all": r"$\Delta$ put in everywhere",
+    },
+}
+
+
 @plot
 def ladder(
     ranks: Mapping[str, Mapping[str, Sequence[float]]],
-    groups: Mapping[str, Mapping[str, str]],
+    groups: Mapping[str, Mapping[str, str]] = LADDER,
     *,
     measure: str = "rank correlation with the loss",
 ) -> Figure:

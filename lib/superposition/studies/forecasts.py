@@ -6,7 +6,7 @@ watched fact is the fall of the log-probability of its true object, in nats, or 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -156,12 +156,6 @@ def runs(record: Record) -> dict[str, Forecasts]:
     return {f"{run.model}, layer {run.layer}": run for run in every}
 
 
-def span(values: Iterable[float]) -> dict[str, float]:
-    """The ``least`` and the ``most`` of some numbers."""
-    values = list(values)
-    return {"least": min(values), "most": max(values)}
-
-
 # Causes and cures
 
 
@@ -236,6 +230,15 @@ class Conditions(Run):
     def relative(self, column: str, name: str, of: str = "as it is") -> float:
         """A column of one condition over that of another."""
         return self.table[name][column] / self.table[of][column]
+
+    def of_one_norm(self) -> dict[str, list[str]]:
+        """The conditions whose change has one norm and whose overlaps differ, by what was varied."""
+        return {
+            "other edits": [*self.starting("drawn"), "least overlapping, same norm", "most overlapping, same norm"],
+            "protecting the watched": ["as it is", *self.starting("protected, same norm")],
+            "any direction": self.starting("any direction"),
+            "not whitened": self.starting("not whitened"),
+        }
 
     def by_norm(self) -> tuple[list[float], list[float]]:
         """Relative norm, and mean loss, of the edits with all residuals scaled, by rising norm."""

@@ -393,6 +393,11 @@ def effect_by_layer(table: Mapping[str, Any], feature: str) -> tuple[np.ndarray,
     return table["effects"][row], table["errors"][row]
 
 
+def dropped(table: Mapping[str, Any], group: str) -> Float[np.ndarray, " L"]:
+    """What each layer's regression loses of its R² without a group of features."""
+    return table["dropped"][table["groups"].index(group)]
+
+
 def share(table: Mapping[str, Any], group: str, place: str) -> float:
     """The share of the variance that is lost without a group at a place; of ``"all"``, that of all features."""
     return float(table["dropped"][table["groups"].index(group), _column(table, place)])

@@ -1,0 +1,457 @@
+"""The numbers that the prose of a chapter quotes, by the names under which the chapter glues them.
+
+One function a chapter, from its records to names and numbers: estimates give ``name``, ``name_low`` and ``name_high``,
+a mapping or dataclass ``name_key`` for each of its keys (:func:`superposition.book.cells.glue_all`). The statistics
+are those of the chapter's own module of studies; here they get the names that the prose uses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from superposition.records import Record
+from superposition.stats import intervals
+from superposition.stats.shape import extremes
+from superposition.studies import confounds, edit_sequences, forecasts, nulls, pairs, scaling, toys
+
+Numbers = dict[str, Any]
+
+
+# Chapter 12
+
+#: What the prose says of each null model.
+NULLS = {
+    "shuffled": ["mean"],
+    "same spectrum": ["spread", "kurtosis"],
+    "same norms": ["kurtosis"],
+    "turned before": ["mean"],
+    "tokens of text": ["spread", "kurtosis", "kurtosis of cosines"],
+    "random subjects": ["spread", "kurtosis", "kurtosis of cosines", "L-kurtosis of cosines"],
+}
+
+#: Readings and categories of pairs that the prose quotes.
+READINGS = {
+    "told": ("table", "same relation, words before"),
+    "alone": ("subject alone", "same relation, words before"),
+    "parted": ("prompts swapped", "same relation, swapped apart"),
+    "strangers": ("prompts swapped", "apart"),
+    "bare": ("subject alone", "apart"),
+    "one_prompt": ("prompts swapped", "apart, swapped into one prompt"),
+}
+
+
+def nulls_and_confounds(record: Record) -> Numbers:
+    """Chapter 12, of one model's record of null models."""
+    found = {null: nulls.compared(record, null) for null in NULLS}
+    statistics = ("mean", "spread", "excess_kurtosis", "l_kurtosis")
+    scatter = nulls.scatter(record, "excess_kurtosis")[:, record["sizes"].index(128)]
+    return (
+        {f"{null} {part}".replace(" ", "_"): found[null][part] for null, parts in NULLS.items() for part in parts}
+        | {statistic: nulls.cleaned(record, statistic) for statistic in ("excess_kurtosis", "l_kurtosis")}
+        | {name: nulls.typical(record, *reading) for name, reading in READINGS.items()}
+        | {"layers": len(record["layers"]), "worst": scatter.max()}
+        | {"at128": {statistic: nulls.uncertainty(record, statistic, 128) for statistic in statistics}}
+        | {"depth": nulls.depth(record, "excess_kurtosis", 128)}
+    )
+
+
+# Chapter 13
+
+
+def toy_scaling(record: Record) -> Numbers:
+    """Chapter 13 on the toy, of the record ``toy-transformer``: rise of the kurtosis per doubling of the width."""
+
+    def rise(kind: str, layer: int = 0, **how: Any) -> intervals.Estimate:
+        return intervals.mean_over_seeds(toys.per_doubling(record, kind, layer, **how))
+
+    return {
+        "distinct": {"0": rise("distinct"), "1": rise("distinct", 1)},
+        "shared": {"0": rise("shared"), "1": rise("shared", 1)},
+        "twin": {"0": rise("twin"), "1": rise("twin", 1), "0_untrained": rise("twin", trained=False)},
+        "cosine_0": rise("distinct", name="cosine_kurtosis"),
+    }
+
+
+def measured_model(record: Record, clean: Sequence[int]) -> Numbers:
+    """Chapter 13 on one measured model: all its facts, and those that are ``clean`` in every model."""
+    numbers: Numbers = {"width": scaling.width(record), "inputs": scaling.inputs(record)}
+    numbers["share"] = record["text"]["tokens"] / numbers["width"]
+    numbers["shared"] = confounds.same(record["token_ids"]).sum() // 2
+    for label, values in (("all", scaling.by_layer(record)), ("clean", scaling.by_layer(record, clean))):
+        middle = np.median(values, axis=0)
+        numbers[label] = middle[scaling.KURTOSIS]
+        numbers[f"tail_{label}"] = middle[scaling.TAILS]
+        numbers[f"top_{label}"] = values[0, *scaling.KURTOSIS]
+    return numbers
+
+
+def before_training(record: Record, listed: str) -> Numbers:
+    """Chapter 13 on a model before and after its training, of the record ``random-smollm2`` and one of its lists."""
+    numbers: Numbers = {}
+    for name in ("trained", "untrained"):
+        kurtosis, spread, mean, tails = (
+            scaling.untrained_or_trained(record, name, listed, *of)
+            for of in (("excess_kurtosis",), ("spread",), ("mean",), ("l_kurtosis", "cosine_whitened"))
+        )
+        numbers[f"{name}_kurtosis"] = {"first": kurtosis[0], "middle": np.median(kurtosis)}
+        numbers[f"{name}_spread_middle"] = np.median(spread)
+        numbers[f"{name}_mean_middle"] = np.median(mean)
+        numbers[f"{name}_tails_middle"] = np.median(tails)
+    return numbers
+
+
+# Chapter 14
+
+#: A feature of pairs and a place of the network, by the prose's words.
+FEATURES = {
+    "token_first": ("same last token", "first"),
+    "token_last": ("same last token", "last"),
+    "read_last": ("same relation, read", "last"),
+    "unread_last": ("same relation, unread", "last"),
+    "kind_middle": ("same kind", "middle"),
+    "object_last": ("same object", "last"),
+}
+
+
+def who_overlaps(study: Record, models: Sequence[str] = ("smollm2", "gemma3")) -> Numbers:
+    """Chapter 14 on regressions, of the record ``pairs``."""
+    own = {model: pairs.regressions(study, model) for model in models}
+    directed = {model: pairs.regressions(study, model, measure="P") for model in models}
+    numbers: Numbers = {
+        "chance": max(fit["chance"][0].max() for fit in (*own.values(), *directed.values())),
+        "own": extremes(directed[models[0]]["own"]),
+        "spelling_most": max(pairs.dropped(fit, "spelling").max() for fit in own.values()),
+        "object_most": max(pairs.dropped(fit, "object").max() for fit in own.values()),
+    }
+    for model, fit in own.items():
+        drawn = pairs.regressions(study, model, wording="drawn")
+        numbers[model] = {name: pairs.effect(fit, *of) for name, of in FEATURES.items()} | {
+            "relation_drawn": pairs.effect(drawn, "same relation, read", "last"),
+            "words_drawn": pairs.effect(drawn, "same words", "last"),
+            "all_first_share": pairs.share(fit, "all", "first"),
+            "all_middle_share": pairs.share(fit, "all", "middle"),
+            "token_first_share": pairs.share_estimate(fit, "last token", "first"),
+            "kind_middle_share": pairs.share_estimate(fit, "kind", "middle"),
+            "relation_middle_share": pairs.share_estimate(fit, "relation", "middle"),
+            "relation_drawn_share": pairs.share(drawn, "relation", "middle"),
+            "all_p": {place: pairs.share(directed[model], "all", place) for place in pairs.PLACES},
+        }
+    return numbers
+
+
+def partners(at: pairs.Partners, layer: int) -> Numbers:
+    """Chapter 14 on the facts that overlap with an edited one, of one layer of the record ``pairs-edits``."""
+    changes = {f"{what}_apart": pairs.trend(at, f"change_{what}", "apart") for what in ("new", "true")}
+    return changes | {
+        "layer": layer,
+        "failed": (~at.held).sum(),
+        "zero": at.at_0.sum(),
+        "took": (at.at_0 & at.held).sum(),
+        "cells_all": at.groups["all"].sum(),
+        "flips_held": pairs.flips(at, "held", 0.3)[0],
+        "little": pairs.flips(at, "all", -0.1, 0.1)[0],
+        "negative": pairs.flips(at, "all", -9, -0.1)[0],
+        "ratio_all": pairs.odds_of_a_flip(at, "all"),
+        "ratio_held": pairs.odds_of_a_flip(at, "held"),
+        "new_all": pairs.trend(at, "change_new"),
+        "shift_failed": np.median(at.shift[~at.held]),
+        "shift_held": np.median(at.shift[at.held]),
+    }
+
+
+# Chapter 15
+
+
+def single_edits(record: Record, cost: Record) -> Numbers:
+    """Chapter 15, of the records ``smollm2-single-edits`` and ``benchmark-editing``."""
+    sweep, rows, target = record["sweep"], record["edits"], cost["target"]
+    late = max(map(int, sweep))
+    numbers: Numbers = {"layer": record["layer"], "sweep_layers": len(sweep), "late": late, "count": len(rows)}
+    numbers["sweep_facts"] = sweep[str(record["layer"])]["facts"]
+    for name, row in (("chosen", sweep[str(record["layer"])]), ("late", sweep[str(late)])):
+        numbers[f"{name}_paraphrases"] = row["paraphrase_exact"]["share"]
+    numbers |= {
+        "steps": np.median([row["steps"] for row in rows]),
+        "shift": np.median([row["shift_norm"] / row["recalled_norm"] for row in rows]),
+        "drift": np.median([row["drift"] for row in rows]),
+        "rest": len(rows) - numbers["sweep_facts"],
+        "rest_paraphrases": edit_sequences.paraphrases_of_rest(record),
+    }
+    numbers |= {
+        "timed": cost["facts"],
+        "at_once": cost["at_once"],
+        "edit_seconds": cost["rome_edit_seconds"],
+        "edit_most": cost["rome_edit_seconds_most"],
+        "together": target["seconds_at_once"],
+        "gain": target["seconds_without_shortcuts"] / target["same_facts_with_shortcuts"],
+        "narrow": target["seconds_alone_bfloat16"],
+    }
+    start, end = record["before"], record["after"]
+    texts = [row["perplexity"] for row in rows if "perplexity" in row]
+    numbers |= {
+        "success": end["success"]["share"],
+        "success_low": end["success"]["low"],
+        "exact": end["exact"]["share"],
+    }
+    numbers["paraphrase"] = {kind: end[f"paraphrase_{kind}"]["share"] for kind in ("success", "exact")}
+    near = {"before": start, "after": end}
+    numbers["near"] = {when: said["neighbourhood_exact"]["share"] for when, said in near.items()}
+    numbers["plain"] = {"before": record["perplexity_before"], "after": np.median(texts), "worst": max(texts)}
+    numbers["plain"]["count"] = len(texts)
+    # if all of ten answers are right, or all of the record's: the least share that this speaks for
+    return numbers | {"ten": intervals.share([True] * 10)["low"], "all": intervals.share([True] * len(rows))["low"]}
+
+
+# Chapter 16
+
+
+def lifelong_failure(record: Record, cost: Record, single: Record) -> Numbers:
+    """Chapter 16, of the records ``smollm2-lifelong``, ``benchmark-editing`` and ``smollm2-single-edits``."""
+    methods = ("rome", "memit", "memit batch 20", "alphaedit", "rls-soft", "rls-hard", "ft")
+    start, ends = record["start"], {name: edit_sequences.checkpoint(record, name) for name in methods}
+    numbers: Numbers = {
+        "layer": record["layer"],
+        "edits": len(record["subjects"]),
+        "known": sum(record["known_edits"]),
+        "untouched": len(record["untouched"]),
+        "text_weight": record["write"]["text_weight"],
+        "free": 1 - record["write"]["protected"],
+        "rome_ratio": edit_sequences.residual_ratio(record, "rome"),
+        "own_answer": np.median([row["recalled_norm"] for row in single["edits"]]),
+        "start_text": start["perplexity"],
+        "near_start": start["old"]["neighbourhood_exact"]["share"],
+        "near_n": start["old"]["neighbourhood_exact"]["n"],
+        "near": extremes([end["old"]["neighbourhood_exact"]["share"] for end in ends.values()]),
+    }
+    short = {"soft": "rls-soft", "hard": "rls-hard", "alpha": "alphaedit", "rome": "rome", "memit": "memit", "ft": "ft"}
+    for word, name in short.items():
+        end = ends[name]
+        shares = {
+            "exact": end["every"]["exact"],
+            "success": end["every"]["success"],
+            "untouched": end["untouched_exact"],
+        }
+        numbers[word] = {what: shares[what]["share"] for what in ("exact", "success", "untouched")}
+        numbers[word] |= {"text": end["perplexity"], "drift": end["drift"], "interference": end["interference"]}
+    against = {"ahead": ("rls-soft", "alphaedit"), "history": ("rls-soft", "memit"), "null": ("alphaedit", "memit")}
+    against["batches"] = ("rls-soft", "memit batch 20")
+    numbers |= {word: edit_sequences.untouched_change(record, *pair) for word, pair in against.items()}
+    closed = [life["closed_form_error"] for life in record["lives"].values() if "closed_form_error" in life]
+    errors, guarded = edit_sequences.prediction_errors(record), record["lives"]["alphaedit"]["protection"]
+    numbers |= {"accounts": len(closed), "closed_most": max(closed), "looks": len(errors), "worst_error": max(errors)}
+    numbers |= {"leak": guarded["leak"], "free_directions": guarded["free"], "theirs": 2000 / 16384}
+    numbers["rome"] |= vars(edit_sequences.growth(record, "rome"))
+    return dict(**numbers, **_growth(record), **_ages(record), **_cost_of_an_edit(cost))
+
+
+def _growth(record: Record) -> Numbers:
+    growth = {name: edit_sequences.growth(record, name) for name in edit_sequences.with_interference(record)}
+    whole = edit_sequences.whole(record)
+    slopes = [growth[name].slope for name in whole]
+    return {
+        "long": len(whole),
+        "slope": extremes([slope.value for slope in slopes]) | {"top": max(slope.high for slope in slopes)},
+        "late": extremes([edit_sequences.growth(record, name, first=100).slope.value for name in whole]),
+        "over": extremes([g.over_walk for g in growth.values()]),
+        "second": growth["rome order 2"],
+        "short_edits": record["lives"]["rome order 2"]["edits"],
+        "largest": edit_sequences.largest_share(record, "rome order 2"),
+    }
+
+
+def _ages(record: Record) -> Numbers:
+    ages = edit_sequences.ages(record)
+    missed, missed_early = edit_sequences.missed(record, "rome")
+    numbers: Numbers = {"age": ages["rome"], "soft_age": ages["rls-soft"], "age_lives": len(ages)}
+    numbers["age_low_least"] = min(age.ratio.low for age in ages.values())
+    return numbers | {"missed": missed, "missed_early": missed_early}
+
+
+def _cost_of_an_edit(cost: Record) -> Numbers:
+    target, writing, two = cost["target"], cost["writing"], cost["two_threads"]
+    return {
+        "search": target["seconds_alone"],
+        "together": target["seconds_at_once"],
+        "batch": cost["at_once"],
+        "timed": cost["facts"],
+        "over_floor": target["seconds_alone"] / target["floor_multiplying"],
+        "tuning": cost["fine_tuning_seconds"],
+        "write": extremes([1000 * seconds for seconds in writing.values()]),
+        "edit": {"mean": cost["rome_edit_seconds"], "most": cost["rome_edit_seconds_most"]},
+        "two": {"mean": two["rome_edit_seconds"], "most": two["rome_edit_seconds_most"]},
+    }
+
+
+# Chapter 17
+
+#: Statistics of the forecasts that the prose quotes: a forecast and a measure, by the prose's word.
+STATISTICS = {
+    "keys": ("p norm, from the subject on", "ranks"),
+    "values": ("drift norm, all", "ranks"),
+    "drift": ("drift, all", "ranks"),
+    "keys_subject": ("p norm, subject", "ranks"),
+    "apart": ("each alone: drift, all", "ranks"),
+    "hind_subject": ("known residuals: drift, subject", "ranks"),
+    "hind_first": ("known residuals: first order, all", "ranks"),
+    "hind_second": ("known residuals: second order, all", "ranks"),
+    "size_slope": ("slope spread", "sizes"),
+    "size_keys": ("p norm, from the subject on", "sizes"),
+    "unsure_lost": ("null: unsure", "separations"),
+    "overlap_lost": ("p norm, from the subject on", "separations"),
+    "spread_lost": ("slope spread", "separations"),
+    "put_in_lost": ("drift, all", "separations"),
+}
+
+
+def forecasts_of_damage(record: Record) -> Numbers:
+    """Chapter 17 on forecasts, of the record ``forecasts``: the first model, and as ``other`` the second."""
+    runs = list(forecasts.runs(record).values())
+    main = runs[0]
+    few, some, end = (main.damage(look) for look in (0, 1, -1))
+    first = [run for run in runs if run.model == main.model]
+    less = [
+        run.statistic(f"p norm, {place}").value - run.statistic(f"drift norm, {place}").value
+        for run in first
+        for place in ("subject", "from the subject on", "all")
+    ]
+    worst, kept = main.at_risk(), main.arrays["kept"][-1]
+    ranked = {"drift_few": ("drift, all", 0), "drift_some": ("drift, all", 1), "drift_end": ("drift, all", -1)}
+    ranked |= {"first_few": ("first order, all", 0), "first_end": ("first order, all", -1)}
+    others = [run for run in runs if run.model != main.model]
+    return dict(
+        edits=max(record["looks"]),
+        few=record["looks"][0],
+        some=record["looks"][1],
+        runs=len(runs),
+        live_layer=main.layer,
+        watched=main.data["watched"],
+        few_fall=few.fall,
+        few_gained=few.gained,
+        few_lost=few.lost,
+        some_fall=some.fall,
+        end_fall=end.fall,
+        end_lost=end.lost,
+        less=extremes(less),
+        theorem_error=float(f"{max(run.theorem_error() for run in runs):.2g}"),
+        ten_lost=int((~kept[worst]).sum()),
+        ten_chance=10 * float((~kept).mean()),
+        other=_of_model(others) | {"fall_end": extremes([run.damage().fall for run in others])},
+        **{word: main.statistic(name, look=look).value for word, (name, look) in ranked.items()},
+        **_of_model(first),
+    )
+
+
+def _of_model(runs: list[forecasts.Forecasts]) -> Numbers:
+    few, end = ([run.damage(look) for run in runs] for look in (0, -1))
+    lines = [run.calibration() for run in runs]
+    return {
+        "lost": {"few": extremes([damage.lost for damage in few]), "end": extremes([damage.lost for damage in end])},
+        "slope": extremes([line.slope.value for line in lines]),
+        "pearson": extremes([line.pearson for line in lines]),
+        "short": extremes([line.short for line in lines]),
+    } | {word: extremes([run.statistic(*of).value for run in runs]) for word, of in STATISTICS.items()}
+
+
+def causes(record: Record, forecast: Record) -> Numbers:
+    """Chapter 17 on causes, of the records ``causes`` and ``forecasts``."""
+    conditions = forecasts.Conditions(record)
+    left, relative, starting = conditions.left, conditions.relative, conditions.starting
+    least, most = ("least overlapping", "most overlapping")
+    drawn, same_norm = starting("drawn"), [name for names in conditions.of_one_norm().values() for name in names]
+    crowding, losses = conditions.column("crowding", drawn), conditions.column("loss", same_norm)
+    alone = {kind: [left(name).value for name in starting(kind)] for kind in ("any direction", "order")}
+    return {
+        "arms": len(conditions.names),
+        "chosen_edits": int(conditions["drawn 0"]["edits"]),
+        "pool": conditions.data["pool"],
+        "held": conditions["as it is"]["held"],
+        "protected_held": conditions["protected: 100"]["held"],
+        "protected_norm": relative("norm", "protected: 100"),
+        "protected": left("protected: 100").value,
+        "removed": forecasts.gone(left("protected: 100")),
+        "same_norm_arms": len(same_norm),
+        "least_loss": min(losses),
+        "most_loss": max(losses),
+        "rank_all": conditions.rank(same_norm).value,
+        "ends": left(most, of=least),
+        "ends_norm": relative("norm", most, of=least),
+        "ends_p2": relative("p2", most, of=least),
+        "ends_same": left(f"{most}, same norm", of=f"{least}, same norm"),
+        "ends_crowding": relative("crowding", f"{most}, same norm", of=f"{least}, same norm"),
+        "lists_norm": relative("norm", "drawn 0"),
+        "drawn": len(drawn),
+        "drawn_crowding": max(crowding) / min(crowding),
+        "rank_drawn": conditions.rank(drawn),
+        "norm_exponent": conditions.norm_exponent(),
+        "draws": len(alone["any direction"]),
+        "any": extremes(alone["any direction"]),
+        "order": extremes(alone["order"]),
+        "half": left("scaled: 0.5"),
+        "exactly": left("rls-hard").value,
+        "blind": left("all at once"),
+        "blind_drift": relative("drift", "all at once"),
+        "signs": left(*starting("signs drawn")),
+        "at_subject": left("only at: subject").value,
+        "elsewhere": left("only at: not the subject").value,
+        "lived": forecasts.Forecasts(forecast).cost_of_sequence(),
+    }
+
+
+# Chapter 18
+
+#: Conditions of chapter 18 by the prose's words.
+CURES = {
+    "plain": "as it is",
+    "cap": "cap: 0.25",
+    "skip": "skip: 25% by harm",
+    "tenth": "skip: 10% by harm",
+    "skip_overlap": "skip: 25% by overlap",
+    "alpha": "rule: alphaedit",
+    "memit": "rule: memit",
+    "soft": "rule: rls-soft",
+    "hard": "rule: rls-hard",
+    "protect1": "protect: 1",
+    "protect10": "protect: 10",
+    "protect100": "protect: 100",
+    "spread2": "spread: 2",
+    "spread3": "spread: 3",
+    "first": "order: safe last, by harm",
+    "last": "order: safe first, by harm",
+    "among_first": "order: safe last, by overlap among edits",
+    "among_last": "order: safe first, by overlap among edits",
+}
+
+
+def cures(record: Record, lifelong: Record, cost: Record) -> Numbers:
+    """Chapter 18, of the records ``cures``, ``smollm2-lifelong`` and ``benchmark-editing``."""
+    conditions = forecasts.Conditions(record, seed=18)
+    data, wide = conditions.data, 14336
+    named = np.arange(data["watched"]) % 2 == 0  # the half whose keys went into C
+    held = {name: edit_sequences.checkpoint(lifelong, name)["every"]["exact"]["share"] for name in ("ft", "rls-hard")}
+    numbers: Numbers = {
+        "arms": len(conditions.names),
+        "minutes": record["seconds"] / 60,
+        "edits": data["edits"],
+        "watched": data["watched"],
+        "layer": data["layer"],
+        "few": record["looks"][0],
+        "any": conditions.cure(*conditions.starting("skip: 25% drawn")),
+        "named_left": conditions.left("protect half: 10", among=named, seed=19),
+        "unnamed_left": conditions.left("protect half: 10", among=~named, seed=19),
+        "search": cost["target"]["seconds_alone"],
+        "alpha_seconds": data["costs"]["alphaedit"]["edit"],
+        "wide": wide,
+        "wide_gb": 8 * wide**2 / 1e9,
+        "read": data["costs"]["protect"]["read"],
+        "prepare": data["costs"]["protect"]["prepare"],
+        "long": lifelong["lives"]["rome"]["edits"],
+        "long_watched": len(lifelong["untouched"]),
+        "long_ft_held": held["ft"],
+        "long_hard_held": held["rls-hard"],
+    }
+    for name in ("rome", "rls-hard", "rls-soft", "alphaedit", "memit", "ft"):
+        numbers[f"long_{name}"] = edit_sequences.untouched_lost(lifelong, name)
+    return numbers | {word: conditions.cure(name) for word, name in CURES.items()}
