@@ -95,7 +95,7 @@ def test_a_plan_is_checked_before_the_weights_are_loaded(go, tmp_path, cache, mo
     def load(*_args, **_more):
         raise AssertionError("loaded")
 
-    monkeypatch.setattr(models, "load", load)
+    monkeypatch.setattr(models.Source, "load", load)
     for options, sentence in (
         ({"model": tmp_path / "wider", "tokens": None}, "C of width 300 takes at least 1,200: give a longer --text"),
         ({"tokens": 39}, "C of width 40 is singular when estimated from 39 tokens"),
@@ -232,7 +232,7 @@ def test_edits_need_a_new_object(go, tmp_path):
 
 
 def test_what_cannot_be_written_is_refused_before_the_model_is_loaded(go, tmp_path, monkeypatch):
-    monkeypatch.setattr(models, "load", lambda *_, **__: pytest.fail("loaded"))
+    monkeypatch.setattr(models.Source, "load", lambda *_, **__: pytest.fail("loaded"))
     (tmp_path / "out" / "edit.json").mkdir(parents=True)
     assert "edit.json cannot be written" in go()[2]
     (tmp_path / "other").mkdir()

@@ -127,7 +127,7 @@ def test_what_cannot_be_forecast_is_said(go, tmp_path):
         assert status == 2 and out == "" and err.startswith("error: ") and sentence in err, err
         assert not (tmp_path / "out").exists()
 
-    refused("has no target_new", edits=tmp_path / "protect.csv")
+    refused("have no target_new", edits=tmp_path / "protect.csv")
     refused("holds only what --edits does", protect=tmp_path / "edits.csv")
     refused("knows none of the facts")
     refused("layers 0 to 2", "--all-facts", layer=9)
@@ -224,7 +224,7 @@ def test_interrupted_nothing_is_written_and_it_says_so(go, tmp_path, monkeypatch
 
 
 def test_what_cannot_be_written_is_refused_before_the_model_is_loaded(go, tmp_path, monkeypatch):
-    monkeypatch.setattr(models, "load", lambda *_, **__: pytest.fail("loaded"))
+    monkeypatch.setattr(models.Source, "load", lambda *_, **__: pytest.fail("loaded"))
     (tmp_path / "out" / "forecast.csv").mkdir(parents=True)
     assert "forecast.csv cannot be written" in go()[2]
 
