@@ -13,8 +13,10 @@ from conftest import SENTENCES, build, environment, tokenizer
 
 from superposition import cli, editing
 from superposition.data import facts
-from superposition.editing import forecast
+from superposition.editing import forecast, session
+from superposition.errors import UserError
 from superposition.lm import models, moments
+from superposition.lm.calibration import Calibration
 
 ROWS = [
     "subject,prompt,target_true,target_new",
@@ -82,6 +84,37 @@ def test_protected_facts_are_spared(go, tmp_path, model_folder):
     assert "leave --protect out" in go("--protect", spared, method="ft")[2]
     assert "only what --edits" in go("--protect", tmp_path / "edits.csv")[2]
     assert "weight of -1" in go("--protect", spared, "--protect-weight", -1)[2]
+
+
+def test_one_call_from_python_gives_what_the_command_writes(go, tmp_path, model_folder):
+    spared = tmp_path / "spared.csv"
+    spared.write_text("subject,prompt,target_true\nThe Rhine,People say {} flows through,Cologne\n", encoding="utf-8")
+    edits = tmp_path / "edits.csv"
+    options = ("--method", "alphaedit", "--protected-share", 0.8, "--batch", 2, "--limit", 2, "--watch", edits)
+    assert go(*options, "--protect", spared, "--protect-weight", 3)[0] == 0
+    protect, write = session.Protection(spared, 3), editing.EditSettings(protected=0.8)
+    plan = session.Plan("alphaedit", 1, Calibration(tmp_path / "text.txt", 200), protect, write)
+    called = {"loaded": models.load(model_folder, device="cpu"), "source": models.Source(model_folder, "cpu")}
+    for name, model in called.items():
+        state = tmp_path / f"{name}.safetensors"
+        outcome = session.edit(model, edits, plan, limit=2, batch=2, watch=edits, state=state)
+        assert state.is_file()
+        outcome.write(tmp_path / name)
+        assert not state.exists()
+        assert models.load(tmp_path / name / "model", device="cpu").digest() == outcome.model.digest()
+    records = [json.loads((tmp_path / name / "edit.json").read_text(encoding="utf-8")) for name in ("out", *called)]
+    commands = [(record.pop("provenance")["command"], record.pop("seconds"))[0] for record in records]
+    assert commands[0].startswith("python -m superposition edit --model")
+    assert commands[1:] == ["superposition.editing.session.edit"] * 2
+    assert records[0] == records[1] == records[2]
+    assert called["loaded"].digest() == records[0]["edited_digest"]
+
+
+def test_a_plan_that_makes_no_sense_is_none():
+    with pytest.raises(UserError, match="There is no method 'magic'"):
+        session.Plan("magic")
+    with pytest.raises(UserError, match="Fine-tuning has no C"):
+        session.Plan("ft", protect=session.Protection())
 
 
 def test_a_plan_is_checked_before_the_weights_are_loaded(go, tmp_path, cache, monkeypatch):
