@@ -92,8 +92,8 @@ def test_one_call_from_python_gives_what_the_command_writes(go, tmp_path, model_
     edits = tmp_path / "edits.csv"
     options = ("--method", "alphaedit", "--protected-share", 0.8, "--batch", 2, "--limit", 2, "--watch", edits)
     assert go(*options, "--protect", spared, "--protect-weight", 3)[0] == 0
-    protect, write = session.Protection(spared, 3), editing.EditSettings(protected=0.8)
-    plan = session.Plan("alphaedit", 1, Calibration(tmp_path / "text.txt", 200), protect, write)
+    C, write = Calibration(tmp_path / "text.txt", 200), editing.EditSettings(protected=0.8)
+    plan = session.Plan("alphaedit", 1, C, protect=spared, protect_weight=3, write=write)
     called = {"loaded": models.load(model_folder, device="cpu"), "source": models.Source(model_folder, "cpu")}
     for name, model in called.items():
         state = tmp_path / f"{name}.safetensors"
@@ -114,7 +114,7 @@ def test_a_plan_that_makes_no_sense_is_none():
     with pytest.raises(UserError, match="There is no method 'magic'"):
         session.Plan("magic")
     with pytest.raises(UserError, match="Fine-tuning has no C"):
-        session.Plan("ft", protect=session.Protection())
+        session.Plan("ft", protect="book")
 
 
 def test_a_plan_is_checked_before_the_weights_are_loaded(go, tmp_path, cache, monkeypatch):

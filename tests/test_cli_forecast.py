@@ -83,7 +83,7 @@ def test_a_forecast_is_written_and_the_weights_are_let_be(go, tmp_path, model_fo
 def test_one_call_from_python_gives_what_the_command_writes(go, tmp_path, model_folder, monkeypatch):
     text, edits, protect = (tmp_path / name for name in ("text.txt", "edits.csv", "protect.csv"))
     assert go("--all-facts", "--shrinkage", "0.1", "--protect-weight", "3", "--method", "memit")[0] == 0
-    plan = session.Plan("memit", 1, Calibration(text, 300, shrinkage=0.1), session.Protection(protect, 3))
+    plan = session.Plan("memit", 1, Calibration(text, 300, shrinkage=0.1), protect, protect_weight=3)
     model = models.load(model_folder, device="cpu")
     for name, given in {"loaded": model, "source": models.Source(model_folder, "cpu")}.items():
         outcome = session.forecast(given, edits, plan, all_facts=True)

@@ -67,7 +67,7 @@ def main(args: argparse.Namespace, command: str) -> int:
         model,
         args.facts,
         options.of(Calibration, args),
-        layers=options.chosen(model.outline, args.layers) if args.layers else None,
+        layers=options.chosen(model.outline, args.layers),
         limit=args.limit,
         batch=args.batch,
         memory=args.memory,

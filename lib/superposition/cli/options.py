@@ -6,7 +6,7 @@ import math
 import re
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -162,15 +162,10 @@ def plan(args: Namespace) -> Plan:
         Options that make no sense, or not together.
     """
     from superposition.editing import EditSettings
-    from superposition.editing.session import Plan, Protection
+    from superposition.editing.session import Plan
     from superposition.lm.calibration import Calibration
 
     if args.moment and (args.tokens or getattr(args, "shrinkage", 0) or args.method == "ft"):
-        raise UserError(
-            "With --moment no text is read, of which --tokens or --shrinkage could say more, and fine-tuning needs no "
-            "C: leave it or the other out."
-        )
-    protect = None
-    if args.protect:
-        protect = Protection(args.protect, args.protect_weight, getattr(args, "protect_limit", None))
-    return Plan(args.method, args.layer, args.moment or of(Calibration, args), protect, of(EditSettings, args))
+        raise UserError("With --moment no text is read and fine-tuning needs none: leave it or the other out.")
+    calibration = args.moment or of(Calibration, args)
+    return replace(of(Plan, args), calibration=calibration, write=of(EditSettings, args))

@@ -30,25 +30,6 @@ from superposition.lm.models import LanguageModel, Source
 
 
 @dataclass(frozen=True)
-class Protection:
-    """Facts that edits are to spare.
-
-    Parameters
-    ----------
-    facts : str or Path
-        With ``target_true``; see :func:`superposition.data.facts.load`. What is edited itself is left out.
-    weight : float
-        How many times their keys are counted in C (:func:`superposition.linear.shrinkage.protecting`).
-    limit : int, optional
-        Only the first facts.
-    """
-
-    facts: str | Path = "book"
-    weight: float = 10.0
-    limit: int | None = None
-
-
-@dataclass(frozen=True)
 class Plan:
     """How edits are made.
 
@@ -58,12 +39,16 @@ class Plan:
         One of :data:`superposition.editing.sequence.METHODS`.
     layer : int, optional
         Default: a fifth of the way up.
-    calibration : Calibration or Path
+    calibration : Calibration, str or Path
         What C is estimated from, by default as many tokens of the book's text as
         :func:`superposition.lm.moments.plan` says; or the file of :func:`superposition.lm.moments.of_rome` that holds
         it. Fine-tuning needs none.
-    protect : Protection, optional
-        What to put into C.
+    protect : str or Path, optional
+        Facts with ``target_true`` that the edits are to spare; those that are edited themselves are left out.
+    protect_weight : float
+        How many times their keys are counted in C (:func:`superposition.linear.shrinkage.protecting`).
+    protect_limit : int, optional
+        Only the first of them.
     write, settings : EditSettings, TargetSettings
         Of the writing step and of the target values.
 
@@ -75,8 +60,10 @@ class Plan:
 
     method: str = "rome"
     layer: int | None = None
-    calibration: Calibration | Path = field(default_factory=Calibration)
-    protect: Protection | None = None
+    calibration: Calibration | str | Path = field(default_factory=Calibration)
+    protect: str | Path | None = None
+    protect_weight: float = 10.0
+    protect_limit: int | None = None
     write: EditSettings = field(default_factory=EditSettings)
     settings: TargetSettings = field(default_factory=TargetSettings)
 
@@ -120,7 +107,7 @@ def _prepare(model: LanguageModel | Source, edits: str | Path, plan: Plan, limit
             f"{len(without)} of the {len(listed)} edits have no target_new, the first {without[0].text!r}: "
             "add that column to say what the model shall answer."
         )
-    protect = facts.load_besides(plan.protect.facts, listed, plan.protect.limit) if plan.protect else []
+    protect = facts.load_besides(plan.protect, listed, plan.protect_limit) if plan.protect else []
     sketch = model.outline if isinstance(model, Source) else model
     (layer,) = sketch.select([len(sketch.layers) // 5 if plan.layer is None else plan.layer])
     keys.note_first(keys.locate_all(sketch, listed))
@@ -130,7 +117,8 @@ def _prepare(model: LanguageModel | Source, edits: str | Path, plan: Plan, limit
     elif isinstance(C, Calibration):
         C = C.plan(sketch, layer.d_m)
     else:
-        C, moment = moments.of_rome(C, layer.d_m), {"source": str(C), "sha256": files.sha256_of(C)}
+        path = paths.expanded(C)
+        C, moment = moments.of_rome(path, layer.d_m), {"source": str(path), "sha256": files.sha256_of(path)}
     return _Session(model.load() if isinstance(model, Source) else model, listed, protect, layer.index, C, moment)
 
 
@@ -194,8 +182,8 @@ def edit(
     if plan.method != "ft":
         C, tokens = session.metric()
     if plan.protect:
-        C, positions = session.protecting(C, plan.protect.weight)
-        asked["protect"] = (plan.protect.facts, session.protect)
+        C, positions = session.protecting(C, plan.protect_weight)
+        asked["protect"] = (plan.protect, session.protect)
     before = evaluation.evaluate(lm, session.edits)
     untouched = {name: evaluation.untouched(lm, listed) for name, (_, listed) in asked.items()}
     how = {"layer": session.layer, "C": C, "batch": batch, "settings": plan.settings, "write": plan.write}
@@ -228,7 +216,7 @@ def edit(
         answers = {"before": untouched[name], "after": evaluation.untouched(lm, listed, untouched[name]["log_true"])}
         data[name] = _origin(source, facts) | {"count": len(listed)} | answers
     if plan.protect:
-        data["protect"] |= {"weight": plan.protect.weight, "positions": positions}
+        data["protect"] |= {"weight": plan.protect_weight, "positions": positions}
     return EditResult(data, lm, state)
 
 
@@ -290,17 +278,17 @@ def forecast(
         Whatever is wrong with model, facts, text or plan, in one sentence.
     """
     start, plan = time.perf_counter(), plan or Plan()
-    protection = plan.protect or Protection(weight=0)
     forecasts.check(level, plan.method)
-    session = _prepare(model, edits, replace(plan, protect=protection), limit)
+    plan = plan if plan.protect else replace(plan, protect="book", protect_weight=0.0)
+    session = _prepare(model, edits, plan, limit)
     lm = session.model
     before = lm.digest()
     protect = session.protect if all_facts else scoring.known(lm, session.protect)
     if not protect:
         raise UserError("The model knows none of the facts to protect: give others, or --all-facts.")
     C, tokens = session.metric()
-    if protection.weight:
-        C, _ = session.protecting(C, protection.weight)  # all of them, as `edit` does
+    if plan.protect_weight:
+        C, _ = session.protecting(C, plan.protect_weight)  # all of them, as `edit` does
     how = {"layer": session.layer, "C": C, "settings": plan.settings, "write": plan.write}
     outcome = forecasts.run(lm, session.edits, protect, level, method=plan.method, **how)
     read = None
@@ -310,10 +298,10 @@ def forecast(
         "model": records.header(lm, architecture=False) | {"digest_before": before, "digest_after": lm.digest()},
         "text": read,
         "moment": session.moment,
-        "protect_weight": protection.weight,
+        "protect_weight": plan.protect_weight,
         "sources": {
             name: files.sha256_of(path) if (path := paths.expanded(source)).is_file() else str(source)
-            for name, source in (("edits", edits), ("protect", protection.facts))
+            for name, source in (("edits", edits), ("protect", plan.protect))
         },
         "seconds": round(time.perf_counter() - start, 1),
         "provenance": records.provenance(command=command, device=lm.device),
