@@ -110,7 +110,7 @@ def test_every_option_reaches_the_measurement(go, monkeypatch, tmp_path):
             *("--shrinkage", 0.25, "--centred", "--seed", 8, "--dtype", "bfloat16"),
         )  # fmt: skip
     wanted = {"tokens": 9, "skip_first": 2, "context": 33, "layers": [1, 2], "limit": 5, "batch": 7}
-    wanted |= {"shrinkage": 0.25, "centred": True, "seed": 8, "resamples": 20, "dtype": torch.bfloat16}
+    wanted |= {"shrinkage": 0.25, "centred": True, "seed": 8, "resamples": 20, "dtype": "bfloat16"}
     assert {name: seen[name] for name in wanted} == wanted
 
 
@@ -260,7 +260,7 @@ def test_memory_that_does_not_suffice_outside_the_passes(go, tmp_path, monkeypat
     def fail(*_args, **_kwargs):
         raise error
 
-    monkeypatch.setattr(models, "load", fail)
+    monkeypatch.setattr(models.Source, "load", fail)
     refused(go, tmp_path, "Memory does not suffice")
 
 
@@ -268,7 +268,7 @@ def test_a_fault_of_the_programs_own_is_not_hidden(go, monkeypatch):
     def fail(*_args, **_kwargs):
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(models, "load", fail)
+    monkeypatch.setattr(models.Source, "load", fail)
     with pytest.raises(RuntimeError, match="a bug"):
         go()
 
@@ -400,7 +400,7 @@ def test_what_cannot_be_written_is_refused_before_anything_is_measured(go, tmp_p
     (tmp_path / "held" / "measurement.json").mkdir(parents=True)
     (tmp_path / "loop").symlink_to("loop")
     before = sorted(path.name for path in tmp_path.iterdir())
-    monkeypatch.setattr(models, "load", lambda *_, **__: pytest.fail("loaded"))
+    monkeypatch.setattr(models.Source, "load", lambda *_, **__: pytest.fail("loaded"))
     status, out, err = go(**{name: tmp_path / value for name, value in changes.items()})
     assert (status, out) == (2, "") and re.search(sentence, err) and err.count("\n") == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == before
@@ -426,7 +426,7 @@ def test_what_a_killed_conversion_left_is_swept(go, tmp_path, cache):
 def test_a_sample_is_named_jsonl_and_can_be_written_before_anything_is_sampled(
     tmp_path, model_folder, monkeypatch, capsys, cache
 ):
-    monkeypatch.setattr(models, "load", lambda *_, **__: pytest.fail("loaded"))
+    monkeypatch.setattr(models.Source, "load", lambda *_, **__: pytest.fail("loaded"))
     (tmp_path / "folder.jsonl").mkdir()
     for name, said in (("a.txt", "does not end in .jsonl"), ("folder.jsonl", "cannot be written")):
         assert cli.main(["sample", "--model", str(model_folder), "--out", str(tmp_path / name)]) == 2
@@ -445,7 +445,7 @@ def test_a_result_of_another_command_is_replaced_with_a_note(go, tmp_path):
 
 def test_an_out_that_is_a_file_is_refused_before_anything_is_measured(go, tmp_path, monkeypatch):
     (tmp_path / "out").write_text("mine")
-    monkeypatch.setattr(models, "load", lambda *_, **__: pytest.fail("loaded"))
+    monkeypatch.setattr(models.Source, "load", lambda *_, **__: pytest.fail("loaded"))
     status, _, err = go()
     assert status == 2 and "is not a folder: name one for --out" in err
     assert (tmp_path / "out").read_text() == "mine"

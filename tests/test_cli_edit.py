@@ -13,8 +13,10 @@ from conftest import SENTENCES, build, environment, tokenizer
 
 from superposition import cli, editing
 from superposition.data import facts
-from superposition.editing import forecast
+from superposition.editing import forecast, session
+from superposition.errors import UserError
 from superposition.lm import models, moments
+from superposition.lm.calibration import Calibration
 
 ROWS = [
     "subject,prompt,target_true,target_new",
@@ -84,6 +86,37 @@ def test_protected_facts_are_spared(go, tmp_path, model_folder):
     assert "weight of -1" in go("--protect", spared, "--protect-weight", -1)[2]
 
 
+def test_one_call_from_python_gives_what_the_command_writes(go, tmp_path, model_folder):
+    spared = tmp_path / "spared.csv"
+    spared.write_text("subject,prompt,target_true\nThe Rhine,People say {} flows through,Cologne\n", encoding="utf-8")
+    edits = tmp_path / "edits.csv"
+    options = ("--method", "alphaedit", "--protected-share", 0.8, "--batch", 2, "--limit", 2, "--watch", edits)
+    assert go(*options, "--protect", spared, "--protect-weight", 3)[0] == 0
+    C, write = Calibration(tmp_path / "text.txt", 200), editing.EditSettings(protected=0.8)
+    plan = session.Plan("alphaedit", 1, C, protect=spared, protect_weight=3, write=write)
+    called = {"loaded": models.load(model_folder, device="cpu"), "source": models.Source(model_folder, "cpu")}
+    for name, model in called.items():
+        state = tmp_path / f"{name}.safetensors"
+        outcome = session.edit(model, edits, plan, limit=2, batch=2, watch=edits, state=state)
+        assert state.is_file()
+        outcome.write(tmp_path / name)
+        assert not state.exists()
+        assert models.load(tmp_path / name / "model", device="cpu").digest() == outcome.model.digest()
+    records = [json.loads((tmp_path / name / "edit.json").read_text(encoding="utf-8")) for name in ("out", *called)]
+    commands = [(record.pop("provenance")["command"], record.pop("seconds"))[0] for record in records]
+    assert commands[0].startswith("python -m superposition edit --model")
+    assert commands[1:] == ["superposition.editing.session.edit"] * 2
+    assert records[0] == records[1] == records[2]
+    assert called["loaded"].digest() == records[0]["edited_digest"]
+
+
+def test_a_plan_that_makes_no_sense_is_none():
+    with pytest.raises(UserError, match="There is no method 'magic'"):
+        session.Plan("magic")
+    with pytest.raises(UserError, match="Fine-tuning has no C"):
+        session.Plan("ft", protect="book")
+
+
 def test_a_plan_is_checked_before_the_weights_are_loaded(go, tmp_path, cache, monkeypatch):
     for width, name in ((100, "wide"), (300, "wider")):
         build("llama", intermediate_size=width).save_pretrained(tmp_path / name)
@@ -95,7 +128,7 @@ def test_a_plan_is_checked_before_the_weights_are_loaded(go, tmp_path, cache, mo
     def load(*_args, **_more):
         raise AssertionError("loaded")
 
-    monkeypatch.setattr(models, "load", load)
+    monkeypatch.setattr(models.Source, "load", load)
     for options, sentence in (
         ({"model": tmp_path / "wider", "tokens": None}, "C of width 300 takes at least 1,200: give a longer --text"),
         ({"tokens": 39}, "C of width 40 is singular when estimated from 39 tokens"),
@@ -232,7 +265,7 @@ def test_edits_need_a_new_object(go, tmp_path):
 
 
 def test_what_cannot_be_written_is_refused_before_the_model_is_loaded(go, tmp_path, monkeypatch):
-    monkeypatch.setattr(models, "load", lambda *_, **__: pytest.fail("loaded"))
+    monkeypatch.setattr(models.Source, "load", lambda *_, **__: pytest.fail("loaded"))
     (tmp_path / "out" / "edit.json").mkdir(parents=True)
     assert "edit.json cannot be written" in go()[2]
     (tmp_path / "other").mkdir()

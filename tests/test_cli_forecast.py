@@ -10,10 +10,11 @@ from conftest import SENTENCES, tiny
 from superposition import cli, editing
 from superposition.cli import forecast as cli_forecast
 from superposition.data import facts
-from superposition.editing import forecast, targets
-from superposition.linear import shrinkage
+from superposition.editing import forecast, session, targets
+from superposition.linear import memory, shrinkage
 from superposition.linear.edit import Edit
 from superposition.lm import models, moments, scoring
+from superposition.lm.calibration import Calibration
 
 EDITS = "subject,prompt,target_true,target_new\nviolin,A {} is an,instrument,sport\nfootball,{} is a,sport,city\n"
 PROTECT = (
@@ -79,6 +80,32 @@ def test_a_forecast_is_written_and_the_weights_are_let_be(go, tmp_path, model_fo
     assert "left out" not in out
 
 
+def test_one_call_from_python_gives_what_the_command_writes(go, tmp_path, model_folder, monkeypatch):
+    text, edits, protect = (tmp_path / name for name in ("text.txt", "edits.csv", "protect.csv"))
+    assert go("--all-facts", "--shrinkage", "0.1", "--protect-weight", "3", "--method", "memit")[0] == 0
+    plan = session.Plan("memit", 1, Calibration(text, 300, shrinkage=0.1), protect, protect_weight=3)
+    model = models.load(model_folder, device="cpu")
+    for name, given in {"loaded": model, "source": models.Source(model_folder, "cpu")}.items():
+        outcome = session.forecast(given, edits, plan, all_facts=True)
+        outcome.write(tmp_path / name)
+        assert outcome.unknown == 0
+        assert (tmp_path / name / "forecast.csv").read_bytes() == (tmp_path / "out" / "forecast.csv").read_bytes()
+        command, called = (json.loads((tmp_path / out / "forecast.json").read_text()) for out in ("out", name))
+        for data in (command, called):
+            del data["provenance"], data["seconds"]
+        assert called == command
+    monkeypatch.setattr(scoring, "known", lambda _model, listed: listed[:1])
+    without = session.forecast(model, edits, session.Plan(layer=1, calibration=plan.calibration), level="keys")
+    assert without.data["protect_weight"] == 0 and without.data["sources"]["protect"] == "book"
+    assert without.unknown == len(facts.load("book")) - 1
+    with pytest.raises(forecast.UserError, match="There is no method 'ft'"):
+        session.forecast(model, edits, session.Plan("ft"))
+
+
+def test_the_command_knows_what_the_library_does():
+    assert (cli_forecast.LEVELS, cli_forecast.RULES) == (forecast.LEVELS, memory.RULES)
+
+
 @pytest.mark.parametrize("level", ["keys", "values"])
 def test_cheaper_levels(go, tmp_path, level):
     status, out, _ = go("--all-facts", level=level)
@@ -127,7 +154,7 @@ def test_what_cannot_be_forecast_is_said(go, tmp_path):
         assert status == 2 and out == "" and err.startswith("error: ") and sentence in err, err
         assert not (tmp_path / "out").exists()
 
-    refused("has no target_new", edits=tmp_path / "protect.csv")
+    refused("have no target_new", edits=tmp_path / "protect.csv")
     refused("holds only what --edits does", protect=tmp_path / "edits.csv")
     refused("knows none of the facts")
     refused("layers 0 to 2", "--all-facts", layer=9)
@@ -224,7 +251,7 @@ def test_interrupted_nothing_is_written_and_it_says_so(go, tmp_path, monkeypatch
 
 
 def test_what_cannot_be_written_is_refused_before_the_model_is_loaded(go, tmp_path, monkeypatch):
-    monkeypatch.setattr(models, "load", lambda *_, **__: pytest.fail("loaded"))
+    monkeypatch.setattr(models.Source, "load", lambda *_, **__: pytest.fail("loaded"))
     (tmp_path / "out" / "forecast.csv").mkdir(parents=True)
     assert "forecast.csv cannot be written" in go()[2]
 

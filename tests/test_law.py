@@ -19,7 +19,7 @@ LAW = {
     "stats": "",
     "data": "io",
     "lm": "data linear io torch transformers",
-    "editing": "lm linear stats data io torch transformers",
+    "editing": "lm linear stats data io records torch transformers",
     "toys": "linear lm editing stats data io torch transformers",
     "records": "linear io",
     "measure": "lm linear stats data io records torch",

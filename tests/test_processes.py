@@ -12,6 +12,7 @@ from test_moments import agrees, naive
 
 from superposition import cli, measure
 from superposition.lm import distributed as processes
+from superposition.lm import load as loading
 from superposition.lm import models, moments
 from superposition.lm.calibration import Calibration
 
@@ -63,10 +64,8 @@ def test_what_several_processes_cannot_do_gets_a_sentence(monkeypatch, capsys, t
 
 def test_each_process_loads_on_the_device_it_was_given(monkeypatch):
     given = []
-    monkeypatch.setattr(models, "load", lambda source, **options: given.append(options["device"]))
+    monkeypatch.setattr(loading, "load", lambda source, **options: given.append(options["device"]))
     monkeypatch.setattr(processes, "current", lambda device=None: processes.Processes(1, 2, torch.device("cuda:1")))
-    options = cli.parser().parse_args(["measure", "--out", "x"])
-    cli._load(options)
-    options = cli.parser().parse_args(["measure", "--out", "x", "--device", "cpu"])
-    cli._load(options)
+    models.Source().load()
+    models.Source(device="cpu").load()
     assert given == ["cuda:1", "cpu"]

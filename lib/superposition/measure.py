@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -25,10 +25,8 @@ from superposition.lm import distributed as processes
 from superposition.lm import keys as key_reader
 from superposition.lm import moments
 from superposition.lm.calibration import Calibration
+from superposition.lm.models import LanguageModel, Source
 from superposition.stats import shape
-
-if TYPE_CHECKING:
-    from superposition.lm.models import LanguageModel
 
 #: What a measurement's folder holds: the record and its matrices.
 FILES = ("measurement.json", "matrices.npz")
@@ -64,7 +62,7 @@ class Measurement:
 
 
 def measure(
-    model: LanguageModel,
+    model: LanguageModel | Source,
     facts: str | Path = "book",
     calibration: Calibration | None = None,
     *,
@@ -83,7 +81,8 @@ def measure(
 
     Parameters
     ----------
-    model : LanguageModel
+    model : LanguageModel or Source
+        With a source, all that needs no weights is checked before they are loaded.
     facts : str or Path
         See :func:`superposition.data.facts.load`.
     calibration : Calibration, optional
@@ -112,9 +111,11 @@ def measure(
     if len(listed) < 3:
         raise UserError(f"A measurement needs at least three facts, and {facts} gives {len(listed)}.")
     shape.check_resamples(resamples, seed)
-    key_reader.locate_all(model, listed)
-    chosen = model.select(layers)
-    calibration.check(max(layer.d_m for layer in chosen))
+    sketch = model.outline if isinstance(model, Source) else model
+    chosen = sketch.select(layers)
+    key_reader.note_first(key_reader.locate_all(sketch, listed))
+    calibration.plan(sketch, max(layer.d_m for layer in chosen))
+    model = model.load() if isinstance(model, Source) else model
     reading, shared = calibration.reading(model), processes.current()
     seconds = dict.fromkeys(("moments", "keys", "overlap"), 0.0)
     overlaps, statistics, cached, began = [], [], True, time.perf_counter()

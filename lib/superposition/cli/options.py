@@ -1,19 +1,21 @@
-"""What the options of the command line may be: paths, sizes, layers. For ``type=`` of :mod:`argparse`."""
+"""The options of the command line: what their values may be, those that several commands share, and what they make."""
 
 from __future__ import annotations
 
 import math
 import re
-from argparse import ArgumentParser, ArgumentTypeError
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Sequence
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from superposition.errors import UserError
 from superposition.io import paths
 
 if TYPE_CHECKING:
-    from superposition.lm.models import LanguageModel
+    from superposition.editing.session import Plan
+    from superposition.lm.models import LanguageModel, Source
 
 
 def path(value: str) -> Path:
@@ -33,16 +35,6 @@ def source(value: str) -> str:
     except OSError as error:
         raise ArgumentTypeError(f"{value} cannot be looked up ({error.strerror}): check the path.") from None
     return value
-
-
-def moment(command: ArgumentParser) -> None:
-    """Add the option that takes C from a file."""
-    command.add_argument(
-        "--moment",
-        type=path,
-        metavar="FILE.npz",
-        help="C from the statistics file of ROME's or MEMIT's code for this layer, in place of a text",
-    )
 
 
 def number(value: str) -> float:
@@ -98,3 +90,82 @@ def chosen(model: LanguageModel, ranges: Sequence[tuple[int, int]] | None) -> li
             raise UserError(f"The layers {first}:{last} end before they begin: give the lower first.")
         found += range(begin, end + 1)
     return found
+
+
+#: Options that several commands share, as :meth:`argparse.ArgumentParser.add_argument` takes them.
+SHARED: dict[str, dict[str, Any]] = {
+    "--model": {"default": "smollm2", "help": "preset, folder, .gguf file or hub id (default: smollm2)"},
+    "--device": {"help": "cpu, cuda, cuda:1, …, or auto to spread a large model (default: a GPU if any)"},
+    "--dtype": {"default": "float32", "help": "float32, bfloat16, float16 or float64"},
+    "--down-projection": {
+        "metavar": "NAME",
+        "help": "name of the MLP's down-projection inside a decoder layer, such as mlp.down_proj (default: looked for)",
+    },
+    "--edits": {
+        "type": source,
+        "required": True,
+        "metavar": "FACTS",
+        "help": "facts to edit, with target_new: book, or a .csv or CounterFact .json file",
+    },
+    "--limit": {"type": int, "metavar": "M", "help": "only the first M facts"},
+    "--layer": {"type": int, "metavar": "L", "help": "layer to edit (default: a fifth of the way up)"},
+    "--method": {"default": "rome", "metavar": "X"},
+    "--protect": {"type": source, "metavar": "FACTS"},
+    "--protect-weight": {"type": number, "metavar": "W"},
+    "--text": {
+        "type": source,
+        "default": "book",
+        "metavar": "TEXT",
+        "help": "for C: book, a .jsonl or .txt file, or hub:wikitext",
+    },
+    "--tokens": {
+        "type": int,
+        "metavar": "N",
+        "help": "tokens of it (default: 16 for each dimension of C, or what there is)",
+    },
+    "--shrinkage": {"type": number, "default": 0.0, "metavar": "X", "help": "of C toward the identity, 0 to 1"},
+    "--moment": {
+        "type": path,
+        "metavar": "FILE.npz",
+        "help": "C from the statistics file of ROME's or MEMIT's code for this layer, in place of a text",
+    },
+    "--seed": {"type": int, "default": 0},
+    "--out": {"type": path, "required": True, "metavar": "DIR", "help": "folder of the result"},
+}
+
+
+def share(command: ArgumentParser, *names: str, **changes: dict[str, Any]) -> None:
+    """Add the options of a model and others of :data:`SHARED` to a command, with what differs there."""
+    for name in ("--model", "--device", "--dtype", "--down-projection", *names):
+        command.add_argument(name, **SHARED[name] | changes.get(name[2:].replace("-", "_"), {}))
+
+
+def of(kind: type, args: Namespace) -> Any:
+    """A dataclass of settings from the options that bear its fields' names; the others keep their defaults."""
+    given = {field.name: getattr(args, field.name, None) for field in fields(kind)}
+    return kind(**{name: value for name, value in given.items() if value is not None})
+
+
+def model(args: Namespace) -> Source:
+    """The model that was asked for."""
+    from superposition.lm.models import Source
+
+    return Source(args.model, args.device, args.dtype, args.down_projection)
+
+
+def plan(args: Namespace) -> Plan:
+    """How the edits are made, for ``edit`` and for ``forecast``.
+
+    Raises
+    ------
+    UserError
+        Options that make no sense, or not together.
+    """
+    from superposition.editing import EditSettings
+    from superposition.editing.session import Plan
+    from superposition.lm.calibration import Calibration
+
+    if args.moment and (args.tokens or getattr(args, "shrinkage", 0) or args.method == "ft"):
+        raise UserError("With --moment no text is read and fine-tuning needs none: leave it or the other out.")
+    calibration = args.moment or of(Calibration, args)
+    return replace(of(Plan, args), calibration=calibration, write=of(EditSettings, args))

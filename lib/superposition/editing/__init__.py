@@ -1,5 +1,6 @@
 """Editing a language model: target values, editors, sequences of edits, forecasts of the damage."""
 
+from superposition.editing import session
 from superposition.editing.editor import Editor, EditSettings, edit_side_by_side, null_space, preserved
 from superposition.editing.finetune import FineTuner, fine_tune
 from superposition.editing.sequence import METHODS, Run, run
@@ -18,4 +19,5 @@ __all__ = [
     "null_space",
     "preserved",
     "run",
+    "session",
 ]

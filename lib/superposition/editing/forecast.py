@@ -424,6 +424,13 @@ class Forecast:
         )
 
 
+def check(level: str, method: str) -> None:
+    """Raise a :class:`UserError` for a level or a method that is not known."""
+    for what, name, known in (("level", level, LEVELS), ("method", method, RULES)):
+        if name not in known:
+            raise UserError(f"There is no {what} {name!r}: choose from {', '.join(known)}.")
+
+
 def run(  # twelve parameters: what is forecast and how, and the settings that it hands on
     model: LanguageModel,
     edits: Sequence[Fact],
@@ -470,10 +477,7 @@ def run(  # twelve parameters: what is forecast and how, and the settings that i
         A level or method that is not known; no edits; a fact on both sides; and as :func:`read` and
         :func:`superposition.editing.targets.search`.
     """
-    if level not in LEVELS:
-        raise UserError(f"There is no level {level!r}: choose from {', '.join(LEVELS)}.")
-    if method not in RULES:
-        raise UserError(f"There is no method {method!r}: choose from {', '.join(RULES)}.")
+    check(level, method)
     if not edits:
         raise UserError("There are no edits: give at least one.")
     both = {fact.text for fact in edits} & {fact.text for fact in protect}

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float
 
-from superposition.errors import UserError
 from superposition.linear.shrinkage import check_shrinkage, oas
+from superposition.lm import moments
 
 if TYPE_CHECKING:
-    from superposition.lm import moments
     from superposition.lm.models import LanguageModel
 
 
@@ -47,15 +46,18 @@ class Calibration:
         context = min(self.context, model.context_length or self.context)
         return {"tokens": self.tokens, "skip_first": self.skip_first, "context": context}
 
-    def check(self, d_m: int) -> None:
-        """Raise a :class:`UserError` for a shrinkage that makes no sense, and for too few tokens for that width."""
+    def plan(self, model: LanguageModel, d_m: int) -> Calibration:
+        """The same with as many tokens as :func:`superposition.lm.moments.plan` says; the model needs no weights.
+
+        Raises
+        ------
+        UserError
+            As there; a shrinkage that makes no sense.
+        """
         if self.shrinkage != "oas":
             check_shrinkage(self.shrinkage)
-        if self.tokens is not None and 0 < self.tokens < d_m and not self.shrinkage:
-            raise UserError(
-                f"C of width {d_m} is singular when estimated from {self.tokens} tokens: ask for at least {d_m} "
-                "(better ten times that), or give a --shrinkage above 0."
-            )
+        how = self.reading(model)
+        return replace(self, tokens=moments.plan(model.tokenizer, self.text, d_m, shrinkage=self.shrinkage, **how))
 
     def second_moment(self, summed: moments.Moments, layer: int) -> tuple[Float[np.ndarray, "d_m d_m"], float]:
         """C of a layer, and the shrinkage that it has."""

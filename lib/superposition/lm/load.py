@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import torch
 
 from superposition.errors import UserError, reason
 from superposition.io import files, paths
+from superposition.lm import distributed as processes
 from superposition.lm import gguf, passes, weights
 from superposition.lm.gguf import PRESETS
 from superposition.lm.model import LanguageModel, find_layers
@@ -80,6 +83,46 @@ def outline(
     return LanguageModel(
         model, _tokenizer(folder, name), find_layers(model, down_projection), name, weight_files, known, folder
     )
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model whose weights are not loaded yet, to be given in the place of one: what takes it checks its plan first.
+
+    Parameters
+    ----------
+    source, dtype, down_projection
+        See :func:`load`.
+    device : str, optional
+        As there; ``"auto"`` spreads a large model over the devices there are.
+    """
+
+    source: str | Path = "smollm2"
+    device: str | None = None
+    dtype: torch.dtype | str = torch.float32
+    down_projection: str | None = None
+
+    @cached_property
+    def outline(self) -> LanguageModel:
+        """The model without its weights (:func:`outline`)."""
+        return outline(self.source, down_projection=self.down_projection)
+
+    def load(self) -> LanguageModel:
+        """The model; of several processes (:mod:`superposition.lm.distributed`) each has it on its own device.
+
+        Raises
+        ------
+        UserError
+            As :func:`load`; several processes with one model spread over all devices.
+        """
+        shared, where = processes.current(self.device), {"device": self.device}
+        if shared.count > 1 and self.device is None:
+            where = {"device": str(shared.device)}
+        if self.device == "auto":
+            if shared.count > 1:
+                raise UserError("Several processes each hold the whole model: start one process for --device auto.")
+            where = {"device_map": "auto"}
+        return load(self.source, dtype=self.dtype, down_projection=self.down_projection, **where)
 
 
 #: What :func:`save` takes over from the folder that a model was loaded from, where saving did not write it.

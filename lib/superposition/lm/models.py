@@ -1,7 +1,7 @@
 """What a reader calls: :func:`load` a model, save it, and ask it for its layers and its keys."""
 
 from superposition.lm.gguf import PRESETS, Preset
-from superposition.lm.load import load, outline, save
+from superposition.lm.load import Source, load, outline, save
 from superposition.lm.model import DOWN_PROJECTIONS, LanguageModel, Layer, digest, find_layers
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "LanguageModel",
     "Layer",
     "Preset",
+    "Source",
     "digest",
     "find_layers",
     "load",

@@ -1,0 +1,309 @@
+"""Edit a model, or forecast what that would damage, in one call: from tables of facts and a text to a record.
+
+Chapters ``15-editing-a-model`` and ``17-forecasting-damage``; the commands ``edit`` and ``forecast`` call these.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from superposition import records
+from superposition.data import facts, text
+from superposition.data.facts import Fact
+from superposition.editing import evaluation, sequence
+from superposition.editing import forecast as forecasts
+from superposition.editing.editor import EditSettings
+from superposition.editing.targets import TargetSettings
+from superposition.errors import UserError
+from superposition.io import files, paths
+from superposition.linear import shrinkage
+from superposition.linear.metric import Metric
+from superposition.lm import keys, models, moments, scoring
+from superposition.lm.calibration import Calibration
+from superposition.lm.models import LanguageModel, Source
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How edits are made.
+
+    Parameters
+    ----------
+    method : str
+        One of :data:`superposition.editing.sequence.METHODS`.
+    layer : int, optional
+        Default: a fifth of the way up.
+    calibration : Calibration, str or Path
+        What C is estimated from, by default as many tokens of the book's text as
+        :func:`superposition.lm.moments.plan` says; or the file of :func:`superposition.lm.moments.of_rome` that holds
+        it. Fine-tuning needs none.
+    protect : str or Path, optional
+        Facts with ``target_true`` that the edits are to spare; those that are edited themselves are left out.
+    protect_weight : float
+        How many times their keys are counted in C (:func:`superposition.linear.shrinkage.protecting`).
+    protect_limit : int, optional
+        Only the first of them.
+    write, settings : EditSettings, TargetSettings
+        Of the writing step and of the target values.
+
+    Raises
+    ------
+    UserError
+        An unknown method; fine-tuning with facts to protect.
+    """
+
+    method: str = "rome"
+    layer: int | None = None
+    calibration: Calibration | str | Path = field(default_factory=Calibration)
+    protect: str | Path | None = None
+    protect_weight: float = 10.0
+    protect_limit: int | None = None
+    write: EditSettings = field(default_factory=EditSettings)
+    settings: TargetSettings = field(default_factory=TargetSettings)
+
+    def __post_init__(self) -> None:
+        if self.method not in sequence.METHODS:
+            raise UserError(f"There is no method {self.method!r}: choose from {', '.join(sequence.METHODS)}.")
+        if self.protect and self.method == "ft":
+            raise UserError("Fine-tuning has no C to put facts into: choose another --method, or leave --protect out.")
+
+
+@dataclass(frozen=True, eq=False)
+class _Session:
+    """What a plan comes to on a model: its weights, the facts, the layer, and what C is made of."""
+
+    model: LanguageModel
+    edits: list[Fact]
+    protect: list[Fact]
+    layer: int
+    C: Calibration | Float[np.ndarray, "d_m d_m"] | None
+    moment: dict[str, str] | None  # the file that C is from, for the record
+
+    def metric(self) -> tuple[Metric, int | None]:
+        """C without the facts to protect, and of how many tokens it was estimated."""
+        if not isinstance(self.C, Calibration):
+            return Metric(self.C), None
+        summed = moments.estimate(self.model, self.C.text, layers=[self.layer], **self.C.reading(self.model))
+        return Metric(self.C.second_moment(summed, self.layer)[0]), summed.tokens
+
+    def protecting(self, C: Metric, weight: float) -> tuple[Metric, int]:
+        """C with the facts to protect at all their positions, and how many these are."""
+        K = forecasts.read(self.model, self.protect, self.layer, passes=False).everywhere()
+        return Metric(shrinkage.protecting(C.moment, K, weight)), K.shape[1]
+
+
+def _prepare(model: LanguageModel | Source, edits: str | Path, plan: Plan, limit: int | None) -> _Session:
+    """Check all that needs no weights, then load them."""
+    listed = facts.load(edits, limit=limit)
+    without = [fact for fact in listed if fact.target_new is None]
+    if without:
+        raise UserError(
+            f"{len(without)} of the {len(listed)} edits have no target_new, the first {without[0].text!r}: "
+            "add that column to say what the model shall answer."
+        )
+    protect = facts.load_besides(plan.protect, listed, plan.protect_limit) if plan.protect else []
+    sketch = model.outline if isinstance(model, Source) else model
+    (layer,) = sketch.select([len(sketch.layers) // 5 if plan.layer is None else plan.layer])
+    keys.note_first(keys.locate_all(sketch, listed))
+    C, moment = plan.calibration, None
+    if plan.method == "ft":
+        C = None
+    elif isinstance(C, Calibration):
+        C = C.plan(sketch, layer.d_m)
+    else:
+        path = paths.expanded(C)
+        C, moment = moments.of_rome(path, layer.d_m), {"source": str(path), "sha256": files.sha256_of(path)}
+    return _Session(model.load() if isinstance(model, Source) else model, listed, protect, layer.index, C, moment)
+
+
+@dataclass(frozen=True, eq=False)
+class EditResult:
+    """What :func:`edit` returns: the record's content, the edited model, and the state that it could go on from."""
+
+    data: dict[str, Any]
+    model: LanguageModel
+    state: Path | None = None
+
+    def write(self, folder: str | Path) -> None:
+        """Write the model as it is now to ``folder/model`` and the record ``edit.json``; then the state goes."""
+        models.save(self.model, Path(folder) / "model")
+        records.write(Path(folder) / "edit.json", self.data)
+        if self.state is not None:
+            self.state.unlink(missing_ok=True)
+
+
+def edit(
+    model: LanguageModel | Source,
+    edits: str | Path,
+    plan: Plan | None = None,
+    *,
+    limit: int | None = None,
+    batch: int = 1,
+    watch: str | Path | None = None,
+    state: Path | None = None,
+    command: str = "superposition.editing.session.edit",
+) -> EditResult:
+    """Edit a model step by step, and ask it before and after.
+
+    Parameters
+    ----------
+    model : LanguageModel or Source
+        Is changed; see :func:`superposition.editing.editor.preserved`. With a source, all that needs no weights is
+        checked before they are loaded.
+    edits : str or Path
+        With ``target_new``; see :func:`superposition.data.facts.load`.
+    plan : Plan, optional
+    limit : int, optional
+        Only the first edits.
+    batch : int
+        Edits a step.
+    watch : str or Path, optional
+        Facts with ``target_true`` that are asked before and after, as those to protect are.
+    state : Path, optional
+        A file to go on from after an interrupt, see :func:`superposition.editing.sequence.run`.
+    command : str
+        Kept in the record.
+
+    Raises
+    ------
+    UserError
+        Whatever is wrong with model, facts, text, plan or state, in one sentence.
+    """
+    plan = plan or Plan()
+    asked = {"watched": (watch, facts.load(watch))} if watch else {}
+    session = _prepare(model, edits, plan, limit)
+    lm, C, tokens = session.model, None, None
+    if plan.method != "ft":
+        C, tokens = session.metric()
+    if plan.protect:
+        C, positions = session.protecting(C, plan.protect_weight)
+        asked["protect"] = (plan.protect, session.protect)
+    before = evaluation.evaluate(lm, session.edits)
+    untouched = {name: evaluation.untouched(lm, listed) for name, (_, listed) in asked.items()}
+    how = {"layer": session.layer, "C": C, "batch": batch, "settings": plan.settings, "write": plan.write}
+    done = sequence.run(lm, session.edits, plan.method, **how, state=state)
+    after = evaluation.evaluate(lm, session.edits)
+    data = {
+        "kind": "edit",
+        "model": records.header(lm),
+        "edited_digest": lm.digest(),
+        "facts": _origin(edits, facts) | {"count": len(session.edits)},
+        "text": None if tokens is None else _origin(plan.calibration.text, text) | {"tokens": tokens},
+        "moment": session.moment,
+        "layer": session.layer,
+        "method": plan.method,
+        "batch": batch,
+        "dtype": records.dtype(lm),
+        "settings": plan.settings.as_dict(),
+        "write": asdict(plan.write),
+        "drift": done.editor.drift(),
+        "before": before,
+        "after": after,
+        "edits": [
+            {"subject": fact.subject, "prompt": fact.text, "target_new": fact.target_new} | row
+            for fact, row in zip(session.edits, done.editor.log, strict=True)
+        ],
+        "seconds": {"edits": round(done.seconds, 2)},
+        "provenance": records.provenance(command=command, device=lm.device),
+    }
+    for name, (source, listed) in asked.items():
+        answers = {"before": untouched[name], "after": evaluation.untouched(lm, listed, untouched[name]["log_true"])}
+        data[name] = _origin(source, facts) | {"count": len(listed)} | answers
+    if plan.protect:
+        data["protect"] |= {"weight": plan.protect_weight, "positions": positions}
+    return EditResult(data, lm, state)
+
+
+def _origin(source: str | Path, kind: Any) -> dict[str, str]:
+    """What a record says of a table of facts or of a text."""
+    return {"source": str(source), "sha256": kind.fingerprint(source)}
+
+
+@dataclass(frozen=True, eq=False)
+class ForecastResult:
+    """What :func:`forecast` returns.
+
+    Attributes
+    ----------
+    forecast : Forecast
+        For the facts to protect that the model knows.
+    unknown : int
+        How many it does not know, and are left out.
+    data : dict
+        What the record says besides :meth:`superposition.editing.forecast.Forecast.summary`.
+    """
+
+    forecast: forecasts.Forecast
+    unknown: int
+    data: dict[str, Any]
+
+    def write(self, folder: str | Path) -> None:
+        """Write the three files of :meth:`superposition.editing.forecast.Forecast.write`."""
+        self.forecast.write(Path(folder), **self.data)
+
+
+def forecast(
+    model: LanguageModel | Source,
+    edits: str | Path,
+    plan: Plan | None = None,
+    *,
+    level: str = "passes",
+    limit: int | None = None,
+    all_facts: bool = False,
+    command: str = "superposition.editing.session.forecast",
+) -> ForecastResult:
+    """Forecast which facts :func:`edit` would damage by the same plan, and leave the model as it is.
+
+    Parameters
+    ----------
+    model, edits, limit, command
+        As :func:`edit`.
+    plan : Plan, optional
+        The facts that the forecast is for are those to protect, with a weight of 0 as they are without protection. A
+        plan without any is forecast for the book's.
+    level : str
+        What the forecast may know, one of :data:`superposition.editing.forecast.LEVELS`.
+    all_facts : bool
+        Forecast also for facts that the model does not know.
+
+    Raises
+    ------
+    UserError
+        Whatever is wrong with model, facts, text or plan, in one sentence.
+    """
+    start, plan = time.perf_counter(), plan or Plan()
+    forecasts.check(level, plan.method)
+    plan = plan if plan.protect else replace(plan, protect="book", protect_weight=0.0)
+    session = _prepare(model, edits, plan, limit)
+    lm = session.model
+    before = lm.digest()
+    protect = session.protect if all_facts else scoring.known(lm, session.protect)
+    if not protect:
+        raise UserError("The model knows none of the facts to protect: give others, or --all-facts.")
+    C, tokens = session.metric()
+    if plan.protect_weight:
+        C, _ = session.protecting(C, plan.protect_weight)  # all of them, as `edit` does
+    how = {"layer": session.layer, "C": C, "settings": plan.settings, "write": plan.write}
+    outcome = forecasts.run(lm, session.edits, protect, level, method=plan.method, **how)
+    read = None
+    if tokens is not None:
+        read = {"source": str(plan.calibration.text), "tokens": tokens, "shrinkage": plan.calibration.shrinkage}
+    data = {
+        "model": records.header(lm, architecture=False) | {"digest_before": before, "digest_after": lm.digest()},
+        "text": read,
+        "moment": session.moment,
+        "protect_weight": plan.protect_weight,
+        "sources": {
+            name: files.sha256_of(path) if (path := paths.expanded(source)).is_file() else str(source)
+            for name, source in (("edits", edits), ("protect", plan.protect))
+        },
+        "seconds": round(time.perf_counter() - start, 1),
+        "provenance": records.provenance(command=command, device=lm.device),
+    }
+    return ForecastResult(outcome, len(session.protect) - len(protect), data)
