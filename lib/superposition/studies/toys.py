@@ -73,7 +73,7 @@ def twin_of_random_keys(d_m: np.ndarray, m: int) -> np.ndarray:
 #: The lists of facts whose P is compared: last tokens all different, shared in pairs, and one key twice.
 LISTS = ("distinct", "shared", "twin")
 
-#: Bound on the relative error of predicted interference: what is left of double precision.
+#: Bound on the relative error of predicted interference, which is computed in double precision.
 EXACT = 1e-10
 
 #: A pair's overlap ``|p|`` is high from the one on, and low below the other.

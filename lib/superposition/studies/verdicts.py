@@ -22,7 +22,7 @@ from superposition.records import Record
 from superposition.stats.intervals import mean_over_seeds
 from superposition.studies import edit_sequences, forecasts, measurement, nulls, pairs, scaling, toy_memory, toys
 
-#: The claims in short: 1 to 17 are those of Hu et al. (arXiv 2408.07413) or follow from them, 18 is ours.
+#: The claims in short. 1 to 17 are those of Hu et al. (arXiv 2408.07413) or follow from them, 18 is ours.
 CLAIMS = {
     1: "a single edit is exact",
     2: "the recursion of edits equals the unrolled sum",
@@ -44,12 +44,13 @@ CLAIMS = {
     18: "(ours) the squared overlaps of an edit add up to one over its leverage",
 }
 
-#: The language models that were measured, by what records call them; their measurements.
+#: The language models that were measured, by what records call them, and their measurements.
 MODELS, MEASURED = {"smollm2": "SmolLM2", "gemma3": "Gemma 3"}, ("smollm2-400", "gemma3-400")
 
-#: The fewest models that could speak of a law of size; the facts of a list, and how far a statistic of it may scatter;
-#: the seeds of the random memories in which a theorem is computed once more.
-MODELS_FOR_A_LAW, FACTS, LARGEST_SCATTER, SEEDS = 5, 128, 1 / 5, range(5)
+#: The fewest models that could speak of a law of size.
+MODELS_FOR_A_LAW = 5
+# The facts of a list, how far a statistic of it may scatter, and the seeds of the random memories for a theorem.
+FACTS, LARGEST_SCATTER, SEEDS = 128, 1 / 5, range(5)
 
 #: What a record is of, where it is not of both models.
 SYSTEMS = {"toy-memory": "toy memories", "toy-transformer": "toy transformers"}
@@ -203,7 +204,6 @@ def _conservation() -> Verdict:
 
 # Toys, and what edits do to a layer
 
-#: What follows where predicted and measured interference were compared.
 DIFFER = "they differ by less than {bound} of their size"
 
 
