@@ -73,6 +73,17 @@ def test_at_a_depth_two_models_draw_the_same_facts():
     assert same == (0, 0, 0)
 
 
+def test_the_kurtosis_at_a_depth_is_that_of_the_sample_with_more_draws():
+    record = measurement([1] * 25, list("abcdefghijklmnopqrstuvwxy"), list(range(25)), layers=(0, 1), d_m=6)
+    facts = list(range(20))
+    value, low, high = scaling.kurtosis_at(record, facts, 1)
+    sample = scaling.at_depth(record, facts, 1, resamples=500)
+    assert value == pytest.approx(scaling.estimate(sample, scaling.KURTOSIS).value)
+    drawn = sample.drawn[:, *scaling.KURTOSIS]
+    assert 0.01 < np.mean(drawn < low) < 0.05 and 0.01 < np.mean(drawn > high) < 0.05
+    assert scaling.kurtosis_at(record, facts, 0).value != value
+
+
 def test_estimates_are_percentiles_and_differences_pair_the_samples():
     value, drawn = np.zeros((2, 6)), np.zeros((41, 2, 6))
     value[scaling.TAILS], drawn[:, *scaling.TAILS] = 7, np.arange(41)[::-1]

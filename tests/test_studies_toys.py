@@ -75,6 +75,9 @@ def test_flips_by_overlap_hold_the_lower_edge_and_not_the_upper(record):
     assert toys.flips(record, 8, high=0.05).tolist() == [0.01, 0.01]
     assert toys.flips(record, 8, 0.2, 0.4).tolist() == [0, 0]  # no pairs, no flips
     assert [row["pairs"][0] for row in toys.partners(record, 16)] == [100, 100]
+    near, far = toys.flips_near_and_far(record, 8)
+    assert near.value == 0.625 and near.low < 0 and near.high > 1  # two seeds say little
+    assert far == pytest.approx((0.01, 0.01, 0.01))
 
 
 def test_a_rise_is_a_slope_for_each_seed_trained_or_not(record):

@@ -19,6 +19,12 @@ from superposition.records import Record
 from superposition.stats import intervals, regression
 from superposition.stats.intervals import Estimate
 
+#: Bound on the relative error of predicted interference, which comes from the rounding of the model's weights.
+ROUNDING = 1e-4
+
+#: The edit from which on a long sequence counts as late.
+LATE = 100
+
 # Single edits
 
 

@@ -19,6 +19,9 @@ from superposition.records import Record
 from superposition.stats import shape
 from superposition.stats.intervals import Estimate
 
+#: Degrees from 90° within which an angle counts as a right angle.
+BAR = 10
+
 #: Share of the overlaps of random keys beyond three standard deviations, and the excess kurtosis of a Laplace law.
 BEYOND_RANDOM, LAPLACE = math.erfc(3 / math.sqrt(2)), 3
 
@@ -155,13 +158,13 @@ def mean_angles(record: Record, of: str) -> Float[np.ndarray, "layers 3"]:
     return np.degrees(np.arccos(statistic(record, "mean", f"cosine_{of}")))
 
 
-def right_angles(record: Record, bar: float = 10) -> tuple[Bool[np.ndarray, " layers"], Bool[np.ndarray, " layers"]]:
+def right_angles(record: Record, bar: float = BAR) -> tuple[Bool[np.ndarray, " layers"], Bool[np.ndarray, " layers"]]:
     """Where the mean angle is within ``bar`` degrees of 90° once whitened, and where it was not before."""
     raw, white = (np.abs(mean_angles(record, of)[:, 0] - 90) for of in ("raw", "whitened"))
     return white <= bar, raw > bar
 
 
-def angles(record: Record, bar: float = 10) -> dict[str, Any]:
+def angles(record: Record, bar: float = BAR) -> dict[str, Any]:
     """Angles of the mean cosine before and after whitening, over the layers.
 
     ``closer``, ``raw_positive``, ``white_near``, ``raw_far`` and ``both`` count layers: nearer to 90° once whitened;

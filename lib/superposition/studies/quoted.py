@@ -254,7 +254,7 @@ def _growth(record: Record) -> Numbers:
     return {
         "long": len(whole),
         "slope": extremes([slope.value for slope in slopes]) | {"top": max(slope.high for slope in slopes)},
-        "late": extremes([edit_sequences.growth(record, name, first=100).slope.value for name in whole]),
+        "late": extremes([edit_sequences.growth(record, name, first=edit_sequences.LATE).slope.value for name in whole]),
         "over": extremes([g.over_walk for g in growth.values()]),
         "second": growth["rome order 2"],
         "short_edits": record["lives"]["rome order 2"]["edits"],

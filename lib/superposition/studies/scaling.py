@@ -106,6 +106,13 @@ def at_depth(record: Record, facts: Sequence[int], depth: float, resamples: int 
     return Resampled(of_products(products, d_m), resampled(products, d_m, resamples, np.random.default_rng(0)))
 
 
+def kurtosis_at(record: Record, facts: Sequence[int], depth: float, resamples: int = 500) -> Estimate:
+    """The excess kurtosis of P that :func:`at_depth` has, with an interval from many more draws of facts."""
+    P = record.overlaps(layer_at(record, depth)).P[np.ix_(facts, facts)]
+    found = shape.summary(P, resamples=resamples)
+    return Estimate(found["excess_kurtosis"], *found["excess_kurtosis_interval"])
+
+
 def estimate(sample: Resampled, statistic: tuple[int, int]) -> Estimate:
     """One statistic, such as ``KURTOSIS``, with its 95 % percentile interval."""
     ends = np.quantile(sample.drawn[:, *statistic], [0.025, 0.975])

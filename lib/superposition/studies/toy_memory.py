@@ -14,6 +14,9 @@ from superposition.studies.toys import forgetting
 #: d_m of the memories that forget, whose damage grows, and whose earlier edits are asked.
 D_M = 48
 
+#: The number of edits from which on a life counts as late.
+LATE = 2 * D_M
+
 
 def spread(record: Record, kind: str, name: str) -> Estimate:
     """A statistic of the overlap or damage among keys of a kind, over seeds.

@@ -9,6 +9,7 @@ from jaxtyping import Float
 
 from superposition.errors import UserError
 from superposition.records import Record
+from superposition.stats.intervals import Estimate, mean_over_seeds
 
 # Laws
 
@@ -71,6 +72,12 @@ def twin_of_random_keys(d_m: np.ndarray, m: int) -> np.ndarray:
 
 #: The lists of facts whose P is compared: last tokens all different, shared in pairs, and one key twice.
 LISTS = ("distinct", "shared", "twin")
+
+#: Bound on the relative error of predicted interference, which is computed in double precision.
+EXACT = 1e-10
+
+#: A pair's overlap ``|p|`` is high from the one on, and low below the other.
+NEAR, FAR = 0.4, 0.05
 
 
 def select(record: Record, *, life: bool = False, **where: Any) -> list[dict[str, Any]]:
@@ -151,6 +158,11 @@ def flips(record: Record, width: int, low: float = 0, high: float = np.inf) -> F
     """Share of right answers that flipped, seed by seed, in the classes of :func:`flip_counts`."""
     flipped, pairs = flip_counts(record, width, low, high)
     return flipped / np.maximum(pairs, 1)
+
+
+def flips_near_and_far(record: Record, width: int) -> tuple[Estimate, Estimate]:
+    """Share of right answers that flipped where ``|p|`` is at least :data:`NEAR`, and where below :data:`FAR`."""
+    return mean_over_seeds(flips(record, width, low=NEAR)), mean_over_seeds(flips(record, width, high=FAR))
 
 
 def setting(record: Record, *, trained: bool = True) -> dict[str, int]:

@@ -1,0 +1,416 @@
+"""The claims and their verdicts: :data:`TRIALS` lists what settles each claim, from the book's records, by one rule.
+
+A trial looks at several *cases*: layers of models, seeds or widths of a toy, arms of an experiment. In each case the
+claim stands or it does not. It is **reproduced** if it stands in all of them, **refuted** if in none, and **qualified**
+if in some. The statistics are those of the studies that the chapters call. Chapter ``claims``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from superposition import records
+from superposition.data import facts
+from superposition.linear import capacity, overlap
+from superposition.linear.memory import LinearMemory
+from superposition.records import Record
+from superposition.stats.intervals import mean_over_seeds
+from superposition.studies import edit_sequences, forecasts, measurement, nulls, pairs, scaling, toy_memory, toys
+
+#: The claims in short. 1 to 17 are those of Hu et al. (arXiv 2408.07413) or follow from them, 18 is ours.
+CLAIMS = {
+    1: "a single edit is exact",
+    2: "the recursion of edits equals the unrolled sum",
+    3: "interference is the sum of $p\\,\\delta$",
+    4: "$p = 0$: editing is lossless",
+    5: "$p \\neq 0$: editing is never lossless",
+    6: "earlier edits suffer more",
+    7: "interference grows linearly, without bound",
+    8: "superposition is there in every layer",
+    9: "the mean of $p$ is zero",
+    10: "the kurtosis of $p$ is high",
+    11: "the kurtosis falls with depth",
+    12: "the kurtosis rises with the size of the model",
+    13: "128 facts are enough to see it",
+    14: "high overlap joins related knowledge",
+    15: "editing a fact also changes those it overlaps with",
+    16: "whitened angles are near 90°, raw angles are not",
+    17: "superposition causes the failure",
+    18: "(ours) the squared overlaps of an edit add up to one over its leverage",
+}
+
+#: The language models that were measured, by what records call them, and their measurements.
+MODELS, MEASURED = {"smollm2": "SmolLM2", "gemma3": "Gemma 3"}, ("smollm2-400", "gemma3-400")
+
+#: The fewest models that could speak of a law of size.
+MODELS_FOR_A_LAW = 5
+# The facts of a list, how far a statistic of it may scatter, and the seeds of the random memories for a theorem.
+FACTS, LARGEST_SCATTER, SEEDS = 128, 1 / 5, range(5)
+
+#: What a record is of, where it is not of both models.
+SYSTEMS = {"toy-memory": "toy memories", "toy-transformer": "toy transformers"}
+SYSTEMS |= dict.fromkeys(("smollm2-lifelong", "pairs-edits", "causes"), "SmolLM2")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """When a claim ``stands`` in a case, in which cases it does, and the statistics that decide it, as Markdown.
+
+    ``enough`` is False where there are too few cases to judge.
+    """
+
+    stands: str
+    cases: Sequence[bool]
+    text: str
+    enough: bool = True
+
+    @property
+    def word(self) -> str:
+        """``reproduced`` if the claim stands in every case, ``refuted`` if in none, else ``qualified``."""
+        if not self.enough or 0 < sum(self.cases) < len(self.cases):
+            return "qualified"
+        return "reproduced" if all(self.cases) else "refuted"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A claim's number, the chapter that argues it, and the function that settles it, of the records of these names."""
+
+    claim: int
+    page: str
+    settle: Callable[..., Verdict]
+    records: tuple[str, ...] = ()
+
+
+def scoreboard() -> list[tuple[Trial, Verdict]]:
+    """All trials, settled with the book's records."""
+    return [(trial, trial.settle(*map(records.load, trial.records))) for trial in TRIALS]
+
+
+def row(trial: Trial, verdict: Verdict) -> tuple[str, str, str, str]:
+    """A line of the scoreboard, as Markdown: the claim, its verdict and rule, what was found, and the evidence."""
+    count = f"{sum(verdict.cases)}\u00a0of\u00a0{len(verdict.cases)}"
+    evidence = f"{{doc}}`{trial.page}`: random memories"
+    if trial.records:
+        names = ", ".join(f"`{name}`" for name in trial.records)
+        system = SYSTEMS.get(trial.records[0], " and ".join(MODELS.values()))
+        evidence = f"{{doc}}`{trial.page}`: {system}; record{'s' * (len(trial.records) > 1)} {names}"
+    rule = f"**{verdict.word}**, {count}<br>It stands if {verdict.stands}."
+    return f"**{trial.claim}** {CLAIMS[trial.claim]}", rule, verdict.text, evidence
+
+
+def interval(ends: Iterable[float], digits: int = 2, sign: str = "") -> str:
+    """``value (low to high)``, not to be broken over lines."""
+    value, low, high = (f"{round(float(x), digits) + 0.0:.{digits}f}" for x in ends)
+    return f"{value}{sign} ({low} to {high}{sign})".replace(" ", "\u00a0").replace("-", "−")
+
+
+def percent(ends: Iterable[float], digits: int = 0) -> str:
+    """A share and the ends of its interval, in per cent."""
+    return interval((100 * x for x in ends), digits, " %")
+
+
+def below(stands: str, errors: Sequence[float], bound: float, text: str = "Proved; error below {bound}") -> Verdict:
+    """Relative errors, each against a bound; the text may show the ``{bound}`` and the ``{number}`` of cases."""
+    text = text.format(number=len(errors), bound=f"$10^{{{round(math.log10(bound))}}}$")
+    return Verdict(stands, [bool(error < bound) for error in errors], text)
+
+
+def _by_model(texts: Iterable[str]) -> str:
+    return "<br>".join(f"{model}: {text}" for model, text in zip(MODELS.values(), texts, strict=True))
+
+
+# Theorems, proved in their chapters: here a few random memories, and a bound in place of noisy digits
+
+
+def edited(seed: int, rule: str = "rome", n: int = 24) -> tuple[LinearMemory, np.ndarray]:
+    """A random memory after n edits, and the keys (d_m, N) it stores."""
+    rng, d, d_m = np.random.default_rng(seed), 8, 32
+    K, K_e = rng.normal(size=(d_m, 4 * d_m)), rng.normal(size=(d_m, n))
+    memory = LinearMemory.from_pairs(K, rng.normal(size=(d, 4 * d_m)))
+    memory.edit_batch(K_e, rng.normal(size=(d, n)), rule)
+    return memory, K
+
+
+def _apart(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.linalg.norm(a - b) / np.linalg.norm(b))
+
+
+def _single_edit() -> Verdict:
+    memories = [edited(seed, n=1)[0] for seed in SEEDS]
+    errors = [np.linalg.norm(memory.edit_error()) / np.linalg.norm(memory.residuals) for memory in memories]
+    return below("the edited key's answer is the value", errors, 1e-11)
+
+
+def _unrolled_sum() -> Verdict:
+    errors = []
+    for memory, _ in map(edited, SEEDS):
+        P = overlap.superposition_matrix(memory.keys, memory.metric)
+        delta = np.linalg.solve(np.triu(P).T, (memory.values - memory.W_0 @ memory.keys).T).T
+        errors.append(_apart(memory.W_0 + delta @ memory.directions.T, memory.W))
+    return below("the sum, in one triangular solve, gives the memory that the recursion gives", errors, 1e-8)
+
+
+def _interference() -> Verdict:
+    errors = []
+    for memory, K in map(edited, SEEDS):
+        errors.append(_apart(memory.predicted_interference(K), memory.measured_interference(K)))
+        errors.append(_apart(memory.predicted_interference_on_edits(), memory.measured_interference_on_edits()))
+    return below("predicted and measured agree, on original and on edited knowledge", errors, 1e-8)
+
+
+def _lossless() -> Verdict:
+    changes = []
+    for seed in SEEDS:
+        rng = np.random.default_rng(seed)
+        K = rng.normal(size=(32, 128))
+        memory = LinearMemory.from_pairs(K, rng.normal(size=(8, 128)))
+        keys = np.linalg.cholesky(K @ K.T) @ nulls.orthonormal(32, 24, rng)
+        K_e, others = np.split(keys, 2, axis=1)
+        memory.edit_batch(K_e, rng.normal(size=(8, 12)), "rome")
+        changes += [memory.measured_interference_on_edits(), memory.measured_interference(others)]
+    stands = "keys orthogonal once whitened, edited or not, leave each other's answers alone"
+    return below(stands, [np.abs(change).max() for change in changes], 1e-12)
+
+
+def _never_lossless() -> Verdict:
+    total, fixed, hard = [], [], []
+    for seed in SEEDS:
+        memory, K = edited(seed, n=1)
+        least = np.sum(memory.residuals**2) / (memory.keys.T @ memory.metric.solve(memory.keys)).item()
+        total.append(np.sum(memory.measured_interference(K) ** 2) > 0.999 * least)
+        change = np.linalg.norm(edited(seed)[0].measured_interference_on_edits()[:, :-1], axis=0)
+        fixed.append(change.min() > 1e-3)
+        hard.append(np.abs(edited(seed, "rls-hard")[0].edit_error()).max() > 1e-6)
+    stands = "something is lost: in total; of every earlier edit (fixed $C$); of some earlier edit (hard recursion)"
+    text = "Proved; with a fixed $C$ every earlier edit moved, under the hard recursion none by as much as $10^{-6}$"
+    return Verdict(stands, [all(total), all(fixed), any(hard)], text)
+
+
+def _conservation() -> Verdict:
+    errors = []
+    for seed in SEEDS:
+        K = np.random.default_rng(seed).normal(size=(12, 40)) * np.geomspace(1, 20, 12)[:, None]
+        P, h = overlap.superposition_matrix(K, K @ K.T), capacity.leverages(K)
+        errors += [_apart((P**2).sum(1), 1 / h), abs(h.mean() * 40 / 12 - 1)]
+    stands = "the two sides agree, for each stored key and, with a mean leverage of $d_m/N$, in the mean"
+    return below(stands, errors, 1e-9)
+
+
+# Toys, and what edits do to a layer
+
+DIFFER = "they differ by less than {bound} of their size"
+
+
+def _interference_in_toys(record: Record) -> Verdict:
+    stands = "predicted and measured agree within the bound, in a trained model"
+    return below(stands, toys.exactness(record), toys.EXACT, "In {number} lives " + DIFFER)
+
+
+def _interference_of_one(record: Record) -> Verdict:
+    stands = "predicted and measured agree within the rounding of the weights, after the first edit of a life"
+    errors, bound = edit_sequences.prediction_errors(record, edits=1), edit_sequences.ROUNDING
+    return below(stands, errors, bound, "In {number} lives " + DIFFER)
+
+
+def _interference_of_lives(record: Record) -> Verdict:
+    stands = "predicted and measured agree within the rounding of the weights, at a stop in a life of up to 200 edits"
+    errors, bound = edit_sequences.prediction_errors(record), edit_sequences.ROUNDING
+    return below(stands, errors, bound, "At {number} stops " + DIFFER)
+
+
+def _earlier_suffer(record: Record) -> Verdict:
+    old, _, young = toy_memory.by_age(record)
+    ends = " against ".join(interval(mean_over_seeds(third)) for third in (old, young))
+    stands = "the first third of a life's edits suffers more than the last third"
+    return Verdict(stands, list(old > young), f"Proved in the mean, for random keys; squared change {ends}")
+
+
+def _earlier_suffer_in_a_model(record: Record) -> Verdict:
+    ratios = {name: age.ratio for name, age in edit_sequences.ages(record).items()}
+    stands = "the interval of what a life's first third of edits suffers, over what its last third does, lies above 1"
+    least = f"the least of {len(ratios)} lives {interval(min(ratios.values()), 1)}"
+    cases = [ratio.low > 1 for ratio in ratios.values()]
+    return Verdict(stands, cases, f"ROME {interval(ratios['rome'], 1)}; {least}")
+
+
+def _growth(record: Record) -> Verdict:
+    slopes = toy_memory.growth(record, first=toy_memory.LATE)
+    fixed, _, anew, _, lean = map(interval, slopes.values())
+    stands = (
+        "late in a life, the interval of the slope on log-log axes reaches 1 (five ways to choose keys and targets)"
+    )
+    text = f"Slope {fixed} with fixed targets, {anew} with re-optimised ones, {lean} if residuals align and keys lean"
+    return Verdict(stands, [slope.high >= 1 for slope in slopes.values()], text)
+
+
+def _growth_in_a_model(record: Record) -> Verdict:
+    slopes = {name: edit_sequences.growth(record, name).slope for name in edit_sequences.with_interference(record)}
+    long = edit_sequences.whole(record)
+    least, *_, most = sorted(slopes[name] for name in long)
+    late = sorted(edit_sequences.growth(record, name, first=edit_sequences.LATE).slope for name in long)
+    stands = "the interval of a life's slope on log-log axes reaches 1; that of a long life, late, lies above 0"
+    text = f"Slope {interval(least)} to {interval(most)} in long lives; "
+    text += f"from the hundredth edit on {interval(late[0])} and more"
+    return Verdict(stands, [*(slope.high >= 1 for slope in slopes.values()), *(slope.low > 0 for slope in late)], text)
+
+
+# Measuring language models
+
+
+def each_model(settle: Callable[[Record], Verdict], *measured: Record) -> Verdict:
+    """The verdict over the cases of both models, from that on the record of one."""
+    verdicts = [settle(record) for record in measured]
+    cases = [case for verdict in verdicts for case in verdict.cases]
+    return Verdict(verdicts[0].stands, cases, _by_model(verdict.text for verdict in verdicts))
+
+
+def _everywhere(record: Record) -> Verdict:
+    shares, random = measurement.crowded(record), measurement.BEYOND_RANDOM
+    stands = "more of a layer's pairs overlap by over three standard deviations of random keys than random keys would"
+    text = f"{percent(min(shares))} of pairs at the least; random keys: {100 * random:.1f}\u00a0%"
+    return Verdict(stands, [share.low > random for share in shares], text)
+
+
+def _mean_is_zero(record: Record) -> Verdict:
+    means = measurement.statistic(record, "mean")
+    least, most = (interval(means[layer], 3) for layer in (means[:, 0].argmin(), means[:, 0].argmax()))
+    cases = list((means[:, 1] <= 0) & (means[:, 2] >= 0))
+    return Verdict("the interval of a layer's mean holds zero", cases, f"from {least} to {most} by layer")
+
+
+def _kurtosis_is_high(record: Record) -> Verdict:
+    tails = measurement.statistic(record, "excess_kurtosis")
+    first, least = interval(tails[0], 0), interval(tails[tails[:, 0].argmin()], 1)
+    stands = "the interval of a layer's excess kurtosis lies above zero"
+    return Verdict(stands, list(tails[:, 1] > 0), f"{first} in the first layer, at the least {least}")
+
+
+def _kurtosis_falls(record: Record) -> Verdict:
+    tails, course = measurement.statistic(record, "excess_kurtosis"), measurement.course(record)
+    first, dip, rise, last = (interval(course[turn], 1) for turn in ("first", "dip", "rise", "last"))
+    stands = "the first layer lies above the last; and no layer lies above one before it (intervals apart)"
+    text = f"{first} in the first layer, {dip} at the lowest, then up to {rise}, {last} in the last"
+    cases = [tails[0, 1] > tails[-1, 2], not np.any(tails[1:, 1] > np.minimum.accumulate(tails[:-1, 2]))]
+    return Verdict(stands, cases, text)
+
+
+def _angles(record: Record) -> Verdict:
+    raw, white = (measurement.mean_angles(record, of)[:, [0, 2, 1]] for of in ("raw", "whitened"))
+    near, far = measurement.right_angles(record)
+    most, least = (interval(ends, 1, "°") for ends in (raw[raw[:, 0].argmax()], white[white[:, 0].argmin()]))
+    stands = "the angle of a layer's mean cosine is within ten degrees of 90° once whitened, and was not before"
+    return Verdict(stands, list(near & far), f"raw up to {most}, whitened down to {least}")
+
+
+def _rises_in_toys(record: Record) -> Verdict:
+    lists = [(kind, layer) for kind in toys.LISTS for layer in (0, 1)]
+    rises = {of: mean_over_seeds(toys.per_doubling(record, *of)) for of in lists}
+    distinct, shared, twin = (interval(rises[kind, 0], 1) for kind in toys.LISTS)
+    stands = "the interval of the rise per doubling of the width lies above zero (three lists of facts, two layers)"
+    text = f"First layer: {distinct} where last tokens differ, {shared} where shared, {twin} with one key twice"
+    return Verdict(stands, [rise.low > 0 for rise in rises.values()], text)
+
+
+def _rises_in_models(*measured: Record) -> Verdict:
+    two = sorted(measured, key=scaling.width)
+    clean = scaling.clean_in_every(two)[0]
+    layers = [[scaling.kurtosis_at(record, clean, depth) for record in two] for depth in (0, 0.5, 1)]
+    first, middle, last = (f"{interval(wide, 1)} against {interval(narrow, 1)}" for narrow, wide in layers)
+    stands = "the wider model lies above, on facts without confounds (first, middle, last layer); "
+    stands += "two are too few to judge"
+    text = f"Gemma 3 against SmolLM2: {first} in the first layer, {middle} in the middle, {last} in the last"
+    cases = [wide.low > narrow.high for narrow, wide in layers]
+    return Verdict(stands, cases, text, enough=len(measured) >= MODELS_FOR_A_LAW)
+
+
+def _facts_suffice(*measured: Record) -> Verdict:
+    names = ("mean", "spread", "excess_kurtosis")
+    scatter = [[nulls.uncertainty(record, name, FACTS) for name in names] for record in measured]
+    texts = [", ".join(f"±{100 * value:.0f}\u00a0%" for value in values) for values in scatter]
+    stands = f"over lists of {FACTS} facts the mean, the spread, the kurtosis scatter by a fifth at most"
+    cases = [value <= LARGEST_SCATTER for values in scatter for value in values]
+    return Verdict(stands, cases, f"Half an interval of each<br>{_by_model(texts)}")
+
+
+# Neighbours and causes
+
+
+def _related(record: Record) -> Verdict:
+    cases, texts = [], []
+    for model in MODELS:
+        share = partial(pairs.share_estimate, pairs.regressions(record, model))
+        for place in pairs.PLACES:
+            likeness = max(share(group, place).low for group in ("kind", "relation"))
+            cases.append(bool(likeness > share("last token", place).high))
+        token, kind = percent(share("last token", "first")), percent(share("kind", "middle"))
+        texts.append(f"last token {token} in the first layer; kind {kind} midway")
+    stands = "relation or kind of subject explains more of the overlap than the last token (first, middle, last layer)"
+    return Verdict(stands, cases, f"Variance explained<br>{_by_model(texts)}")
+
+
+def _partners_in_toys(record: Record) -> Verdict:
+    flips = [toys.flips_near_and_far(record, width) for width in toys.widths(record)]
+    (near, far), (wider, _), *_ = flips
+    bars = f"above {toys.NEAR} than below {toys.FAR}"
+    stands = f"at a width, answers flip more often where $p$ is {bars} (intervals apart)"
+    text = f"Flips, narrowest: {percent(near)} against {percent(far, 1)}; "
+    text += f"above {toys.NEAR}, next wider: {percent(wider, 1)}"
+    return Verdict(stands, [near.low > far.high for near, far in flips], text)
+
+
+def _partners_change(record: Record) -> Verdict:
+    known, layers = facts.load("book"), record["layers"]
+    odds = [pairs.odds_of_a_flip(pairs.partners(record, layer, known)) for layer in layers]
+    each = " and ".join(f"by {interval(ends)} at layer {layer}" for ends, layer in zip(odds, layers, strict=True))
+    stands = "at a layer, the interval of the odds ratio of a flipped answer lies above 1"
+    return Verdict(stands, [ends.low > 1 for ends in odds], f"Each tenth of $p$ multiplies the odds {each}")
+
+
+def _causes(record: Record) -> Verdict:
+    conditions = forecasts.Conditions(record)
+    removed, halved = (forecasts.gone(conditions.left(name)) for name in ("protected: 100", "scaled: 0.5"))
+    ends = conditions.left("most overlapping, same norm", of="least overlapping, same norm")
+    rank = conditions.rank(conditions.starting("drawn"))
+    stands = "loss falls with overlap: "
+    stands += "by half where it is taken out; from list to list; between the extremes of one norm"
+    text = f"Loss gone: {percent(removed, 1)} with the overlap, {percent(halved)} with half the norm<br>"
+    text += f"rank correlation over lists: {interval(rank)}<br>most over least overlap at one norm: {interval(ends)}"
+    return Verdict(stands, [removed.low > 0.5, rank.low > 0, ends.low > 1], text)
+
+
+#: All trials, in the order of the claims.
+#:
+#: :meta hide-value:
+TRIALS = [
+    Trial(1, "02-single-edit", _single_edit),
+    Trial(2, "03-lifelong", _unrolled_sum),
+    Trial(3, "03-lifelong", _interference),
+    Trial(3, "09-toy-transformer", _interference_in_toys, ("toy-transformer",)),
+    Trial(3, "15-editing-a-model", _interference_of_one, ("smollm2-lifelong",)),
+    Trial(3, "16-lifelong-failure", _interference_of_lives, ("smollm2-lifelong",)),
+    Trial(4, "04-superposition", _lossless),
+    Trial(5, "06-editors", _never_lossless),
+    Trial(6, "03-lifelong", _earlier_suffer, ("toy-memory",)),
+    Trial(6, "16-lifelong-failure", _earlier_suffer_in_a_model, ("smollm2-lifelong",)),
+    Trial(7, "07-toy-memory", _growth, ("toy-memory",)),
+    Trial(7, "16-lifelong-failure", _growth_in_a_model, ("smollm2-lifelong",)),
+    Trial(8, "11-superposition-in-llms", partial(each_model, _everywhere), MEASURED),
+    Trial(9, "11-superposition-in-llms", partial(each_model, _mean_is_zero), MEASURED),
+    Trial(10, "11-superposition-in-llms", partial(each_model, _kurtosis_is_high), MEASURED),
+    Trial(11, "11-superposition-in-llms", partial(each_model, _kurtosis_falls), MEASURED),
+    Trial(12, "09-toy-transformer", _rises_in_toys, ("toy-transformer",)),
+    Trial(12, "13-scaling", _rises_in_models, MEASURED),
+    Trial(13, "12-nulls-and-confounds", _facts_suffice, ("smollm2-nulls", "gemma3-nulls")),
+    Trial(14, "14-who-overlaps", _related, ("pairs",)),
+    Trial(15, "09-toy-transformer", _partners_in_toys, ("toy-transformer",)),
+    Trial(15, "14-who-overlaps", _partners_change, ("pairs-edits",)),
+    Trial(16, "11-superposition-in-llms", partial(each_model, _angles), MEASURED),
+    Trial(17, "17-forecasting-damage", _causes, ("causes",)),
+    Trial(18, "05-capacity", _conservation),
+]
