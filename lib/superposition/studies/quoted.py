@@ -251,10 +251,11 @@ def _growth(record: Record) -> Numbers:
     growth = {name: edit_sequences.growth(record, name) for name in edit_sequences.with_interference(record)}
     whole = edit_sequences.whole(record)
     slopes = [growth[name].slope for name in whole]
+    late = [edit_sequences.growth(record, name, first=edit_sequences.LATE).slope.value for name in whole]
     return {
         "long": len(whole),
         "slope": extremes([slope.value for slope in slopes]) | {"top": max(slope.high for slope in slopes)},
-        "late": extremes([edit_sequences.growth(record, name, first=edit_sequences.LATE).slope.value for name in whole]),
+        "late": extremes(late),
         "over": extremes([g.over_walk for g in growth.values()]),
         "second": growth["rome order 2"],
         "short_edits": record["lives"]["rome order 2"]["edits"],
