@@ -1,5 +1,7 @@
-"""What a model says of edits and of facts that nobody edited: exact match, paraphrases, neighbours.
+"""What a model says of edits and of facts that nobody edited: efficacy, generalisation, specificity.
 
+The field asks three things of an edit: the edited prompt (*efficacy*), its paraphrases (*generalisation*) and prompts of
+other subjects that share the true object (*specificity*, by ``neighbourhood`` prompts). Each is judged in two ways.
 Success *by comparison* asks whether the new object has become more probable than the true one, which flatters: both may
 be improbable. *Exact match* asks whether greedy decoding gives the object, token by token. Reported beside each other.
 
@@ -44,10 +46,10 @@ def evaluate(
     Returns
     -------
     dict
-        ``success`` (new above true), ``exact`` (greedy decoding gives the new object), the same two for
-        ``paraphrase_…``; ``neighbourhood_success`` (true above new), ``neighbourhood_exact`` (greedy decoding gives the
-        true object): each a :func:`superposition.stats.intervals.share`. And lists by edit: ``log_new``,
-        ``log_true`` (None without a true object), ``hit`` (exact).
+        Efficacy: ``success`` (new above true), ``exact`` (greedy decoding gives the new object). Generalisation: the
+        same two as ``paraphrase_…``. Specificity: ``neighbourhood_success`` (true above new), ``neighbourhood_exact``
+        (greedy decoding gives the true object). Each is a :func:`superposition.stats.intervals.share`. And lists by
+        edit: ``log_new``, ``log_true`` (None without a true object), ``hit`` (exact).
 
     Raises
     ------
