@@ -1,7 +1,7 @@
 """What a model says of edits and of facts that nobody edited: efficacy, generalisation, specificity.
 
-The field asks three things of an edit: the edited prompt (*efficacy*), its paraphrases (*generalisation*) and prompts of
-other subjects that share the true object (*specificity*, by ``neighbourhood`` prompts). Each is judged in two ways.
+The field asks three things of an edit: the edited prompt (*efficacy*), its paraphrases (*generalisation*), and prompts
+of other subjects that share the true object (*specificity*, by ``neighbourhood`` prompts). Each is judged in two ways.
 Success *by comparison* asks whether the new object has become more probable than the true one, which flatters: both may
 be improbable. *Exact match* asks whether greedy decoding gives the object, token by token. Reported beside each other.
 
