@@ -93,15 +93,12 @@ def test_the_hard_price_against_random_constraints():
 
 def test_damage_grows_linearly_only_where_everything_leans():
     n = np.array([96, 128, 192, 256, 384])
-    slopes = {arm: [log_slope(n, toys.grow(arm, seed, n)[None])[0] for seed in range(5)] for arm in toys.ARMS}
-    low, high = (np.array([over_seeds(np.array(x))[side] for x in slopes.values()]) for side in (1, 2))
+    runs = np.array([[toys.grow(arm, seed, n) for seed in range(5)] for arm in toys.ARMS])
+    _, low, high = over_seeds(np.array([log_slope(n, arm) for arm in runs]).T)
     assert (high[:2] < 0.2).all(), "fixed targets level off"
     assert low[2] < 0.5 < high[2] + 0.05, "random residuals wander"
     assert high[3] < 0.9, "alignment alone is not linear"
     assert 0.85 < low[4] and high[4] < 1.1, "aligned and leaning is linear"
-    lean = 0.05 / 0.95 * 48  # the squared length that all keys share; then the mean of mu_j² as in eq-toymemory-growth
-    level = 384 * np.sqrt(lean**2 + lean) / (48 + lean)
-    assert np.mean([toys.grow(list(toys.ARMS)[4], seed, n)[-1] for seed in range(5)]) == pytest.approx(level, rel=0.15)
 
 
 @pytest.mark.parametrize("arm", list(toys.ARMS)[3:])
@@ -237,21 +234,21 @@ def test_dense_features_get_two_orthogonal_directions():
 
 
 @pytest.mark.parametrize(
-    ("n", "m", "q", "shape"),
-    [(6, 3, 0.05, "antipodal pair"), (5, 2, 0.05, "pentagon"), (8, 3, 0.05, "square antiprism")],
+    ("n", "m", "q", "init", "shapes"),
+    [
+        (6, 3, 0.05, 0.1, ["antipodal pair"]),
+        (5, 2, 0.05, 0.1, ["pentagon"]),
+        (8, 3, 0.05, 0.1, ["square antiprism"]),
+        (24, 16, 0.55, 1.0, ["antipodal pair", "triangle", "tetrahedron"]),
+    ],
 )
-def test_dimensionality_sticks_where_all_features_are_alike(n, m, q, shape):
-    W = toys.train_autoencoders(n, m, [q], seeds=range(8), steps=1500, rate=2e-2).W[:, 0]
-    hits = np.abs(toys.feature_dimensionality(W) - FRACTIONS[shape]).max(-1) < 0.025
-    assert hits.sum() >= 5
-    assert sum(bool(toys.find_shape(model, shape)) for model in W) >= 5
-
-
-def test_one_model_holds_pairs_triangles_and_tetrahedra():
-    W = toys.train_autoencoders(24, 16, [0.55], seeds=range(8), steps=1500, rate=2e-2, init=1.0).W[:, 0]
-    for name in ("antipodal pair", "triangle", "tetrahedron"):
-        D = [[toys.feature_dimensionality(x) for x in toys.find_shape(model, name)] for model in W]
+def test_dimensionality_sticks_where_features_make_a_shape(n, m, q, init, shapes):
+    W = toys.train_autoencoders(n, m, [q], seeds=range(8), steps=1500, rate=2e-2, init=init).W[:, 0]
+    for name in shapes:
+        D = [[toys.feature_dimensionality(group) for group in toys.find_shape(model, name)] for model in W]
         assert sum(any(np.abs(d - FRACTIONS[name]).max() < 0.025 for d in found) for found in D) >= 5, name
+    if len(shapes) == 1:  # all features are alike
+        assert (np.abs(toys.feature_dimensionality(W) - FRACTIONS[name]).max(-1) < 0.025).sum() >= 5
 
 
 def test_some_features_get_a_dimension_of_their_own():
@@ -365,7 +362,7 @@ def test_sparsity_moves_damage_and_relations_lift_the_mean():
     assert min(run["mean"] for run in related) > 3 * max(run["mean"] for run in plain)
 
 
-# --- the exercises ------------------------------------------------------------------------------------------
+# --- the exercises (right answers are the chapters' own solutions) -------------------------------------------
 
 
 def growth(P, deltas):
@@ -377,12 +374,6 @@ def growth(P, deltas):
 def one_sweep(W, K, V, C):
     for k, v in zip(K.T, V.T, strict=True):
         W = W + rules.rome(W, k, v, C)
-    return W
-
-
-def sweeps(W, K, V, C):
-    for _ in range(200):
-        W = one_sweep(W, K, V, C)
     return W
 
 
@@ -398,50 +389,23 @@ def protect(W, C, k_e, v_e, k_j, hold=True, metric=True):
     return W + R @ np.linalg.solve(U.T @ X, X.T)
 
 
-@pytest.mark.parametrize(
-    ("check", "right", "wrong"),
-    [
-        (exercises.check_07_growth, growth, [("overlaps and", lambda P, deltas: lambda n: n * growth(P, deltas)(1))]),
-        (
-            exercises.check_07_sweeps,
-            sweeps,
-            [("sweeping", one_sweep), ("not where ROME ends", lambda W, K, V, C: W + (V - W @ K) @ np.linalg.pinv(K))],
-        ),
-        (
-            exercises.check_08_dimensionality,
-            toys.feature_dimensionality,
-            [("D of feature", lambda W: (W**2).sum(0)), ("returned None", lambda W: None)],
-        ),
-        (
-            exercises.check_08_threshold,
-            lambda r: 4 * min(1, r) / (2 * (1 + r) + 3 * min(1, r)),
-            [("the losses tie", lambda r: 4 * r / (2 + 5 * r))],
-        ),
-        (
-            exercises.check_09_first_order,
-            first_order,
-            [
-                ("through P", lambda P, D, G: (P**2).sum(0)),
-                ("forecast is off", lambda P, D, G: -first_order(P, D, G)),
-                ("own gradient", lambda P, D, G: np.linalg.norm(D @ P, axis=0)),
-                ("returned None", lambda P, D, G: None),
-            ],
-        ),
-        (
-            exercises.check_09_protect,
-            protect,
-            [
-                ("not what W k_j was", lambda *a: protect(*a, hold=False)),
-                ("damages less", lambda *a: protect(*a, metric=False)),
-                ("misses v_e", lambda W, *a: W),
-                ("misses v_e", lambda W, C, k_e, v_e, k_j: protect(W, C, k_j, v_e, k_e)),
-            ],
-        ),
-    ],
-    ids=lambda x: getattr(x, "__name__", ""),
-)
-def test_an_exercise_knows_right_from_wrong(check, right, wrong):
-    assert check(right).startswith("Right")
-    for words, function in wrong:
-        with pytest.raises(AssertionError, match=words):
-            check(function)
+WRONG = [
+    (exercises.check_07_growth, lambda P, deltas: lambda n: n * growth(P, deltas)(1), "overlaps and"),
+    (exercises.check_07_sweeps, one_sweep, "go on sweeping"),
+    (exercises.check_07_sweeps, lambda W, K, V, C: W + (V - W @ K) @ np.linalg.pinv(K), "not where ROME ends"),
+    (exercises.check_08_dimensionality, lambda W: (W**2).sum(0), "D of feature"),
+    (exercises.check_08_dimensionality, lambda W: None, "returned None"),
+    (exercises.check_08_threshold, lambda r: 4 * r / (2 + 5 * r), "the losses tie"),
+    (exercises.check_09_first_order, lambda P, D, G: (P**2).sum(0), "feels every edit"),
+    (exercises.check_09_first_order, lambda P, D, G: -first_order(P, D, G), "forecast is off"),
+    (exercises.check_09_first_order, lambda P, D, G: np.linalg.norm(D @ P, axis=0), "own gradient"),
+    (exercises.check_09_protect, lambda *a: protect(*a, hold=False), "not what W k_j was"),
+    (exercises.check_09_protect, lambda *a: protect(*a, metric=False), "another W_hat damages less"),
+    (exercises.check_09_protect, lambda W, *a: W, "misses v_e"),
+]
+
+
+@pytest.mark.parametrize(("check", "function", "words"), WRONG)
+def test_a_wrong_answer_hears_what_is_wrong(check, function, words):
+    with pytest.raises(AssertionError, match=words):
+        check(function)

@@ -36,13 +36,14 @@ PEOPLE = 192
 CHECKPOINTS = (1, 2, 4, 8, 16, 32, 64, 96, 128, PEOPLE)
 #: After how many edits each forecast is held against what happened.
 FORECAST_AT = (16, 64, PEOPLE)
-#: The shapes of P compared: last tokens all different, shared in pairs, and one key twice.
-LISTS = ("distinct", "shared", "twin")
+#: What :func:`forecasts` gives, in its order.
 FORECASTS = ("overlap", "norm", "first_order_subject", "first_order", "drift_subject")
 #: Edges of ``|p|`` between which :func:`partners` counts.
 EDGES = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8, np.inf)
 #: Spread of the initial weights times √d and learning rate times d, that widths learn alike: 0.1 and 0.01 at d = 32.
 INITIAL_SPREAD, RATE = 0.57, 0.32
+#: Texts a forward pass.
+BATCH = 512
 
 
 # --- the model ----------------------------------------------------------------------------------------------
@@ -109,7 +110,7 @@ def logits(
 
 def accuracy(lm: models.LanguageModel, texts: Sequence[str], objects: Sequence[str]) -> float:
     """The share of texts that the model continues with the right word as its first choice."""
-    return float(scoring.score(lm, texts, objects, batch=512).exact.mean())
+    return float(scoring.score(lm, texts, objects, batch=BATCH).exact.mean())
 
 
 def knows(lm: models.LanguageModel, world: World) -> dict[str, float]:
@@ -175,7 +176,7 @@ def _batches(size: int, batch: int) -> Iterator[torch.Tensor]:
 def second_moments(lm: models.LanguageModel, world: World) -> moments.Moments:
     """``Σ k kᵀ`` over the world's own sentences, every token but the ``<s>`` in front."""
     windows = text.windows(world.sentences(), lm.tokenizer, skip_first=1)
-    return moments.of_windows(lm, windows, batch=512, cache=False)
+    return moments.of_windows(lm, windows, batch=BATCH, cache=False)
 
 
 def tails(P: Float[np.ndarray, "m m"], cosine: Float[np.ndarray, "m m"], d_m: int) -> dict[str, float]:
@@ -188,17 +189,17 @@ def tails(P: Float[np.ndarray, "m m"], cosine: Float[np.ndarray, "m m"], d_m: in
 
 def overlaps(lm: models.LanguageModel, world: World, summed: moments.Moments) -> list[dict[str, Any]]:
     """For each layer the condition of C, and :func:`tails` of P for each list of :meth:`World.compared`."""
-    read = {name: keys.extract(lm, facts) for name, facts in world.compared().items()}
+    read = {kind: keys.extract(lm, facts) for kind, facts in world.compared().items()}
     strangers = np.kron(np.eye(COMPARED // 2), np.ones((2, 2))) == 0
     rows = []
     for layer in lm.layers:
         metric = summed.metric(layer.index)
         row: dict[str, Any] = {"layer": layer.index, "d_m": layer.d_m, "condition": metric.condition()}
-        for name in LISTS:
-            measured = overlap.measure(read[name][layer.index], metric)
-            row[name] = tails(measured.P, measured.cosine_whitened, layer.d_m)
-            if name == "shared":
-                row[name]["kurtosis_of_strangers"] = float(scipy.stats.kurtosis(measured.P[strangers]))
+        for kind, K in read.items():
+            measured = overlap.measure(K[layer.index], metric)
+            row[kind] = tails(measured.P, measured.cosine_whitened, layer.d_m)
+            if kind == "shared":
+                row[kind]["kurtosis_of_strangers"] = float(scipy.stats.kurtosis(measured.P[strangers]))
         rows.append(row)
     return rows
 
@@ -362,7 +363,7 @@ def edit_sequence(
         done, beside = edits.facts[:number], sum(edits.beside[:number], ())
         new = [fact.target_new for fact in done]
         with written(lm.layers[layer], memory.W):
-            said = forecast.ask(lm, untouched)
+            said = forecast.ask(lm, untouched, batch=BATCH)
             look = {
                 "held": accuracy(lm, [fact.text for fact in done], new),
                 "held_unseen": accuracy(lm, [unseen[fact] for fact in done], new),
@@ -377,8 +378,8 @@ def edit_sequence(
         if number in {min(at, len(edits)) for at in FORECAST_AT}:
             made = forecasts(lm, untouched, memory)
             at = min(at for at in FORECAST_AT if at >= number)
-            arrays[f"edits_{at}"] = np.stack([fall, *(made[name] for name in FORECASTS)])
-            rank = {name: float(scipy.stats.spearmanr(made[name], fall).statistic) for name in FORECASTS}
+            arrays[f"edits_{at}"] = np.stack([fall, *made.values()])
+            rank = {name: float(scipy.stats.spearmanr(values, fall).statistic) for name, values in made.items()}
             ranks.append({"edits": number} | rank)
     if lm.digest() != bits:
         raise RuntimeError("The weights are not what they were before the edits.")
@@ -415,7 +416,7 @@ def partners(
         memory = LinearMemory(W, metric)
         memory.edit(edits.K[:, i], edits.values[:, i])
         with written(lm.layers[layer], memory.W):
-            said = forecast.ask(lm, everyone)
+            said = forecast.ask(lm, everyone, batch=BATCH)
         own = subjects == fact.subject
         sibling = own & everyone.exact & np.array([other != fact for other in world.facts])
         same_key = in_front & fact.prompt.startswith(SLOT)
