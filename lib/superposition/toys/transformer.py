@@ -31,8 +31,9 @@ from superposition.lm import keys, models, moments, passes, scoring
 from superposition.stats import shape
 from superposition.toys.world import COMPARED, RELATIONS, World, tokenizer
 
-#: People of whom one fact is edited, so the most edits of a sequence; after how many the model is asked what it knows.
+#: People of whom one fact is edited: so many edits has a sequence at most.
 PEOPLE = 192
+#: After how many edits the model is asked what it knows.
 CHECKPOINTS = (1, 2, 4, 8, 16, 32, 64, 96, 128, PEOPLE)
 #: After how many edits each forecast is held against what happened.
 FORECAST_AT = (16, 64, PEOPLE)
@@ -188,7 +189,7 @@ def tails(P: Float[np.ndarray, "m m"], cosine: Float[np.ndarray, "m m"], d_m: in
 
 
 def overlaps(lm: models.LanguageModel, world: World, summed: moments.Moments) -> list[dict[str, Any]]:
-    """For each layer the condition of C, and :func:`tails` of P for each list of :meth:`World.compared`."""
+    """For each layer the condition of C, and :func:`tails` of P for each of the world's lists to compare."""
     read = {kind: keys.extract(lm, facts) for kind, facts in world.compared().items()}
     strangers = np.kron(np.eye(COMPARED // 2), np.ones((2, 2))) == 0
     rows = []
