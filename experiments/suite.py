@@ -26,7 +26,7 @@ from superposition.editing import targets
 from superposition.linear import overlap
 from superposition.lm import keys, models, moments, scoring
 from superposition.stats import intervals, shape
-from superposition.toys.transformer import World, make_world
+from superposition.toys.world import World, make_world
 
 END = "<|endoftext|>"
 

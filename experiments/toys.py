@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from superposition import records
-from superposition.toys import worlds as toys
+from superposition import records, toys
 
 SEEDS = 20
 FEW = 5

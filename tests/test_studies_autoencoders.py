@@ -39,11 +39,13 @@ def test_features_at_a_fraction_are_counted_among_those_represented():
     shares = autoencoders.at_fraction(record, 3.0, 0.5)
     assert shares == pytest.approx((2 / 3, 2 / 3, 2 / 3))
     assert autoencoders.at_fraction(record, 1.0, 0.5) == (0, 0, 0)
+    np.testing.assert_array_equal(autoencoders.dimensionality(record), np.where(length > 0.5, D, np.nan))
 
 
 def test_the_plateau_is_dimensions_over_squared_length():
     length = np.sqrt([[[4.0, 6.0]], [[2.0, 3.0]]])
     record = made({"large_norm": length}, sparsity=[3.0])
+    assert autoencoders.dimensions_per_length(record) == pytest.approx(np.array([[2], [4]]))
     assert autoencoders.plateau(record, 3.0) == pytest.approx(student([2, 4]))
 
 

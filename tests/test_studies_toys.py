@@ -41,9 +41,11 @@ def record():
         keys, slope = forecasts.get((row["width"], row["seed"]), (0, 0))
         row["life"]["forecasts"] = [{"a": 0, "b": 0}, {"a": keys, "b": slope}]
         row["life"]["reached"] = {"town": [3, 4] if row["seed"] else [0, 0]}
-        row["partners"] = {"pairs": [100, 50, 0, 4], "flips": [1, 5, 0, 3 - row["seed"]]}
+        row["partners"] = {"pairs": [100, 50, 0, 4], "flips": [1, 5, 0, 3 - row["seed"]], "change": [0.1, 0.2, None, 1]}
     data = {"cells": cells, "base": {"width": 8, "families": 4, "steps": 10}, "forecast_at": [1, 4], "compared": 64}
-    return Record("toy-transformer", data | {"edges": [0, 0.05, 0.2, 0.4]}, Path())
+    made = Record("toy-transformer", data | {"edges": [0, 0.05, 0.2, 0.4], "forecasts": ["a", "b"]}, Path())
+    vars(made)["arrays"] = {"seed_1_edits_4": np.array([[5.0, 6], [1, 2], [3, 4]])}
+    return made
 
 
 def test_cells_come_by_seed_and_none_at_all_is_an_error(record):
@@ -57,6 +59,17 @@ def test_cells_come_by_seed_and_none_at_all_is_an_error(record):
 def test_what_is_left_after_edits_leaves_out_shorter_lives(record):
     assert toys.after(record, 1, 8, "kept") == [0.8, 0.9]
     assert toys.after(record, 4, 8, "kept") == [0.6] and toys.after(record, 4, 16, "kept") == [1.0, 0.5]
+
+
+def test_a_course_holds_the_steps_that_every_seed_saw(record):
+    steps, kept = toys.course(record, 8, "kept")
+    assert steps == [1] and kept.tolist() == [[0.8], [0.9]]
+    assert toys.course(record, 16, "kept")[1].tolist() == [[1.0], [0.5]]
+
+
+def test_falls_come_first_and_forecasts_by_name(record):
+    fall, forecasts = toys.falls(record, 4, seed=1)
+    assert fall.tolist() == [5, 6] and list(forecasts) == ["a", "b"] and forecasts["b"].tolist() == [3, 4]
 
 
 def test_a_lead_is_a_difference_of_each_seed_at_the_base(record):
@@ -80,8 +93,22 @@ def test_flips_by_overlap_hold_the_lower_edge_and_not_the_upper(record):
     assert far == pytest.approx((0.01, 0.01, 0.01))
 
 
+def test_the_reach_leaves_out_classes_of_few_pairs(record):
+    classes, change, flips = toys.reach(record, 8)
+    assert classes.tolist() == [0, 1] and change.tolist() == [[0.1, 0.2]] * 2 and flips.tolist() == [[0.01, 0.1]] * 2
+    assert toys.reach(record, 8, least=4)[2].tolist() == [[0.01, 0.1, 0.75], [0.01, 0.1, 0.5]]
+
+
+def test_settings_along_a_knob_go_through_the_base(record):
+    record["cells"].extend(cell(8, 0, steps=steps, families=8) for steps in (10, 20))
+    assert [where["steps"] for where in toys.settings_along(record, "steps")] == [0, 10, 20]
+    along = [(where["families"], where["steps"]) for where in toys.settings_along(record, "families")]
+    assert along == [(4, 10), (8, 20)], "each fact is seen as often"
+
+
 def test_a_rise_is_a_slope_for_each_seed_trained_or_not(record):
     assert toys.setting(record) == {"families": 4, "steps": 10}
+    assert toys.by_width(record, 0, "twin", "excess_kurtosis").tolist() == [[15, 16], [18, 20]]
     assert toys.per_doubling(record, "twin", 0) == pytest.approx([1, 2])
     assert toys.per_doubling(record, "shared", 1) == pytest.approx([-1, -2])
     assert toys.per_doubling(record, "distinct", 0, trained=False) == pytest.approx([-1, -2])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -12,7 +12,7 @@ from superposition.figures.colours import BLUE, CYCLE, DASHED, GREEN, GREY, MARK
 from superposition.figures.style import band, canvas, interval, kurtosis_scale, plot, shared_legend, ticks
 from superposition.records import Record
 from superposition.stats.intervals import over_seeds
-from superposition.studies.toys import LISTS, ranks, select, series, twin_of_random_keys, widths
+from superposition.studies import toys
 
 _LISTS = {
     "distinct": ("last tokens all different", BLUE),
@@ -38,14 +38,9 @@ def edited_lives(record: Record) -> Figure:
     panels = (("kept", "facts of other subjects still right"), ("held", "edits that still hold"))
     figure, axes = canvas(1, 2, height=3.2, sharey=True)
     for axis, (name, title) in zip(axes, panels, strict=True):
-        for width, colour, marker in zip(widths(record), CYCLE, MARKERS, strict=False):
-            looks = [look for row in select(record, width=width, life=True) for look in row["life"]["looks"]]
-            after = sorted({look["edits"] for look in looks})
-            values = {edits: [look[name] for look in looks if look["edits"] == edits] for edits in after}
-            seeds = len(values[1])
-            at = [edits for edits, found in values.items() if len(found) == seeds]
+        for width, colour, marker in zip(toys.widths(record), CYCLE, MARKERS, strict=False):
             style = {"color": colour, "marker": marker, "markersize": 4, "label": f"$d_m$ = {4 * width}"}
-            band(axis, at, np.array([values[edits] for edits in at]).T, **style)
+            band(axis, *toys.course(record, width, name), **style)
         axis.set_xscale("log", base=2)
         ticks(axis.xaxis, [1, 4, 16, 64, 192])
         axis.set_title(title, fontweight="normal")
@@ -59,8 +54,7 @@ def edited_lives(record: Record) -> Figure:
 def forecasts_and_falls(record: Record, edits: int, seed: int = 0) -> Figure:
     """What untouched facts lost against two forecasts (one seed), and the rank correlation of all forecasts."""
     names = record["forecasts"]
-    found = record.arrays[f"seed_{seed}_edits_{edits}"]
-    fall, made = found[0], dict(zip(names, found[1:], strict=True))
+    fall, made = toys.falls(record, edits, seed)
     figure, axes = canvas(1, 3, height=3.1, width_ratios=[1, 1, 1.25])
     for axis, name in zip(axes, ("norm", "first_order"), strict=False):
         axis.scatter(made[name], fall, s=10, color=BLUE, alpha=0.5, linewidths=0)
@@ -73,7 +67,7 @@ def forecasts_and_falls(record: Record, edits: int, seed: int = 0) -> Figure:
             place = len(names) - row + 0.22 * (1 - step)
             label = (f"{at} edits" if at < looks[-1] else "all edits") if not row else None
             style = {"color": colour, "marker": marker, "markersize": 5, "label": label}
-            interval(axes[2], place, *over_seeds(ranks(record, name, at)), **style)
+            interval(axes[2], place, *over_seeds(toys.ranks(record, name, at)), **style)
     axes[2].axvline(0, **DASHED)
     axes[2].set_yticks(range(len(names), 0, -1), labels=[_FORECASTS[name] for name in names])
     axes[2].yaxis.tick_right()
@@ -90,14 +84,10 @@ def reach_of_an_edit(record: Record, widths: Sequence[int]) -> Figure:
     labels = [f"{a}–{b}" if b else f"> {a}" for a, b in pairwise(short)]
     figure, axes = canvas(1, 2, height=3.2)
     for width, colour, marker in zip(widths, CYCLE, MARKERS, strict=False):
-        rows = [row["partners"] for row in select(record, width=width, life=True)]
-        counts, flips = np.array([row["pairs"] for row in rows]), np.array([row["flips"] for row in rows])
-        change = np.array([[np.nan if c is None else c for c in row["change"]] for row in rows])
-        full = (counts >= 20).all(0)
-        place = np.flatnonzero(full)
+        classes, change, flips = toys.reach(record, width)
         style = {"color": colour, "marker": marker, "markersize": 4, "label": f"$d_m$ = {4 * width}"}
-        band(axes[0], place, change[:, full], **style)
-        band(axes[1], place, flips[:, full] / counts[:, full], **style)
+        band(axes[0], classes, change, **style)
+        band(axes[1], classes, flips, **style)
     axes[0].set(yscale="log", ylabel=r"mean change of $\log p$, size (nats)")
     axes[1].set(ylabel="share of right answers that flip", ylim=(0, None))
     used = 1 + max(int(line.get_xdata()[-1]) for line in axes[0].get_lines())
@@ -111,7 +101,7 @@ def reach_of_an_edit(record: Record, widths: Sequence[int]) -> Figure:
 @plot
 def tails_by_width(record: Record) -> Figure:
     """Excess kurtosis, quantile kurtosis and spread of p against d_m, a row a layer, a line a list of facts."""
-    d_m = 4.0 * np.array(widths(record))
+    d_m = 4.0 * np.array(toys.widths(record))
     panels = (
         ("excess_kurtosis", "excess kurtosis"),
         ("quantile_kurtosis", "quantile kurtosis"),
@@ -121,14 +111,14 @@ def tails_by_width(record: Record) -> Figure:
     for layer in (0, 1):
         for axis, (name, title) in zip(axes[layer], panels, strict=True):
             for (kind, (label, colour)), marker in zip(_LISTS.items(), MARKERS, strict=False):
-                values = np.array([series(record, layer, kind, name, width=w, life=True) for w in widths(record)]).T
+                values = toys.by_width(record, layer, kind, name)
                 band(axis, d_m, values, color=colour, marker=marker, markersize=4, label=label)
             axis.set_xscale("log", base=2)
             ticks(axis.xaxis, d_m)
             axis.set_title(title, fontweight="normal")
             axis.axhline(1 if name == "spread" else 0, **DASHED)
         fine = np.geomspace(d_m[0], d_m[-1], 50)
-        expected = twin_of_random_keys(fine, record["compared"])
+        expected = toys.twin_of_random_keys(fine, record["compared"])
         axes[layer, 0].plot(fine, expected, color=GREY, linewidth=1.2, linestyle=":", label="random, one twice")
         kurtosis_scale(axes[layer, 0])
         axes[layer, 0].set_ylabel(f"layer {layer}")
@@ -142,27 +132,19 @@ def tails_by_width(record: Record) -> Figure:
 @plot
 def tails_by_history(record: Record) -> Figure:
     """Excess kurtosis of p against training steps and against the number of facts, a line a layer and list."""
-    base = record["base"]
-    axis_of: tuple[tuple[str, str, Callable[[dict], float], dict], ...] = (
-        ("training steps", "steps", lambda row: row["steps"], {"width": base["width"], "families": base["families"]}),
-        ("facts in the world", "families", lambda row: row["facts"], {"width": base["width"]}),
-    )
+    knobs = (("training steps", "steps", "steps"), ("facts in the world", "families", "facts"))
     figure, axes = canvas(1, 2, height=3.2, sharey=True)
-    for panel, (label, name, place, where) in zip(axes, axis_of, strict=True):
-        cells = select(record, **where)
-        if name == "families":
-            cells = [row for row in cells if row["steps"] * base["families"] == base["steps"] * row["families"]]
-        values = sorted({row[name] for row in cells})
-        at = [place(next(row for row in cells if row[name] == value)) for value in values]
+    for panel, (label, knob, name) in zip(axes, knobs, strict=True):
+        settings = toys.settings_along(record, knob)
+        at = [toys.select(record, **where)[0][name] for where in settings]
         for layer, colour in ((0, GREEN), (1, PURPLE)):
-            for kind, line, marker in zip(LISTS[:2], ("-", "--"), "os", strict=True):
-                runs = [[row for row in cells if row[name] == value] for value in values]
-                tails = [[row["overlaps"][layer][kind]["excess_kurtosis"] for row in cell] for cell in runs]
-                shown = range(len(at)) if name == "steps" else at
+            for kind, line, marker in zip(toys.LISTS[:2], ("-", "--"), "os", strict=True):
+                tails = [toys.series(record, layer, kind, "excess_kurtosis", **where) for where in settings]
+                shown = range(len(at)) if knob == "steps" else at
                 text = f"layer {layer}, {_LISTS[kind][0].removeprefix('last tokens ')}"
                 style = {"color": colour, "linestyle": line, "marker": marker, "markersize": 4, "label": text}
                 band(panel, shown, np.array(tails).T, **style)
-        if name == "steps":
+        if knob == "steps":
             panel.set_xticks(range(len(at)), labels=[f"{step:,}" for step in at])
         else:
             panel.set_xscale("log", base=2)

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from superposition.figures.colours import BLUE, CYCLE, GREY, ORANGE, VERMILION
 from superposition.figures.style import band, canvas, dots, errors_and_damage, plot, shared_legend, ticks
+from superposition.linear.capacity import welch_bound
 from superposition.studies import toys
 
 _MARKERS = "os^Dv*P"
@@ -216,24 +217,24 @@ def phase_plane(
 
 
 @plot
-def dimensionality_steps(sparsity: np.ndarray, D: np.ndarray, norms: np.ndarray, m: int) -> Figure:
+def dimensionality_steps(sparsity: np.ndarray, D: np.ndarray, per_length: np.ndarray) -> Figure:
     """Dimensions per feature of large autoencoders (top), and the dimensionality of each feature (bottom).
 
     Parameters
     ----------
     sparsity : array
         1/q, one for each condition.
-    D, norms : (seeds, conditions, n) arrays
-        Dimensionality and length of each feature; features shorter than 0.5 are left out.
-    m : int
+    D : (seeds, conditions, n) array
+        Dimensionality of each feature; NaN is left out.
+    per_length : (seeds, conditions) array
+        ``m/‖W‖_F²`` of each autoencoder.
     """
     figure, ((top,), (bottom,)) = canvas(2, 1, height=5.4, sharex=True)
-    ratio = m / (norms.astype(float) ** 2).sum(-1)
-    band(top, sparsity, ratio, color=BLUE, marker="o", markersize=4)
+    band(top, sparsity, per_length, color=BLUE, marker="o", markersize=4)
     rng = np.random.default_rng(0)
     for seed in range(len(D)):
-        for x, values, lengths in zip(sparsity, D[seed], norms[seed], strict=True):
-            values = values[lengths > 0.5]
+        for x, values in zip(sparsity, D[seed], strict=True):
+            values = values[np.isfinite(values)]
             spread = x * np.exp(rng.normal(scale=0.02, size=len(values)))
             bottom.plot(spread, values, ".", color=BLUE, markersize=2.5, alpha=0.35)
     for name, fraction in toys.FRACTIONS.items():
@@ -261,7 +262,7 @@ def overlap_and_loss(m: np.ndarray, overlaps: np.ndarray, losses: np.ndarray, n:
         axis.set_title(name, fontsize=10)
         ticks(axis.xaxis, m)
     axes[0].plot(fine, 1 / fine, color=GREY, linestyle="--", label="1/m")
-    axes[0].plot(fine, (n - fine) / (fine * (n - 1)), color=VERMILION, label="Welch's bound")
+    axes[0].plot(fine, [welch_bound(n, x) ** 2 for x in fine], color=VERMILION, label="Welch's bound")
     scale = losses[0].mean() * m[0]
     axes[1].plot(fine, scale / fine, color=GREY, linestyle="--", label="∝ 1/m")
     ticks(axes[0].yaxis, [0.01, 0.02, 0.05, 0.1])

@@ -27,16 +27,25 @@ def represented(record: Record, sparsity: float) -> Bool[np.ndarray, "seeds feat
 
 def at_fraction(record: Record, sparsity: float, fraction: float) -> Estimate:
     """Share of the represented features whose dimensionality is within ``NEAR`` of a fraction, over seeds."""
-    D = record.arrays["large_D"][:, record["sparsity"].index(sparsity)].astype(float)
-    there = represented(record, sparsity)
-    shares = ((np.abs(D - fraction) < NEAR) & there).sum(1) / there.sum(1)
+    D = dimensionality(record)[:, record["sparsity"].index(sparsity)]
+    shares = (np.abs(D - fraction) < NEAR).sum(1) / np.isfinite(D).sum(1)
     return Estimate(*(min(max(end, 0.0), 1.0) for end in mean_over_seeds(shares)))
 
 
-def plateau(record: Record, sparsity: float, m: int = 20) -> Estimate:
+def dimensionality(record: Record) -> Float[np.ndarray, "seeds densities features"]:
+    """The share of a dimension that each feature of the large model has to itself; NaN where it is not represented."""
+    there = record.arrays["large_norm"].astype(float) > REPRESENTED
+    return np.where(there, record.arrays["large_D"].astype(float), np.nan)
+
+
+def dimensions_per_length(record: Record, m: int = 20) -> Float[np.ndarray, "seeds densities"]:
     """``m/‖W‖_F²``: dimensions for each unit of squared length that the large model has given away."""
-    length = record.arrays["large_norm"][:, record["sparsity"].index(sparsity)].astype(float)
-    return mean_over_seeds(m / (length**2).sum(-1))
+    return m / (record.arrays["large_norm"].astype(float) ** 2).sum(-1)
+
+
+def plateau(record: Record, sparsity: float) -> Estimate:
+    """:func:`dimensions_per_length` at one 1/q, over seeds."""
+    return mean_over_seeds(dimensions_per_length(record)[:, record["sparsity"].index(sparsity)])
 
 
 def above_welch(record: Record, n: int = 256) -> Float[np.ndarray, "widths seeds"]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from superposition.errors import UserError
 from superposition.records import Record
@@ -131,6 +131,21 @@ def after(record: Record, edits: int, width: int, what: str) -> list[float]:
     return [look[what] for look in looks if look["edits"] == edits]
 
 
+def course(record: Record, width: int, what: str) -> tuple[list[int], Float[np.ndarray, "seeds steps"]]:
+    """The numbers of edits after which every seed was asked, and what :func:`after` reads there."""
+    cells = select(record, width=width, life=True)
+    steps = sorted({look["edits"] for row in cells for look in row["life"]["looks"]})
+    seen = {edits: after(record, edits, width, what) for edits in steps}
+    common = [edits for edits in steps if len(seen[edits]) == len(cells)]
+    return common, np.array([seen[edits] for edits in common]).T
+
+
+def falls(record: Record, edits: int, seed: int = 0) -> tuple[Float[np.ndarray, " m"], dict[str, np.ndarray]]:
+    """What each untouched fact of the base's model lost after so many edits, in nats, and what each forecast said."""
+    fall, *forecasts = record.arrays[f"seed_{seed}_edits_{edits}"]
+    return fall, dict(zip(record["forecasts"], forecasts, strict=True))
+
+
 def lead(record: Record, forecast: str, other: str, edits: int) -> Float[np.ndarray, " seeds"]:
     """By how much one forecast's rank correlation is above another's, seed by seed."""
     return np.subtract(ranks(record, forecast, edits), ranks(record, other, edits))
@@ -165,18 +180,46 @@ def flips_near_and_far(record: Record, width: int) -> tuple[Estimate, Estimate]:
     return mean_over_seeds(flips(record, width, low=NEAR)), mean_over_seeds(flips(record, width, high=FAR))
 
 
+def reach(
+    record: Record, width: int, least: int = 20
+) -> tuple[Int[np.ndarray, " k"], Float[np.ndarray, "seeds k"], Float[np.ndarray, "seeds k"]]:
+    """Classes of ``|p|`` in which every seed has ``least`` pairs or more; mean change of log p, share that flipped."""
+    cells = partners(record, width)
+    pairs, flipped = (np.array([cell[name] for cell in cells]) for name in ("pairs", "flips"))
+    classes = np.flatnonzero((pairs >= least).all(0))
+    change = np.array([[cell["change"][n] for n in classes] for cell in cells])
+    return classes, change, flipped[:, classes] / pairs[:, classes]
+
+
+def settings_along(record: Record, knob: str) -> list[dict[str, int]]:
+    """The settings through the base along ``steps``, or along ``families`` (each fact seen as often), in order."""
+    base = record["base"]
+    settings = {(row["families"], row["steps"]) for row in select(record, width=base["width"])}
+    if knob == "steps":
+        settings = {(f, steps) for f, steps in settings if f == base["families"]}
+    else:
+        settings = {(f, steps) for f, steps in settings if steps * base["families"] == base["steps"] * f}
+    return [{"width": base["width"], "families": f, "steps": steps} for f, steps in sorted(settings)]
+
+
 def setting(record: Record, *, trained: bool = True) -> dict[str, int]:
     """Families and steps of the base, or of the same models before any training."""
     return {"families": record["base"]["families"], "steps": record["base"]["steps"] if trained else 0}
+
+
+def by_width(
+    record: Record, layer: int, kind: str, name: str, *, trained: bool = True
+) -> Float[np.ndarray, "seeds widths"]:
+    """One statistic of P at each of the :func:`widths`."""
+    where = setting(record, trained=trained)
+    return np.array([series(record, layer, kind, name, width=width, **where) for width in widths(record)]).T
 
 
 def per_doubling(
     record: Record, kind: str, layer: int, *, trained: bool = True, name: str = "excess_kurtosis"
 ) -> Float[np.ndarray, " seeds"]:
     """Rise of a statistic of P each time the width doubles, seed by seed: the slope of a line through the widths."""
-    where = setting(record, trained=trained)
-    rows = [series(record, layer, kind, name, width=width, **where) for width in widths(record)]
-    return np.polyfit(np.log2(widths(record)), rows, 1)[0]
+    return np.polyfit(np.log2(widths(record)), by_width(record, layer, kind, name, trained=trained).T, 1)[0]
 
 
 def rise_of_random_keys(record: Record) -> float:

@@ -1,0 +1,13 @@
+"""Toy worlds in which every cause can be turned by hand: linear memories, autoencoders, a small transformer.
+
+The transformer and its world are modules of their own, which need torch and transformers.
+"""
+
+# The public list, a chapter after the other.
+# ruff: noqa: F401, I001
+from superposition.toys.memory import ARMS, EDITORS, KINDS, LITTLE_USED, compare_editors, damage_along, draw_keys
+from superposition.toys.memory import error_along, forget, grow, growth_law, moments_of_overlap, spread_of_damage
+from superposition.toys.memory import suffer
+from superposition.toys.autoencoders import SHAPES, Autoencoders, autoencode, bridge, draw_facts, feature_dimensionality
+from superposition.toys.autoencoders import feature_groups, feature_moment, features_as_keys, find_shape
+from superposition.toys.autoencoders import mean_squared_overlap, represented, sample_features, train_autoencoders

@@ -1,0 +1,237 @@
+"""Linear memories with keys of many kinds, edited without end: how they forget, and what exactness costs.
+
+Chapter ``book/07-toy-memory.ipynb``; its record is made by ``experiments/toys.py``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from superposition.errors import UserError
+from superposition.linear import overlap, rules
+from superposition.linear.memory import LinearMemory
+from superposition.stats import shape
+
+#: Kinds of keys that :func:`draw_keys` knows.
+KINDS = ("random", "stretched", "orthogonal", "clustered", "duplicated", "heavy-tailed")
+
+
+def draw_keys(kind: str, d_m: int, N: int, rng: np.random.Generator) -> Float[np.ndarray, "d_m N"]:
+    """Keys as columns, (d_m, N), of one of the :data:`KINDS`.
+
+    ``random``: independent normal entries. ``stretched``: the same through a random linear map, so that
+    coordinates are correlated and of unequal size. ``orthogonal``: orthogonal within each block of d_m keys.
+    ``clustered``: groups of eight around common centres, half of the variance shared. ``duplicated``: every eighth
+    key is copied to its neighbour. ``heavy-tailed``: random directions, lognormal lengths (σ = 1).
+
+    Raises
+    ------
+    UserError
+        An unknown kind, or sizes below 1.
+    """
+    if min(d_m, N) < 1:
+        raise UserError(f"{N} keys in {d_m} dimensions make no sense: both sizes must be 1 or more.")
+    K = rng.normal(size=(d_m, N))
+    if kind == "random":
+        return K
+    if kind == "stretched":
+        return rng.normal(size=(d_m, d_m)) @ K
+    if kind == "orthogonal":
+        blocks = [np.linalg.qr(rng.normal(size=(d_m, d_m)))[0] for _ in range(-(-N // d_m))]
+        return math.sqrt(d_m) * np.concatenate(blocks, axis=1)[:, :N]
+    if kind == "clustered":
+        centres = rng.normal(size=(d_m, -(-N // 8)))
+        return (np.repeat(centres, 8, axis=1)[:, :N] + K) / math.sqrt(2)
+    if kind == "duplicated":
+        copies = K[:, 1::8].shape[1]
+        K[:, 1::8] = K[:, ::8][:, :copies]
+        return K
+    if kind == "heavy-tailed":
+        return K * np.exp(rng.normal(size=N))
+    raise UserError(f"There is no kind of keys {kind!r}: choose from {', '.join(KINDS)}.")
+
+
+def damage_along(memory: LinearMemory, K: Float[Any, "d_m N"], stops: Sequence[int]) -> Float[np.ndarray, " stops"]:
+    """Mean over the columns of K of ``|Δ_o|²`` after each number of edits in ``stops``; NaN where there were fewer."""
+    reach, residuals = memory.transfer(K), memory.residuals
+    mean = [((residuals[:, :n] @ reach[:n]) ** 2).sum(0).mean() for n in stops if n <= memory.n_edits]
+    return np.array(mean + [np.nan] * (len(stops) - len(mean)))
+
+
+def error_along(memory: LinearMemory, stops: Sequence[int]) -> Float[np.ndarray, " stops"]:
+    """Mean of ``|W_n k_e - v_e|²`` over the edits so far, after each number of edits; NaN where there were fewer."""
+    reach, residuals = memory.transfer(memory.keys), memory.residuals
+    missing = memory.W_0 @ memory.keys - memory.values  # (d, edits)
+    after = [(missing + residuals[:, :n] @ reach[:n])[:, :n] for n in stops if n <= memory.n_edits]
+    return np.array([(x**2).sum(0).mean() for x in after] + [np.nan] * (len(stops) - len(after)))
+
+
+def damages(memory: LinearMemory, K: Float[np.ndarray, "d_m N"]) -> Float[np.ndarray, " N"]:
+    """``|Δ_o|²/d`` that all edits did at each column of K, the largest first."""
+    return np.sort((memory.measured_interference(K) ** 2).sum(0))[::-1] / len(memory.W)
+
+
+def share_of_worst(damage: Float[np.ndarray, " N"]) -> float:
+    """The share of all damage, given the largest first, that falls on the worst hundredth of the keys."""
+    return float(damage[: math.ceil(len(damage) / 100)].sum() / damage.sum())
+
+
+def spread_of_damage(
+    kind: str, seed: int, *, d: int = 16, d_m: int = 64, N: int = 512, n: int = 32
+) -> dict[str, float]:
+    """Overlap of N stored keys of one kind, and the damage that n ROME edits of some do to the others.
+
+    Returns
+    -------
+    dict
+        ``squared``: d_m times the mean of p²; ``kurtosis`` and ``kurtosis_cosine``: excess kurtosis of p and of the
+        whitened cosines; ``damage``: mean ``|Δ_o|²/d`` over the unedited keys; ``median``: its median; ``worst``:
+        the share of all damage that falls on the worst hundredth of the keys.
+    """
+    rng = np.random.default_rng(seed)
+    K, V = draw_keys(kind, d_m, N, rng), rng.normal(size=(d, N))
+    memory = LinearMemory.from_pairs(K, V)
+    stored = overlap.measure(K, memory.metric)
+    order = rng.permutation(N)
+    memory.edit_batch(K[:, order[:n]], rng.normal(size=(d, n)), "rome")
+    damage = damages(memory, K[:, order[n:]])
+    return {
+        "squared": float(d_m * np.mean(shape.off_diagonal(stored.P) ** 2)),
+        "kurtosis": shape.summary(stored.P, resamples=0)["excess_kurtosis"],
+        "kurtosis_cosine": shape.summary(stored.cosine_whitened, resamples=0)["excess_kurtosis"],
+        "damage": float(damage.mean()),
+        "median": float(np.median(damage)),
+        "worst": share_of_worst(damage),
+    }
+
+
+def forget(load: float, seed: int, stops: Sequence[int], *, d: int = 16, d_m: int = 48) -> Float[np.ndarray, " stops"]:
+    """Damage at unedited stored keys after n ROME edits of others, for a memory of ``load · d_m`` random pairs.
+
+    Relative to ``E|W_0 k|² + E|v|² d_m/(d_m - 2)``, the damage of a memory that has lost everything. NaN beyond half of
+    the facts.
+    """
+    rng = np.random.default_rng(seed)
+    N = round(load * d_m)
+    K, V = rng.normal(size=(d_m, N)), rng.normal(size=(d, N))
+    memory = LinearMemory.from_pairs(K, V, ridge=0.0 if N > d_m else 1e-9 * N)  # of so few keys C is singular
+    most = min(N // 2, max(stops))
+    memory.edit_batch(K[:, :most], rng.normal(size=(d, most)), "rome")
+    whole = (memory.W_0 @ K[:, most:]).var() * d + d * d_m / (d_m - 2)
+    return damage_along(memory, K[:, most:], stops) / whole
+
+
+#: The arms of :func:`grow`: are the targets fixed, do the residuals align, do the facts' keys lean one way?
+ARMS = {
+    "fixed targets": (True, 0.0, 0.0),
+    "fixed targets, leaning keys": (True, 0.0, 0.05),
+    "re-optimised, residuals at random": (False, 0.0, 0.05),
+    "re-optimised, residuals aligned, keys at random": (False, 1.0, 0.0),
+    "re-optimised, residuals aligned, leaning keys": (False, 1.0, 0.05),
+}
+
+
+def grow(
+    arm: str, seed: int, stops: Sequence[int], *, d: int = 16, d_m: int = 48, watched: int = 256
+) -> Float[np.ndarray, " stops"]:
+    """Root mean square of ``|Δ_o|/√d`` at untouched facts after n ROME edits, in one of the :data:`ARMS`.
+
+    The memory stores ``8 d_m`` random pairs, which set C. The facts, edited or watched, have fresh keys; where keys
+    *lean*, all share a component that C does not know, which makes the mean of p positive (0.05). Fixed targets
+    are random values; a re-optimised one lies at a distance ``√d`` from the present recall, in a random direction or
+    in one that is the same for all edits.
+    """
+    fixed, aligned, _ = ARMS[arm]
+    memory, K, V, watch = _draw_arm(arm, seed, max(stops), d, d_m, watched)
+    if aligned:
+        V = np.repeat(V[:, :1], len(K.T), axis=1)
+    if not fixed:
+        V *= math.sqrt(d) / np.linalg.norm(V, axis=0)
+    for k, v in zip(K.T, V.T, strict=True):
+        memory.edit(k, v if fixed else memory.recall(k) + v)
+    return np.sqrt(damage_along(memory, watch, stops) / d)
+
+
+def _draw_arm(arm: str, seed: int, n: int, d: int, d_m: int, watched: int) -> tuple[LinearMemory, Any, Any, Any]:
+    """The memory of an arm, the keys of its n edits and their draws of values, and the keys that are watched."""
+    lean = ARMS[arm][2]
+    rng = np.random.default_rng(seed)
+    memory = LinearMemory.from_pairs(rng.normal(size=(d_m, 8 * d_m)), rng.normal(size=(d, 8 * d_m)))
+    common = math.sqrt(lean / (1 - lean)) * rng.choice([-1.0, 1.0], size=(d_m, 1))
+    K = rng.normal(size=(d_m, n)) + common
+    V = rng.normal(size=(d, n))
+    return memory, K, V, rng.normal(size=(d_m, watched)) + common
+
+
+def moments_of_overlap(
+    arm: str, seed: int, *, d: int = 16, d_m: int = 48, n: int = 384, watched: int = 256
+) -> tuple[float, float]:
+    """Squared mean and mean square over edits of ``p(k_e, k_j)``, averaged over the watched keys of :func:`grow`.
+
+    From the keys alone, before any edit. The squared mean is freed of its sampling error (the variance over the edits,
+    divided by their number), so that keys that do not lean give zero on average.
+    """
+    memory, K, _, watch = _draw_arm(arm, seed, n, d, d_m, watched)
+    P = overlap.superposition_matrix(np.concatenate([K, watch], axis=1), memory.metric)[:n, n:]
+    return float((P.mean(0) ** 2 - P.var(0, ddof=1) / n).mean()), float((P**2).mean())
+
+
+def growth_law(n: Any, squared_mean: float, square: float, aligned: float = 1.0) -> Any:
+    """``√(n (s² - a μ²) + n² a μ²)``: r.m.s. damage after n edits with residuals of mean square 1.
+
+    Equation ``eq-toymemory-growth``: μ² and s² are the squared mean and the mean square of the overlaps, a the squared
+    length of the mean residual (1 if all residuals are equal).
+    """
+    n = np.asarray(n)
+    return np.sqrt(n * (square - aligned * squared_mean) + n**2 * aligned * squared_mean)
+
+
+def suffer(seed: int, *, d: int = 16, d_m: int = 48, n: int = 144) -> Float[np.ndarray, " n"]:
+    """``|Δ_e[:, j]|²/d`` for each of n ROME edits with fixed targets at fresh random keys, in the order they came."""
+    rng = np.random.default_rng(seed)
+    memory = LinearMemory.from_pairs(rng.normal(size=(d_m, 8 * d_m)), rng.normal(size=(d, 8 * d_m)))
+    memory.edit_batch(rng.normal(size=(d_m, n)), rng.normal(size=(d, n)), "rome")
+    return (memory.measured_interference_on_edits() ** 2).sum(0) / d
+
+
+#: How large a key's entries are in the half of the coordinates that :func:`compare_editors` leaves to AlphaEdit.
+LITTLE_USED = 0.3
+
+#: The editors of :func:`compare_editors`: rule of :class:`superposition.linear.memory.LinearMemory`, and its options.
+EDITORS: dict[str, tuple[str, dict[str, float]]] = {
+    "ROME": ("rome", {}),
+    "MEMIT": ("memit", {"weight": 50.0}),
+    "MEMIT with history (soft)": ("memit-history", {"weight": 50.0}),
+    "AlphaEdit": ("alphaedit", {"ridge": 0.1}),
+    "recursion, hard": ("rls-hard", {}),
+}
+
+
+def compare_editors(
+    editor: str, seed: int, stops: Sequence[int], *, d: int = 16, d_m: int = 64, N: int = 512
+) -> tuple[Float[np.ndarray, " stops"], Float[np.ndarray, " stops"]]:
+    """Mean squared error of the edits so far, and mean squared damage at the stored keys, after n edits.
+
+    Both over the mean squared change that the edits ask of the memory as it was. Half of the directions are little
+    used (:data:`LITTLE_USED`): the room that AlphaEdit writes in. NaN where an editor has stopped.
+    """
+    rule, options = EDITORS[editor]
+    rng = np.random.default_rng(seed)
+    used = np.where(np.arange(d_m) < d_m // 2, 1.0, LITTLE_USED)[:, None]
+    K, K_e = used * rng.normal(size=(d_m, N)), used * rng.normal(size=(d_m, max(stops)))
+    V, V_e = rng.normal(size=(d, N)), rng.normal(size=(d, max(stops)))
+    memory = LinearMemory.from_pairs(K, V)
+    if rule == "alphaedit":  # eigenvalues of K Kᵀ are near N for what is used, near 0.09 N for the rest
+        options = options | {"projector": rules.null_space_projector(K @ K.T, 0.3 * N)}
+    for k, v in zip(K_e.T, V_e.T, strict=True):
+        try:
+            memory.edit_batch(k[:, None], v[:, None], rule, **options)
+        except UserError:
+            break
+    asked = ((V_e - memory.W_0 @ K_e) ** 2).sum(0).mean()
+    return error_along(memory, stops) / asked, damage_along(memory, K, stops) / asked
