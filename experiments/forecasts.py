@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from superposition import editing, records
 from superposition.data import facts
@@ -536,7 +536,7 @@ def cost_of_protection(case: Case) -> dict[str, float]:
 
 
 def write_each(
-    case: Case, targets: editing.Targets, order: Sequence[int], rule: str, options: dict[str, Any]
+    case: Case, targets: editing.Targets, order: Int[np.ndarray, " n"], rule: str, options: dict[str, Any]
 ) -> LinearMemory:
     """The edits of an order, written one after the other by a rule with its editor's options."""
     memory = LinearMemory(case.W, case.C)
@@ -576,7 +576,7 @@ def add_orders(arms: Arms, case: Case, targets: editing.Targets, risk_of: dict[s
     """The safe edits first or last, the most dangerous left out, by each risk; as many left out by chance."""
     rng, edits = np.random.default_rng(2), case.sizes.edits
 
-    def add(name: str, order: np.ndarray) -> None:
+    def add(name: str, order: Int[np.ndarray, " k"]) -> None:
         arms.add(name, case.replay(targets, order).edits, own=order)
 
     for name, risk in risk_of.items():

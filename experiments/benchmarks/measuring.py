@@ -142,8 +142,8 @@ def papers_procedure(
     return chosen, worst, statistics.mean(pass_seconds), time.perf_counter() - began
 
 
-def report(data: dict, tokens: int, keys_seconds: float, p_seconds: float, worst: float) -> None:
-    c, groups, paper, layers = data["c_pass"], data["memory"], data["paper"], data["layers"]
+def report(data: dict, keys_seconds: float, p_seconds: float, worst: float) -> None:
+    c, groups, paper, layers, tokens = (data[name] for name in ("c_pass", "memory", "paper", "layers", "tokens"))
     print(f"matrix multiply: {data['matmul_gflops']} GFLOP/s")
     print(f"C, {layers} layers, {tokens:,} tokens: {c['seconds']} s, floor {c['floor_seconds']} s: {c['ratio']}")
     print(
@@ -177,6 +177,7 @@ def main() -> None:
     data = {
         "kind": "benchmark",
         "model": records.header(model, architecture=False),
+        "tokens": summed.tokens,
         "facts": len(listed),
         "layers": layers,
         "matmul_gflops": {name: round(value / 1e9, 1) for name, value in rate.items()},
@@ -198,7 +199,7 @@ def main() -> None:
     }
     if options.out:
         records.write(options.out, data)
-    report(data, summed.tokens, keys_seconds, p_seconds, worst)
+    report(data, keys_seconds, p_seconds, worst)
 
 
 if __name__ == "__main__":
