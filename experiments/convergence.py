@@ -17,10 +17,14 @@ import platform
 import shlex
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 
 from superposition import records
 from superposition.data import facts, text
@@ -71,6 +75,10 @@ class Reference:
             "largest": float(np.abs(shape.off_diagonal(difference)).max()),
             "correlation": float(np.corrcoef(shape.off_diagonal(P), shape.off_diagonal(self.P))[0, 1]),
         }
+
+    def compare(self, P: np.ndarray) -> dict[str, float]:
+        """The error of an estimate of P, and its own statistics."""
+        return self.error(P) | statistics(P)
 
 
 def in_parts(cut: list[text.Window], sizes: list[float]) -> list[list[text.Window]]:
@@ -139,7 +147,141 @@ def fourth_moments(model, cut, references: dict[int, Reference], K) -> dict[int,
     return found
 
 
-def main() -> None:
+def P_of(K: keys.Keys, summed: moments.Moments, layer: int, **how: Any) -> Float[np.ndarray, "m m"]:
+    return overlap.superposition_matrix(K[layer], summed.second_moment(layer, **how))
+
+
+@dataclass
+class Growth:
+    """Sums over more and more of the text.
+
+    Attributes
+    ----------
+    P : dict of int to list of (m, m)
+        By layer, at every size.
+    counts : list of int
+        Tokens at every size.
+    summed, half : Moments
+        Over all of the text, and over about its first half.
+    small : list of Moments
+        At the sizes where shrinkage is tried.
+    """
+
+    P: dict[int, list[np.ndarray]]
+    counts: list[int]
+    summed: moments.Moments
+    half: moments.Moments
+    small: list[moments.Moments]
+
+
+def grow(
+    model: models.LanguageModel,
+    K: keys.Keys,
+    cut: list[text.Window],
+    sizes: list[float],
+    d_m: int,
+    say: Callable[[str], None],
+) -> Growth:
+    """Read the text up to each size in turn, and take P there."""
+    chosen, total = list(K.by_layer), sum(window.counted for window in cut)
+    summed, counts, P, at = None, [], {layer: [] for layer in chosen}, {}
+    for part in in_parts(cut, sizes):
+        more = moments.of_windows(model, part, layers=chosen)
+        summed = more if summed is None else summed + more
+        counts.append(summed.tokens)
+        for layer in chosen:
+            P[layer].append(P_of(K, summed, layer))
+        for size in SHRUNK:
+            if size * d_m <= summed.tokens < (size + 0.5) * d_m and size not in at:
+                at[size] = summed
+        if summed.tokens <= 0.55 * total:
+            half = summed
+        say(f"{summed.tokens:,} tokens,")
+    return Growth(P, counts, summed, half, list(at.values()))
+
+
+def by_size(K: keys.Keys, growth: Growth, layer: int, reference: Reference) -> dict[str, Any]:
+    """P of a layer at every size against P at the end, and P of one half of the text against the other's."""
+    rows = [{"tokens": tokens} | reference.compare(P) for tokens, P in zip(growth.counts, growth.P[layer], strict=True)]
+    half, rest = growth.half, growth.summed - growth.half
+    halves = {"tokens": [half.tokens, rest.tokens]}
+    halves |= Reference(K[layer], half.second_moment(layer)).error(P_of(K, rest, layer))
+    return {"by_tokens": rows, "halves": halves}
+
+
+def other_estimates(
+    K: keys.Keys,
+    layer: int,
+    reference: Reference,
+    summed: moments.Moments,
+    first: moments.Moments,
+    other: moments.Moments,
+) -> dict[str, Any]:
+    """P of a layer without the first positions, with C centred, with the keys centred too, from another text."""
+    without = summed - first
+    position = {
+        "share_of_trace": float(torch.trace(first.outer[layer]) / torch.trace(summed.outer[layer])),
+        "share_of_tokens": first.tokens / summed.tokens,
+        "condition_with": Metric(summed.second_moment(layer)).condition(),
+        "condition_without": Metric(without.second_moment(layer)).condition(),
+        "without": reference.compare(P_of(K, without, layer)),
+    }
+    mean = (summed.total[layer] / summed.tokens).numpy()[:, None]  # (d_m, 1)
+    both_centred = overlap.superposition_matrix(K[layer] - mean, summed.second_moment(layer, centred=True))
+    return {
+        "first_position": position,
+        "centred": reference.compare(P_of(K, summed, layer, centred=True)),
+        "centred_keys_too": reference.compare(both_centred),
+        "other_text": {"tokens": other.tokens} | reference.compare(P_of(K, other, layer)),
+    }
+
+
+def shrunken(K: keys.Keys, small: list[moments.Moments], layer: int, reference: Reference) -> list[dict[str, Any]]:
+    """The error of P of a layer by how much C is shrunk, from little text."""
+    rows = []
+    for part in small:
+        by_oas = shrinkage.oas(part.second_moment(layer), part.tokens)
+        shrinkages = (*SHRINKAGES, by_oas)
+        errors = {s: reference.error(P_of(K, part, layer, shrinkage=s))["rms"] for s in shrinkages}
+        rows.append(
+            {"tokens": part.tokens, "oas": by_oas, "rms_oas": errors[by_oas]}
+            | {"shrinkages": list(SHRINKAGES), "rms": [errors[s] for s in SHRINKAGES]}
+        )
+    return rows
+
+
+def in_bfloat16(
+    model: models.LanguageModel, name: str, K: keys.Keys, listed: list[facts.Fact], cut: list[text.Window]
+) -> dict[int, dict[str, Any]]:
+    """By layer: how far P moves where the text, or the text and the facts, are read in bfloat16."""
+    chosen = list(K.by_layer)
+    exact = moments.of_windows(model, cut, layers=chosen)
+    narrow_model = models.load(name, dtype="bfloat16")
+    narrow = moments.of_windows(narrow_model, cut, layers=chosen)
+    narrow_keys = keys.extract(narrow_model, listed, layers=chosen)
+    rows = {}
+    for layer in chosen:
+        P = P_of(K, exact, layer)
+        of_text, of_both = P_of(K, narrow, layer) - P, P_of(narrow_keys, narrow, layer) - P
+        rows[layer] = {
+            "tokens": exact.tokens,
+            "text": {"rms": rms(of_text), "largest": float(np.abs(of_text).max())},
+            "text_and_keys": {"rms": rms(of_both), "largest": float(np.abs(of_both).max())},
+        }
+    return rows
+
+
+def texts_read(more: Path | None, book: int, rest: int, other: int) -> dict[str, Any]:
+    """What a record says of the texts: their digests, and the tokens of each."""
+    digest = hashlib.sha256("\n".join(manual()).encode()).hexdigest()
+    return {
+        "book": {"sha256": text.fingerprint("book"), "tokens": book},
+        "more": more and {"sha256": text.fingerprint(more), "tokens": rest},
+        "manual": {"sha256": digest, "python": platform.python_version(), "tokens": other},
+    }
+
+
+def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="smollm2")
     parser.add_argument("--more", type=Path, help="text sampled as said above")
@@ -147,8 +289,14 @@ def main() -> None:
     parser.add_argument("--layers", type=int, nargs="+", default=list(LAYERS))
     parser.add_argument("--sizes", type=float, nargs="+", default=list(SIZES), help="tokens a dimension")
     parser.add_argument("--out", type=Path)
-    options = parser.parse_args()
-    began = time.perf_counter()
+    return parser.parse_args()
+
+
+def main() -> None:
+    options, began = parsed(), time.perf_counter()
+
+    def say(what: str) -> None:
+        print(f"{what} {time.perf_counter() - began:.0f} s", flush=True)
 
     model = models.load(options.model)
     chosen = [layer.index for layer in model.select(options.layers)]
@@ -159,95 +307,33 @@ def main() -> None:
     ends_at = sum(window.counted for window in cut)
     if options.more:
         cut += text.windows(text.read(options.more), model.tokenizer)
-
-    total = sum(window.counted for window in cut)
-
-    def P_of(summed: moments.Moments, layer: int, **how) -> np.ndarray:
-        return overlap.superposition_matrix(K[layer], summed.second_moment(layer, **how))
-
     sizes = sorted({size * d_m for size in options.sizes} | ({ends_at} if options.more else set()))
-    summed, counts, found, at = None, [], {layer: [] for layer in chosen}, {}
-    for part in in_parts(cut, sizes):
-        more = moments.of_windows(model, part, layers=chosen)
-        summed = more if summed is None else summed + more
-        counts.append(summed.tokens)
-        for layer in chosen:
-            found[layer].append(P_of(summed, layer))
-        for size in SHRUNK:
-            if size * d_m <= summed.tokens < (size + 0.5) * d_m and size not in at:
-                at[size] = summed
-        if summed.tokens <= 0.55 * total:
-            half = summed
-        print(f"{summed.tokens:,} tokens, {time.perf_counter() - began:.0f} s", flush=True)
+
+    growth = grow(model, K, cut, sizes, d_m, say)
+    summed = growth.summed
     references = {layer: Reference(K[layer], summed.second_moment(layer)) for layer in chosen}
-
-    rows = {layer: {"layer": layer, "d_m": d_m, "by_tokens": []} for layer in chosen}
-    for layer, row in rows.items():
-        for tokens, P in zip(counts, found[layer], strict=True):
-            row["by_tokens"].append({"tokens": tokens} | references[layer].error(P) | statistics(P))
-        rest = P_of(summed - half, layer)
-        row["halves"] = {"tokens": [half.tokens, summed.tokens - half.tokens]} | Reference(
-            K[layer], half.second_moment(layer)
-        ).error(rest)
-
     first = moments.of_windows(model, first_positions(cut), layers=chosen)
-    other_cut = text.windows(manual(), model.tokenizer, tokens=OTHER * d_m)
-    other = moments.of_windows(model, other_cut, layers=chosen)
-    for layer, row in rows.items():
-        C, reference = summed.second_moment(layer), references[layer]
-        without = summed - first
-        row["first_position"] = {
-            "share_of_trace": float(torch.trace(first.outer[layer]) / torch.trace(summed.outer[layer])),
-            "share_of_tokens": first.tokens / summed.tokens,
-            "condition_with": Metric(C).condition(),
-            "condition_without": Metric(without.second_moment(layer)).condition(),
-        } | {"without": reference.error(P := P_of(without, layer)) | statistics(P)}
-        P = P_of(summed, layer, centred=True)
-        row["centred"] = reference.error(P) | statistics(P)
-        mean = (summed.total[layer] / summed.tokens).numpy()[:, None]
-        P = overlap.superposition_matrix(K[layer] - mean, summed.second_moment(layer, centred=True))
-        row["centred_keys_too"] = reference.error(P) | statistics(P)
-        P = P_of(other, layer)
-        row["other_text"] = {"tokens": other.tokens} | reference.error(P) | statistics(P)
-        row["shrinkage"] = []
-        for part in at.values():
-            estimate = part.second_moment(layer)
-            by_oas = shrinkage.oas(estimate, part.tokens)
-            errors = {s: reference.error(P_of(part, layer, shrinkage=s))["rms"] for s in (*SHRINKAGES, by_oas)}
-            row["shrinkage"].append(
-                {"tokens": part.tokens, "oas": by_oas, "rms_oas": errors[by_oas]}
-                | {"shrinkages": list(SHRINKAGES), "rms": [errors[s] for s in SHRINKAGES]}
-            )
-    print(f"texts, first positions, centring, shrinkage: {time.perf_counter() - began:.0f} s", flush=True)
-
+    other = moments.of_windows(model, text.windows(manual(), model.tokenizer, tokens=OTHER * d_m), layers=chosen)
+    rows: dict[int, dict[str, Any]] = {layer: {"layer": layer, "d_m": d_m} for layer in chosen}
+    for layer, reference in references.items():
+        rows[layer] |= by_size(K, growth, layer, reference)
+        rows[layer] |= other_estimates(K, layer, reference, summed, first, other)
+        rows[layer]["shrinkage"] = shrunken(K, growth.small, layer, reference)
+    say("texts, first positions, centring, shrinkage:")
     few = in_parts(cut, [PRECISE * d_m])[0]
-    for layer, entry in fourth_moments(model, few, references, K).items():
-        rows[layer]["fourth_moments"] = entry
-    exact = moments.of_windows(model, few, layers=chosen)
-    narrow_model = models.load(options.model, dtype="bfloat16")
-    narrow = moments.of_windows(narrow_model, few, layers=chosen)
-    narrow_keys = keys.extract(narrow_model, listed, layers=chosen)
-    for layer, row in rows.items():
-        P = P_of(exact, layer)
-        of_text = P_of(narrow, layer) - P
-        of_both = overlap.superposition_matrix(narrow_keys[layer], narrow.second_moment(layer)) - P
-        row["bfloat16"] = {
-            "tokens": exact.tokens,
-            "text": {"rms": rms(of_text), "largest": float(np.abs(of_text).max())},
-            "text_and_keys": {"rms": rms(of_both), "largest": float(np.abs(of_both).max())},
-        }
-    print(f"done: {time.perf_counter() - began:.0f} s", flush=True)
+    for name, by_layer in (
+        ("fourth_moments", fourth_moments(model, few, references, K)),
+        ("bfloat16", in_bfloat16(model, options.model, K, listed, few)),
+    ):
+        for layer, entry in by_layer.items():
+            rows[layer][name] = entry
+    say("done:")
 
-    digest = hashlib.sha256("\n".join(manual()).encode()).hexdigest()
     data = {
         "kind": "convergence",
         "model": records.header(model, architecture=False),
         "facts": {"source": "book", "sha256": facts.fingerprint("book"), "count": len(listed)},
-        "texts": {
-            "book": {"sha256": text.fingerprint("book"), "tokens": ends_at},
-            "more": options.more and {"sha256": text.fingerprint(options.more), "tokens": summed.tokens - ends_at},
-            "manual": {"sha256": digest, "python": platform.python_version(), "tokens": other.tokens},
-        },
+        "texts": texts_read(options.more, ends_at, summed.tokens - ends_at, other.tokens),
         "layers": chosen,
         "d_m": d_m,
         "rows": list(rows.values()),

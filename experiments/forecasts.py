@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from superposition import editing, records
 from superposition.data import facts
@@ -535,87 +535,129 @@ def cost_of_protection(case: Case) -> dict[str, float]:
     return {"read": read - began, "prepare": time.perf_counter() - read, "facts": len(case.watched)}
 
 
-def cures_layer(case: Case) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Each cure alone, with the target values that each edit has alone: what is damaged, what holds, what it costs."""
-    start = time.perf_counter()
-    lm, layer, watched, C, edits = case.lm, case.layer, case.watched, case.C, case.sizes.edits
-    pool = case.edits
-    targets = alone(case, pool)
-    arms, rng, first = Arms(case, pool, "cures"), np.random.default_rng(2), np.arange(edits)
+def write_each(
+    case: Case, targets: editing.Targets, order: Int[np.ndarray, " n"], rule: str, options: dict[str, Any]
+) -> LinearMemory:
+    """The edits of an order, written one after the other by a rule with its editor's options."""
+    memory = LinearMemory(case.W, case.C)
+    for i in order:
+        memory.edit_batch(targets.keys[:, i : i + 1], targets.values[:, i : i + 1], rule, **options)
+    return memory
 
-    def add(name: str, memory: LinearMemory, own: Sequence[int] = first) -> None:
-        arms.add(name, memory.edits, own=own)
 
-    base = case.replay(targets, first)
-    add("as it is", base)
+def add_rules(arms: Arms, case: Case, targets: editing.Targets) -> None:
+    """All edits by each rule, one after the other, and the seconds that this took; all in one step."""
+    first = np.arange(case.sizes.edits)
     for rule in ("rls-soft", "rls-hard", "memit", "memit-history", "alphaedit"):
-        options = editing.Editor(lm, layer, rule, C=C).options
+        options = editing.Editor(case.lm, case.layer, rule, C=case.C).options
         began = time.perf_counter()
-        memory = LinearMemory(case.W, C)
-        for i in first:
-            memory.edit_batch(targets.keys[:, i : i + 1], targets.values[:, i : i + 1], rule, **options)
-        add(f"rule: {rule}", memory)
+        memory = write_each(case, targets, first, rule, options)
+        arms.add(f"rule: {rule}", memory.edits, own=first)
         arms.rows[f"rule: {rule}"].setdefault("seconds", round(time.perf_counter() - began, 2))
-    add("all in one step", case.replay(targets, first, "emmet"))
-    reading = forecast.read(lm, watched, layer)
-    edit = base.edits
-    slope = forecast.slope_along(lm, reading, forecast.drift(edit, reading.keys), 2)
-    harm = forecast.first_order(slope, edit, reading.keys).sum(1)
+    arms.add("all in one step", case.replay(targets, first, "emmet").edits, own=first)
+
+
+def risks(
+    lm: models.LanguageModel, reading: Reading, edit: Edit, K: Float[np.ndarray, "d_m n"]
+) -> dict[str, Float[np.ndarray, " n"]]:
+    """How much each edit may harm, by what is known of it: in nats, by overlap with the watched, by both sizes."""
+    slope = forecast.slope_along(lm, reading, forecast.drift(edit, reading.keys), 2)  # (m, T, d)
     crowd = (forecast.shares(edit.M, reading.keys) ** 2).sum((1, 2))
-    among = edit.shares(targets.keys[:, first]) ** 2
-    size = np.linalg.norm(edit.delta, axis=0)
-    for name, risk in (
-        ("harm", harm),
-        ("overlap", crowd),
-        ("overlap among edits", among.sum(0) + among.sum(1)),
-        ("size", size**2 * crowd),
-    ):
+    among = edit.shares(K) ** 2  # (n, n)
+    return {
+        "harm": forecast.first_order(slope, edit, reading.keys).sum(1),
+        "overlap": crowd,
+        "overlap among edits": among.sum(0) + among.sum(1),
+        "size": np.linalg.norm(edit.delta, axis=0) ** 2 * crowd,
+    }
+
+
+def add_orders(arms: Arms, case: Case, targets: editing.Targets, risk_of: dict[str, Float[np.ndarray, " n"]]) -> None:
+    """The safe edits first or last, the most dangerous left out, by each risk; as many left out by chance."""
+    rng, edits = np.random.default_rng(2), case.sizes.edits
+
+    def add(name: str, order: Int[np.ndarray, " k"]) -> None:
+        arms.add(name, case.replay(targets, order).edits, own=order)
+
+    for name, risk in risk_of.items():
         safe = np.argsort(risk, kind="stable")
-        add(f"order: safe first, by {name}", case.replay(targets, safe), safe)
-        add(f"order: safe last, by {name}", case.replay(targets, safe[::-1]), safe[::-1])
+        add(f"order: safe first, by {name}", safe)
+        add(f"order: safe last, by {name}", safe[::-1])
         for left in (0.75, 0.9):
-            kept = np.sort(safe[: round(left * edits)])
-            add(f"skip: {1 - left:.0%} by {name}", case.replay(targets, kept), kept)
+            add(f"skip: {1 - left:.0%} by {name}", np.sort(safe[: round(left * edits)]))
     for draw in range(3):
         for left in (0.75, 0.9):
-            kept = np.sort(rng.permutation(edits)[: round(left * edits)])
-            add(f"skip: {1 - left:.0%} drawn {draw}", case.replay(targets, kept), kept)
-    for quantile in (0.25, 0.5, 0.75):
-        cap = np.quantile(size, quantile)
-        arms.add(f"cap: {quantile}", Edit(edit.delta * np.minimum(1, cap / size), edit.M), own=first)
-    for share in (0.01, 0.1):
-        smooth = Metric(shrinkage.shrunk(C.moment, share))
-        add(f"shrinkage: {share}", case.replay(targets, first, C=smooth))
-    seen = reading.keys[reading.mask()].T.astype(np.float64)
-    half = reading.subset(np.arange(len(watched)) % 2 == 0)
-    for weight in (1.0, 10.0, 100.0):
-        add(f"protect: {weight:g}", case.replay(targets, first, C=weighted(C, seen, weight)))
-    add(
-        "protect half: 10",
-        case.replay(targets, first, C=weighted(C, half.keys[half.mask()].T.astype(np.float64), 10.0)),
-    )
-    add("protect: 10, rls-hard", case.replay(targets, first, "rls-hard", C=weighted(C, seen, 10.0)))
+            add(f"skip: {1 - left:.0%} drawn {draw}", np.sort(rng.permutation(edits)[: round(left * edits)]))
+
+
+def capped(edit: Edit, quantile: float, count: int | None = None) -> Edit:
+    """The first edits, no residual longer than a quantile of the lengths of all."""
+    length = np.linalg.norm(edit.delta, axis=0)  # (n,)
+    cap = np.quantile(length, quantile)
+    return Edit(edit.delta[:, :count] * np.minimum(1, cap / length[:count]), edit.M[:, :count])
+
+
+def add_protection(arms: Arms, case: Case, targets: editing.Targets, reading: Reading) -> None:
+    """C with the keys of the watched facts in it, or of half of them: how strongly, and with a rule besides."""
+    first, seen = np.arange(case.sizes.edits), reading.everywhere()  # (d_m, N)
+    half = reading.subset(np.arange(len(case.watched)) % 2 == 0).everywhere()
+    for name, protected, weight, rule in (
+        ("protect: 1", seen, 1.0, "rome"),
+        ("protect: 10", seen, 10.0, "rome"),
+        ("protect: 100", seen, 100.0, "rome"),
+        ("protect half: 10", half, 10.0, "rome"),
+        ("protect: 10, rls-hard", seen, 10.0, "rls-hard"),
+    ):
+        arms.add(name, case.replay(targets, first, rule, C=weighted(case.C, protected, weight)).edits, own=first)
+
+
+def add_spread(arms: Arms, case: Case, targets: editing.Targets) -> None:
+    """Every edit in equal parts at two and at three layers, the last of them the edited one."""
     for count in (2, 3):
-        if layer + 1 >= count and f"spread: {count}" not in arms.rows:
-            with editing.preserved(lm):
-                norms = spread(case, list(range(layer - count + 1, layer + 1)), pool, targets)
-                arms.add_written(f"spread: {count}", norms, first)
-    for n in (look for look in case.sizes.looks if look < edits):  # the same on the way
-        lives = {name: case.replay(targets, first[:n], name) for name in ("rome", "rls-hard")}
-        for name, rule in {"alphaedit": "alphaedit", "memit-history": "memit-history"}.items():
-            options = editing.Editor(lm, layer, rule, C=C).options
-            lives[name] = LinearMemory(case.W, C)
-            for i in first[:n]:
-                lives[name].edit_batch(targets.keys[:, i : i + 1], targets.values[:, i : i + 1], rule, **options)
-        lives["protect: 10"] = case.replay(targets, first[:n], C=weighted(C, seen, 10.0))
+        if case.layer + 1 >= count and f"spread: {count}" not in arms.rows:
+            with editing.preserved(case.lm):
+                norms = spread(case, list(range(case.layer - count + 1, case.layer + 1)), case.edits, targets)
+                arms.add_written(f"spread: {count}", norms, np.arange(case.sizes.edits))
+
+
+def add_on_the_way(
+    arms: Arms, case: Case, targets: editing.Targets, edit: Edit, protected: Metric
+) -> Float[np.ndarray, "d_m n"]:
+    """The main cures at the looks before the last; the directions of the first of these with the watched protected."""
+    for n in (look for look in case.sizes.looks if look < case.sizes.edits):
+        first = np.arange(n)
+        lives = {name: case.replay(targets, first, name) for name in ("rome", "rls-hard")}
+        for rule in ("alphaedit", "memit-history"):
+            options = editing.Editor(case.lm, case.layer, rule, C=case.C).options
+            lives[rule] = write_each(case, targets, first, rule, options)
+        lives["protect: 10"] = case.replay(targets, first, C=protected)
         if n == min(case.sizes.looks):
             protecting = lives["protect: 10"].directions
         for name, memory in lives.items():
-            add(f"after {n}: {name}", memory, first[:n])
-        cap = np.quantile(size, 0.5)
-        capped = Edit(edit.delta[:, :n] * np.minimum(1, cap / size[:n]), edit.M[:, :n])
-        arms.add(f"after {n}: cap: 0.5", capped, own=first[:n])
-    row = {"layer": layer, "watched": len(watched), "edits": edits, "arms": arms.rows}
+            arms.add(f"after {n}: {name}", memory.edits, own=first)
+        arms.add(f"after {n}: cap: 0.5", capped(edit, 0.5, n), own=first)
+    return protecting
+
+
+def cures_layer(case: Case) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Each cure alone, with the target values that each edit has alone: what is damaged, what holds, what it costs."""
+    start = time.perf_counter()
+    targets = alone(case, case.edits)
+    arms, first = Arms(case, case.edits, "cures"), np.arange(case.sizes.edits)
+    edit = case.replay(targets, first).edits
+    arms.add("as it is", edit, own=first)
+    add_rules(arms, case, targets)
+    reading = forecast.read(case.lm, case.watched, case.layer)
+    add_orders(arms, case, targets, risks(case.lm, reading, edit, targets.keys[:, first]))
+    for quantile in (0.25, 0.5, 0.75):
+        arms.add(f"cap: {quantile}", capped(edit, quantile), own=first)
+    for share in (0.01, 0.1):
+        smooth = Metric(shrinkage.shrunk(case.C.moment, share))
+        arms.add(f"shrinkage: {share}", case.replay(targets, first, C=smooth).edits, own=first)
+    add_protection(arms, case, targets, reading)
+    add_spread(arms, case, targets)
+    protecting = add_on_the_way(arms, case, targets, edit, weighted(case.C, reading.everywhere(), 10.0))
+    row = {"layer": case.layer, "watched": len(case.watched), "edits": case.sizes.edits, "arms": arms.rows}
     row |= {"seconds": round(time.perf_counter() - start, 1), "costs": costs(case, targets)}
     row["costs"]["protect"] = cost_of_protection(case)
     falls = np.array([arms.falls[name] for name in arms.rows], dtype=np.float32)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool, Float
 from scipy import stats
 
 from superposition import records
@@ -135,6 +136,67 @@ def means_of_pairs(products: np.ndarray, masks: dict[str, np.ndarray], counts: n
     return found
 
 
+def pairs_kept(listed: list[facts.Fact], located: Any) -> dict[str, Bool[np.ndarray, "m m"]]:
+    """Pairs of facts that are left when those that share something are taken out."""
+    return {
+        "no shared last token": ~confounds.same([x.token_id for x in located]),
+        STRANGERS: strangers(located),
+        "no shared word": ~confounds.shared_words([fact.subject for fact in listed]),
+        "no shared relation": ~confounds.same([fact.relation for fact in listed]),
+    }
+
+
+def of_nulls(
+    layer: int,
+    table: Float[np.ndarray, "d_m m"],
+    whitening: Metric,
+    products: dict[str, Float[np.ndarray, "m m"]],
+    keep: dict[str, Bool[np.ndarray, "m m"]],
+) -> Float[np.ndarray, "nulls seeds 2 statistics"]:
+    """Statistics of every null: keys drawn from the table's, whitened and raw; tokens of text; random subjects."""
+    Z, d_m, of_seeds = whitening.whiten(table), whitening.d_m, []
+    for seed in range(SEEDS):
+        rng = np.random.default_rng([seed, layer])
+        drawn_keys = [null(Z, rng) for null in nulls.WHITENED.values()]
+        drawn_keys += [whitening.whiten(null(table, rng)) for null in nulls.RAW.values()]
+        each = [nulls.of_products(z.T @ z, d_m) for z in drawn_keys]
+        for name in (f"{FROM_TEXT} {seed}", f"{WITH_SUBJECTS} {seed}"):
+            each.append(nulls.of_products(products[name], d_m, keep[name]))
+        of_seeds.append(each)
+    return np.array(of_seeds).swapaxes(0, 1)
+
+
+def of_layer(
+    layer: int,
+    K: dict[str, Float[np.ndarray, "d_m m"]],
+    whitening: Metric,
+    keep: dict[str, Bool[np.ndarray, "m m"]],
+    variants: dict[str, list[int]],
+    pairs: dict[str, Bool[np.ndarray, "m m"]],
+    masks: dict[str, Bool[np.ndarray, "m m"]],
+    readings: list[str],
+) -> dict[str, np.ndarray]:
+    """Statistics of one layer: of the table and its resamples, of nulls, with confounds out, of lists, of pairs."""
+    products = {name: (z := whitening.whiten(keys_)).T @ z for name, keys_ in K.items()}
+    G, d_m, m = products["table"], whitening.d_m, len(products["table"])
+    drawn = nulls.resampled(G, d_m, RESAMPLES, np.random.default_rng(2))
+    low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
+    without = [nulls.of_products(G[np.ix_(i, i)], d_m) for i in variants.values()]
+    without += [nulls.of_products(G, d_m, kept) for kept in pairs.values()]
+    lists = [nulls.subsampled(G, d_m, n, LISTS, np.random.default_rng([3, n])) for n in SIZES if n <= m]
+    counts = np.random.default_rng(1).multinomial(m, np.full(m, 1 / m), size=200).astype(float)  # (200, m)
+    return {
+        "table": nulls.of_products(G, d_m),
+        "low": low,
+        "high": high,
+        "norm": np.sqrt(np.diag(G)),
+        "nulls": of_nulls(layer, K["table"], whitening, products, keep),
+        "without": np.array(without),
+        "lists": np.array(lists),
+        "pairs": np.array([means_of_pairs(products[name], masks, counts) for name in readings]),
+    }
+
+
 def measure(
     model: models.LanguageModel, tokens: int | None, layers: list[int] | None, source: str
 ) -> tuple[dict, dict[str, np.ndarray]]:
@@ -144,50 +206,15 @@ def measure(
     part = keep_parts(weights=model.digest(), dtype=str(model.dtype), **about)
     before = read(model, listed, chosen, source, part)
     summed = moments.estimate(model, source, tokens=tokens, layers=layers)
-    found, m = before["keys"], len(listed)
+    m = len(listed)
     located = {name: before["tokens"][name] for name in ("table", "subject alone", "prompts swapped")}
-    variants = subsets(listed, located["table"])
-    pairs = {
-        "no shared last token": ~confounds.same([x.token_id for x in located["table"]]),
-        STRANGERS: strangers(located["table"]),
-        "no shared word": ~confounds.shared_words([fact.subject for fact in listed]),
-        "no shared relation": ~confounds.same([fact.relation for fact in listed]),
-    }
+    variants, pairs = subsets(listed, located["table"]), pairs_kept(listed, located["table"])
     masks, inside = categories(listed, before["prompts"], located)
-    counts = np.random.default_rng(1).multinomial(m, np.full(m, 1 / m), size=200).astype(float)
-    names = ["table", *nulls.WHITENED, *nulls.RAW, FROM_TEXT, WITH_SUBJECTS]
 
     def at(layer: int) -> dict[str, np.ndarray]:
-        whitening = Metric(summed.second_moment(layer))
-        keys_here = {name: K[str(layer)].astype(np.float64) for name, K in found.items()}
-        white = {name: whitening.whiten(K) for name, K in keys_here.items()}
-        Z, d_m = white["table"], whitening.d_m
-        products = {name: z.T @ z for name, z in white.items()}
-        G = products["table"]
-        drawn = nulls.resampled(G, d_m, RESAMPLES, np.random.default_rng(2))
-        low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
-        of_seeds = []
-        for seed in range(SEEDS):
-            rng = np.random.default_rng([seed, layer])
-            drawn_keys = [null(Z, rng) for null in nulls.WHITENED.values()]
-            drawn_keys += [whitening.whiten(null(keys_here["table"], rng)) for null in nulls.RAW.values()]
-            each = [nulls.of_products(z.T @ z, d_m) for z in drawn_keys]
-            for name in (f"{FROM_TEXT} {seed}", f"{WITH_SUBJECTS} {seed}"):
-                each.append(nulls.of_products(products[name], d_m, before["keep"][name]))
-            of_seeds.append(each)
-        without = [nulls.of_products(G[np.ix_(i, i)], d_m) for i in variants.values()]
-        without += [nulls.of_products(G, d_m, keep) for keep in pairs.values()]
-        lists = [nulls.subsampled(G, d_m, n, LISTS, np.random.default_rng([3, n])) for n in SIZES if n <= m]
-        return {
-            "table": nulls.of_products(G, d_m),
-            "low": low,
-            "high": high,
-            "norm": np.sqrt(np.diag(G)),
-            "nulls": np.array(of_seeds).swapaxes(0, 1),
-            "without": np.array(without),
-            "lists": np.array(lists),
-            "pairs": np.array([means_of_pairs(products[name], masks, counts) for name in located]),
-        }
+        K = {name: by_layer[str(layer)].astype(np.float64) for name, by_layer in before["keys"].items()}
+        metric = Metric(summed.second_moment(layer))
+        return of_layer(layer, K, metric, before["keep"], variants, pairs, masks, list(located))
 
     rows = [part(f"layer {layer}", lambda layer=layer: at(layer)) for layer in chosen]
     arrays = {name: np.array([row[name] for row in rows]) for name in rows[0]}
@@ -199,7 +226,7 @@ def measure(
         "d_m": [layer.d_m for layer in model.select(layers)],
         "statistics": list(shape.STATISTICS),
         "matrices": ["P", "cosine_whitened"],
-        "nulls": names[1:],
+        "nulls": [*nulls.WHITENED, *nulls.RAW, FROM_TEXT, WITH_SUBJECTS],
         "without": [*variants, *pairs],
         "facts_left": {name: len(i) for name, i in variants.items()},
         "pairs_left": {name: int(np.triu(keep, 1).sum()) for name, keep in pairs.items()},

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 
 from superposition import editing, records
 from superposition.data import facts, wordings
@@ -177,6 +178,70 @@ class Asker:
         return found, best
 
 
+def partners_after(
+    lm: models.LanguageModel,
+    layer: int,
+    C: Metric,
+    edit_targets: editing.Targets,
+    ask: Asker,
+    p: Float[np.ndarray, "edits partners"],
+) -> tuple[dict[str, np.ndarray], list[bool]]:
+    """Each edit alone in the weights, and its partners asked: what changed for them, and whether the edit holds.
+
+    The arrays are (edits, partners), with NaN or false where a partner was not asked; ``right_before`` is (partners,).
+    """
+    before, best = ask(ask.prompts, np.concatenate([ask.true, ask.new]))  # (partners, partners + edits), (partners,)
+    right_before = best == ask.true
+    change_true, change_new = np.full(p.shape, np.nan), np.full(p.shape, np.nan)
+    right, says_new = np.zeros(p.shape, dtype=bool), np.zeros(p.shape, dtype=bool)
+    weight, held = lm.layers[layer].weight, []
+    W = weight.detach().double().numpy()
+    for row in range(len(p)):
+        memory = LinearMemory(W, C)
+        memory.edit(edit_targets.keys[:, row], edit_targets.values[:, row])
+        asked = partners_of(p[row])
+        prompts = [*(ask.prompts[j] for j in asked), ask.edited[row]]
+        with passes.restored(weight):
+            weight.copy_(torch.from_numpy(memory.W))
+            after, best = ask(prompts, np.append(ask.true[asked], ask.new[row]))  # (n + 1, n + 1), (n + 1,)
+        n = len(asked)
+        change_true[row, asked] = np.diag(after[:n, :n]) - before[asked, asked]
+        change_new[row, asked] = after[:n, n] - before[asked, len(right_before) + row]
+        right[row, asked] = best[:n] == ask.true[asked]
+        says_new[row, asked] = best[:n] == ask.new[row]
+        held.append(bool(best[n] == ask.new[row]))
+        if (row + 1) % 10 == 0:
+            say(f"layer {layer}: {row + 1} edits asked about")
+    changes = {"change_true": change_true, "change_new": change_new, "right": right, "says_new": says_new}
+    return {"right_before": right_before} | changes, held
+
+
+def edits_at(
+    lm: models.LanguageModel,
+    layer: int,
+    C: Metric,
+    K: Float[np.ndarray, "d_m m"],
+    everything: Sequence[Fact],
+    partners: Sequence[int],
+    settings: editing.TargetSettings,
+) -> tuple[dict[str, list], dict[str, np.ndarray]]:
+    """One layer: the facts to edit are chosen, edited one at a time, and their partners asked after each."""
+    P = overlap.superposition_matrix(K, C)  # (m, m)
+    chosen = choose(P, range(len(everything)), partners)
+    edited = [everything[i] for i in chosen]
+    ask = Asker(lm, [everything[j] for j in partners], edited)
+    edit_targets = targets.search(lm, edited, layer, settings)
+    say(f"layer {layer}: {len(edited)} target values")
+    p = P[np.ix_(chosen, partners)]
+    changes, held = partners_after(lm, layer, C, edit_targets, ask, p)
+    arrays = {"right_before": changes.pop("right_before")}
+    here = {"p": p, "asked": ~np.isnan(changes["change_true"])} | changes
+    here["shift"] = np.linalg.norm(edit_targets.shifts, axis=0)
+    here["recalled"] = np.linalg.norm(lm.layers[layer].weight.detach().double().numpy() @ K, axis=0)
+    lists = {"edits": chosen, "probability": edit_targets.probability.round(4).tolist(), "held": held}
+    return lists, arrays | {f"layer {layer} {name}": value for name, value in here.items()}
+
+
 def edits() -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     lm = models.load("smollm2", device="cpu")
     everything = facts.load("book")
@@ -199,45 +264,12 @@ def edits() -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     arrays: dict[str, np.ndarray] = {}
     bits = lm.digest()
     for layer in LAYERS:
-        metric = Metric(C.second_moment(layer))
-        P = overlap.superposition_matrix(read[layer], metric)
-        chosen = choose(P, range(len(everything)), partners)
-        edited = [everything[i] for i in chosen]
-        ask = Asker(lm, [everything[j] for j in partners], edited)
-        before, best = ask(ask.prompts, np.concatenate([ask.true, ask.new]))
-        arrays["right_before"] = best == ask.true
-        found = targets.search(lm, edited, layer, settings)
-        say(f"layer {layer}: {len(edited)} target values")
-        shape = (len(chosen), len(partners))
-        change_true, change_new = np.full(shape, np.nan), np.full(shape, np.nan)
-        right, says_new = np.zeros(shape, dtype=bool), np.zeros(shape, dtype=bool)
-        p, held = P[np.ix_(chosen, partners)], []
-        weight = lm.layers[layer].weight
-        W = weight.detach().double().numpy()
-        for row in range(len(edited)):
-            memory = LinearMemory(W, metric)
-            memory.edit(found.keys[:, row], found.values[:, row])
-            asked = partners_of(p[row])
-            prompts = [*(ask.prompts[j] for j in asked), ask.edited[row]]
-            with passes.restored(weight):
-                weight.copy_(torch.from_numpy(memory.W))
-                after, best = ask(prompts, np.append(ask.true[asked], ask.new[row]))
-            n = len(asked)
-            change_true[row, asked] = np.diag(after[:n, :n]) - before[asked, asked]
-            change_new[row, asked] = after[:n, n] - before[asked, len(partners) + row]
-            right[row, asked] = best[:n] == ask.true[asked]
-            says_new[row, asked] = best[:n] == ask.new[row]
-            held.append(bool(best[n] == ask.new[row]))
-            if (row + 1) % 10 == 0:
-                say(f"layer {layer}: {row + 1} edits asked about")
-        data["edits"].append(chosen)
-        data["probability"].append(found.probability.round(4).tolist())
-        data["held"].append(held)
-        arrays |= {f"layer {layer} p": p, f"layer {layer} asked": ~np.isnan(change_true)}
-        arrays |= {f"layer {layer} change_true": change_true, f"layer {layer} change_new": change_new}
-        arrays |= {f"layer {layer} right": right, f"layer {layer} says_new": says_new}
-        arrays[f"layer {layer} shift"] = np.linalg.norm(found.shifts, axis=0)
-        arrays[f"layer {layer} recalled"] = np.linalg.norm(W @ read[layer], axis=0)
+        lists, of_layer = edits_at(
+            lm, layer, Metric(C.second_moment(layer)), read[layer], everything, partners, settings
+        )
+        for name, row in lists.items():
+            data[name].append(row)
+        arrays |= of_layer
     if lm.digest() != bits:
         raise RuntimeError("The weights are not what they were before.")
     return data, {name: row if row.dtype == bool else row.astype(np.float32) for name, row in arrays.items()}

@@ -1,4 +1,4 @@
-"""The law of the rooms: what each part of the library may import (CONTRIBUTING, "The house"). Data flows one way."""
+"""The law of the house: what each room of the library may import, and how long a function may be (CONTRIBUTING)."""
 
 import ast
 import graphlib
@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-LIB = Path(__file__).parents[1] / "lib" / "superposition"
+ROOT = Path(__file__).parents[1]
+LIB = ROOT / "lib" / "superposition"
 
 #: Room: the rooms, and the packages of others among HELD, that it may import. Every room may import itself and errors.
 LAW = {
@@ -103,3 +104,55 @@ def test_what_reads_and_draws_records_loads_no_torch():
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+#: Code lines, without docstring, comments and blank lines, and parameters that a function may have at most.
+MOST_LINES, MOST_PARAMETERS = 60, 10
+#: What has more parameters, each of which a caller needs; why is said where it is defined.
+EXCEPTIONS = {
+    "lib/superposition/editing/forecast.py run: 12 parameters",
+    "lib/superposition/editing/sequence.py run: 11 parameters",
+}
+
+
+def oversized(path: Path) -> list[str]:
+    """Every function of a file that is too long or takes too much, as ``name: what it has``."""
+    source, names = path.read_text(encoding="utf-8"), []
+    lines = source.splitlines()
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        code = set(range(node.lineno, node.end_lineno + 1))
+        if ast.get_docstring(node) is not None:
+            code -= set(range(node.body[0].lineno, node.body[0].end_lineno + 1))
+        length = sum(bool(lines[i - 1].strip()) and not lines[i - 1].strip().startswith("#") for i in code)
+        given = [arg.arg for arg in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
+        taken = len(given) - (given[:1] in (["self"], ["cls"]))
+        if length > MOST_LINES:
+            names.append(f"{node.name}: {length} lines")
+        if taken > MOST_PARAMETERS:
+            names.append(f"{node.name}: {taken} parameters")
+    return names
+
+
+def test_no_function_is_too_long_or_takes_too_much():
+    files = [path for folder in ("lib", "experiments", "book/_ext") for path in sorted((ROOT / folder).rglob("*.py"))]
+    assert len(files) > 100
+    assert {f"{path.relative_to(ROOT).as_posix()} {name}" for path in files for name in oversized(path)} == EXCEPTIONS
+
+
+@pytest.mark.parametrize(
+    ("lines", "parameters", "names"),
+    [
+        (60, 10, []),
+        (61, 10, ["planted: 61 lines"]),
+        (60, 11, ["planted: 11 parameters"]),
+        (61, 11, ["planted: 61 lines", "planted: 11 parameters"]),
+    ],
+)
+def test_a_function_that_is_too_long_is_named(lines, parameters, names, tmp_path):
+    taken = ", ".join(f"p{i}" for i in range(parameters - 1))
+    body = '"""One line.\n\n        And more.\n        """\n' + "        # nothing\n\n        pass\n" * (lines - 1)
+    path = tmp_path / "planted.py"
+    path.write_text(f"class Holder:\n    def planted(self, {taken}, *, last):\n        {body}", encoding="utf-8")
+    assert oversized(path) == names

@@ -14,7 +14,7 @@ import argparse
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +77,47 @@ def fine_tuned(model: models.LanguageModel, layer: int, fact: facts.Fact) -> Non
         editing.FineTuner(model, layer).edit([fact])
 
 
-def main() -> None:
+def drawn(model: models.LanguageModel, count: int) -> list[facts.Fact]:
+    """Facts that the model knows, none with its key at position 0, drawn from the seed 0."""
+    known = scoring.known(model, facts.load("book"))
+    sinks = [token.position == 0 for token in keys.locate_all(model, known)]
+    listed = [fact for fact, sink in zip(known, sinks, strict=True) if not sink]
+    return [listed[i] for i in np.random.default_rng(0).permutation(len(listed))[:count]]
+
+
+def each_alone(
+    model: models.LanguageModel, listed: list[facts.Fact], layer: int, **how: Any
+) -> list[tuple[float, editing.Targets]]:
+    """Seconds of the search for the target value of each fact, and what it gives."""
+    return [seconds_of(lambda fact=fact: targets.search(model, [fact], layer, **how)) for fact in listed]
+
+
+def by_the_wall(model: models.LanguageModel, listed: list[facts.Fact], layer: int, threads: int = 2) -> list[float]:
+    """Seconds on the wall of the same searches by several threads; one thread afterwards."""
+    torch.set_num_threads(threads)
+    seconds = []
+    for fact in listed:
+        began = time.perf_counter()
+        targets.search(model, [fact], layer)
+        seconds.append(time.perf_counter() - began)
+    torch.set_num_threads(1)
+    return seconds
+
+
+def flops_of_search(model: models.LanguageModel, fact: facts.Fact, layer: int) -> int:
+    with FlopCounterMode(display=False) as counter:
+        targets.search(model, [fact], layer)
+    return counter.get_total_flops()
+
+
+def largest_difference(searches: Sequence[editing.Targets], others: Sequence[editing.Targets]) -> float:
+    """Of shifts (d, 1), as a share of the first's length, to two digits."""
+    pairs = zip(searches, others, strict=True)
+    shares = [float(np.linalg.norm(a.shifts - b.shifts) / np.linalg.norm(a.shifts)) for a, b in pairs]
+    return float(f"{max(shares):.1e}")
+
+
+def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="smollm2")
     parser.add_argument("--layer", type=int, default=6)
@@ -85,56 +125,31 @@ def main() -> None:
     parser.add_argument("--facts", type=int, default=16)
     parser.add_argument("--slow", type=int, default=3, help="facts whose target values are searched without shortcuts")
     parser.add_argument("--out", type=Path)
-    options = parser.parse_args()
+    return parser.parse_args()
 
-    torch.set_num_threads(1)
-    model = models.load(options.model)
-    layer = options.layer
-    listed = scoring.known(model, facts.load("book"))
-    sinks = [found.position == 0 for found in keys.locate_all(model, listed)]
-    listed = [fact for fact, sink in zip(listed, sinks, strict=True) if not sink]
-    rng = np.random.default_rng(0)
-    listed = [listed[i] for i in rng.permutation(len(listed))[: options.facts]]
-    C = moments.estimate(model, "book", tokens=options.tokens, layers=[layer]).second_moment(layer)
+
+def measure(
+    model: models.LanguageModel, name: str, layer: int, listed: list[facts.Fact], C: np.ndarray, slow: int
+) -> dict[str, Any]:
+    """The record's numbers: every search and every writing, one after the other."""
+    few = listed[:slow]
     targets.search(model, listed[:1], layer)  # the first pass of a process pays for its start
     rates = [(matmul_rate(torch.float32), reading_rate())]
-
-    alone = [seconds_of(lambda fact=fact: targets.search(model, [fact], layer)) for fact in listed]
+    alone = each_alone(model, listed, layer)
     rates.append((matmul_rate(torch.float32), reading_rate()))
     together, at_once = seconds_of(lambda: targets.search(model, listed, layer, batch=AT_ONCE))
-    torch.set_num_threads(2)
-    on_two = []
-    for fact in listed:
-        began = time.perf_counter()
-        targets.search(model, [fact], layer)
-        on_two.append(time.perf_counter() - began)
-    torch.set_num_threads(1)
-    few = listed[: options.slow]
-    slow = [seconds_of(lambda fact=fact: targets.search(model, [fact], layer, cached=False)) for fact in few]
-    narrow = models.load(options.model, dtype="bfloat16")
+    on_two = by_the_wall(model, listed, layer)
+    plain = each_alone(model, few, layer, cached=False)
+    narrow = models.load(name, dtype="bfloat16")
     targets.search(narrow, listed[:1], layer)
-    in_bfloat16 = [seconds_of(lambda fact=fact: targets.search(narrow, [fact], layer))[0] for fact in listed]
+    in_bfloat16 = [spent for spent, _ in each_alone(narrow, listed, layer)]
     spent = writing(model, layer, C, at_once)
     tuned = [seconds_of(lambda fact=fact: fine_tuned(model, layer, fact))[0] for fact in few]
-    with FlopCounterMode(display=False) as counter:
-        targets.search(model, listed[:1], layer)
-    flops, reading = (statistics.mean(one) for one in zip(*rates, strict=True))
-    steps = [int(found.steps[0]) for _, found in alone]
-    seconds = [one for one, _ in alone]
-    differences = [
-        float(np.linalg.norm(found.shifts - at_once.shifts[:, [i]]) / np.linalg.norm(found.shifts))
-        for i, (_, found) in enumerate(alone)
-    ]
-    slow_differences = [
-        float(np.linalg.norm(found.shifts - one.shifts) / np.linalg.norm(found.shifts))
-        for (_, found), (_, one) in zip(slow, alone, strict=False)
-    ]
-    data = {
-        "kind": "benchmark",
-        "model": records.header(model, architecture=False),
-        "layer": layer,
-        "facts": len(listed),
-        "at_once": AT_ONCE,
+
+    flops, reading = (statistics.mean(rate) for rate in zip(*rates, strict=True))
+    seconds, searched = zip(*alone, strict=True)
+    first, steps = int(searched[0].steps[0]), statistics.mean(int(each.steps[0]) for each in searched)
+    return {
         "matmul_gflops": round(flops / 1e9, 1),
         "reading_gib_a_second": round(reading / 2**30, 1),
         "target": {
@@ -143,15 +158,15 @@ def main() -> None:
             "seconds_alone_median": round(statistics.median(seconds), 2),
             "seconds_at_once": round(together / len(listed), 2),
             "seconds_alone_bfloat16": round(statistics.mean(in_bfloat16), 2),
-            "steps": statistics.mean(steps),
-            "floor_multiplying": round(counter.get_total_flops() / flops * statistics.mean(steps) / steps[0], 3),
-            "floor_reading": round(bytes_a_step(model, layer) * (statistics.mean(steps) + 0.5) / reading, 3),
-            "seconds_without_shortcuts": round(statistics.mean(one for one, _ in slow), 2),
-            "same_facts_with_shortcuts": round(statistics.mean(seconds[: len(slow)]), 2),
-            "difference_at_once": float(f"{max(differences):.1e}"),
-            "difference_without_shortcuts": float(f"{max(slow_differences):.1e}"),
+            "steps": steps,
+            "floor_multiplying": round(flops_of_search(model, listed[0], layer) / flops * steps / first, 3),
+            "floor_reading": round(bytes_a_step(model, layer) * (steps + 0.5) / reading, 3),
+            "seconds_without_shortcuts": round(statistics.mean(spent for spent, _ in plain), 2),
+            "same_facts_with_shortcuts": round(statistics.mean(seconds[: len(plain)]), 2),
+            "difference_at_once": largest_difference(searched, [at_once[i] for i in range(len(at_once))]),
+            "difference_without_shortcuts": largest_difference([each for _, each in plain], searched[: len(plain)]),
         },
-        "writing": {name: round(one, 4) for name, one in spent.items()},
+        "writing": {method: round(mean, 4) for method, mean in spent.items()},
         "rome_edit_seconds": round(statistics.mean(seconds) + spent["rome"], 2),
         "rome_edit_seconds_most": round(max(seconds) + spent["rome"], 2),
         "rome_edits_within_4_seconds": sum(one + spent["rome"] <= 4 for one in seconds),
@@ -160,12 +175,10 @@ def main() -> None:
             "rome_edit_seconds_most": round(max(on_two) + spent["rome"], 2),
         },
         "fine_tuning_seconds": round(statistics.mean(tuned), 2),
-        "provenance": records.provenance(
-            command="python " + " ".join(["experiments/benchmarks/editing.py", *sys.argv[1:]]), device=model.device
-        ),
     }
-    if options.out:
-        records.write(options.out, data)
+
+
+def report(data: dict[str, Any]) -> None:
     target = data["target"]
     print(f"matrix multiply {data['matmul_gflops']} GFLOP/s, reading {data['reading_gib_a_second']} GiB/s")
     print(
@@ -176,6 +189,28 @@ def main() -> None:
     print(f"on two threads: {data['two_threads']}")
     print(f"without shortcuts {target['seconds_without_shortcuts']} s for {target['same_facts_with_shortcuts']}")
     print(f"writing {data['writing']}; fine-tuning {data['fine_tuning_seconds']} s an edit")
+
+
+def main() -> None:
+    options = parsed()
+    torch.set_num_threads(1)
+    model, layer = models.load(options.model), options.layer
+    listed = drawn(model, options.facts)
+    C = moments.estimate(model, "book", tokens=options.tokens, layers=[layer]).second_moment(layer)
+    data = {
+        "kind": "benchmark",
+        "model": records.header(model, architecture=False),
+        "layer": layer,
+        "facts": len(listed),
+        "at_once": AT_ONCE,
+    }
+    data |= measure(model, options.model, layer, listed, C, options.slow)
+    data["provenance"] = records.provenance(
+        command="python " + " ".join(["experiments/benchmarks/editing.py", *sys.argv[1:]]), device=model.device
+    )
+    if options.out:
+        records.write(options.out, data)
+    report(data)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Float
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import paper_procedure
@@ -80,6 +81,82 @@ def layer_groups(model: models.LanguageModel, tokens: int = 2048, layers_at_once
     }
 
 
+def rates_now() -> dict[str, float]:
+    return {str(d).removeprefix("torch."): matmul_rate(d) for d in (torch.float32, torch.float64)}
+
+
+def c_pass(model: models.LanguageModel, tokens: int, repeats: int) -> tuple[moments.Moments, dict, dict[str, float]]:
+    """The sums for C, the record's entry of the pass with its floor, and the rates, each the mean of two."""
+    rates, seconds = rates_now(), []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        summed = moments.estimate(model, "book", tokens=tokens, cache=False)
+        seconds.append(time.perf_counter() - began)
+    after = rates_now()
+    rate = {name: statistics.mean((rates[name], after[name])) for name in rates}
+    cut = text.windows(text.read("book"), model.tokenizer, tokens=tokens)
+    forward = sum(forward_flops(model, window) for window in cut)
+    moment = sum(layer.d_m * (layer.d_m + 1) for layer in model.layers) * summed.tokens
+    floor = forward / rate["float32"] + moment / rate["float64"]
+    entry = {
+        "seconds": round(min(seconds), 2),
+        "seconds_each": [round(one, 2) for one in seconds],
+        "floor_seconds": round(floor, 2),
+        "ratio": round(min(seconds) / floor, 3),
+        "forward_tflop": round(forward / 1e12, 3),
+        "moment_tflop": round(moment / 1e12, 3),
+    }
+    return summed, entry, rate
+
+
+def keys_and_P(
+    model: models.LanguageModel, listed: list[facts.Fact], summed: moments.Moments
+) -> tuple[list[Float[np.ndarray, "m m"]], float, float]:
+    """P of every layer, and the seconds of the keys and of P."""
+    began = time.perf_counter()
+    read = keys.extract(model, listed)
+    read_at = time.perf_counter()
+    P = [overlap.measure(read[i], Metric(summed.second_moment(i))).P for i in (layer.index for layer in model.layers)]
+    return P, read_at - began, time.perf_counter() - read_at
+
+
+def papers_procedure(
+    model: models.LanguageModel,
+    listed: list[facts.Fact],
+    summed: moments.Moments,
+    P: list[Float[np.ndarray, "m m"]],
+    few: int,
+) -> tuple[list[int], float, float, float]:
+    """The paper's procedure for a few facts at three layers: these, the largest difference of P, and two seconds.
+
+    The seconds are those of a pass for one pair, and those of an inverse of C.
+    """
+    chosen = sorted({0, len(model.layers) // 2, len(model.layers) - 1})
+    worst, pass_seconds = 0.0, []
+    for layer in chosen:
+        slow, seconds = paper_procedure.superposition_of_pairs(model, layer, listed[:few], summed.second_moment(layer))
+        worst = max(worst, float(np.abs(slow - P[layer][:few, :few]).max()))
+        pass_seconds.append(seconds)
+    began = time.perf_counter()
+    np.linalg.inv(summed.second_moment(0))
+    return chosen, worst, statistics.mean(pass_seconds), time.perf_counter() - began
+
+
+def report(data: dict, keys_seconds: float, p_seconds: float, worst: float) -> None:
+    c, groups, paper, layers, tokens = (data[name] for name in ("c_pass", "memory", "paper", "layers", "tokens"))
+    print(f"matrix multiply: {data['matmul_gflops']} GFLOP/s")
+    print(f"C, {layers} layers, {tokens:,} tokens: {c['seconds']} s, floor {c['floor_seconds']} s: {c['ratio']}")
+    print(
+        f"C in {groups['passes']} passes: {groups['held_mib']} MiB held in place of {groups['held_mib_one_pass']}, "
+        f"{groups['seconds']} s in place of {groups['seconds_one_pass']}, the same sums: {groups['same_sums']}"
+    )
+    print(f"keys of {data['facts']} facts: {keys_seconds:.1f} s; P of {layers} layers: {p_seconds:.1f} s")
+    print(
+        f"the paper's procedure: {paper['seconds_a_pass']} s a pass, so {paper['scaled_hours']} h; "
+        f"same P within {worst:.1e}; {paper['cost_ratio']:,} times our keys and P"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="smollm2")
@@ -93,46 +170,10 @@ def main() -> None:
     model = models.load(options.model)
     listed = facts.load("book", limit=options.facts)
     layers = len(model.layers)
-    rates = {str(d).removeprefix("torch."): matmul_rate(d) for d in (torch.float32, torch.float64)}
-
-    passes = []
-    for _ in range(options.repeats):
-        began = time.perf_counter()
-        summed = moments.estimate(model, "book", tokens=options.tokens, cache=False)
-        passes.append(time.perf_counter() - began)
-    c_seconds = min(passes)
-    rates_after = {str(d).removeprefix("torch."): matmul_rate(d) for d in (torch.float32, torch.float64)}
-    rate = {name: statistics.mean((rates[name], rates_after[name])) for name in rates}
-    cut = text.windows(text.read("book"), model.tokenizer, tokens=options.tokens)
-    forward = sum(forward_flops(model, window) for window in cut)
-    moment = sum(layer.d_m * (layer.d_m + 1) for layer in model.layers) * summed.tokens
-    floor = forward / rate["float32"] + moment / rate["float64"]
-
-    began = time.perf_counter()
-    read = keys.extract(model, listed)
-    keys_seconds = time.perf_counter() - began
-    began = time.perf_counter()
-    found = []
-    for layer in model.layers:
-        metric = Metric(summed.second_moment(layer.index))
-        found.append(overlap.measure(read[layer.index], metric).P)
-    p_seconds = time.perf_counter() - began
-
-    chosen = sorted({0, layers // 2, layers - 1})
-    worst, pass_seconds = 0.0, []
-    for layer in chosen:
-        P, seconds = paper_procedure.superposition_of_pairs(
-            model, layer, listed[: options.slice], summed.second_moment(layer)
-        )
-        worst = max(worst, float(np.abs(P - found[layer][: options.slice, : options.slice]).max()))
-        pass_seconds.append(seconds)
-    began = time.perf_counter()
-    np.linalg.inv(summed.second_moment(0))
-    inverse_seconds = time.perf_counter() - began
-    paper_seconds = layers * ((options.facts**2 + options.facts) * statistics.mean(pass_seconds) + inverse_seconds)
-
-    groups = layer_groups(model)
-
+    summed, c_entry, rate = c_pass(model, options.tokens, options.repeats)
+    P, keys_seconds, p_seconds = keys_and_P(model, listed, summed)
+    chosen, worst, pass_seconds, inverse_seconds = papers_procedure(model, listed, summed, P, options.slice)
+    paper_seconds = layers * ((options.facts**2 + options.facts) * pass_seconds + inverse_seconds)
     data = {
         "kind": "benchmark",
         "model": records.header(model, architecture=False),
@@ -140,21 +181,14 @@ def main() -> None:
         "facts": len(listed),
         "layers": layers,
         "matmul_gflops": {name: round(value / 1e9, 1) for name, value in rate.items()},
-        "c_pass": {
-            "seconds": round(c_seconds, 2),
-            "seconds_each": [round(seconds, 2) for seconds in passes],
-            "floor_seconds": round(floor, 2),
-            "ratio": round(c_seconds / floor, 3),
-            "forward_tflop": round(forward / 1e12, 3),
-            "moment_tflop": round(moment / 1e12, 3),
-        },
-        "memory": groups,
+        "c_pass": c_entry,
+        "memory": layer_groups(model),
         "keys_seconds": round(keys_seconds, 2),
         "p_seconds": round(p_seconds, 2),
         "paper": {
             "slice_facts": options.slice,
             "slice_layers": chosen,
-            "seconds_a_pass": round(statistics.mean(pass_seconds), 4),
+            "seconds_a_pass": round(pass_seconds, 4),
             "scaled_hours": round(paper_seconds / 3600, 2),
             "largest_difference_of_P": float(f"{worst:.2e}"),
             "cost_ratio": round(paper_seconds / (keys_seconds + p_seconds)),
@@ -165,18 +199,7 @@ def main() -> None:
     }
     if options.out:
         records.write(options.out, data)
-    c, paper = data["c_pass"], data["paper"]
-    print(f"matrix multiply: {data['matmul_gflops']} GFLOP/s")
-    print(f"C, {layers} layers, {summed.tokens:,} tokens: {c['seconds']} s, floor {c['floor_seconds']} s: {c['ratio']}")
-    print(
-        f"C in {groups['passes']} passes: {groups['held_mib']} MiB held in place of {groups['held_mib_one_pass']}, "
-        f"{groups['seconds']} s in place of {groups['seconds_one_pass']}, the same sums: {groups['same_sums']}"
-    )
-    print(f"keys of {len(listed)} facts: {keys_seconds:.1f} s; P of {layers} layers: {p_seconds:.1f} s")
-    print(
-        f"the paper's procedure: {paper['seconds_a_pass']} s a pass, so {paper['scaled_hours']} h; "
-        f"same P within {worst:.1e}; {paper['cost_ratio']:,} times our keys and P"
-    )
+    report(data, keys_seconds, p_seconds, worst)
 
 
 if __name__ == "__main__":

@@ -140,16 +140,8 @@ def measure(
         del summed  # or two groups are in memory
     if not shared.is_main:
         return None
-    data = {
-        "kind": "measurement",
-        "model": records.header(model),
-        "facts": {"source": str(facts), "sha256": tables.fingerprint(facts), "count": len(listed)},
-        "text": {"source": str(calibration.text), "sha256": text.fingerprint(calibration.text)}
-        | reading
-        | {"tokens": counted},
-        "dtype": records.dtype(model),
-        "shrinkage": calibration.shrinkage,
-        "centred": calibration.centred,
+    source = {"source": str(facts), "sha256": tables.fingerprint(facts)}
+    data = _inputs(model, source, listed, calibration, counted) | {
         "layers": [layer.index for layer in chosen],
         "subjects": [fact.subject for fact in listed],
         "relations": [fact.relation for fact in listed],
@@ -161,6 +153,22 @@ def measure(
         "provenance": records.provenance(command=command, seed=seed, device=model.device),
     }
     return Measurement(data, {name: np.stack([getattr(one, name) for one in overlaps]) for name in MATRICES})
+
+
+def _inputs(
+    model: LanguageModel, source: dict[str, str], listed: Sequence[tables.Fact], calibration: Calibration, tokens: int
+) -> dict[str, Any]:
+    """What a record says was measured: the model, the facts, the text with the tokens read, and how C is estimated."""
+    read_from = {"source": str(calibration.text), "sha256": text.fingerprint(calibration.text)}
+    return {
+        "kind": "measurement",
+        "model": records.header(model),
+        "facts": source | {"count": len(listed)},
+        "text": read_from | calibration.reading(model) | {"tokens": tokens},
+        "dtype": records.dtype(model),
+        "shrinkage": calibration.shrinkage,
+        "centred": calibration.centred,
+    }
 
 
 def _of_layer(

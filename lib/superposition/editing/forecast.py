@@ -431,7 +431,7 @@ def check(level: str, method: str) -> None:
             raise UserError(f"There is no {what} {name!r}: choose from {', '.join(known)}.")
 
 
-def run(  # twelve parameters: what is forecast and how, and the settings that it hands on
+def run(  # twelve parameters: each is a caller's own choice, and a container for them would be made only for this call
     model: LanguageModel,
     edits: Sequence[Fact],
     protect: Sequence[Fact],

@@ -47,7 +47,7 @@ class Run:
     seconds: float = 0.0
 
 
-def run(  # eleven parameters: what is edited, how, and what is kept of it; each is an option of the command ``edit``
+def run(  # eleven parameters: what is edited, how, what is looked at and kept; each is a caller's own choice
     model: LanguageModel,
     edits: Sequence[Fact],
     method: str = "rome",
