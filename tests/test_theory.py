@@ -120,6 +120,7 @@ GROUPS = {
     "hard recursion": theory.hard_recursion,
     "interference left": theory.interference_left,
     "one edit": theory.one_edit,
+    "orthogonal keys, n = 2": lambda: theory.orthogonal_keys(2),
     "orthogonal keys, n = 3": lambda: theory.orthogonal_keys(3),
 }
 for edits in range(1, 5):
