@@ -628,22 +628,14 @@ BREAKS = {
     "no exercises": (replaced(5, "## Exercises", "## Try"), "exercises", "no section"),
     "one exercise": (replaced(5, "{exercise} Check", "{note} Check"), "exercises", "1 exercises"),
     "no difficulty": (replaced(5, "Check · hard", "Check"), "exercises", "difficulty"),
-    "label of another chapter": (
-        replaced(5, ":label: ex-77-rank", ":label: ex-78-rank"),
-        "exercises",
-        "labelled",
-    ),
+    "label of another chapter": (replaced(5, ":label: ex-77-rank", ":label: ex-78-rank"), "exercises", "labelled"),
     "no solution": (replaced(5, "{solution} ex-77-check", "{note}"), "exercises", "has no solution"),
     "open solution": (
         replaced(5, ":label: sol-77-rank\n:class: dropdown", ":label: sol-77-rank"),
         "exercises",
         "fold away",
     ),
-    "stray solution": (
-        replaced(5, "{solution} ex-77-check", "{solution} ex-77-x"),
-        "exercises",
-        "no exercise here",
-    ),
+    "stray solution": (replaced(5, "{solution} ex-77-check", "{solution} ex-77-x"), "exercises", "no exercise here"),
     "no hint": (replaced(5, "{admonition} Hint\n:class: dropdown tip\nTry.", "{note}\nTry."), "hints", "no hint"),
     "hint after its solution": (hint_last, "hints", "no hint between ex-77-check"),
     "open hint": (replaced(5, ":class: dropdown tip\nTry.", ":class: tip\nTry."), "hints", "fold away"),
@@ -658,11 +650,7 @@ BREAKS = {
     "sources not last": (appended(5, "\n## More\n"), "sources", "last"),
     "unknown verdict": (replaced(2, "verdict reproduced", "verdict proved"), "verdicts", "has the classes"),
     "verdict against its title": (replaced(2, "1 · reproduced", "1 · refuted"), "verdicts", "does not say"),
-    "verdict without the class": (
-        replaced(2, ":class: verdict reproduced\n", ""),
-        "verdicts",
-        "without the class",
-    ),
+    "verdict without the class": (replaced(2, ":class: verdict reproduced\n", ""), "verdicts", "without the class"),
     "long cells": (long_cells, "lengths", "median"),
     "one very long cell": (appended(3, "\nx = 1" * 25), "lengths", "26 lines"),
     "empty cell": (replaced(3, "glue('worst', 1e-14)", ""), "executed", "is empty"),
@@ -689,11 +677,7 @@ BREAKS = {
     "same heading twice": (appended(2, "\n## Takeaways\n"), "headings", "the same"),
     "glued twice": (glued_twice, "glue", "'worst' is glued twice"),
     "glued nowhere": (without_outputs, "glue", "'worst' is asked for"),
-    "math glued nowhere": (
-        replaced(2, "{glue:math} closed", "{glue:math} open"),
-        "glue",
-        "'open' is asked for",
-    ),
+    "math glued nowhere": (replaced(2, "{glue:math} closed", "{glue:math} open"), "glue", "'open' is asked for"),
 }
 
 
@@ -735,10 +719,4 @@ def test_numbers_with_a_source_or_in_code_are_let_be(text):
 
 def test_glued_names_are_read_in_every_form():
     text = "{glue:text}`a:.2f` {glue:text}`b` {glue}`c` {glue:text}`11-x.ipynb::d:,d`\n\n```{glue:math} e\n```\n"
-    assert glued_names(text) == [
-        (None, "a"),
-        (None, "b"),
-        (None, "c"),
-        ("11-x.ipynb", "d"),
-        (None, "e"),
-    ]
+    assert glued_names(text) == [(None, "a"), (None, "b"), (None, "c"), ("11-x.ipynb", "d"), (None, "e")]

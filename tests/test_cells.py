@@ -21,10 +21,7 @@ from superposition.stats.intervals import Estimate
 def shown(monkeypatch):
     """What cells hand to the front end, instead of a cells."""
     calls = []
-    monkeypatch.setattr(
-        "myst_nb.ext.glue.ipy_display",
-        lambda data, raw, metadata: calls.append((data, metadata)),
-    )
+    monkeypatch.setattr("myst_nb.ext.glue.ipy_display", lambda data, raw, metadata: calls.append((data, metadata)))
     return calls
 
 

@@ -85,12 +85,7 @@ def test_layers_count_is_the_configurations():
     assert len(models.find_layers(build("qwen2", num_hidden_layers=12))) == 12
 
 
-@pytest.mark.parametrize(
-    ("architecture", "settings", "found"),
-    [
-        ("mamba", {"state_size": 4}, "mixer.out_proj"),
-    ],
-)
+@pytest.mark.parametrize(("architecture", "settings", "found"), [("mamba", {"state_size": 4}, "mixer.out_proj")])
 def test_an_unknown_architecture_is_told_what_was_looked_for_and_what_was_found(architecture, settings, found):
     model = build(architecture, **settings)
     with pytest.raises(UserError) as caught:

@@ -242,8 +242,7 @@ def test_outer_sum_is_the_product_whatever_the_blocks(seed, tokens, width, block
 
 @pytest.mark.parametrize("block", [2, 192])
 @pytest.mark.parametrize(
-    ("dtype", "sums"),
-    [(torch.bfloat16, torch.float32), (torch.float16, torch.float32), (torch.float64, torch.float64)],
+    ("dtype", "sums"), [(torch.bfloat16, torch.float32), (torch.float16, torch.float32), (torch.float64, torch.float64)]
 )
 def test_sums_are_wider_than_narrow_keys(dtype, sums, block):
     keys = torch.randn(2000, 3, generator=torch.Generator().manual_seed(0)).abs().to(dtype)
