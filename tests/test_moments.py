@@ -1,7 +1,6 @@
 """C against a naive sum over tokens; the cache, the interruption, and what a singular or spoilt C is told."""
 
 import errno
-import inspect
 import json
 import os
 import re
@@ -18,6 +17,7 @@ from conftest import ARCHITECTURES, tiny, tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
+from test_keys import close, out_of_memory
 
 from superposition.data import text
 from superposition.errors import UserError
@@ -134,12 +134,6 @@ def naive(model, path, *, tokens=None, skip_first=0, context=512):
     for hook in hooks:
         hook.remove()
     return outer, total, counted
-
-
-def close(a, b):
-    """Within 1e-5 of the largest entry."""
-    a, b = np.asarray(a), np.asarray(b)
-    np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * np.abs(b).max())
 
 
 def agrees(found, expected):
@@ -458,21 +452,6 @@ def test_nan_activations_get_a_sentence_and_nothing_is_cached(corpus, cache, val
         moments.estimate(model, corpus)
     assert not [path for path in cache.rglob("*") if path.is_file()]
     assert not any(layer.module._forward_pre_hooks for layer in model.layers)
-
-
-def out_of_memory(model, monkeypatch, above):
-    """The body runs out of memory for every batch above a size; the sizes tried are returned."""
-    forward, tried = model.model.base_model.forward, []
-
-    def limited(ids, *args, **kwargs):
-        tried.append(len(ids))
-        if len(ids) > above:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-        return forward(ids, *args, **kwargs)
-
-    limited.__signature__ = inspect.signature(forward)
-    monkeypatch.setattr(model.model.base_model, "forward", limited)
-    return tried
 
 
 def test_out_of_memory_makes_batches_smaller_and_counts_nothing_twice(model, corpus, monkeypatch):

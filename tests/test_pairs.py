@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from superposition import figures, records
-from superposition.book import exercises
 from superposition.data import facts, wordings
 from superposition.data.facts import Fact
 from superposition.errors import UserError
@@ -299,34 +298,3 @@ def test_wordings_and_bins_are_drawn_as_they_are(drawn):
     figure = drawn(figures.by_overlap({"flips": bins, "change": bins}, ["one", "two"]))
     assert [axis.get_ylabel() for axis in figure.axes] == ["flips", "change"]
     assert np.array_equal(figure.axes[1].lines[0].get_xydata(), [[0, 0.1], [0.5, 0.4]])
-
-
-# Exercises
-
-
-def lost(X, y, columns):
-    def unexplained(Z):
-        Z = np.column_stack([np.ones(len(y)), Z])
-        return ((y - Z @ np.linalg.lstsq(Z, y)[0]) ** 2).sum()
-
-    return (unexplained(np.delete(X, columns, axis=1)) - unexplained(X)) / ((y - y.mean()) ** 2).sum()
-
-
-def meat(scores, first, second, m, once=True):
-    S = np.zeros((m, scores.shape[1]))
-    np.add.at(S, first, scores)
-    np.add.at(S, second, scores)
-    return S.T @ S - once * scores.T @ scores
-
-
-def test_exercises_accept_what_is_right_and_say_what_is_wrong():
-    assert exercises.check_14_lost(lost).startswith("Right")
-    assert exercises.check_14_meat(meat).startswith("Right")
-    with pytest.raises(AssertionError, match="lost"):
-        exercises.check_14_lost(lambda X, y, columns: lost(X, y, columns) * (y**2).sum() / (y**2).mean())
-    with pytest.raises(AssertionError, match="lost"):
-        exercises.check_14_lost(lambda X, y, columns: 1 - lost(X, y, columns))
-    with pytest.raises(AssertionError, match="counts once"):
-        exercises.check_14_meat(lambda *given: meat(*given, once=False))
-    with pytest.raises(AssertionError, match="shape"):
-        exercises.check_14_meat(lambda scores, *rest: scores.sum())
