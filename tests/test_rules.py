@@ -215,19 +215,52 @@ def test_hard_recursion_keeps_every_edit_until_the_space_is_full(seed, d_m):
             rules.rls_step(W, S, q.K[:, d_m], q.V[:, d_m], True, C=C)
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_hard_recursion_notices_the_end_without_C(seed):
+@pytest.mark.parametrize(("seed", "scale"), [(0, 1), (1, 1), (2, 1), (3, 1e-12), (4, 1e12)])
+def test_hard_recursion_notices_the_end_without_C(seed, scale):
     q = Problem(seed, 2, 6, 7, spread=0.2)
-    W, S = q.W, np.linalg.inv(q.C)
+    W, S = q.W, scale * np.linalg.inv(q.C)
     for j in range(6):
         step, S = rules.rls_step(W, S, q.K[:, j], q.V[:, j], True)
         W = W + step
     close(W @ q.K[:, :6], q.V[:, :6], 1e-7)
+    assert not S.any()
     with pytest.raises(UserError, match="no room for this key"):
         rules.rls_step(W, S, q.K[:, 6], q.V[:, 6], True)
     S = rules.rls_step(q.W, np.linalg.inv(q.C), q.K[:, 0], q.V[:, 0], True)[1]
     with pytest.raises(UserError, match="no room for this key"):
         rules.rls_step(q.W, S, -2 * q.K[:, 0], q.V[:, 0], True)
+
+
+def test_room_is_what_lies_off_the_span_by_more_than_rounding():
+    """After an edit at e_1 with C = I, ``kᵀS k = t²`` for ``k = e_1 + t e_2``."""
+    S, eps = np.diag([0.0, 1, 1]), np.finfo(float).eps
+    without = (30 * 2**0.5 * eps) ** 0.5  # 10 eps d_m |k|² |S|
+    for C, least in ((np.eye(3), eps**0.25), (None, without)):
+        for t in (0.99 * least, 1.01 * least):
+            k = np.array([1, t, 0])
+            assert rules.has_room(S, k, C) == (t > least)
+            if t > least:
+                np.testing.assert_allclose(rules.rls_direction(S, k, True, C=C).direction, [0, 1 / t, 0])
+            else:
+                with pytest.raises(UserError, match="no room for this key"):
+                    rules.rls_direction(S, k, True, C=C)
+
+
+def test_without_a_weight_an_edit_counts_as_one_preserved_key():
+    direction, S = rules.rls_direction(np.eye(3), np.array([2.0, 0, 0]), False)
+    np.testing.assert_allclose(direction, [2 / 5, 0, 0])
+    np.testing.assert_allclose(S, np.diag([1 / 5, 1, 1]))
+
+
+def test_keys_are_dependent_where_equalities_would_be_lost_in_rounding():
+    """The correlation of e_1 and ``e_1 + t e_2`` is within t²/2 of one."""
+    for t in (1e-7, 1e-6):
+        K = np.array([[1, 1], [0, t], [0, 0]])
+        if t < 5e-7:
+            with pytest.raises(UserError, match="Keys 0 and 1 of the 2 to be held are the same up to scale"):
+                rules.emmet_directions(K, np.eye(3))
+        else:
+            np.testing.assert_allclose(rules.emmet_directions(K, np.eye(3)).T @ K, np.eye(2), atol=1e-3)
 
 
 # --- invariances ----------------------------------------------------------------------------------------------
@@ -337,6 +370,8 @@ rank_two = np.diag([1.0, 1.0, 0.0])
         (lambda: rules.memit(W, K, V[:, :1], C), r"V has shape \(2, 1\) where \(2, 2\)"),
         (lambda: rules.memit(W, K, V, C, np.eye(2)), r"K_previous has shape \(2, 2\) where \(3, n_p\)"),
         (lambda: rules.memit(W, K, V, C, weight=0), "weight is 0: pass a positive number"),
+        (lambda: rules.memit(W, K, V, C, weight=np.inf), "weight is inf: .*for an infinite weight use emmet"),
+        (lambda: rules.rls_step(W, C, k, v, False, weight=0), "weight is 0: pass a positive number"),
         (lambda: rules.emmet(W, K[:, [0, 0]], V, C), "Keys 0 and 1 of the 2 to be held are the same up to scale"),
         (lambda: rules.emmet(W, K, V, C, -3 * K[:, 1:]), "Keys 0 and 2 of the 3 to be held are the same"),
         (lambda: rules.emmet(W, K, V, C, K.sum(1, keepdims=True)), "3 keys to be held are linearly dependent"),
@@ -344,6 +379,7 @@ rank_two = np.diag([1.0, 1.0, 0.0])
         (lambda: rules.alphaedit(W, K, V, 2 * C), "projector is not symmetric with P P = P"),
         (lambda: rules.alphaedit(W, K, V, np.eye(2)), r"projector has shape \(2, 2\) where \(3, 3\)"),
         (lambda: rules.alphaedit(W, K, V, C, ridge=0), "ridge is 0: pass a positive number"),
+        (lambda: rules.alphaedit(W, K, V, C, ridge=np.inf), "ridge is inf: pass a positive number"),
         (lambda: rules.null_space_projector(C, 0.5), "No eigenvalue of C lies below 5.0e-01 .*smallest is 1.0e"),
         (lambda: rules.null_space_projector(C, -1), "threshold is -1"),
         (lambda: rules.null_space_projector(np.triu(np.ones((3, 3))), 1), "C is not symmetric"),
