@@ -693,6 +693,7 @@ def test_a_preset_in_parts_is_joined_and_converted(preset, gguf_file, cache):
     assert models.load("tiny").sha256 == loaded.sha256
 
 
+@pytest.mark.slow
 def test_the_first_load_says_nothing_on_the_standard_error(gguf_file, cache):
     """Whatever was imported before: torch brings tqdm with it, which reads its settings then."""
     variables = environment(CI="1", SUPERPOSITION_CACHE=str(cache))
