@@ -1,5 +1,6 @@
 """Features of pairs against naive loops; least squares and dyadic errors against plain formulas and simulations."""
 
+from dataclasses import replace
 from difflib import SequenceMatcher
 
 import numpy as np
@@ -68,6 +69,11 @@ def test_a_feature_that_no_pair_has_is_left_out_and_reads_as_zero():
     assert (table.column("same object") == 0).all()
     assert table.column("same last token").sum() == 1
     assert "position 0" not in table.groups
+    unknown = [Fact(name, "Of {} say") for name in ("Abe", "Bea", "Cid")]  # is not shared
+    assert (pairs.pairs(unknown, [5, 6, 7], [1, 1, 1]).column("same relation, read") == 0).all()
+    spelling = pairs.spelling(["Croatia", "croatia", "xyz", "Independent State of Croatia"])
+    assert np.array_equal(spelling, spelling.T)
+    assert spelling[0, 1] == 1 and spelling[0, 2] == 0 and spelling[0, 3] > spelling[2, 3]
 
 
 def test_same_words_are_told_apart_from_the_relation():
@@ -80,25 +86,6 @@ def test_same_words_are_told_apart_from_the_relation():
     assert [bool(named[0, 2][c]) for c in (words, read, unread)] == [False, True, False]
     assert [bool(named[0, 3][c]) for c in (words, read, unread)] == [False, False, True]
     assert [bool(named[3, 4][c]) for c in (words, read, unread)] == [False, False, True]
-
-
-def test_what_is_unknown_is_not_shared():
-    listed = [Fact(name, "Of {} say") for name in ("Abe", "Bea", "Cid")]
-    assert (pairs.pairs(listed, [5, 6, 7], [1, 1, 1]).column("same relation, read") == 0).all()
-
-
-def test_spelling_is_symmetric_and_knows_extremes():
-    found = pairs.spelling(["Croatia", "croatia", "xyz", "Independent State of Croatia"])
-    assert np.array_equal(found, found.T)
-    assert found[0, 1] == 1
-    assert found[0, 2] == 0
-    assert found[0, 3] > found[2, 3]
-
-
-@pytest.mark.parametrize(("count", "tokens"), [(2, [1, 2]), (3, [1, 2])], ids=["two facts", "a token is missing"])
-def test_pairs_that_cannot_be_made_are_refused(count, tokens):
-    with pytest.raises(UserError, match="three or more"):
-        pairs.pairs([Fact(f"S{i}", "{} is") for i in range(count)], tokens, [0] * count)
 
 
 def synthetic(seed=0, m=40, directed=False):
@@ -199,17 +186,21 @@ def test_among_strongest_counts():
     assert found["none"] == (0.0, pytest.approx(1 - either.mean()))
 
 
-def test_fits_that_cannot_be_made_are_refused():
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (lambda table, y: pairs.fit(table, np.ones(len(y))), "nothing to explain"),
+        (lambda table, y: pairs.fit(table, np.ones(3)), "take them with"),
+        (lambda table, y: pairs.fit(replace(table, names=("a", "b"), X=table.X[:, [0, 0]]), y), "follows from"),
+        (lambda table, y: pairs.bootstrap_shares(table, y, resamples=0), "resamples"),
+        (lambda *_: pairs.pairs([Fact("a", "{}"), Fact("b", "{}")], [1, 2], [0, 0]), "three or more"),
+        (lambda *_: pairs.pairs([Fact(name, "{}") for name in "abc"], [1, 2], [0, 0, 0]), "three or more"),
+    ],
+)
+def test_what_cannot_be_made_is_refused(call, sentence):
     table, rng = synthetic()
-    with pytest.raises(UserError, match="nothing to explain"):
-        pairs.fit(table, np.ones(len(table.X)))
-    with pytest.raises(UserError, match="take them with"):
-        pairs.fit(table, np.ones(3))
-    twice = pairs.Pairs(table.m, table.first, table.second, ("a", "b"), table.X[:, [0, 0]], False)
-    with pytest.raises(UserError, match="follows from"):
-        pairs.fit(twice, rng.random(len(table.X)))
-    with pytest.raises(UserError, match="resamples"):
-        pairs.bootstrap_shares(table, rng.random(len(table.X)), resamples=0)
+    with pytest.raises(UserError, match=sentence):
+        call(table, rng.random(len(table.X)))
 
 
 def test_reworded_facts_use_their_relations_templates(known):
