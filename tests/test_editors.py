@@ -2,14 +2,12 @@
 
 import numpy as np
 import pytest
-import sympy as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from superposition import theory
 from superposition.linear import overlap, rules
 from superposition.linear.memory import LinearMemory
-from superposition.theory import expressions as ex
 
 EXAMPLES = settings(max_examples=25, deadline=None)
 SEEDS = st.integers(0, 2**32 - 1)
@@ -331,16 +329,3 @@ def test_orthogonal_whitened_keys_make_them_one_and_only_they(seed, d_m, w):
     bent = K.copy()
     bent[:, 1] += 0.3 * bent[:, 0]
     assert np.abs(total("rome", K=bent) - total("emmet", K=bent)).max() > 1e-4 * np.abs(rome).max()
-
-
-def test_the_family_explicitly_in_symbols():
-    """Stationarity and constraint, entry by entry, for two keys in two dimensions and any weight."""
-    a, b, c, w = sp.symbols("a b c w", positive=True)
-    U, R = ex.matrix("u", 2, 2), ex.matrix("r", 1, 2)
-    A = sp.Matrix([[a, 0], [b, c]]) * sp.Matrix([[a, 0], [b, c]]).T
-    G = U.T * A.inv() * U
-    Lam = R * (G + sp.eye(2) / w).inv()
-    D = Lam * U.T * A.inv()
-    E = R - D * U
-    assert sp.simplify(D * A - Lam * U.T) == sp.zeros(1, 2)
-    assert sp.simplify(w * E - Lam) == sp.zeros(1, 2)

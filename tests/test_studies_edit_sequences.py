@@ -128,6 +128,11 @@ def test_suffering_by_age_compares_the_outer_thirds():
     assert (age.first, age.last, age.ratio) == (4, 2, Estimate(2, 2, 2))
     scattered = small({}, a__on_edits=[1.0, 7.0, 0.0, 0.0, 2.0, 2.0])
     assert edit_sequences.by_age(scattered, "a").ratio == Estimate(2, 0.5, 3.5)
+    norms = np.random.default_rng(0).uniform(1, 2, 18)
+    first, last = np.random.default_rng(17).integers(0, 6, size=(2, 1000, 6))
+    ratios = [np.mean(norms[:6][i]) / np.mean(norms[12:][j]) for i, j in zip(first, last, strict=True)]
+    ratio = edit_sequences.by_age(small({}, a__on_edits=norms), "a").ratio
+    assert ratio == pytest.approx((norms[:6].mean() / norms[12:].mean(), *np.percentile(ratios, [2.5, 97.5])))
 
 
 def test_hard_recursive_least_squares_has_no_age():

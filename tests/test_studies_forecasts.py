@@ -52,14 +52,14 @@ def test_a_ratio_among_some_facts_never_sees_the_others():
 
 def lived() -> forecasts.Forecasts:
     arrays = {
-        "fall": np.tile([[0, 0, 0, 0.0], [1, -3, 4, 2.0]], 8),  # 32 facts
-        "kept": np.tile([[True] * 4, [True, True, False, True]], 8),
+        "fall": np.tile([[0, 0, 0, 0.0], [9, 9, 9, 9], [1, -3, 4, 2.0]], 8),  # 32 facts
+        "kept": np.tile([[True] * 4, [False] * 4, [True, True, False, True]], 8),
         "forecast 5 drift, all": np.tile([0.5, -1.5, 2.0, 1.0], 8),
         "forecast 2 drift, all": np.full(32, 9.0),
         "forecast 5 known residuals: drift, all": np.tile([1.0, -2.75, 4.0, 2.125], 8),
-        "statistics": np.arange(2 * 3 * 2 * 3).reshape(2, 3, 2, 3),
+        "statistics": np.arange(3 * 3 * 2 * 3).reshape(3, 3, 2, 3),
     }
-    return forecasts.Forecasts(small(arrays, forecasts=["a", "b"]))
+    return forecasts.Forecasts(small(arrays, looks=(2, 3, 5), forecasts=["a", "b"]))
 
 
 def test_the_damage_of_a_look():
@@ -69,9 +69,9 @@ def test_the_damage_of_a_look():
 
 def test_a_statistic_by_look_measure_and_forecast():
     run = lived()
-    assert run.statistic("a") == Estimate(18, 19, 20)  # the last look
+    assert run.statistic("a") == Estimate(36, 37, 38)  # the last look
     assert run.statistic("b", look=0) == Estimate(3, 4, 5)
-    assert run.statistic("b", "separations") == Estimate(33, 34, 35)
+    assert run.statistic("b", "separations") == Estimate(51, 52, 53)
     for name, measure in (("c", "ranks"), ("a", "ranking")):
         with pytest.raises(UserError, match="There is no"):
             run.statistic(name, measure)
