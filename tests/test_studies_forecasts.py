@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.stats
 
 from superposition.errors import UserError
 from superposition.records import Record
@@ -81,6 +82,16 @@ def test_calibration_of_a_forecast_that_is_half_of_what_came():
     line = lived().calibration()
     assert line.slope == pytest.approx((2, 2, 2)) and line.pearson == pytest.approx(1)
     assert line.short == pytest.approx(0.5)
+
+
+def test_a_calibration_has_the_interval_of_a_bootstrap_over_facts():
+    made, came = np.random.default_rng(1).normal(size=(2, 20))
+    run = forecasts.Forecasts(small({"fall": [came], "forecast 5 drift, all": made}, looks=[5]))
+    draws = np.random.default_rng(0).integers(0, 20, (1000, 20))
+    slopes = [scipy.stats.linregress(made[rows], came[rows]).slope for rows in draws]
+    line, expected = run.calibration(), scipy.stats.linregress(made, came)
+    assert line.slope == pytest.approx((expected.slope, *np.quantile(slopes, [0.025, 0.975])))
+    assert line.pearson == pytest.approx(expected.rvalue) and line.short == pytest.approx(np.mean(came - made))
 
 
 def test_the_theorems_error_who_is_at_risk_and_what_the_sequence_cost():
