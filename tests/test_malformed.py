@@ -352,9 +352,8 @@ PATHS += ["/dev/null", "/proc/x/y.csv"]
 def test_paths_to_nothing(tmp_path, monkeypatch, read):
     monkeypatch.chdir(tmp_path)
     cases = [*PATHS, *(name.replace(".csv", ".txt") for name in PATHS[-8:])]
-    show(
-        {repr(name)[:40]: judged(*outcome(lambda name=name: list(read(name))), REFUSED, None) for name in cases}, cases
-    )
+    found = [outcome(lambda name=name: list(read(name))) for name in cases]
+    show([(repr(name), judged(*one, REFUSED, None)) for name, one in zip(cases, found, strict=True)], cases)
 
 
 # Texts

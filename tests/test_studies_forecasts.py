@@ -99,6 +99,9 @@ def test_the_theorems_error_who_is_at_risk_and_what_the_sequence_cost():
     assert run.theorem_error() == 0.25
     assert run.forecast("drift, all")[run.at_risk()].tolist() == [2.0] * 8 + [1.0] * 2
     assert run.cost_of_sequence() == pytest.approx((2, 2, 2))
+    run.arrays["fall"] = np.random.default_rng(0).normal(size=(3, 32))
+    losses = (np.maximum(falls, 0) for falls in (run.fall(), run.forecast("drift, all")))
+    assert run.cost_of_sequence() == forecasts.ratio_of_sums(*losses, seed=17)
 
 
 def test_runs_are_named_by_model_and_layer():

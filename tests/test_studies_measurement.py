@@ -43,6 +43,8 @@ def test_size(record):
     assert size == {
         "layers": 4, "facts": 12, "pairs": 132, "sinks": 1, "tokens": 640, "d_m": 16, "tokens_over_d_m": 40,
     }  # fmt: skip
+    alone = made([record.overlaps(2).P], rows=record["statistics"][2:3])
+    assert measurement.size(alone) == size | {"layers": 1}
 
 
 def test_a_statistic_is_a_row_a_layer_with_its_interval(record):
