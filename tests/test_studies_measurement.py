@@ -71,11 +71,13 @@ def test_crowded_counts_pairs_beyond_three_standard_deviations():
     assert tuple(same) == (1, 1, 1)  # whatever is drawn, and no fact meets itself
     (none,) = measurement.crowded(made([np.eye(6)], rows=[{}]))
     assert tuple(none) == (0, 0, 0)
-    shares = []
-    for counts in np.random.default_rng(8).multinomial(6, np.full(6, 1 / 6), size=200):
-        drawn = np.repeat(range(6), counts)
+    P, shares = np.random.default_rng(1).normal(0, 0.7, size=(12, 12)), []
+    (share,) = measurement.crowded(made([P], rows=[{}]))
+    for counts in np.random.default_rng(8).multinomial(12, np.full(12, 1 / 12), size=200):
+        drawn = np.repeat(range(12), counts)
         shares.append(np.mean([abs(P[i, j]) > 0.75 for i in drawn for j in drawn if i != j]))
     assert (share.low, share.high) == pytest.approx(tuple(np.quantile(shares, [0.025, 0.975])))
+    assert 0 < share.low < np.quantile(shares, 0.05)
 
 
 def test_random_keys_are_as_crowded_as_a_normal_law():
