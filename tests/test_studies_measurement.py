@@ -115,13 +115,13 @@ def test_means():
 
 
 def test_tails():
-    rows = rows_of("excess_kurtosis", [9, 3, 0.05, -1, 3.01])
+    rows = rows_of("excess_kurtosis", [9, 3, 0.05, 4, 3.01])
     for row, moors, sd in zip(rows, (0.3, 0.1, 0.2, 0.5, 0.4), (0.25, 0.5, 1, 0.75, 0.3), strict=True):
         row["P"] |= {"quantile_kurtosis": moors, "sd": sd}
     found = measurement.tails(made([np.eye(3)] * 5, rows))
-    assert found["excess_kurtosis"] == {"least": -1, "most": 9} and found["moors"] == {"least": 0.1, "most": 0.5}
+    assert found["excess_kurtosis"] == {"least": 0.05, "most": 9} and found["moors"] == {"least": 0.1, "most": 0.5}
     assert found["spread"] == {"least": 1, "most": 4}
-    assert found["heavy"] == 3 and found["over_laplace"] == 2
+    assert found["heavy"] == 4 and found["over_laplace"] == 3
 
 
 def test_the_dip_lies_in_the_first_three_quarters_and_the_rise_after_it():
@@ -131,13 +131,15 @@ def test_the_dip_lies_in_the_first_three_quarters_and_the_rise_after_it():
 
 
 def test_the_course_of_the_kurtosis():
-    found = measurement.course(made([np.eye(3)] * 8, rows_of("excess_kurtosis", [9, 5, 2, 4, 7, 6, 3, 1])))
+    rows = rows_of("excess_kurtosis", [9, 5, 2, 2.5, 7, 6, 3, 1])
+    rows[3]["P"]["excess_kurtosis_interval"][0] = -5  # the turns are those of the values
+    found = measurement.course(made([np.eye(3)] * 8, rows))
     assert {name: found[name].value for name in ("first", "dip", "rise", "last")} == {
         "first": 9, "dip": 2, "rise": 7, "last": 1,
     }  # fmt: skip
     assert found["dip"] == pytest.approx((2, 1.9, 2.1)) and (found["dip_layer"], found["rise_layer"]) == (2, 4)
     assert (found["first_layer"], found["last_layer"], found["ups"]) == (0, 7, 2)
-    d = np.arange(8) - np.array([7, 4, 1, 3, 6, 5, 2, 0])
+    d = np.arange(8) - np.array([7, 4, 1, 2, 6, 5, 3, 0])
     assert found["rank"] == pytest.approx(1 - 6 * (d**2).sum() / (8 * 63))
 
 
@@ -157,6 +159,8 @@ def test_angles():
     near, far = measurement.right_angles(record)
     assert near.tolist() == [True, True, False, False] and far.tolist() == [True, False, True, False]
     assert measurement.right_angles(record, bar=31)[0].all()
+    bar = 90 - measurement.mean_angles(record, "whitened")[0, 0]
+    assert measurement.right_angles(record, bar)[0][0]
     found = measurement.angles(record)
     assert found["raw"] == pytest.approx({"least": 45, "most": 95})
     assert found["white"] == pytest.approx({"least": 60, "most": 120})
