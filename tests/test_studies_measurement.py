@@ -144,7 +144,7 @@ def test_the_course_of_the_kurtosis():
 
 
 def test_angles():
-    raw, whitened = np.array([45.0, 85, 70, 95]), np.array([80.5, 99, 60, 120])  # degrees
+    raw, whitened = np.array([45.0, 85, 70, 92, 65, 79.8]), np.array([80.5, 99, 60, 120, 65, 80.4])  # degrees
     rows = [
         {
             f"cosine_{name}": {"mean": c, "mean_interval": [c - 0.05, c + 0.05]}
@@ -152,19 +152,20 @@ def test_angles():
         }
         for a, b in zip(raw, whitened, strict=True)
     ]
-    record = made([np.eye(3)] * 4, rows)
+    record = made([np.eye(3)] * 6, rows)
     assert measurement.mean_angles(record, "raw")[:, 0] == pytest.approx(raw)
     low, high = measurement.mean_angles(record, "whitened")[0, 1:]
     assert low > 80.5 > high
     near, far = measurement.right_angles(record)
-    assert near.tolist() == [True, True, False, False] and far.tolist() == [True, False, True, False]
+    assert near.tolist() == [True, True, False, False, False, True]
+    assert far.tolist() == [True, False, True, False, True, True]
     assert measurement.right_angles(record, bar=31)[0].all()
     bar = 90 - measurement.mean_angles(record, "whitened")[0, 0]
     assert measurement.right_angles(record, bar)[0][0]
     found = measurement.angles(record)
-    assert found["raw"] == pytest.approx({"least": 45, "most": 95})
+    assert found["raw"] == pytest.approx({"least": 45, "most": 92})
     assert found["white"] == pytest.approx({"least": 60, "most": 120})
     removed = 1 - np.cos(np.radians(whitened)) / np.cos(np.radians(raw))
     assert found["removed"] == pytest.approx({"least": removed.min(), "most": removed.max()})
-    counts = {"closer": 1, "raw_positive": 3, "white_near": 2, "raw_far": 2, "both": 1}
+    counts = {"closer": 2, "raw_positive": 5, "white_near": 3, "raw_far": 4, "both": 2}
     assert {name: found[name] for name in counts} == counts
