@@ -433,8 +433,6 @@ def test_an_added_token_without_an_embedding_is_refused_where_a_text_holds_it(fo
         keys.extract(loaded, facts)
 
 
-NOWHERE = ["./absent", "/no/such/folder", "~/absent", "a/b/c", "~nobody-of-that-name/x", "x" * 5000, "./notes.txt"]
-
 # Models that also see
 
 
@@ -454,6 +452,7 @@ def test_the_text_part_of_a_model_that_sees_is_found_and_read(tmp_path):
     ]
 
 
+NOWHERE = ["./absent", "/no/such/folder", "~/absent", "a/b/c", "~nobody-of-that-name/x", "x" * 5000, "./notes.txt"]
 NO_GPU = [] if torch.cuda.is_available() else [({"device": "cuda"}, "The device cuda cannot be used here")]
 
 
