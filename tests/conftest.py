@@ -37,6 +37,7 @@ CONTEXT = 96
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "real_model: reads SmolLM2's weights (a few seconds a test)")
+    config.addinivalue_line("markers", "slow: three seconds and more; `-m 'not slow'` leaves them out")
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # so a shell starts what it runs in the background
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

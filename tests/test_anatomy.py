@@ -542,28 +542,8 @@ def appended(cell, text):
     return breaks
 
 
-def stderr(cells):
-    cells[3].outputs.append(nbformat.v4.new_output("stream", name="stderr", text="warning"))
-
-
-def traceback(cells):
-    cells[3].outputs.append(nbformat.v4.new_output("error", ename="E", evalue="", traceback=[]))
-
-
-def path_in_output(cells):
-    cells[3].outputs.append(nbformat.v4.new_output("stream", text="saved to /home/me/x.json"))
-
-
-def glued_twice(cells):
-    cells[3].outputs.append(copy.deepcopy(cells[3].outputs[0]))
-
-
-def without_outputs(cells):
-    cells[3].outputs.clear()
-
-
-def not_executed(cells):
-    cells[3].execution_count = None
+def output(kind, **content):
+    return lambda cells: cells[3].outputs.append(nbformat.v4.new_output(kind, **content))
 
 
 def out_of_order(cells):
@@ -580,25 +560,10 @@ def figure_key(*keys):
     return breaks
 
 
-def set_caption(text):
-    def breaks(cells):
-        cells[4].metadata["mystnb"]["figure"]["caption"] = text
-
-    return breaks
-
-
-def code_before_prose(cells):
-    cells.insert(0, cells.pop(1))
-
-
 def hint_last(cells):
     hint = ":::{admonition} Hint\n:class: dropdown tip\nTry.\n:::\n\n"
     assert hint in cells[5].source
     cells[5].source = cells[5].source.replace(hint, "").replace("\n## Sources", f"\n{hint}## Sources")
-
-
-def no_code(cells):
-    cells[:] = [cell for cell in cells if cell.cell_type == "markdown"]
 
 
 def long_cells(cells):
@@ -607,13 +572,17 @@ def long_cells(cells):
 
 
 BREAKS = {
-    "code first": (code_before_prose, "opening", "not markdown"),
+    "code first": (lambda cells: cells.insert(0, cells.pop(1)), "opening", "not markdown"),
     "no title": (replaced(0, "# One edit is exact", "One edit is exact"), "opening", "a title"),
     "numbered title": (replaced(0, "# One", "# 2. One"), "opening", "carries a number"),
     "no question": (replaced(0, "asked for?", "asked for."), "opening", "question"),
     "no box": (replaced(0, ":class: before", ":class: note"), "opening", "Before you start"),
     "a bullet missing": (replaced(0, "- **You need** columns.\n", ""), "opening", "the box says"),
-    "no code": (no_code, "imports_first", "no code"),
+    "no code": (
+        lambda cells: cells.__setitem__(slice(None), [cells[0], cells[2], cells[5]]),
+        "imports_first",
+        "no code",
+    ),
     "more than imports": (appended(1, "\nx = 1"), "imports_first", "more than imports"),
     "glue not imported": (replaced(1, "import glue", "import quiet"), "imports_first", "import glue"),
     "no label": (replaced(2, "$$ (eq-probe-closed)", "$$"), "equation", None),
@@ -628,22 +597,14 @@ BREAKS = {
     "no exercises": (replaced(5, "## Exercises", "## Try"), "exercises", "no section"),
     "one exercise": (replaced(5, "{exercise} Check", "{note} Check"), "exercises", "1 exercises"),
     "no difficulty": (replaced(5, "Check · hard", "Check"), "exercises", "difficulty"),
-    "label of another chapter": (
-        replaced(5, ":label: ex-77-rank", ":label: ex-78-rank"),
-        "exercises",
-        "labelled",
-    ),
+    "label of another chapter": (replaced(5, ":label: ex-77-rank", ":label: ex-78-rank"), "exercises", "labelled"),
     "no solution": (replaced(5, "{solution} ex-77-check", "{note}"), "exercises", "has no solution"),
     "open solution": (
         replaced(5, ":label: sol-77-rank\n:class: dropdown", ":label: sol-77-rank"),
         "exercises",
         "fold away",
     ),
-    "stray solution": (
-        replaced(5, "{solution} ex-77-check", "{solution} ex-77-x"),
-        "exercises",
-        "no exercise here",
-    ),
+    "stray solution": (replaced(5, "{solution} ex-77-check", "{solution} ex-77-x"), "exercises", "no exercise here"),
     "no hint": (replaced(5, "{admonition} Hint\n:class: dropdown tip\nTry.", "{note}\nTry."), "hints", "no hint"),
     "hint after its solution": (hint_last, "hints", "no hint between ex-77-check"),
     "open hint": (replaced(5, ":class: dropdown tip\nTry.", ":class: tip\nTry."), "hints", "fold away"),
@@ -658,18 +619,14 @@ BREAKS = {
     "sources not last": (appended(5, "\n## More\n"), "sources", "last"),
     "unknown verdict": (replaced(2, "verdict reproduced", "verdict proved"), "verdicts", "has the classes"),
     "verdict against its title": (replaced(2, "1 · reproduced", "1 · refuted"), "verdicts", "does not say"),
-    "verdict without the class": (
-        replaced(2, ":class: verdict reproduced\n", ""),
-        "verdicts",
-        "without the class",
-    ),
+    "verdict without the class": (replaced(2, ":class: verdict reproduced\n", ""), "verdicts", "without the class"),
     "long cells": (long_cells, "lengths", "median"),
     "one very long cell": (appended(3, "\nx = 1" * 25), "lengths", "26 lines"),
     "empty cell": (replaced(3, "glue('worst', 1e-14)", ""), "executed", "is empty"),
-    "cell not run": (not_executed, "executed", "execution count None"),
+    "cell not run": (lambda cells: setattr(cells[3], "execution_count", None), "executed", "execution count None"),
     "cells out of order": (out_of_order, "executed", "execution count 3"),
-    "standard error": (stderr, "executed", "standard error"),
-    "traceback": (traceback, "executed", "an error"),
+    "standard error": (output("stream", name="stderr", text="warning"), "executed", "standard error"),
+    "traceback": (output("error", ename="E", evalue="", traceback=[]), "executed", "an error"),
     "semicolon": (replaced(3, "1e-14)", "1e-14);"), "code_style", "semicolon"),
     "semicolon inside": (replaced(3, "glue(", "x = 1;\nglue("), "code_style", "semicolon"),
     "plots by hand": (appended(3, "\nplt.plot(x)"), "code_style", "plots by hand"),
@@ -680,20 +637,24 @@ BREAKS = {
     "percentage before an interval": (appended(2, "\nIn 96 % of intervals.\n"), "numbers", "'96 %'"),
     "per cent typed": (appended(2, "\nSome 12 per cent of pairs.\n"), "numbers", "'12 per cent'"),
     "number in an exercise": (replaced(5, "Why?", "Why 0.37?"), "numbers", "'0.37'"),
-    "number in a caption": (set_caption("Below 0.37 at every size."), "numbers", "'0.37'"),
+    "number in a caption": (
+        lambda cells: cells[4].metadata["mystnb"]["figure"].update(caption="0.37 wide"),
+        "numbers",
+        "'0.37'",
+    ),
     "number in a verdict": (replaced(2, "It is {glue", "It is 1.5, {glue"), "numbers", "'1.5'"),
     "path in the source": (appended(3, "\nopen('/home/me/x')"), "paths", "/home/me"),
-    "path in an output": (path_in_output, "paths", "/home/me"),
+    "path in an output": (output("stream", text="saved to /home/me/x.json"), "paths", "/home/me"),
     "two titles": (appended(2, "\n# Again\n"), "headings", "2 titles"),
     "skipped level": (replaced(2, "### Look closer", "#### Look closer"), "headings", "skips a level"),
     "same heading twice": (appended(2, "\n## Takeaways\n"), "headings", "the same"),
-    "glued twice": (glued_twice, "glue", "'worst' is glued twice"),
-    "glued nowhere": (without_outputs, "glue", "'worst' is asked for"),
-    "math glued nowhere": (
-        replaced(2, "{glue:math} closed", "{glue:math} open"),
+    "glued twice": (
+        lambda cells: cells[3].outputs.append(copy.deepcopy(cells[3].outputs[0])),
         "glue",
-        "'open' is asked for",
+        "'worst' is glued twice",
     ),
+    "glued nowhere": (lambda cells: cells[3].outputs.clear(), "glue", "'worst' is asked for"),
+    "math glued nowhere": (replaced(2, "{glue:math} closed", "{glue:math} open"), "glue", "'open' is asked for"),
 }
 
 
@@ -735,10 +696,4 @@ def test_numbers_with_a_source_or_in_code_are_let_be(text):
 
 def test_glued_names_are_read_in_every_form():
     text = "{glue:text}`a:.2f` {glue:text}`b` {glue}`c` {glue:text}`11-x.ipynb::d:,d`\n\n```{glue:math} e\n```\n"
-    assert glued_names(text) == [
-        (None, "a"),
-        (None, "b"),
-        (None, "c"),
-        ("11-x.ipynb", "d"),
-        (None, "e"),
-    ]
+    assert glued_names(text) == [(None, "a"), (None, "b"), (None, "c"), ("11-x.ipynb", "d"), (None, "e")]

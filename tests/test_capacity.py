@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import scipy.integrate
-import scipy.optimize
 import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -65,13 +64,6 @@ def test_leverages_share_out_the_rank(seed, d_m, N):
     np.testing.assert_allclose(h, (white[: min(d_m, N)] ** 2).sum(0), atol=1e-7)
 
 
-def test_leverage_is_a_squared_length_in_whitened_space():
-    _, K = stored(5, 6, 17)
-    values, vectors = np.linalg.eigh(K @ K.T)
-    u = vectors @ np.diag(values**-0.5) @ vectors.T @ K
-    np.testing.assert_allclose(capacity.leverages(K), np.linalg.norm(u, axis=0) ** 2, rtol=1e-8)
-
-
 def test_leverages_of_dependent_keys():
     K = np.array([[1.0, 1.0, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 2.0]])
     np.testing.assert_allclose(capacity.leverages(K), [0.5, 0.5, 1.0], atol=1e-12)
@@ -131,19 +123,6 @@ def test_nothing_stores_edits_for_less(seed, d_m, d):
     if free.size:
         detour = best + 0.1 * rng.normal(size=(d, free.shape[1])) @ free.T
         assert ((detour @ K) ** 2).sum() > floor
-
-
-def test_a_generic_solver_finds_the_floor():
-    rng, K = stored(1, 4, 12)
-    K_e, r = rng.normal(size=(4, 2)), rng.normal(size=2)
-    found = scipy.optimize.minimize(
-        lambda x: ((x @ K) ** 2).sum(),
-        np.zeros(4),
-        constraints={"type": "eq", "fun": lambda x: x @ K_e - r},
-        options={"ftol": 1e-14, "maxiter": 500},
-    )
-    G = K_e.T @ np.linalg.solve(K @ K.T, K_e)
-    assert found.fun == pytest.approx(r @ np.linalg.solve(G, r), rel=1e-5)
 
 
 @pytest.mark.parametrize(("d_m", "n"), [(8, 1), (8, 4), (12, 7)])

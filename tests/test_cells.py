@@ -21,10 +21,7 @@ from superposition.stats.intervals import Estimate
 def shown(monkeypatch):
     """What cells hand to the front end, instead of a cells."""
     calls = []
-    monkeypatch.setattr(
-        "myst_nb.ext.glue.ipy_display",
-        lambda data, raw, metadata: calls.append((data, metadata)),
-    )
+    monkeypatch.setattr("myst_nb.ext.glue.ipy_display", lambda data, raw, metadata: calls.append((data, metadata)))
     return calls
 
 
@@ -86,6 +83,16 @@ def test_without_myst_nb_a_chapter_still_runs(monkeypatch):
     assert displayed == [0.333333]
 
 
+def test_what_the_environment_names_wins(monkeypatch):
+    monkeypatch.delenv("SUPERPOSITION_MODEL", raising=False)
+    assert cells.model_name() == "smollm2"
+    monkeypatch.setenv("SUPERPOSITION_MODEL", "gemma3")
+    assert cells.model_name() == "gemma3"
+    monkeypatch.setenv("TRANSFORMERS_VERBOSITY", "info")
+    cells.quiet()
+    assert os.environ["TRANSFORMERS_VERBOSITY"] == "info"
+
+
 @pytest.mark.parametrize("name", ["", "a:b", "a`b", "a\nb"])
 def test_a_name_that_the_role_cannot_read_is_refused(name):
     with pytest.raises(UserError, match="cannot name a glued value"):
@@ -104,12 +111,6 @@ def test_importing_makes_the_libraries_quiet():
     assert done.stderr == ""
 
 
-def test_what_is_set_already_wins(monkeypatch):
-    monkeypatch.setenv("TRANSFORMERS_VERBOSITY", "info")
-    cells.quiet()
-    assert os.environ["TRANSFORMERS_VERBOSITY"] == "info"
-
-
 def test_a_table_shows_numbers_with_two_decimals_and_words_as_they_are():
     made = cells.table(["what", "$p$"], [("a|b", 0.256), (3, np.float64(1.0)), (np.int64(4), "few")])
     assert made.data.splitlines() == [
@@ -119,13 +120,6 @@ def test_a_table_shows_numbers_with_two_decimals_and_words_as_they_are():
         "| 3 | 1.00 |",
         "| 4 | few |",
     ]
-
-
-def test_the_model_of_the_live_cells_is_the_one_that_the_environment_names(monkeypatch):
-    monkeypatch.delenv("SUPERPOSITION_MODEL", raising=False)
-    assert cells.model_name() == "smollm2"
-    monkeypatch.setenv("SUPERPOSITION_MODEL", "gemma3")
-    assert cells.model_name() == "gemma3"
 
 
 def test_values_are_glued_together_under_the_names_of_their_parts(monkeypatch):

@@ -2,15 +2,12 @@
 
 import numpy as np
 import pytest
-import scipy.optimize
-import sympy as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from superposition import theory
 from superposition.linear import overlap, rules
 from superposition.linear.memory import LinearMemory
-from superposition.theory import expressions as ex
 
 EXAMPLES = settings(max_examples=25, deadline=None)
 SEEDS = st.integers(0, 2**32 - 1)
@@ -81,30 +78,11 @@ def test_the_hard_answer_solves_its_kkt_system(seed, d_m):
     close(family(q.C_inv, q.U, q.R_U), solved)
 
 
-def test_a_generic_solver_lands_on_the_family():
-    q = Problem(0, 4, n=1, n_p=1, d=1)
-    objective = lambda x: x @ q.C @ x + 7 * ((x @ q.U - q.R_U[0]) ** 2).sum()  # noqa: E731
-    found = scipy.optimize.minimize(objective, np.zeros(4), method="BFGS", options={"gtol": 1e-10}).x
-    close(family(q.C_inv, q.U, q.R_U, 7)[0], found, rtol=1e-4)
-
-
 def test_push_through_with_numbers():
     assert theory.push_through().holds
     q = Problem(1, 6)
     G = q.K_1.T @ q.C_inv @ q.K_1
     close(np.linalg.inv(q.C + q.K_1 @ q.K_1.T) @ q.K_1, q.C_inv @ q.K_1 @ np.linalg.inv(np.eye(2) + G))
-
-
-@EXAMPLES
-@given(SEEDS, st.integers(4, 8), WEIGHTS)
-def test_every_rule_is_a_setting_of_the_family(seed, d_m, w):
-    q = Problem(seed, d_m)
-    W, K, V, C = q.W, q.K_1, q.V_1, q.C
-    close(rules.rome(W, K[:, 0], V[:, 0], C), family(q.C_inv, K[:, :1], q.R[:, :1]))
-    close(rules.emmet(W, K, V, C), family(q.C_inv, K, q.R))
-    close(rules.emmet(W, K, V, C, q.K_p), family(q.C_inv, q.U, q.R_U))
-    close(rules.memit(W, K, V, C, weight=w), family(q.C_inv, K, q.R, w))
-    close(rules.memit(W, K, V, C, q.K_p, w), family(q.C_inv, q.U, q.R_U, w))
 
 
 @EXAMPLES
@@ -351,25 +329,3 @@ def test_orthogonal_whitened_keys_make_them_one_and_only_they(seed, d_m, w):
     bent = K.copy()
     bent[:, 1] += 0.3 * bent[:, 0]
     assert np.abs(total("rome", K=bent) - total("emmet", K=bent)).max() > 1e-4 * np.abs(rome).max()
-
-
-def test_sympy_proves_the_pieces():
-    pieces = [*theory.emmet_proof().values(), theory.memit_proof(), theory.memit_limit()]
-    pieces += [*theory.alphaedit_proof().values(), *theory.one_edit().values()]
-    pieces += [*theory.soft_recursion().values(), *theory.hard_recursion().values()]
-    for edits in range(1, 5):
-        pieces += theory.orthogonal_keys(edits).values()
-    assert all(piece.holds for piece in pieces)
-
-
-def test_the_family_explicitly_in_symbols():
-    """Stationarity and constraint, entry by entry, for two keys in two dimensions and any weight."""
-    a, b, c, w = sp.symbols("a b c w", positive=True)
-    U, R = ex.matrix("u", 2, 2), ex.matrix("r", 1, 2)
-    A = sp.Matrix([[a, 0], [b, c]]) * sp.Matrix([[a, 0], [b, c]]).T
-    G = U.T * A.inv() * U
-    Lam = R * (G + sp.eye(2) / w).inv()
-    D = Lam * U.T * A.inv()
-    E = R - D * U
-    assert sp.simplify(D * A - Lam * U.T) == sp.zeros(1, 2)
-    assert sp.simplify(w * E - Lam) == sp.zeros(1, 2)

@@ -147,6 +147,35 @@ def strongest_clean(P, keep):
     return (i, j) if np.isfinite(allowed[i, j]) else None
 
 
+def lost(X, y, columns):
+    def unexplained(Z):
+        Z = np.column_stack([np.ones(len(y)), Z])
+        return ((y - Z @ np.linalg.lstsq(Z, y)[0]) ** 2).sum()
+
+    return (unexplained(np.delete(X, columns, axis=1)) - unexplained(X)) / ((y - y.mean()) ** 2).sum()
+
+
+def meat(scores, first, second, m, once=True):
+    S = np.zeros((m, scores.shape[1]))
+    np.add.at(S, first, scores)
+    np.add.at(S, second, scores)
+    return S.T @ S - once * scores.T @ scores
+
+
+def drift_of_one_prompt(W, C, K_e, delta, found):
+    directions = solve(C, K_e)
+    return found @ (directions / (K_e * directions).sum(0)) @ delta.T
+
+
+def blame_of_positions(slope, part, delta):
+    return -np.einsum("td,nt,dn->n", slope, part, delta)
+
+
+def spare(C, k_e, K_w, weight):
+    u = solve(C + weight * K_w @ K_w.T / K_w.shape[1], k_e)
+    return u / (u @ k_e)
+
+
 def blame(delta, p):
     return p * (delta.T @ delta @ p) / ((delta @ p) ** 2).sum(0)
 
@@ -179,8 +208,13 @@ RIGHT = {
     "12_tail_factor": tail_factor,
     "12_l_kurtosis": l_kurtosis,
     "13_twins": confounds.kurtosis_with_twins,
+    "14_lost": lost,
+    "14_meat": meat,
     "15_clamp": clamp,
     "16_suffered": suffered,
+    "17_drift": drift_of_one_prompt,
+    "17_blame": blame_of_positions,
+    "18_protect": spare,
     "capstone_tokens": needed,
     "capstone_strongest": strongest_clean,
     "capstone_blame": blame,
@@ -243,6 +277,10 @@ WRONG = [
     ("12_l_kurtosis", lambda x: np.mean((x - x.mean()) ** 4) / np.var(x) ** 2, "The L-kurtosis is"),
     ("13_twins", lambda m, d_m: 0.0, "it is"),
     ("13_twins", lambda m, d_m: confounds.kurtosis_with_twins(m, d_m, 2), "it is"),
+    ("14_lost", lambda X, y, columns: lost(X, y, columns) * (y**2).sum() / (y**2).mean(), "lost"),
+    ("14_lost", lambda X, y, columns: 1 - lost(X, y, columns), "lost"),
+    ("14_meat", lambda *given: meat(*given, once=False), "counts once"),
+    ("14_meat", lambda scores, *rest: scores.sum(), "shape"),
     ("15_clamp", lambda delta, recalled, c: delta, "the ball radius"),
     ("15_clamp", lambda delta, recalled, c: clamp(delta, recalled, c / 2), "keep the direction"),
     ("15_clamp", lambda delta, recalled, c: 0.99 * clamp(delta, recalled, c), "keep the direction|left alone"),
@@ -256,6 +294,11 @@ WRONG = [
     ("16_suffered", lambda delta, M, K: np.linalg.norm(delta @ M.T @ K, axis=0), "only later edits"),
     ("16_suffered", lambda delta, M, K: suffered(delta, M, K)[:1], "One norm for each"),
     ("16_suffered", lambda delta, M, K: np.linalg.norm(delta @ np.triu(M.T @ K, 1), axis=0), "only later edits"),
+    ("17_drift", lambda W, C, K_e, delta, found: found @ solve(C, K_e) @ delta.T, "every position t gets"),
+    ("17_blame", lambda *given: -blame_of_positions(*given), "minus the change"),
+    ("17_blame", lambda s, p, d: blame_of_positions(s[:1], p[:, :1], d), "every position counts"),
+    ("18_protect", lambda C, k, K, w: spare(C, k, K, w * K.shape[1] + 1), "spares more"),
+    ("18_protect", lambda C, k, K, w: 2 * spare(C, k, K, w), "does not write"),
     ("capstone_tokens", lambda moved, half, N, d_m, w: d_m + (N - d_m) * (moved / w) ** 2, "dimensions moved"),
     ("capstone_tokens", lambda moved, half, N, d_m, w: needed(moved, half, N, d_m, w) - d_m, "singular|moved"),
     ("capstone_strongest", strongest_of_all, "strongest kept pair|No pair"),

@@ -111,24 +111,16 @@ def test_a_disk_that_is_really_full_gets_one_sentence(tmp_path, kind):
     assert names(tmp_path) == []
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
-@pytest.mark.parametrize("wrapped", [False, True])
-def test_full_disk_is_recognised_by_number_and_behind_another_error(tmp_path, number, wrapped):
+FULL, QUOTA = OSError(errno.ENOSPC, "so the system says"), OSError(errno.EDQUOT, "so the system says")
+WORDS = RuntimeError('IoError(Os { code: 28, message: "No space left on device" })')
+
+
+@pytest.mark.parametrize("error, wrapped", [(FULL, False), (QUOTA, False), (FULL, True), (QUOTA, True), (WORDS, False)])
+def test_a_full_disk_is_recognised_by_number_or_words_and_behind_another_error(tmp_path, error, wrapped):
     def write(temporary):
-        try:
-            raise OSError(number, "so the system says")
-        except OSError as error:
-            if wrapped:
-                raise RuntimeError("the library's own words") from error
-            raise
-
-    with pytest.raises(UserError, match="is full"):
-        files.write_whole(tmp_path / "out", write)
-
-
-def test_a_library_that_only_says_so_in_words_is_understood(tmp_path):
-    def write(temporary):
-        raise RuntimeError('IoError(Os { code: 28, message: "No space left on device" })')
+        if not wrapped:
+            raise error
+        raise RuntimeError("the library's own words") from error
 
     with pytest.raises(UserError, match="is full"):
         files.write_whole(tmp_path / "out", write)

@@ -5,7 +5,6 @@ import pytest
 import torch
 from conftest import tiny
 
-from superposition.book import exercises
 from superposition.data.facts import Fact
 from superposition.editing import forecast
 from superposition.errors import UserError
@@ -210,41 +209,3 @@ def test_what_cannot_be_read_is_said():
         forecast.read(lm, PROTECT, 7)
     with pytest.raises(UserError, match="tokens: shorten it"):
         forecast.read(lm, [Fact("France", "The {}" + " is" * 94, "Paris and more and more")], LAYER)
-
-
-# the exercises' checks
-
-
-def drift_of_one_prompt(W, C, K_e, delta, found):
-    directions = np.linalg.solve(C, K_e)
-    return found @ (directions / (K_e * directions).sum(0)) @ delta.T
-
-
-def blame(slope, part, delta):
-    return -np.einsum("td,nt,dn->n", slope, part, delta)
-
-
-def spare(C, k_e, K_w, weight):
-    u = np.linalg.solve(C + weight * K_w @ K_w.T / K_w.shape[1], k_e)
-    return u / (u @ k_e)
-
-
-@pytest.mark.parametrize(
-    ("check", "right", "wrong", "said"),
-    [
-        (exercises.check_18_protect, spare, lambda C, k, K, w: spare(C, k, K, w * K.shape[1] + 1), "spares more"),
-        (exercises.check_18_protect, spare, lambda C, k, K, w: 2 * spare(C, k, K, w), "does not write"),
-        (
-            exercises.check_17_drift,
-            drift_of_one_prompt,
-            lambda W, C, K_e, delta, found: found @ np.linalg.solve(C, K_e) @ delta.T,
-            "every position t gets",
-        ),
-        (exercises.check_17_blame, blame, lambda *given: -blame(*given), "minus the change"),
-        (exercises.check_17_blame, blame, lambda s, p, d: blame(s[:1], p[:, :1], d), "every position counts"),
-    ],
-)
-def test_the_checks_of_the_exercises(check, right, wrong, said):
-    assert check(right).startswith("Right") and check(right) == check(right)
-    with pytest.raises(AssertionError, match=said):
-        check(wrong)

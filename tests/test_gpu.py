@@ -126,12 +126,7 @@ def test_depth_holds_p_against_all_the_text_and_against_other_precisions(whole, 
     assert narrow["with_its_own_keys"]["rms"] != narrow["rms"][-1:]
 
 
-def test_lengths_double_until_the_text_is_used_up():
-    assert depth.lengths(10, 100, 1.5) == [15, 30, 60]
-    assert depth.lengths(10, 121, 1.5) == [15, 30, 60, 120]
-
-
-def test_where_c_cannot_be_factorised_nothing_is_compared():
+def test_where_c_cannot_be_factorised_nothing_is_compared_and_lengths_double():
     P = np.random.default_rng(0).standard_normal((2, 3, 4, 4))
     other = P.copy()
     other[1] += 0.5
@@ -139,6 +134,7 @@ def test_where_c_cannot_be_factorised_nothing_is_compared():
     found = depth.differences(P, other)
     assert found["rms"][0] == [0, None, 0] and found["rms"][1] == pytest.approx([0.5] * 3)
     assert found["largest"][0] == [0, None, 0] and found["largest"][1] == pytest.approx([0.5] * 3)
+    assert depth.lengths(10, 100, 1.5) == [15, 30, 60] and depth.lengths(10, 121, 1.5) == [15, 30, 60, 120]
 
 
 def test_a_sample_is_cut_short_by_the_time_and_made_once(tmp_path, cache, model_folder):
@@ -336,26 +332,20 @@ def corpus():
     return suite.Corpus.make(TOY / "sentences.jsonl", suite.TINY)
 
 
-def test_every_model_sees_the_same_batches_with_the_share_of_facts_that_was_asked_for(corpus):
+def test_a_corpus_gives_the_batches_windows_and_facts_that_were_asked_for(corpus):
     sizes = replace(suite.TINY, length=200)
-    one, two = (next(corpus.batches(sizes)) for _ in range(2))
+    one, two = (next(corpus.batches(sizes)) for _ in range(2))  # every model sees the same
     assert torch.equal(one, two) and one.shape == (8, 200)
     told = {tuple(sentence.tolist()) for sentence in corpus.sentences}
     end = corpus.tokenizer.convert_tokens_to_ids(suite.END)
     stream = " ".join(map(str, one[-4:].flatten().tolist())).split(f" {end} ")  # half of eight rows
     assert len(stream) > 5 and all((*map(int, part.split()), end) in told for part in stream[:-1])
-
-
-def test_windows_for_c_are_of_held_out_text_and_of_the_world(corpus):
     cut = corpus.windows(400, suite.TINY)
     assert sum(window.counted for window in cut) == 400
     ids = np.concatenate([window.token_ids for window in cut])
     assert (ids[200:] == np.resize(corpus.held_out, 200)).all()
-
-
-def test_the_compared_facts_are_of_people_of_different_families(corpus):
     listed = suite.compared(corpus.world, 30)
-    assert len({fact.subject.split()[1] for fact in listed}) == 30
+    assert len({fact.subject.split()[1] for fact in listed}) == 30  # of different families
     assert len({fact.relation for fact in listed}) == 3
 
 
@@ -509,13 +499,9 @@ def test_an_archive_that_is_no_archive_of_records(tmp_path):
         with pytest.raises(UserError, match=said):
             jobs.bring(path, tmp_path / "home")
     assert not (tmp_path / "home").exists()
-
-
-def test_the_commit_of_a_record_is_that_of_the_code_that_was_packed():
     here = jobs.code_of()
-    assert jobs.commit_of({"commit": "abc", "source": here["source"]}) == "abc"
-    assert jobs.commit_of({"commit": "abc", "source": "another"}) == "abc+"
-    assert jobs.commit_of({"commit": "abc+", "source": "another"}) == "abc+"
+    for commit, source, said in (("abc", here["source"], "abc"), ("abc", "x", "abc+"), ("abc+", "x", "abc+")):
+        assert jobs.commit_of({"commit": commit, "source": source}) == said  # of the code that was packed
     assert jobs.commit_of({}) is None
 
 

@@ -54,6 +54,8 @@ def naive_keys(model, facts):
 
 
 def close(a, b, within=1e-5):
+    """Within a share of the largest entry."""
+    a, b = np.asarray(a), np.asarray(b)
     np.testing.assert_allclose(a, b, rtol=0, atol=within * np.abs(b).max())
 
 
@@ -107,10 +109,12 @@ def test_a_subject_that_no_token_holds_gets_a_sentence():
 # The keys
 
 
-@pytest.mark.parametrize("bos", [False, True])
-@pytest.mark.parametrize("architecture", list(ARCHITECTURES))
-def test_keys_are_those_of_one_prompt_at_a_time(architecture, bos):
+@pytest.mark.parametrize(
+    "architecture, bos", [*((one, False) for one in ARCHITECTURES), ("gpt2", True), ("llama", True)]
+)
+def test_keys_are_those_of_one_prompt_at_a_time_and_the_models_bits_stay(architecture, bos):
     model = tiny(architecture, bos=bos)
+    before = models.digest(model.model)
     found, expected = keys.extract(model, FACTS), naive_keys(model, FACTS)
     assert list(found.by_layer) == [0, 1, 2]
     for index in expected:
@@ -120,11 +124,12 @@ def test_keys_are_those_of_one_prompt_at_a_time(architecture, bos):
     assert [(list(token.token_ids), token.position) for token in found.tokens] == [
         naive_position(model.tokenizer, fact) for fact in FACTS
     ]
+    assert models.digest(model.model) == before
+    assert not any(module._forward_pre_hooks or module._forward_hooks for module in model.model.modules())
 
 
-@pytest.mark.parametrize("architecture", list(ARCHITECTURES))
 @pytest.mark.parametrize("side", ["left", "right"])
-@pytest.mark.parametrize("batch", [1, 2, 4, 100])
+@pytest.mark.parametrize("architecture, batch", zip(ARCHITECTURES, [1, 2, 4, 100] * 3, strict=False))
 def test_neither_batch_nor_padding_changes_the_keys(architecture, side, batch):
     model = tiny(architecture)
     found, expected = keys.extract(model, FACTS, batch=batch, padding_side=side), naive_keys(model, FACTS)
@@ -140,7 +145,7 @@ def threads():
 
 
 @pytest.mark.usefixtures("cache")
-@pytest.mark.parametrize("architecture", list(ARCHITECTURES))
+@pytest.mark.parametrize("architecture", ["gpt2", "gpt_neox", "llama", "mistral", "gemma3_text"])
 def test_p_is_the_same_for_any_batch_padding_and_number_of_threads(architecture, corpus, threads):
     model = tiny(architecture)
     facts = [fact for n, fact in enumerate(FACTS) if n != 7]
@@ -170,36 +175,25 @@ def test_the_pass_stops_after_the_last_layer_asked_for(architecture):
     assert list(keys.extract(model, FACTS, layers=[-1]).by_layer) == [2] and ran == [0, 1]
 
 
-@pytest.mark.parametrize("architecture", list(ARCHITECTURES))
-def test_the_model_is_the_same_bits_after_as_before(architecture):
-    model = tiny(architecture)
-    before = models.digest(model.model)
-    keys.extract(model, FACTS)
-    assert models.digest(model.model) == before
-    assert not any(module._forward_pre_hooks or module._forward_hooks for module in model.model.modules())
-
-
 # What goes wrong
 
 
-def test_an_empty_list_gets_a_sentence():
-    with pytest.raises(UserError, match="There are no facts"):
-        keys.extract(tiny(), [])
+LONG = Fact("Tokyo", "a b c d e " * 40 + "{} is")
 
 
 @pytest.mark.parametrize(
-    ("options", "sentence"),
-    [({"batch": 0}, "batch of 0 makes no sense"), ({"layers": [5]}, "layers 0 to 2"), ({"layers": []}, "none")],
+    ("facts", "options", "sentence"),
+    [
+        ([], {}, "There are no facts"),
+        (FACTS, {"batch": 0}, "batch of 0 makes no sense"),
+        (FACTS, {"layers": [5]}, "layers 0 to 2"),
+        (FACTS, {"layers": []}, "none"),
+        ([*FACTS, LONG], {}, r"The prompt of 'Tokyo' has \d+ tokens and the model takes 96: shorten it"),
+    ],
 )
-def test_options_that_make_no_sense_get_a_sentence(options, sentence):
+def test_what_makes_no_sense_gets_a_sentence(facts, options, sentence):
     with pytest.raises(UserError, match=sentence):
-        keys.extract(tiny(), FACTS, **options)
-
-
-def test_a_prompt_longer_than_the_context_gets_a_sentence():
-    fact = Fact("Tokyo", "a b c d e " * 40 + "{} is")
-    with pytest.raises(UserError, match=r"The prompt of 'Tokyo' has \d+ tokens and the model takes 96: shorten it"):
-        keys.extract(tiny(), [*FACTS, fact])
+        keys.extract(tiny(), facts, **options)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -219,7 +213,12 @@ def test_a_key_that_is_infinite_gets_a_sentence():
         keys.extract(model, FACTS, layers=[0, 1])
 
 
-def out_of_memory(model, monkeypatch, above, error):
+ON_GPU = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+ON_CPU = RuntimeError("[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory: you …")
+
+
+def out_of_memory(model, monkeypatch, above, error=ON_GPU):
+    """The body runs out of memory for every batch above a size; the sizes tried are returned."""
     forward, tried = model.model.base_model.forward, []
 
     def limited(ids, *args, **kwargs):
@@ -231,10 +230,6 @@ def out_of_memory(model, monkeypatch, above, error):
     limited.__signature__ = inspect.signature(forward)
     monkeypatch.setattr(model.model.base_model, "forward", limited)
     return tried
-
-
-ON_GPU = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-ON_CPU = RuntimeError("[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory: you …")
 
 
 @pytest.mark.parametrize("error", [ON_GPU, ON_CPU], ids=["gpu", "cpu"])
@@ -250,7 +245,7 @@ def test_out_of_memory_makes_batches_smaller(monkeypatch, error):
 
 def test_memory_that_does_not_suffice_for_one_prompt_gets_a_sentence(monkeypatch):
     model = tiny()
-    out_of_memory(model, monkeypatch, 0, ON_GPU)
+    out_of_memory(model, monkeypatch, 0)
     with pytest.raises(UserError, match="Memory does not suffice for one text at a time: give fewer --layers"):
         keys.extract(model, FACTS, batch=2)
     assert not any(module._forward_pre_hooks for module in model.model.modules())

@@ -118,23 +118,17 @@ def test_the_record_says_what_was_run(table, corpus):
     json.dumps(data, allow_nan=False)
 
 
-def test_the_same_run_gives_the_same_record_with_and_without_the_cache(table, corpus, tmp_path, monkeypatch):
-    first, second = run(table, corpus), run(table, corpus)
-    monkeypatch.setenv("SUPERPOSITION_CACHE", str(tmp_path / "another"))
-    third = run(table, corpus)
-    for other in (second, third):
-        assert comparable(other.data) == comparable(first.data)
-        for name, stack in first.matrices.items():
+def test_the_same_run_gives_the_same_record_with_and_without_the_cache_and_in_groups(
+    table, corpus, tmp_path, monkeypatch
+):
+    found = [run(table, corpus), run(table, corpus)]
+    for name, memory in (("another", None), ("third", 8 * 40 * 40)):
+        monkeypatch.setenv("SUPERPOSITION_CACHE", str(tmp_path / name))
+        found.append(run(table, corpus, memory=memory))
+    for other in found[1:]:
+        assert comparable(other.data) == comparable(found[0].data)
+        for name, stack in found[0].matrices.items():
             assert np.array_equal(other.matrices[name], stack)
-
-
-def test_a_memory_limit_changes_nothing(table, corpus, tmp_path, monkeypatch):
-    whole = run(table, corpus)
-    monkeypatch.setenv("SUPERPOSITION_CACHE", str(tmp_path / "another"))
-    grouped = run(table, corpus, memory=8 * 40 * 40)
-    assert comparable(grouped.data) == comparable(whole.data)
-    for name, stack in whole.matrices.items():
-        assert np.array_equal(grouped.matrices[name], stack)
 
 
 @pytest.mark.parametrize(
@@ -224,23 +218,16 @@ def test_two_files_are_written_and_nothing_else(table, corpus, tmp_path):
         ({"shrinkage": 2.0}, "A shrinkage of 2.0"),
         ({"resamples": -1}, "-1 resamples"),
         ({"seed": -1}, "A seed of -1"),
+        ({}, "The prompt of 'Tokyo' has"),
     ],
     ids=str,
 )
 def test_options_that_make_no_sense_stop_before_the_first_forward_pass(table, corpus, options, sentence):
-    model = tiny()
+    model, long = tiny(), table.with_name("long.csv")
+    long.write_text(table.read_text(encoding="utf-8") + "Tokyo," + "a b c d e " * 40 + "{} is,P1\n", encoding="utf-8")
     model.model.base_model.forward = lambda *_, **__: pytest.fail("a forward pass")
     with pytest.raises(UserError, match=sentence):
-        called(model, table, corpus, **options)
-
-
-def test_a_prompt_too_long_for_the_model_is_said_before_the_pass_over_the_text(table, corpus):
-    with table.open("a") as stream:
-        stream.write("Tokyo," + "a b c d e " * 40 + "{} is,P1\n")
-    model = tiny()
-    model.model.base_model.forward = lambda *_, **__: pytest.fail("a forward pass")
-    with pytest.raises(UserError, match="The prompt of 'Tokyo' has"):
-        called(model, table, corpus)
+        called(model, table if options else long, corpus, **options)
 
 
 def test_a_text_that_is_too_short_for_c_says_so(table, corpus):

@@ -157,18 +157,6 @@ def test_histories_reach_across_rules():
     assert memory.batches == [0, 0, 1, 2, 3, 4]
 
 
-def test_orthogonal_whitened_keys_are_lossless():
-    rng = np.random.default_rng(0)
-    _, _, C, _, V_e = world(0)
-    K_e = np.linalg.cholesky(C) @ np.linalg.qr(rng.normal(size=(6, 6)))[0]
-    memory = LinearMemory(rng.normal(size=(3, 6)), C)
-    for i in range(4):
-        memory.edit(K_e[:, i], V_e[:, i])
-    np.testing.assert_allclose(memory.edit_error(), 0, atol=1e-12)
-    np.testing.assert_allclose(memory.measured_interference(K_e[:, 4:]), 0, atol=1e-12)
-    np.testing.assert_allclose(memory.transfer(K_e), np.eye(4, 6), atol=1e-12)
-
-
 def test_transfer_is_P():
     from superposition.linear.overlap import superposition_matrix
 

@@ -40,7 +40,8 @@ def logits(model):
 
 @pytest.mark.parametrize("architecture", list(ARCHITECTURES))
 def test_every_layer_has_its_down_projection(architecture):
-    model = build(architecture)
+    """Its weight times its key is what the module gives, and where an edit acts."""
+    model, caught = build(architecture), {}
     layers = models.find_layers(model)
     assert [layer.index for layer in layers] == [0, 1, 2]
     assert len({layer.name for layer in layers}) == 3
@@ -49,58 +50,34 @@ def test_every_layer_has_its_down_projection(architecture):
         assert (layer.d, layer.d_m) == tuple(layer.weight.shape) == (24, 40)
         assert layer.weight.data_ptr() == layer.module.weight.data_ptr()
         assert layer.transposed == (architecture == "gpt2")
-
-
-@pytest.mark.parametrize("architecture", list(ARCHITECTURES))
-def test_weight_times_key_is_what_the_module_gives(architecture):
-    model = build(architecture)
-    for layer in models.find_layers(model):
-        caught = {}
-        hook = layer.module.register_forward_hook(lambda _m, x, y, caught=caught: caught.update(key=x[0], value=y))
-        logits(model)
-        hook.remove()
-        keys = caught["key"].reshape(-1, layer.d_m).T.double()
-        values = caught["value"].reshape(-1, layer.d).T.double()
+        layer.module.register_forward_hook(lambda _m, x, y, i=layer.index: caught.update({i: (x[0], y)}))
+    before = logits(model)
+    for layer in layers:
+        K, V = (one.reshape(-1, one.shape[-1]).T.double() for one in caught[layer.index])
         bias = getattr(layer.module, "bias", None)
         if bias is not None:
             assert bias.abs().min() > 0
-            values = values - bias.double()[:, None]
-        np.testing.assert_allclose(layer.weight.double() @ keys, values, rtol=1e-4, atol=1e-4 * values.abs().max())
-
-
-@pytest.mark.parametrize("architecture", list(ARCHITECTURES))
-def test_the_layer_is_where_an_edit_acts(architecture):
-    model = build(architecture)
-    layer = models.find_layers(model)[1]
-    before = logits(model)
-    with torch.no_grad():
-        layer.weight.add_(1.0)
+            V = V - bias.double()[:, None]
+        np.testing.assert_allclose(layer.weight.double() @ K, V, rtol=1e-4, atol=1e-4 * V.abs().max())
+    layers[1].weight.add_(1.0)
     assert not torch.allclose(logits(model), before)
-    with torch.no_grad():
-        layer.weight.zero_()
-    assert not layer.module.weight.any()
+    layers[1].weight.zero_()
+    assert not layers[1].module.weight.any()
 
 
-def test_layers_count_is_the_configurations():
-    assert len(models.find_layers(build("qwen2", num_hidden_layers=12))) == 12
-
-
-@pytest.mark.parametrize(
-    ("architecture", "settings", "found"),
-    [
-        ("mamba", {"state_size": 4}, "mixer.out_proj"),
-    ],
-)
-def test_an_unknown_architecture_is_told_what_was_looked_for_and_what_was_found(architecture, settings, found):
-    model = build(architecture, **settings)
+def test_an_unknown_architecture_is_told_what_was_looked_for_and_what_was_found():
+    model = build("mamba", state_size=4)
     with pytest.raises(UserError) as caught:
         models.find_layers(model)
     sentence = str(caught.value)
-    assert type(model).__name__ in sentence
-    for looked_for in models.DOWN_PROJECTIONS:
-        assert looked_for in sentence.split("found there")[0]
-    assert found in sentence.split("found there")[1]
-    assert "\n" not in sentence
+    assert type(model).__name__ in sentence and "\n" not in sentence
+    looked_for, there = sentence.split("found there")
+    assert all(name in looked_for for name in models.DOWN_PROJECTIONS) and "mixer.out_proj" in there
+    model = build("qwen2", num_hidden_layers=12)
+    assert len(models.find_layers(model)) == 12
+    model.model.layers[1].mlp = torch.nn.Identity()  # no dense model, though all others are
+    with pytest.raises(UserError, match=r"looked in each of its 12 layers .* found there .*mlp\.down_proj"):
+        models.find_layers(model)
 
 
 @pytest.mark.parametrize(
@@ -140,13 +117,6 @@ def test_layers_are_found_whatever_their_list_is_called():
     assert replace(loaded).context_length == 64
 
 
-def test_a_model_with_a_dense_layer_missing_is_not_taken_for_a_dense_one():
-    model = build("qwen2")
-    model.model.layers[1].mlp = torch.nn.Identity()
-    with pytest.raises(UserError, match=r"looked in each of its 3 layers .* found there .*mlp\.down_proj"):
-        models.find_layers(model)
-
-
 def test_layers_are_selected_in_ascending_order_and_counted_from_the_end():
     model = tiny()
     assert model.select(None) == model.layers
@@ -160,8 +130,7 @@ def test_layers_out_of_range_get_a_sentence(layers):
         tiny().select(layers)
 
 
-@pytest.mark.parametrize("architecture", list(ARCHITECTURES))
-@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("architecture, side", zip(ARCHITECTURES, ["left", "right"] * 5, strict=True))
 def test_reading_keys_stops_after_the_last_layer_and_removes_its_hooks(architecture, side):
     model = tiny(architecture)
     ran, read = [], {}
@@ -483,20 +452,8 @@ def test_the_text_part_of_a_model_that_sees_is_found_and_read(tmp_path):
     ]
 
 
-@pytest.mark.parametrize(
-    "source", ["./absent", "/no/such/folder", "~/absent", "a/b/c", "~nobody-of-that-name/x", "x" * 5000]
-)
-def test_a_path_to_nothing_is_not_looked_up_on_the_hub(source, monkeypatch):
-    monkeypatch.setattr(load, "_from_hub", lambda *_: pytest.fail("asked the hub"))
-    with pytest.raises(UserError, match="is no model: give a preset"):
-        models.load(source)
-
-
-def test_a_file_that_is_no_model_gets_a_sentence(tmp_path):
-    path = tmp_path / "notes.txt"
-    path.write_text("x")
-    with pytest.raises(UserError, match="is no model: give a preset"):
-        models.load(path)
+NOWHERE = ["./absent", "/no/such/folder", "~/absent", "a/b/c", "~nobody-of-that-name/x", "x" * 5000, "./notes.txt"]
+NO_GPU = [] if torch.cuda.is_available() else [({"device": "cuda"}, "The device cuda cannot be used here")]
 
 
 @pytest.mark.parametrize(
@@ -504,19 +461,20 @@ def test_a_file_that_is_no_model_gets_a_sentence(tmp_path):
     [
         ({"device": "banana"}, "The device banana cannot be used here .*: try cpu"),
         ({"device": "meta"}, "The device meta cannot be used here .*: try cpu"),
+        *NO_GPU,
         ({"dtype": "float99"}, "float99 is no dtype of a model: choose among float32"),
+        *(({"source": path}, "is no model: give a preset") for path in NOWHERE),
     ],
 )
-def test_devices_and_dtypes_that_there_are_not_get_a_sentence(model_folder, options, sentence):
+def test_what_cannot_be_loaded_gets_a_sentence_and_the_hub_is_not_asked(
+    model_folder, tmp_path, monkeypatch, options, sentence
+):
+    (tmp_path / "notes.txt").write_text("x")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(load, "_from_hub", lambda *_: pytest.fail("asked the hub"))
     with pytest.raises(UserError, match=sentence) as caught:
-        models.load(model_folder, **options)
+        models.load(**{"source": model_folder} | options)
     assert "\n" not in str(caught.value)
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
-def test_a_gpu_where_there_is_none_gets_a_sentence(model_folder):
-    with pytest.raises(UserError, match="The device cuda cannot be used here"):
-        models.load(model_folder, device="cuda")
 
 
 # GGUF
@@ -603,10 +561,11 @@ def test_a_gguf_file_is_converted_once_and_gives_the_same_model(gguf_file, cache
     assert models.digest(again.model) == models.digest(first.model)
 
 
-@pytest.mark.parametrize("damage", ["weights", "tokenizer", "manifest", "no-manifest", "strange-manifest"])
-def test_a_damaged_cache_is_noted_and_converted_afresh(gguf_file, cache, damage):
-    expected = models.digest(models.load(gguf_file).model)
+@pytest.mark.parametrize("damage", ["weights", "tokenizer", "{", "[]", None, "older"])
+def test_a_damaged_or_old_cache_is_noted_and_converted_afresh(gguf_file, cache, damage):
+    expected = models.load(gguf_file).digest()
     (folder,) = (cache / "models").iterdir()
+    manifest = folder / "manifest.json"
     if damage == "weights":
         weights = folder / "model.safetensors"
         content = bytearray(weights.read_bytes())
@@ -614,13 +573,13 @@ def test_a_damaged_cache_is_noted_and_converted_afresh(gguf_file, cache, damage)
         weights.write_bytes(content)
     elif damage == "tokenizer":
         (folder / "tokenizer.json").write_text("{")
-    elif damage == "no-manifest":
-        (folder / "manifest.json").unlink()
+    elif damage is None:
+        manifest.unlink()
     else:
-        (folder / "manifest.json").write_text("{" if damage == "manifest" else "[]")
+        old = {name: one for name, one in json.loads(manifest.read_text()).items() if name != "conversion"}
+        manifest.write_text(json.dumps(old) if damage == "older" else damage)
     with pytest.warns(console.SuperpositionWarning, match="are damaged or old: converting them afresh"):
-        again = models.load(gguf_file)
-    assert models.digest(again.model) == expected
+        assert models.load(gguf_file).digest() == expected
 
 
 def test_a_conversion_that_another_process_finished_first_is_used(gguf_file, cache, monkeypatch):
@@ -693,16 +652,6 @@ def test_a_gguf_file_of_one_part_is_read_whatever_its_suffix(tmp_path, gguf_file
     assert models.load(path).digest() == models.load(gguf_file).digest()
 
 
-def test_what_an_older_version_converted_is_converted_afresh(gguf_file, cache):
-    expected = models.load(gguf_file).digest()
-    (manifest,) = (cache / "models").glob("*/manifest.json")
-    content = json.loads(manifest.read_text())
-    del content["conversion"]
-    manifest.write_text(json.dumps(content))
-    with pytest.warns(console.SuperpositionWarning, match="are damaged or old: converting them afresh"):
-        assert models.load(gguf_file).digest() == expected
-
-
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_a_conversion_keeps_the_dtype_asked_for(gguf_file, cache, dtype):
     from safetensors.torch import load_file
@@ -733,20 +682,17 @@ def preset(gguf_file, tmp_path, monkeypatch):
     return tmp_path / "site"
 
 
-def test_a_preset_in_parts_is_joined_and_converted(preset, gguf_file):
+def test_a_preset_in_parts_is_joined_and_converted(preset, gguf_file, cache):
     loaded = models.load("tiny")
     assert loaded.name == "tiny" and loaded.sha256 == files.sha256_of(gguf_file)
     torch.testing.assert_close(logits(loaded.model), logits(build("llama")), rtol=1e-4, atol=1e-4)
+    assert [path.name for path in (cache / "models").iterdir()] == [loaded.sha256[:16]]
+    assert not list(cache.rglob("*.gguf"))
     shutil.rmtree(preset)  # once converted, the package is not needed
     assert models.load("tiny").sha256 == loaded.sha256
 
 
-def test_nothing_of_a_preset_stays_but_the_converted_folder(preset, cache):
-    loaded = models.load("tiny")
-    assert [path.name for path in (cache / "models").iterdir()] == [loaded.sha256[:16]]
-    assert not list(cache.rglob("*.gguf"))
-
-
+@pytest.mark.slow
 def test_the_first_load_says_nothing_on_the_standard_error(gguf_file, cache):
     """Whatever was imported before: torch brings tqdm with it, which reads its settings then."""
     variables = environment(CI="1", SUPERPOSITION_CACHE=str(cache))
@@ -850,33 +796,21 @@ def test_a_hub_id_that_cannot_be_had_gets_a_sentence(hub, source, sentence):
         models.load(source)
 
 
-def test_any_error_of_the_hubs_client_gets_the_sentence(monkeypatch):
-    import huggingface_hub
-
-    class ProxyError(Exception):
-        pass
-
-    def fail(*_args, **_kwargs):
-        raise ProxyError("407")
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
-    with pytest.raises(UserError, match=r"the hub did not give it \(ProxyError\)"):
-        models.load("someone/tiny")
-
-
-def test_a_model_behind_a_licence_says_what_to_do(monkeypatch):
+@pytest.mark.parametrize("gated", [False, True])
+def test_what_the_hubs_client_raises_gets_a_sentence(monkeypatch, gated):
     import huggingface_hub
     from huggingface_hub.errors import GatedRepoError
 
-    class Gated(GatedRepoError):
+    class ProxyError(GatedRepoError if gated else Exception):
         def __init__(self):
             pass
 
     def fail(*_args, **_kwargs):
-        raise Gated
+        raise ProxyError
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
-    with pytest.raises(UserError, match="accept it on the model's page, then run `hf auth login`"):
+    sentence = "accept it on the model's page, then run `hf auth login`"
+    with pytest.raises(UserError, match=sentence if gated else r"the hub did not give it \(ProxyError\)"):
         models.load("someone/tiny")
 
 

@@ -1,7 +1,6 @@
 """C against a naive sum over tokens; the cache, the interruption, and what a singular or spoilt C is told."""
 
 import errno
-import inspect
 import json
 import os
 import re
@@ -14,10 +13,11 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
-from conftest import ARCHITECTURES, tiny, tokenizer
+from conftest import tiny, tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
+from test_keys import close, out_of_memory
 
 from superposition.data import text
 from superposition.errors import UserError
@@ -136,12 +136,6 @@ def naive(model, path, *, tokens=None, skip_first=0, context=512):
     return outer, total, counted
 
 
-def close(a, b):
-    """Within 1e-5 of the largest entry."""
-    a, b = np.asarray(a), np.asarray(b)
-    np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * np.abs(b).max())
-
-
 def agrees(found, expected):
     outer, total, counted = expected
     assert found.tokens == counted
@@ -152,10 +146,12 @@ def agrees(found, expected):
         close(found.total[index], total[index])
 
 
-@pytest.mark.parametrize("architecture", list(ARCHITECTURES))
-def test_sums_are_those_of_a_naive_loop(architecture, corpus):
+@pytest.mark.parametrize("architecture", ["gpt2", "gptj", "llama", "opt", "gemma3_text"])
+def test_sums_are_those_of_a_naive_loop_and_the_models_bits_stay(architecture, corpus):
     model = tiny(architecture)
+    before = model.digest()
     agrees(moments.estimate(model, corpus), naive(model, corpus))
+    assert model.digest() == before
 
 
 @pytest.mark.parametrize(
@@ -219,17 +215,6 @@ def test_groups_that_are_in_the_cache_are_not_passed_over_again(model, corpus, m
     assert passes == [[2]]
 
 
-def test_a_limit_below_one_layer_gets_a_sentence(model, corpus):
-    with pytest.raises(UserError, match=r"does not hold the second moment of one layer \(1\.3e-05 GB\): give more"):
-        next(moments.in_groups(model, corpus, memory=ONE - 1))
-
-
-def test_the_model_is_the_same_bits_after_as_before(model, corpus):
-    before = models.digest(model.model)
-    moments.estimate(model, corpus)
-    assert models.digest(model.model) == before
-
-
 @given(SEEDS, st.integers(1, 40), st.integers(1, 30), st.integers(1, 50))
 @settings(max_examples=80, deadline=None)
 def test_outer_sum_is_the_product_whatever_the_blocks(seed, tokens, width, block):
@@ -242,8 +227,7 @@ def test_outer_sum_is_the_product_whatever_the_blocks(seed, tokens, width, block
 
 @pytest.mark.parametrize("block", [2, 192])
 @pytest.mark.parametrize(
-    ("dtype", "sums"),
-    [(torch.bfloat16, torch.float32), (torch.float16, torch.float32), (torch.float64, torch.float64)],
+    ("dtype", "sums"), [(torch.bfloat16, torch.float32), (torch.float16, torch.float32), (torch.float64, torch.float64)]
 )
 def test_sums_are_wider_than_narrow_keys(dtype, sums, block):
     keys = torch.randn(2000, 3, generator=torch.Generator().manual_seed(0)).abs().to(dtype)
@@ -357,13 +341,9 @@ def test_shrinkage_goes_from_the_estimate_to_the_identity_and_keeps_the_trace():
     np.testing.assert_allclose(quarter, 0.75 * C + 0.25 * np.trace(C) / 5 * np.eye(5))
     covariance = sums.second_moment(0, shrinkage=0.25, centred=True)
     assert np.trace(covariance) == pytest.approx(np.trace(np.cov(keys, bias=True)))
-
-
-@pytest.mark.parametrize("shrinkage", [-0.01, 1.01, float("nan")])
-def test_a_shrinkage_outside_its_range_gets_a_sentence(shrinkage):
-    sums = moments.Moments({0: torch.eye(2)}, {0: torch.zeros(2)}, 3)
-    with pytest.raises(UserError, match="makes no sense: give a number from 0 to 1"):
-        sums.second_moment(0, shrinkage=shrinkage)
+    for outside in (-0.01, 1.01, float("nan")):
+        with pytest.raises(UserError, match="makes no sense: give a number from 0 to 1"):
+            sums.second_moment(0, shrinkage=outside)
 
 
 def well_conditioned(seed, width):
@@ -440,15 +420,18 @@ def test_sums_can_stay_where_they_are_and_can_be_narrow(model, corpus):
 # Too little, too much, not a number
 
 
-def test_fewer_tokens_than_asked_for_gets_a_sentence(corpus):
-    with pytest.raises(UserError, match=r"The text holds \d+ tokens and 99999 were asked for"):
-        moments.estimate(tiny(), corpus, tokens=99_999)
-
-
-@pytest.mark.parametrize(("options", "sentence"), [({"batch": 0}, "batch of 0"), ({"layers": [3]}, "layers 0 to 2")])
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"batch": 0}, "batch of 0"),
+        ({"layers": [3]}, "layers 0 to 2"),
+        ({"tokens": 99_999}, r"The text holds \d+ tokens and 99999 were asked for"),
+        ({"memory": ONE - 1}, r"does not hold the second moment of one layer \(1\.3e-05 GB\): give more"),
+    ],
+)
 def test_options_that_make_no_sense_get_a_sentence(corpus, options, sentence):
     with pytest.raises(UserError, match=sentence):
-        moments.estimate(tiny(), corpus, **options)
+        next(moments.in_groups(tiny(), corpus, **options))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -459,21 +442,6 @@ def test_nan_activations_get_a_sentence_and_nothing_is_cached(corpus, cache, val
         moments.estimate(model, corpus)
     assert not [path for path in cache.rglob("*") if path.is_file()]
     assert not any(layer.module._forward_pre_hooks for layer in model.layers)
-
-
-def out_of_memory(model, monkeypatch, above):
-    """The body runs out of memory for every batch above a size; the sizes tried are returned."""
-    forward, tried = model.model.base_model.forward, []
-
-    def limited(ids, *args, **kwargs):
-        tried.append(len(ids))
-        if len(ids) > above:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-        return forward(ids, *args, **kwargs)
-
-    limited.__signature__ = inspect.signature(forward)
-    monkeypatch.setattr(model.model.base_model, "forward", limited)
-    return tried
 
 
 def test_out_of_memory_makes_batches_smaller_and_counts_nothing_twice(model, corpus, monkeypatch):
@@ -501,6 +469,27 @@ def count_passes(model, monkeypatch):
 
     monkeypatch.setattr(models.LanguageModel, "read_keys", counting)
     return calls
+
+
+class Killed(BaseException):
+    pass
+
+
+def break_off(model, corpus, passes, at, error=KeyboardInterrupt, **options):
+    """A run that ends in an error in pass number ``at``."""
+
+    def end(*_):
+        if len(passes) == at:
+            raise error
+
+    hook = model.layers[0].module.register_forward_pre_hook(end)
+    with pytest.raises(error):
+        moments.estimate(model, corpus, batch=1, **options)
+    hook.remove()
+
+
+def windows_of(model, corpus):
+    return len(text.windows(text.read(corpus), model.tokenizer, context=model.context_length))
 
 
 def same_bits(one, two):
@@ -561,58 +550,28 @@ def test_an_edit_in_place_is_noticed_and_undoing_it_finds_the_cache_again(model,
 def test_an_interrupted_pass_goes_on_with_the_same_sums(model, corpus, monkeypatch, cache):
     whole = moments.estimate(model, corpus, batch=1, cache=False)
     passes = count_passes(model, monkeypatch)
-
-    def interrupt(*_):
-        if len(passes) == 5:
-            raise KeyboardInterrupt
-
-    hook = model.layers[1].module.register_forward_pre_hook(interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        moments.estimate(model, corpus, batch=1)
-    hook.remove()
+    break_off(model, corpus, passes, 5)
     assert len(list(cache.rglob("unfinished.safetensors"))) == 1
     assert not any(layer.module._forward_pre_hooks for layer in model.layers)
     before = len(passes)
     same_bits(moments.estimate(model, corpus, batch=1), whole)
-    windows = text.windows(text.read(corpus), model.tokenizer, context=model.context_length)
-    assert before == 5 and len(passes) - before == len(windows) - 4
+    assert before == 5 and len(passes) - before == windows_of(model, corpus) - 4
     assert not list(cache.rglob("unfinished.*"))
     same_bits(moments.estimate(model, corpus), whole)
-    assert len(passes) - before == len(windows) - 4
+    assert len(passes) - before == windows_of(model, corpus) - 4
 
 
-def test_a_run_that_is_killed_goes_on_from_its_last_checkpoint(model, corpus, monkeypatch, cache):
+def test_a_run_that_is_killed_goes_on_from_its_last_checkpoint(model, corpus, monkeypatch):
     whole = moments.estimate(model, corpus, batch=1, cache=False)
     monkeypatch.setattr(moments, "CHECKPOINT_EVERY", 0.0)
     passes = count_passes(model, monkeypatch)
-
-    class Killed(BaseException):
-        pass
-
-    def kill(*_):
-        if len(passes) == 4:
-            raise Killed
-
-    hook = model.layers[0].module.register_forward_pre_hook(kill)
-    with pytest.raises(Killed):
-        moments.estimate(model, corpus, batch=1)
-    hook.remove()
+    break_off(model, corpus, passes, 4, Killed)
     same_bits(moments.estimate(model, corpus, batch=1), whole)
-    windows = text.windows(text.read(corpus), model.tokenizer, context=model.context_length)
-    assert len(passes) == len(windows) + 1
+    assert len(passes) == windows_of(model, corpus) + 1
 
 
 def test_a_resumed_pass_of_other_layers_starts_anew(model, corpus, monkeypatch):
-    passes = count_passes(model, monkeypatch)
-
-    def interrupt(*_):
-        if len(passes) == 3:
-            raise KeyboardInterrupt
-
-    hook = model.layers[0].module.register_forward_pre_hook(interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        moments.estimate(model, corpus, batch=1, layers=[0])
-    hook.remove()
+    break_off(model, corpus, count_passes(model, monkeypatch), 3, layers=[0])
     agrees(moments.estimate(model, corpus, batch=1), naive(model, corpus))
 
 
@@ -620,16 +579,7 @@ def test_a_resumed_pass_of_other_layers_starts_anew(model, corpus, monkeypatch):
 @pytest.mark.parametrize("damage", [b"", b"half"])
 def test_a_corrupt_cache_is_noted_and_computed_again(model, corpus, cache, monkeypatch, name, damage):
     if name.startswith("unfinished"):
-        passes = count_passes(model, monkeypatch)
-
-        def interrupt(*_):
-            if len(passes) == 3:
-                raise KeyboardInterrupt
-
-        hook = model.layers[0].module.register_forward_pre_hook(interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            moments.estimate(model, corpus, batch=1)
-        hook.remove()
+        break_off(model, corpus, count_passes(model, monkeypatch), 3)
     else:
         moments.estimate(model, corpus)
     (path,) = cache.rglob(name)
@@ -706,9 +656,6 @@ def test_a_checkpoint_is_one_file_and_whole_at_any_time(model, corpus, cache, mo
     monkeypatch.setattr(moments, "CHECKPOINT_EVERY", 0.0)
     replace, renamed = os.replace, []
 
-    class Killed(BaseException):
-        pass
-
     def kill(source, target):
         replace(source, target)
         renamed.append(target)
@@ -723,7 +670,7 @@ def test_a_checkpoint_is_one_file_and_whole_at_any_time(model, corpus, cache, mo
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         same_bits(moments.estimate(model, corpus, batch=1), whole)
-    assert len(passes) == len(text.windows(text.read(corpus), model.tokenizer, context=model.context_length)) - 3
+    assert len(passes) == windows_of(model, corpus) - 3
 
 
 def test_a_swapped_layer_in_the_cache_is_noticed(model, corpus, cache):

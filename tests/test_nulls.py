@@ -173,19 +173,14 @@ def test_a_prompt_that_starts_with_the_subject_reads_the_key_of_the_subject_alon
 # --- confounds ------------------------------------------------------------------------------------------------
 
 
-def test_pairs_that_agree():
-    found = confounds.same(["a", "b", "a", "c", "a"])
-    assert [(i, j) for i, j in zip(*np.nonzero(found), strict=True) if i < j] == [(0, 2), (0, 4), (2, 4)]
-    assert (found == found.T).all() and not found.diagonal().any()
+def test_pairs_that_agree_and_near_duplicates_that_share_a_word_of_three_letters():
+    def above(found):
+        assert (found == found.T).all() and not found.diagonal().any()
+        return {(i, j) for i, j in zip(*np.nonzero(found), strict=True) if i < j}
 
-
-def test_near_duplicates_share_a_word_of_three_letters():
+    assert above(confounds.same(["a", "b", "a", "c", "a"])) == {(0, 2), (0, 4), (2, 4)}
     subjects = ["University of Washington", "Washington", "universities of Rome", "Rome", "Mac OS X", "OS X"]
-    found = confounds.shared_words(subjects)
-    assert {(i, j) for i, j in zip(*np.nonzero(found), strict=True) if i < j} == {(0, 1), (2, 3)}
-
-
-def test_firsts():
+    assert above(confounds.shared_words(subjects)) == {(0, 1), (2, 3)}
     assert confounds.firsts([7, 7, 3, 7, 3, 9]) == [0, 2, 5]
 
 

@@ -1,12 +1,12 @@
 """Features of pairs against naive loops; least squares and dyadic errors against plain formulas and simulations."""
 
+from dataclasses import replace
 from difflib import SequenceMatcher
 
 import numpy as np
 import pytest
 
 from superposition import figures, records
-from superposition.book import exercises
 from superposition.data import facts, wordings
 from superposition.data.facts import Fact
 from superposition.errors import UserError
@@ -69,6 +69,11 @@ def test_a_feature_that_no_pair_has_is_left_out_and_reads_as_zero():
     assert (table.column("same object") == 0).all()
     assert table.column("same last token").sum() == 1
     assert "position 0" not in table.groups
+    unknown = [Fact(name, "Of {} say") for name in ("Abe", "Bea", "Cid")]  # is not shared
+    assert (pairs.pairs(unknown, [5, 6, 7], [1, 1, 1]).column("same relation, read") == 0).all()
+    spelling = pairs.spelling(["Croatia", "croatia", "xyz", "Independent State of Croatia"])
+    assert np.array_equal(spelling, spelling.T)
+    assert spelling[0, 1] == 1 and spelling[0, 2] == 0 and spelling[0, 3] > spelling[2, 3]
 
 
 def test_same_words_are_told_apart_from_the_relation():
@@ -81,25 +86,6 @@ def test_same_words_are_told_apart_from_the_relation():
     assert [bool(named[0, 2][c]) for c in (words, read, unread)] == [False, True, False]
     assert [bool(named[0, 3][c]) for c in (words, read, unread)] == [False, False, True]
     assert [bool(named[3, 4][c]) for c in (words, read, unread)] == [False, False, True]
-
-
-def test_what_is_unknown_is_not_shared():
-    listed = [Fact(name, "Of {} say") for name in ("Abe", "Bea", "Cid")]
-    assert (pairs.pairs(listed, [5, 6, 7], [1, 1, 1]).column("same relation, read") == 0).all()
-
-
-def test_spelling_is_symmetric_and_knows_extremes():
-    found = pairs.spelling(["Croatia", "croatia", "xyz", "Independent State of Croatia"])
-    assert np.array_equal(found, found.T)
-    assert found[0, 1] == 1
-    assert found[0, 2] == 0
-    assert found[0, 3] > found[2, 3]
-
-
-@pytest.mark.parametrize(("count", "tokens"), [(2, [1, 2]), (3, [1, 2])], ids=["two facts", "a token is missing"])
-def test_pairs_that_cannot_be_made_are_refused(count, tokens):
-    with pytest.raises(UserError, match="three or more"):
-        pairs.pairs([Fact(f"S{i}", "{} is") for i in range(count)], tokens, [0] * count)
 
 
 def synthetic(seed=0, m=40, directed=False):
@@ -200,17 +186,21 @@ def test_among_strongest_counts():
     assert found["none"] == (0.0, pytest.approx(1 - either.mean()))
 
 
-def test_fits_that_cannot_be_made_are_refused():
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (lambda table, y: pairs.fit(table, np.ones(len(y))), "nothing to explain"),
+        (lambda table, y: pairs.fit(table, np.ones(3)), "take them with"),
+        (lambda table, y: pairs.fit(replace(table, names=("a", "b"), X=table.X[:, [0, 0]]), y), "follows from"),
+        (lambda table, y: pairs.bootstrap_shares(table, y, resamples=0), "resamples"),
+        (lambda *_: pairs.pairs([Fact("a", "{}"), Fact("b", "{}")], [1, 2], [0, 0]), "three or more"),
+        (lambda *_: pairs.pairs([Fact(name, "{}") for name in "abc"], [1, 2], [0, 0, 0]), "three or more"),
+    ],
+)
+def test_what_cannot_be_made_is_refused(call, sentence):
     table, rng = synthetic()
-    with pytest.raises(UserError, match="nothing to explain"):
-        pairs.fit(table, np.ones(len(table.X)))
-    with pytest.raises(UserError, match="take them with"):
-        pairs.fit(table, np.ones(3))
-    twice = pairs.Pairs(table.m, table.first, table.second, ("a", "b"), table.X[:, [0, 0]], False)
-    with pytest.raises(UserError, match="follows from"):
-        pairs.fit(twice, rng.random(len(table.X)))
-    with pytest.raises(UserError, match="resamples"):
-        pairs.bootstrap_shares(table, rng.random(len(table.X)), resamples=0)
+    with pytest.raises(UserError, match=sentence):
+        call(table, rng.random(len(table.X)))
 
 
 def test_reworded_facts_use_their_relations_templates(known):
@@ -299,34 +289,3 @@ def test_wordings_and_bins_are_drawn_as_they_are(drawn):
     figure = drawn(figures.by_overlap({"flips": bins, "change": bins}, ["one", "two"]))
     assert [axis.get_ylabel() for axis in figure.axes] == ["flips", "change"]
     assert np.array_equal(figure.axes[1].lines[0].get_xydata(), [[0, 0.1], [0.5, 0.4]])
-
-
-# Exercises
-
-
-def lost(X, y, columns):
-    def unexplained(Z):
-        Z = np.column_stack([np.ones(len(y)), Z])
-        return ((y - Z @ np.linalg.lstsq(Z, y)[0]) ** 2).sum()
-
-    return (unexplained(np.delete(X, columns, axis=1)) - unexplained(X)) / ((y - y.mean()) ** 2).sum()
-
-
-def meat(scores, first, second, m, once=True):
-    S = np.zeros((m, scores.shape[1]))
-    np.add.at(S, first, scores)
-    np.add.at(S, second, scores)
-    return S.T @ S - once * scores.T @ scores
-
-
-def test_exercises_accept_what_is_right_and_say_what_is_wrong():
-    assert exercises.check_14_lost(lost).startswith("Right")
-    assert exercises.check_14_meat(meat).startswith("Right")
-    with pytest.raises(AssertionError, match="lost"):
-        exercises.check_14_lost(lambda X, y, columns: lost(X, y, columns) * (y**2).sum() / (y**2).mean())
-    with pytest.raises(AssertionError, match="lost"):
-        exercises.check_14_lost(lambda X, y, columns: 1 - lost(X, y, columns))
-    with pytest.raises(AssertionError, match="counts once"):
-        exercises.check_14_meat(lambda *given: meat(*given, once=False))
-    with pytest.raises(AssertionError, match="shape"):
-        exercises.check_14_meat(lambda scores, *rest: scores.sum())

@@ -1,5 +1,7 @@
 """The library's forward pass and head against the model's own, for every architecture, and what is refused."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -73,57 +75,43 @@ def test_weights_that_are_not_finite_are_left_to_the_commands():
         keys.extract(model, FACTS)
 
 
-def test_a_model_that_reads_what_comes_after_is_refused(monkeypatch):
+def mixing(plain, input_ids, **given):
+    output = plain(input_ids, **given)
+    output.last_hidden_state = output.last_hidden_state + output.last_hidden_state.mean(1, keepdim=True)
+    return output
+
+
+def elsewhere(plain, input_ids, **given):
+    return plain(input_ids, position_ids=7 * torch.arange(input_ids.shape[1])[None], **given)
+
+
+def by_token(plain, input_ids, **given):
+    output = plain(input_ids, **given)
+    output.logits[..., 3] += 1000 * input_ids
+    return output
+
+
+def failing(*_args, **_given):
+    raise KeyError("pixel_values\nof the image")
+
+
+@pytest.mark.parametrize(
+    ("part", "forward", "sentence"),
+    [
+        ("model", mixing, "depends on what comes after it"),
+        (None, elsewhere, "does not give what the model's own gives"),
+        (None, by_token, "hang on more than its last hidden states"),
+        (None, failing, r"llama \(LlamaForCausalLM\) cannot be run on token ids alone: "),
+    ],
+)
+def test_a_model_that_does_otherwise_is_refused(monkeypatch, part, forward, sentence):
     model = tiny()
-    body = type(model.model.model)
-    plain = body.forward
-
-    def peek(self, input_ids, **given):
-        output = plain(self, input_ids, **given)
-        output.last_hidden_state = output.last_hidden_state + output.last_hidden_state.mean(1, keepdim=True)
-        return output
-
-    monkeypatch.setattr(body, "forward", peek)
-    with pytest.raises(UserError, match="depends on what comes after it"):
-        passes.check(model)
-
-
-def test_a_model_whose_own_pass_is_another_is_refused(monkeypatch):
-    model = tiny()
-    head = type(model.model)
-    plain = head.forward
-
-    def other(self, input_ids, **given):
-        return plain(self, input_ids, position_ids=7 * torch.arange(input_ids.shape[1])[None], **given)
-
-    monkeypatch.setattr(head, "forward", other)
-    with pytest.raises(UserError, match="does not give what the model's own gives"):
-        passes.check(model)
-
-
-def test_logits_that_hang_on_more_than_the_last_state_are_refused(monkeypatch):
-    model = tiny()
-    head = type(model.model)
-    plain = head.forward
-
-    def per_token(self, input_ids, **given):
-        output = plain(self, input_ids, **given)
-        output.logits[..., 3] += 1000 * input_ids
-        return output
-
-    monkeypatch.setattr(head, "forward", per_token)
-    with pytest.raises(UserError, match="hang on more than its last hidden states"):
-        passes.check(model)
-
-
-def test_a_model_that_cannot_run_gets_a_sentence(monkeypatch):
-    model = tiny()
-
-    def fail(self, *_args, **_given):
-        raise KeyError("pixel_values\nof the image")
-
-    monkeypatch.setattr(type(model.model), "forward", fail)
-    with pytest.raises(UserError, match=r"llama \(LlamaForCausalLM\) cannot be run on token ids alone: ") as caught:
+    owner = type(model.model if part is None else getattr(model.model, part))
+    plain = owner.forward
+    monkeypatch.setattr(
+        owner, "forward", lambda self, input_ids, **given: forward(partial(plain, self), input_ids, **given)
+    )
+    with pytest.raises(UserError, match=sentence) as caught:
         passes.check(model)
     assert "\n" not in str(caught.value)
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 import torch
 from conftest import environment
 from test_measure import ROWS, table  # noqa: F401
@@ -27,6 +28,7 @@ def test_alone_is_main_and_nothing_is_added():
     processes.leave()
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_result_of_one(table, corpus, cache, model_folder, tmp_path, monkeypatch):  # noqa: F811
     """Through ``accelerate launch`` on the CPU, with layer groups besides: one prints and writes, none counts twice."""
     words = ["measure", "--model", model_folder, "--facts", table, "--text", corpus, "--device", "cpu"]

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.stats
 
 from superposition import records
 from superposition.errors import UserError
@@ -46,14 +47,16 @@ def test_prediction_errors_of_all_checkpoints_and_of_those_after_so_many_edits()
 
 
 def test_change_of_untouched_facts_alone_and_fact_by_fact():
-    def ends(*logs):
-        return {"results": [result(1, untouched_log_true=[9, 9, 9]), result(2, untouched_log_true=list(logs))]}
+    def ends(logs):
+        return {"results": [result(1, untouched_log_true=[9] * len(logs)), result(2, untouched_log_true=list(logs))]}
 
-    record = small({"a": ends(-1, -2, -6), "b": ends(-2, -3, -7)}, untouched_log_true=[-1.0, -1.0, -1.0])
+    before, after = np.random.default_rng(0).normal(size=(2, 30))
+    record = small({"a": ends(after), "b": ends(after - 1)}, untouched_log_true=before)
     change = edit_sequences.untouched_change(record, "a")
-    assert change.value == pytest.approx(-2) and change.low == pytest.approx(-5) and change.high == 0
+    kept = scipy.stats.bootstrap((after - before,), np.mean, n_resamples=2000, method="percentile", rng=16)
+    assert change == pytest.approx((np.mean(after - before), *kept.confidence_interval))
     # They scatter alike, so that the difference is the same for every fact and has no interval.
-    assert edit_sequences.untouched_change(record, "a", "b") == Estimate(1, 1, 1)
+    assert edit_sequences.untouched_change(record, "a", "b") == pytest.approx((1, 1, 1))
 
 
 @pytest.mark.parametrize(("first", "power"), [(10, 0.5), (3, 1.3)])
@@ -82,10 +85,33 @@ def test_only_the_edits_from_the_first_on_are_fitted_and_keys_and_orders_make_th
     assert growth.walk.low < 0.5 < growth.walk.high < growth.walk.value  # steps that rise: no shuffle does as much
 
 
+def test_growth_by_naive_loops():
+    rng = np.random.default_rng(0)
+    norms, step = rng.uniform(0, 3, (30, 5)).cumsum(0), rng.uniform(1, 3, 30)
+
+    def slope(course):
+        return np.polyfit(np.log(range(10, 31)), np.log(course[9:]), 1)[0]
+
+    def walk(steps):
+        return slope([sum(one**2 for one in steps[:i]) ** 0.5 for i in range(1, 31)])
+
+    def over(keys):
+        return slope([np.mean([row[j] ** 2 for j in keys]) ** 0.5 for row in norms])
+
+    rng = np.random.default_rng(16)
+    by_keys = [over(keys) for keys in rng.integers(0, 5, size=(400, 5))]
+    by_orders = [walk(order) for order in rng.permuted(np.tile(step, (400, 1)), axis=1)]
+    growth = edit_sequences.growth(small({}, a__interference=norms, a__step=step, a__straight=step), "a")
+    assert growth.slope == pytest.approx((over(range(5)), *np.percentile(by_keys, [2.5, 97.5])))
+    assert growth.walk == pytest.approx((walk(step), *np.percentile(by_orders, [2.5, 97.5])))
+
+
 def test_share_of_the_largest_steps():
     record = small({}, a__step=[1.0] * 19 + [9.0] + [1.0] * 20)  # of 40 steps the two largest: 81 and 1
     assert edit_sequences.largest_share(record, "a") == pytest.approx(82 / (81 + 39))
     assert edit_sequences.largest_share(record, "a", parts=2) == pytest.approx((81 + 19) / (81 + 39))
+    record = small({}, a__step=[3.0, 2.0] + [1.0] * 19)  # a twentieth of 21 steps is two, rounded up
+    assert edit_sequences.largest_share(record, "a") == pytest.approx((9 + 4) / (9 + 4 + 19))
 
 
 def test_residuals_and_shifts():
@@ -102,6 +128,11 @@ def test_suffering_by_age_compares_the_outer_thirds():
     assert (age.first, age.last, age.ratio) == (4, 2, Estimate(2, 2, 2))
     scattered = small({}, a__on_edits=[1.0, 7.0, 0.0, 0.0, 2.0, 2.0])
     assert edit_sequences.by_age(scattered, "a").ratio == Estimate(2, 0.5, 3.5)
+    norms = np.random.default_rng(0).uniform(1, 2, 18)
+    first, last = np.random.default_rng(17).integers(0, 6, size=(2, 1000, 6))
+    ratios = [np.mean(norms[:6][i]) / np.mean(norms[12:][j]) for i, j in zip(first, last, strict=True)]
+    ratio = edit_sequences.by_age(small({}, a__on_edits=norms), "a").ratio
+    assert ratio == pytest.approx((norms[:6].mean() / norms[12:].mean(), *np.percentile(ratios, [2.5, 97.5])))
 
 
 def test_hard_recursive_least_squares_has_no_age():

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.stats
 
 from superposition.errors import UserError
 from superposition.records import Record
@@ -51,14 +52,14 @@ def test_a_ratio_among_some_facts_never_sees_the_others():
 
 def lived() -> forecasts.Forecasts:
     arrays = {
-        "fall": np.tile([[0, 0, 0, 0.0], [1, -3, 4, 2.0]], 8),  # 32 facts
-        "kept": np.tile([[True] * 4, [True, True, False, True]], 8),
+        "fall": np.tile([[0, 0, 0, 0.0], [9, 9, 9, 9], [1, -3, 4, 2.0]], 8),  # 32 facts
+        "kept": np.tile([[True] * 4, [False] * 4, [True, True, False, True]], 8),
         "forecast 5 drift, all": np.tile([0.5, -1.5, 2.0, 1.0], 8),
         "forecast 2 drift, all": np.full(32, 9.0),
         "forecast 5 known residuals: drift, all": np.tile([1.0, -2.75, 4.0, 2.125], 8),
-        "statistics": np.arange(2 * 3 * 2 * 3).reshape(2, 3, 2, 3),
+        "statistics": np.arange(3 * 3 * 2 * 3).reshape(3, 3, 2, 3),
     }
-    return forecasts.Forecasts(small(arrays, forecasts=["a", "b"]))
+    return forecasts.Forecasts(small(arrays, looks=(2, 3, 5), forecasts=["a", "b"]))
 
 
 def test_the_damage_of_a_look():
@@ -68,9 +69,9 @@ def test_the_damage_of_a_look():
 
 def test_a_statistic_by_look_measure_and_forecast():
     run = lived()
-    assert run.statistic("a") == Estimate(18, 19, 20)  # the last look
+    assert run.statistic("a") == Estimate(36, 37, 38)  # the last look
     assert run.statistic("b", look=0) == Estimate(3, 4, 5)
-    assert run.statistic("b", "separations") == Estimate(33, 34, 35)
+    assert run.statistic("b", "separations") == Estimate(51, 52, 53)
     for name, measure in (("c", "ranks"), ("a", "ranking")):
         with pytest.raises(UserError, match="There is no"):
             run.statistic(name, measure)
@@ -82,11 +83,24 @@ def test_calibration_of_a_forecast_that_is_half_of_what_came():
     assert line.short == pytest.approx(0.5)
 
 
+def test_a_calibration_has_the_interval_of_a_bootstrap_over_facts():
+    made, came = np.random.default_rng(1).normal(size=(2, 20))
+    run = forecasts.Forecasts(small({"fall": [came], "forecast 5 drift, all": made}, looks=[5]))
+    draws = np.random.default_rng(0).integers(0, 20, (1000, 20))
+    slopes = [scipy.stats.linregress(made[rows], came[rows]).slope for rows in draws]
+    line, expected = run.calibration(), scipy.stats.linregress(made, came)
+    assert line.slope == pytest.approx((expected.slope, *np.quantile(slopes, [0.025, 0.975])))
+    assert line.pearson == pytest.approx(expected.rvalue) and line.short == pytest.approx(np.mean(came - made))
+
+
 def test_the_theorems_error_who_is_at_risk_and_what_the_sequence_cost():
     run = lived()
     assert run.theorem_error() == 0.25
     assert run.forecast("drift, all")[run.at_risk()].tolist() == [2.0] * 8 + [1.0] * 2
     assert run.cost_of_sequence() == pytest.approx((2, 2, 2))
+    run.arrays["fall"] = np.random.default_rng(0).normal(size=(3, 32))
+    losses = (np.maximum(falls, 0) for falls in (run.fall(), run.forecast("drift, all")))
+    assert run.cost_of_sequence() == forecasts.ratio_of_sums(*losses, seed=17)
 
 
 def test_runs_are_named_by_model_and_layer():

@@ -43,6 +43,8 @@ def test_size(record):
     assert size == {
         "layers": 4, "facts": 12, "pairs": 132, "sinks": 1, "tokens": 640, "d_m": 16, "tokens_over_d_m": 40,
     }  # fmt: skip
+    alone = made([record.overlaps(2).P], rows=record["statistics"][2:3])
+    assert measurement.size(alone) == size | {"layers": 1}
 
 
 def test_a_statistic_is_a_row_a_layer_with_its_interval(record):
@@ -69,6 +71,13 @@ def test_crowded_counts_pairs_beyond_three_standard_deviations():
     assert tuple(same) == (1, 1, 1)  # whatever is drawn, and no fact meets itself
     (none,) = measurement.crowded(made([np.eye(6)], rows=[{}]))
     assert tuple(none) == (0, 0, 0)
+    P, shares = np.random.default_rng(1).normal(0, 0.7, size=(12, 12)), []
+    (share,) = measurement.crowded(made([P], rows=[{}]))
+    for counts in np.random.default_rng(8).multinomial(12, np.full(12, 1 / 12), size=200):
+        drawn = np.repeat(range(12), counts)
+        shares.append(np.mean([abs(P[i, j]) > 0.75 for i in drawn for j in drawn if i != j]))
+    assert (share.low, share.high) == pytest.approx(tuple(np.quantile(shares, [0.025, 0.975])))
+    assert 0 < share.low < np.quantile(shares, 0.05)
 
 
 def test_random_keys_are_as_crowded_as_a_normal_law():
@@ -106,13 +115,13 @@ def test_means():
 
 
 def test_tails():
-    rows = rows_of("excess_kurtosis", [9, 3, 0.05, -1, 3.01])
+    rows = rows_of("excess_kurtosis", [9, 3, 0.05, 4, 3.01])
     for row, moors, sd in zip(rows, (0.3, 0.1, 0.2, 0.5, 0.4), (0.25, 0.5, 1, 0.75, 0.3), strict=True):
         row["P"] |= {"quantile_kurtosis": moors, "sd": sd}
     found = measurement.tails(made([np.eye(3)] * 5, rows))
-    assert found["excess_kurtosis"] == {"least": -1, "most": 9} and found["moors"] == {"least": 0.1, "most": 0.5}
+    assert found["excess_kurtosis"] == {"least": 0.05, "most": 9} and found["moors"] == {"least": 0.1, "most": 0.5}
     assert found["spread"] == {"least": 1, "most": 4}
-    assert found["heavy"] == 3 and found["over_laplace"] == 2
+    assert found["heavy"] == 4 and found["over_laplace"] == 3
 
 
 def test_the_dip_lies_in_the_first_three_quarters_and_the_rise_after_it():
@@ -122,18 +131,20 @@ def test_the_dip_lies_in_the_first_three_quarters_and_the_rise_after_it():
 
 
 def test_the_course_of_the_kurtosis():
-    found = measurement.course(made([np.eye(3)] * 8, rows_of("excess_kurtosis", [9, 5, 2, 4, 7, 6, 3, 1])))
+    rows = rows_of("excess_kurtosis", [9, 5, 2, 2.5, 7, 6, 3, 1])
+    rows[3]["P"]["excess_kurtosis_interval"][0] = -5  # the turns are those of the values
+    found = measurement.course(made([np.eye(3)] * 8, rows))
     assert {name: found[name].value for name in ("first", "dip", "rise", "last")} == {
         "first": 9, "dip": 2, "rise": 7, "last": 1,
     }  # fmt: skip
     assert found["dip"] == pytest.approx((2, 1.9, 2.1)) and (found["dip_layer"], found["rise_layer"]) == (2, 4)
     assert (found["first_layer"], found["last_layer"], found["ups"]) == (0, 7, 2)
-    d = np.arange(8) - np.array([7, 4, 1, 3, 6, 5, 2, 0])
+    d = np.arange(8) - np.array([7, 4, 1, 2, 6, 5, 3, 0])
     assert found["rank"] == pytest.approx(1 - 6 * (d**2).sum() / (8 * 63))
 
 
 def test_angles():
-    raw, whitened = np.array([45.0, 85, 70, 95]), np.array([80.5, 99, 60, 120])  # degrees
+    raw, whitened = np.array([45.0, 85, 70, 92, 65, 79.8]), np.array([80.5, 99, 60, 120, 65, 80.4])  # degrees
     rows = [
         {
             f"cosine_{name}": {"mean": c, "mean_interval": [c - 0.05, c + 0.05]}
@@ -141,17 +152,20 @@ def test_angles():
         }
         for a, b in zip(raw, whitened, strict=True)
     ]
-    record = made([np.eye(3)] * 4, rows)
+    record = made([np.eye(3)] * 6, rows)
     assert measurement.mean_angles(record, "raw")[:, 0] == pytest.approx(raw)
     low, high = measurement.mean_angles(record, "whitened")[0, 1:]
     assert low > 80.5 > high
     near, far = measurement.right_angles(record)
-    assert near.tolist() == [True, True, False, False] and far.tolist() == [True, False, True, False]
+    assert near.tolist() == [True, True, False, False, False, True]
+    assert far.tolist() == [True, False, True, False, True, True]
     assert measurement.right_angles(record, bar=31)[0].all()
+    bar = 90 - measurement.mean_angles(record, "whitened")[0, 0]
+    assert measurement.right_angles(record, bar)[0][0]
     found = measurement.angles(record)
-    assert found["raw"] == pytest.approx({"least": 45, "most": 95})
+    assert found["raw"] == pytest.approx({"least": 45, "most": 92})
     assert found["white"] == pytest.approx({"least": 60, "most": 120})
     removed = 1 - np.cos(np.radians(whitened)) / np.cos(np.radians(raw))
     assert found["removed"] == pytest.approx({"least": removed.min(), "most": removed.max()})
-    counts = {"closer": 1, "raw_positive": 3, "white_near": 2, "raw_far": 2, "both": 1}
+    counts = {"closer": 2, "raw_positive": 5, "white_near": 3, "raw_far": 4, "both": 2}
     assert {name: found[name] for name in counts} == counts

@@ -87,15 +87,17 @@ def test_the_plane_in_whole_numbers():
 
 
 @EXAMPLES
-@given(SEEDS, st.integers(2, 8), st.floats(0.1, 10), st.floats(-10, -0.1))
-def test_what_overlap_does_not_see(seed, d_m, scale, factor):
+@given(SEEDS, st.integers(2, 8), st.floats(1e-6, 1e6), st.floats(0.02, 50), st.floats(-50, -0.02))
+def test_what_overlap_does_not_see(seed, d_m, scale, a, b):
     rng, C, _, K = problem(seed, d_m)
-    p = p_by_solving(*K.T, C)
-    close = {"rel": 1e-5, "abs": 1e-8 * (1 + abs(p))}
-    assert p_by_solving(*K.T, scale * C) == pytest.approx(p, **close)
-    assert p_by_solving(scale * K[:, 0], factor * K[:, 1], C) == pytest.approx(factor / scale * p, rel=1e-5, abs=1e-7)
+    P = overlap.superposition_matrix(K, C)
+    assert P[0, 1] == pytest.approx(p_by_solving(*K.T, C), rel=1e-6, abs=1e-9)
+    close = {"rtol": 1e-5, "atol": 1e-8 * (1 + np.abs(P).max())}
+    np.testing.assert_allclose(overlap.superposition_matrix(K, scale * C), P, **close)
+    changed = P * [[1, b / a], [a / b, 1]]
+    np.testing.assert_allclose(overlap.superposition_matrix(K * [a, b], C), changed, rtol=1e-5, atol=1e-7)
     A = np.linalg.qr(rng.normal(size=(d_m, d_m)))[0] * rng.uniform(0.5, 2, size=d_m)
-    assert p_by_solving(*(A @ K).T, A @ C @ A.T) == pytest.approx(p, **close)
+    np.testing.assert_allclose(overlap.superposition_matrix(A @ K, A @ C @ A.T), P, **close)
 
 
 def rome_by_hand(W, C, K, V):

@@ -120,6 +120,7 @@ GROUPS = {
     "hard recursion": theory.hard_recursion,
     "interference left": theory.interference_left,
     "one edit": theory.one_edit,
+    "orthogonal keys, n = 2": lambda: theory.orthogonal_keys(2),
     "orthogonal keys, n = 3": lambda: theory.orthogonal_keys(3),
 }
 for edits in range(1, 5):
@@ -284,7 +285,7 @@ def test_the_reducer_changes_no_value(expr):
 # --- 01, 02: explicit sizes -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("rows", "columns"), [*itertools.product(range(1, 4), repeat=2), (1, 4), (4, 1)])
+@pytest.mark.parametrize(("rows", "columns"), [*itertools.product(range(1, 4), repeat=2), (4, 1)])
 def test_solving_the_lagrangian_gives_the_closed_form(rows, columns):
     edit = theory.lagrangian_single_edit(rows, columns)
     assert len(edit.stationarity) == rows * columns and len(edit.constraint) == rows
@@ -397,7 +398,7 @@ def test_induction_for_every_n():
 # --- 04 -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("size", [1, 2, 3, 4])
+@pytest.mark.parametrize("size", [1, 2, 3])
 def test_p_is_a_projection_coefficient(size):
     """``p = u_iᵀu_j/u_iᵀu_i`` with ``u = L⁻¹k``, for any ``C = L Lᵀ``, L lower triangular with a positive diagonal."""
     L = sp.Matrix(size, size, lambda a, b: 0 if b > a else sp.Symbol(f"l_{a}{b}", positive=a == b, real=True))
@@ -449,7 +450,7 @@ def both_sides(K, which):
     return left, C.det() / (own.T * C.adjugate() * own)[0, 0]
 
 
-@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (1, 4), (2, 2), (2, 3), (2, 4), (3, 3)])
+@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (1, 4), (2, 2), (2, 3), (3, 3)])
 def test_conservation_law_entry_by_entry(rows, columns):
     left, right = both_sides(ex.matrix("k", rows, columns), columns - 1)
     assert sp.cancel(left - right) == 0 if rows < 3 else sp.simplify(sp.numer(sp.together(left - right)).expand()) == 0
