@@ -23,7 +23,8 @@ def row(layer: int) -> dict:
         error *= 100 if tokens < 2 * D_M or tokens > TOKENS[-1] / 2 else 1
         kurtosis = {15: 7.0, 20: 5.0, 40: 3.0, 80: 2.0, 160: 2.5, 320: 4.0}[tokens] + layer
         by_tokens.append({
-            "tokens": tokens, "rms_scaled": error, "sd": SD[layer], "excess_kurtosis": kurtosis, "mean": 32 / tokens + layer,
+            "tokens": tokens, "rms_scaled": error, "sd": SD[layer], "excess_kurtosis": kurtosis,
+            "mean": 32 / tokens + layer,
         })  # fmt: skip
     return {
         "layer": 3 * layer,
