@@ -80,11 +80,11 @@ def measured_model(record: Record, clean: Sequence[int]) -> Numbers:
     numbers: Numbers = {"width": scaling.width(record), "inputs": scaling.inputs(record)}
     numbers["share"] = record["text"]["tokens"] / numbers["width"]
     numbers["shared"] = confounds.same(record["token_ids"]).sum() // 2
-    for label, values in (("all", scaling.by_layer(record)), ("clean", scaling.by_layer(record, clean))):
-        middle = np.median(values, axis=0)
-        numbers[label] = middle[scaling.KURTOSIS]
-        numbers[f"tail_{label}"] = middle[scaling.TAILS]
-        numbers[f"top_{label}"] = values[0, *scaling.KURTOSIS]
+    values = scaling.by_layer(record, clean)
+    middle = np.median(values, axis=0)
+    numbers |= {"clean": middle[scaling.KURTOSIS], "tail_clean": middle[scaling.TAILS]}
+    numbers["top_all"] = scaling.by_layer(record)[0, *scaling.KURTOSIS]
+    numbers["top_clean"] = values[0, *scaling.KURTOSIS]
     return numbers
 
 
