@@ -168,6 +168,10 @@ def test_a_trend_is_the_mean_rank_correlation_over_edits(at):
     expected = [*by_edit[:6], scipy.stats.spearmanr(at.p[6, five], at.change_new[6, five]).statistic]
     few = pairs.Partners(**vars(at) | {"groups": {"all": few}})
     assert pairs.trend(few, "change_new").value == pytest.approx(np.mean(expected))
+    same = np.where(np.arange(12) == 0, 1.0, at.change_new.T).T  # a change that is the same for all has no ranks
+    assert pairs.trend(pairs.Partners(**vars(few) | {"change_new": same}), "change_new").value == pytest.approx(
+        np.mean(expected[1:])
+    )
 
 
 def test_odds_hold_what_is_shared_fixed(at):
