@@ -6,7 +6,7 @@ import torch
 from conftest import tiny
 
 from superposition.data.facts import Fact
-from superposition.editing import forecast
+from superposition.editing import TargetSettings, forecast
 from superposition.errors import UserError
 from superposition.linear import overlap, rules
 from superposition.linear.memory import LinearMemory
@@ -209,6 +209,21 @@ def test_norms_over_positions():
             wanted = sum(part[i, j, t] ** 2 for t in range(5) if mask[j, t]) ** 0.5
             assert forecast.norm_over(part, mask)[i, j] == pytest.approx(wanted)
     np.testing.assert_allclose(forecast.norm_over(part), np.linalg.norm(part, axis=2))
+
+
+def test_targets_that_are_given_are_not_looked_for_and_who_is_lost_is_told(monkeypatch):
+    model = tiny()
+    found = forecast.search(model, EDITS, LAYER, TargetSettings(steps=1))
+    monkeypatch.setattr(forecast, "search", None)
+    for level in ("values", "passes"):
+        made = forecast.run(model, EDITS, PROTECT, level, layer=LAYER, C=moment(40), targets=found)
+        rows = made.summary()["facts"]
+        assert [row["fact"] for row in rows] == np.argsort(-made.total, kind="stable").tolist()
+        if level == "passes":
+            assert [row["lost"] for row in rows] == [bool(made.lost[row["fact"]]) for row in rows]
+            assert [row["log_probability"] for row in rows] == [made.before[row["fact"]] for row in rows]
+        else:
+            assert not any("lost" in row or "log_probability" in row for row in rows)
 
 
 def test_weights_that_a_forecast_has_changed_are_no_result(monkeypatch):

@@ -51,6 +51,7 @@ def model(request):
             r"holds 887 tokens, 8\.9 for each dimension of C in place of 16: the standard error of p is 1\.4",
         ),
         (100, {"tokens": 300}, 300, None),
+        (100, {"tokens": 100}, 100, None),
         (100, {"tokens": 50, "shrinkage": 0.1}, 50, None),
         (300, {"shrinkage": "oas"}, 887, "standard error of p is 2.8 times"),
         (2000, {"shrinkage": 0.5}, 887, None),
@@ -75,6 +76,7 @@ def test_the_plan_takes_what_the_text_has_and_says_what_that_costs(corpus, recwa
         (100, {"tokens": 1}, "C of width 100 is singular when estimated from 1 tokens"),
         (100, {"tokens": 5000}, "tokens and 5,000 were asked for: .* or ask for fewer --tokens"),
         (100, {"tokens": -1}, "-1 tokens were asked for"),
+        (100, {"tokens": 0}, "0 tokens were asked for"),
     ],
 )
 def test_a_plan_that_cannot_be_kept_is_refused(corpus, d_m, options, sentence):
