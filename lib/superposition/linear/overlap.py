@@ -90,12 +90,7 @@ def measure(keys: Float[np.ndarray, "d_m m"], C: SecondMoment) -> Overlap:
 def strongest(P: Float[np.ndarray, "m m"], count: int) -> list[tuple[int, int]]:
     """The ``count`` pairs (i, j) of largest ``P[i, j]``, in descending order, each pair in its stronger direction."""
     stronger = np.where(P >= P.T, P, -np.inf)
-    np.fill_diagonal(stronger, -np.inf)
     stronger[np.triu(P == P.T)] = -np.inf
     order = np.argsort(stronger, axis=None, kind="stable")[::-1][:count]
     pairs = zip(*np.unravel_index(order, P.shape), strict=True)
     return [(int(i), int(j)) for i, j in pairs if np.isfinite(stronger[i, j])]
-
-
-#: Moors' kurtosis of a normal distribution.
-MOORS_NORMAL = 1.2330876085
