@@ -110,6 +110,19 @@ def test_one_call_from_python_gives_what_the_command_writes(go, tmp_path, model_
     assert called["loaded"].digest() == records[0]["edited_digest"]
 
 
+def test_how_c_was_estimated_is_kept_and_counts(go, tmp_path, model_folder):
+    go("--limit", 1)  # writes the tables
+    kept, weights = [], []
+    for C in (Calibration(tmp_path / "text.txt", 200), Calibration(tmp_path / "text.txt", 200, shrinkage=1.0)):
+        plan = session.Plan("rome", 1, C)
+        outcome = session.edit(models.Source(model_folder, "cpu"), tmp_path / "edits.csv", plan, limit=1)
+        kept.append(outcome.data["text"])
+        weights.append(outcome.model.layers[1].weight.detach().clone())
+    assert [text.pop("shrinkage") for text in kept] == [0.0, 1.0]
+    assert kept[0] == kept[1] and kept[0]["centred"] is False
+    assert not np.array_equal(*weights)
+
+
 def test_a_plan_that_makes_no_sense_is_none():
     with pytest.raises(UserError, match="There is no method 'magic'"):
         session.Plan("magic")

@@ -6,7 +6,7 @@ import torch
 from conftest import tiny
 
 from superposition.data.facts import Fact
-from superposition.editing import forecast
+from superposition.editing import TargetSettings, forecast
 from superposition.errors import UserError
 from superposition.linear import overlap, rules
 from superposition.linear.memory import LinearMemory
@@ -74,6 +74,7 @@ def test_keys_alone_need_no_pass_above_the_layer(lm, monkeypatch):
     found = forecast.read(lm, PROTECT, LAYER, passes=False)
     np.testing.assert_allclose(found.keys, full.keys, atol=1e-12)
     assert found.gradient is None and found.log_probability is None and found.exact is None
+    assert found.keys.dtype == np.float64
 
 
 def test_places_of_a_prompt():
@@ -85,10 +86,19 @@ def test_places_of_a_prompt():
         assert "".join(tokens[: last + 1]) == fact.text
         assert "".join(tokens[: subject + 1]).endswith(fact.subject)
         assert "".join(tokens[: found.lengths[j] + 1]) == f"{fact.text} {fact.target_true}"
-    rest = found.mask("not the subject")
-    assert (rest ^ found.mask("subject") == found.mask()).all()
-    assert not (found.mask("after the subject") & ~rest).any()
-    assert (found.mask("subject and last") == (found.mask("subject") | found.mask("last"))).all()
+        here = {
+            "subject": [subject],
+            "last": [last],
+            "subject and last": [subject, last],
+            "not the subject": [at for at in range(found.lengths[j]) if at != subject],
+            "after the subject": range(subject + 1, found.lengths[j]),
+            "from the subject on": range(subject, found.lengths[j]),
+            "all": range(found.lengths[j]),
+        }
+        assert set(here) == set(forecast.PLACES)
+        for place, positions in here.items():
+            assert np.flatnonzero(found.mask(place)[j]).tolist() == sorted(set(positions)), place
+    assert found.keys.dtype == np.float32
     with pytest.raises(UserError, match="There is no place 'first': choose from subject"):
         found.mask("first")
 
@@ -199,6 +209,28 @@ def test_norms_over_positions():
             wanted = sum(part[i, j, t] ** 2 for t in range(5) if mask[j, t]) ** 0.5
             assert forecast.norm_over(part, mask)[i, j] == pytest.approx(wanted)
     np.testing.assert_allclose(forecast.norm_over(part), np.linalg.norm(part, axis=2))
+
+
+def test_targets_that_are_given_are_not_looked_for_and_who_is_lost_is_told(monkeypatch):
+    model = tiny()
+    found = forecast.search(model, EDITS, LAYER, TargetSettings(steps=1))
+    monkeypatch.setattr(forecast, "search", None)
+    for level in ("values", "passes"):
+        made = forecast.run(model, EDITS, PROTECT, level, layer=LAYER, C=moment(40), targets=found)
+        rows = made.summary()["facts"]
+        assert [row["fact"] for row in rows] == np.argsort(-made.total, kind="stable").tolist()
+        if level == "passes":
+            assert [row["lost"] for row in rows] == [bool(made.lost[row["fact"]]) for row in rows]
+            assert [row["log_probability"] for row in rows] == [made.before[row["fact"]] for row in rows]
+        else:
+            assert not any("lost" in row or "log_probability" in row for row in rows)
+
+
+def test_weights_that_a_forecast_has_changed_are_no_result(monkeypatch):
+    model, read = tiny(), forecast.read
+    monkeypatch.setattr(forecast, "read", lambda *a, **k: model.layers[2].weight.add_(1e-3) is None or read(*a, **k))
+    with pytest.raises(RuntimeError, match="not what they were before the forecast"):
+        forecast.run(model, EDITS, PROTECT, "keys", layer=LAYER, C=moment(40))
 
 
 def test_what_cannot_be_read_is_said():

@@ -89,6 +89,7 @@ def record_of(folder, name):
     return records.load(folder / "work" / "records" / f"{name}.json")
 
 
+@pytest.mark.slow
 def test_all_stages_from_nothing_to_the_records_that_come_home(whole, tmp_path):
     assert gpu.main(["bring", str(whole / "out"), "--to", str(tmp_path)]) == 0
     for name in ("at-scale", "own-suite", "toy-transformer-depth", "toy-transformer-failure"):
@@ -107,6 +108,7 @@ def test_all_stages_from_nothing_to_the_records_that_come_home(whole, tmp_path):
         assert last["perplexity"] < first["perplexity"] and len(last["layers"]) == row["layers"]
 
 
+@pytest.mark.slow
 def test_depth_holds_p_against_all_the_text_and_against_other_precisions(whole, table):
     record = record_of(whole, "toy-transformer-depth")
     assert record["tokens"] == sorted(record["tokens"]) and record["tokens"][-1] == record["text"]["tokens"]
@@ -153,6 +155,7 @@ def checkpoints_of(record):
     return {f"{one['method']} {one['order']}": one["checkpoints"] for one in record["sequences"]}
 
 
+@pytest.mark.slow
 def test_a_run_that_is_cut_goes_on_to_the_same_end(go, whole, tmp_path, monkeypatch, capsys):
     fits, asked = jobs.Job.fits, []
     monkeypatch.setattr(jobs.Job, "fits", lambda *a: asked.append(1) or (len(asked) != 3 and fits(*a)))
@@ -171,6 +174,7 @@ def test_a_run_that_is_cut_goes_on_to_the_same_end(go, whole, tmp_path, monkeypa
     assert "are of another run: remove them" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_stages_on_a_device_that_is_not_the_cpu(go, whole, tmp_path, capsys):
     """The same losses, edit by edit; what the stages put on the device stays there."""
     with stand_in_gpu():

@@ -263,6 +263,7 @@ def test_any_other_error_is_not_taken_for_a_lack_of_memory(monkeypatch):
 
 
 @pytest.mark.real_model
+@pytest.mark.slow
 def test_smollm2s_keys_and_p_are_the_same_for_any_batch_padding_and_number_of_threads(smollm2, english, threads):
     facts = [*FACTS[:4], *FACTS[5:7], FACTS[8], Fact("Microsoft Windows", "{} was developed by")]
     layers, found = [0, 1], []

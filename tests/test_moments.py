@@ -51,6 +51,7 @@ def model(request):
             r"holds 887 tokens, 8\.9 for each dimension of C in place of 16: the standard error of p is 1\.4",
         ),
         (100, {"tokens": 300}, 300, None),
+        (100, {"tokens": 100}, 100, None),
         (100, {"tokens": 50, "shrinkage": 0.1}, 50, None),
         (300, {"shrinkage": "oas"}, 887, "standard error of p is 2.8 times"),
         (2000, {"shrinkage": 0.5}, 887, None),
@@ -72,8 +73,10 @@ def test_the_plan_takes_what_the_text_has_and_says_what_that_costs(corpus, recwa
     [
         (300, {}, "holds .* tokens, and C of width 300 takes at least 1,200: give a longer --text, let `sample` write"),
         (100, {"tokens": 99}, "C of width 100 is singular when estimated from 99 tokens"),
+        (100, {"tokens": 1}, "C of width 100 is singular when estimated from 1 tokens"),
         (100, {"tokens": 5000}, "tokens and 5,000 were asked for: .* or ask for fewer --tokens"),
         (100, {"tokens": -1}, "-1 tokens were asked for"),
+        (100, {"tokens": 0}, "0 tokens were asked for"),
     ],
 )
 def test_a_plan_that_cannot_be_kept_is_refused(corpus, d_m, options, sentence):
@@ -568,6 +571,29 @@ def test_a_run_that_is_killed_goes_on_from_its_last_checkpoint(model, corpus, mo
     break_off(model, corpus, passes, 4, Killed)
     same_bits(moments.estimate(model, corpus, batch=1), whole)
     assert len(passes) == windows_of(model, corpus) + 1
+
+
+@pytest.mark.parametrize("cache_", [True, False])
+def test_a_checkpoint_is_made_every_two_minutes_where_there_is_a_cache(corpus, monkeypatch, cache_):
+    """By a clock on which a pass takes 50 seconds."""
+    model, done = tiny(), []
+    passes = count_passes(model, monkeypatch)
+    monkeypatch.setattr(moments, "time", SimpleNamespace(monotonic=lambda: 50.0 * len(passes)))
+    monkeypatch.setattr(moments._Store, "checkpoint", lambda _, sums: done.append(sums.done))
+    moments.estimate(model, corpus, batch=1, cache=cache_)
+    assert done == (list(range(3, windows_of(model, corpus) + 1, 3)) if cache_ else [])
+
+
+def test_windows_are_of_512_tokens_and_a_pass_of_1024_by_default(tmp_path, monkeypatch):
+    path, model = tmp_path / "long.txt", tiny(max_position_embeddings=600)
+    path.write_text("a b c d e " * 366, encoding="utf-8")
+    count = len(tokenizer()(path.read_text())["input_ids"])
+    passes, windows = count_passes(model, monkeypatch), -(-count // 512)
+    assert windows == 6 and -(-count // 513) == 5
+    found = moments.estimate(model, path, skip_first=1, cache=False)
+    assert found.tokens == next(moments.in_groups(model, path, skip_first=1, cache=False)).tokens == count - windows
+    assert set(passes[: windows // 2]) == {2}
+    assert moments.plan(tokenizer(), path, 10**6, skip_first=1, shrinkage=0.1) == count - windows
 
 
 def test_a_resumed_pass_of_other_layers_starts_anew(model, corpus, monkeypatch):

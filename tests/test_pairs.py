@@ -184,6 +184,11 @@ def test_among_strongest_counts():
     either = (table.X[:, 0] + table.X[:, 2]) > 0
     assert found["object or token"] == (1.0, pytest.approx(either.mean()))
     assert found["none"] == (0.0, pytest.approx(1 - either.mean()))
+    table, rng = synthetic(m=20)
+    values = rng.random(len(table.X))
+    hundred = sorted(zip(values, table.X[:, 0], strict=True), reverse=True)[:100]
+    found = pairs.among_strongest(table, values, {"token": ["same last token"]})
+    assert found["token"][0] == pytest.approx(np.mean([has for _, has in hundred]))
 
 
 @pytest.mark.parametrize(

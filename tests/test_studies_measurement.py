@@ -139,6 +139,7 @@ def test_the_course_of_the_kurtosis():
     }  # fmt: skip
     assert found["dip"] == pytest.approx((2, 1.9, 2.1)) and (found["dip_layer"], found["rise_layer"]) == (2, 4)
     assert (found["first_layer"], found["last_layer"], found["ups"]) == (0, 7, 2)
+    assert measurement.course(made([np.eye(3)] * 4, rows_of("excess_kurtosis", [3, 3, 2, 4])))["ups"] == 1
     d = np.arange(8) - np.array([7, 4, 1, 2, 6, 5, 3, 0])
     assert found["rank"] == pytest.approx(1 - 6 * (d**2).sum() / (8 * 63))
 
@@ -160,8 +161,9 @@ def test_angles():
     assert near.tolist() == [True, True, False, False, False, True]
     assert far.tolist() == [True, False, True, False, True, True]
     assert measurement.right_angles(record, bar=31)[0].all()
-    bar = 90 - measurement.mean_angles(record, "whitened")[0, 0]
-    assert measurement.right_angles(record, bar)[0][0]
+    for at, of in enumerate(("whitened", "raw")):  # what is off by the bar is within it
+        bar = 90 - measurement.mean_angles(record, of)[0, 0]
+        assert measurement.right_angles(record, bar)[at][0] == (of == "whitened")
     found = measurement.angles(record)
     assert found["raw"] == pytest.approx({"least": 45, "most": 92})
     assert found["white"] == pytest.approx({"least": 60, "most": 120})

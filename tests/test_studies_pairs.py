@@ -29,6 +29,14 @@ def test_the_sink_among_the_strongest():
     assert pairs.sink_among_strongest(record, 1).tolist() == [1, 1]
     assert pairs.sink_among_strongest(record, 2).tolist() == [0.5, 0.5]
     assert pairs.sink_among_strongest(record, 3)[0] == pytest.approx(1 / 3)
+    P = np.random.default_rng(0).random((1, 20, 20))
+    at_0 = [i % 7 == 0 for i in range(20)]
+    every = sorted(
+        ((max(P[0, i, j], P[0, j, i]), at_0[i] or at_0[j]) for i in range(20) for j in range(i)), reverse=True
+    )
+    arrays = {name: P for name in arrays} | {"norm_whitened": np.ones((1, 20))}
+    record = made(arrays, layers=[0], token_positions=[0 if sink else 3 for sink in at_0])
+    assert pairs.sink_among_strongest(record).tolist() == [np.mean([sink for _, sink in every[:100]])]
 
 
 # The record of regressions
@@ -142,6 +150,8 @@ def test_flips_are_counted_where_the_overlap_lies(at):
     share, count = pairs.flips(at, "all", 0.3)
     assert count == (at.groups["all"] & (at.p >= 0.3)).sum()
     assert share > pairs.flips(at, "all", -9, 0)[0]  # as it was made
+    edge = at.p[at.groups["all"]].max()
+    assert pairs.flips(at, "all", -9, edge)[1] == at.groups["all"].sum() - 1 and pairs.flips(at, "all", edge)[1] == 1
 
 
 def test_a_trend_is_the_mean_rank_correlation_over_edits(at):
@@ -152,8 +162,16 @@ def test_a_trend_is_the_mean_rank_correlation_over_edits(at):
     mean = intervals.mean_interval(by_edit)
     assert pairs.trend(at, "change_new") == pytest.approx((np.mean(by_edit), mean["low"], mean["high"]))
     assert pairs.trend(at, "change_new").low > 0.3 > pairs.trend(at, "change_true").low
-    few = pairs.Partners(**vars(at) | {"groups": {"all": at.groups["all"] & (np.arange(12) < 6)[:, None]}})
-    assert pairs.trend(few, "change_new").value == pytest.approx(np.mean(by_edit[:6]))
+    few = at.groups["all"] & (np.arange(12) < 6)[:, None]
+    five, four = (np.flatnonzero(at.groups["all"][row])[:count] for row, count in ((6, 5), (7, 4)))
+    few[6, five] = few[7, four] = True
+    expected = [*by_edit[:6], scipy.stats.spearmanr(at.p[6, five], at.change_new[6, five]).statistic]
+    few = pairs.Partners(**vars(at) | {"groups": {"all": few}})
+    assert pairs.trend(few, "change_new").value == pytest.approx(np.mean(expected))
+    same = np.where(np.arange(12) == 0, 1.0, at.change_new.T).T  # a change that is the same for all has no ranks
+    assert pairs.trend(pairs.Partners(**vars(few) | {"change_new": same}), "change_new").value == pytest.approx(
+        np.mean(expected[1:])
+    )
 
 
 def test_odds_hold_what_is_shared_fixed(at):

@@ -8,31 +8,43 @@ import numpy as np
 import pytest
 
 from superposition import records
+from superposition.data import facts
 from superposition.studies import edit_sequences, quoted, scaling
+from superposition.studies.pairs import partners
 
 BOOK = Path(__file__).parents[1] / "book"
-CHAPTERS = {
-    "12-nulls-and-confounds": (quoted.nulls_and_confounds, ["smollm2-nulls"], "smollm2_"),
-    "13-scaling": (quoted.toy_scaling, ["toy-transformer"], "toy_"),
-    "14-who-overlaps": (quoted.who_overlaps, ["pairs"], ""),
-    "15-editing-a-model": (quoted.single_edits, ["smollm2-single-edits", "benchmark-editing"], ""),
-    "16-lifelong-failure": (
-        quoted.lifelong_failure, ["smollm2-lifelong", "benchmark-editing", "smollm2-single-edits"], "",
+LISTED = "one a last token"
+EVERYTHING = facts.load("book")
+#: A chapter, what stands before its names (of one model or layer), and the numbers.
+QUOTED = [
+    ("12-nulls-and-confounds", "smollm2_", lambda load: quoted.nulls_and_confounds(load("smollm2-nulls"))),
+    ("13-scaling", "toy_", lambda load: quoted.toy_scaling(load("toy-transformer"))),
+    ("13-scaling", "narrow_|wide_", lambda load: quoted.measured_model(load("smollm2-400"), range(400))),
+    ("13-scaling", "", lambda load: quoted.before_training(load("random-smollm2"), LISTED)),
+    ("14-who-overlaps", "", lambda load: quoted.who_overlaps(load("pairs"))),
+    ("14-who-overlaps", "high_|low_", lambda load: quoted.partners(partners(load("pairs-edits"), 15, EVERYTHING), 15)),
+    (
+        "15-editing-a-model",
+        "",
+        lambda load: quoted.single_edits(load("smollm2-single-edits"), load("benchmark-editing")),
     ),
-    "17-forecasting-damage": (quoted.forecasts_of_damage, ["forecasts"], ""),
-    "18-cures": (quoted.cures, ["cures", "smollm2-lifelong", "benchmark-editing"], ""),
-}  # fmt: skip
+    ("16-lifelong-failure", "", lambda load: quoted.lifelong_failure(*map(load, LIFELONG))),
+    ("17-forecasting-damage", "other_", lambda load: quoted.forecasts_of_damage(load("forecasts"))),
+    ("17-forecasting-damage", "", lambda load: quoted.causes(load("causes"), load("forecasts"))),
+    ("18-cures", "", lambda load: quoted.cures(*map(load, ("cures", "smollm2-lifelong", "benchmark-editing")))),
+]
+LIFELONG = ("smollm2-lifelong", "benchmark-editing", "smollm2-single-edits")
 
 
-@pytest.mark.parametrize("chapter", CHAPTERS)
-def test_every_number_is_quoted_by_its_chapter(chapter):
-    function, names, prefix = CHAPTERS[chapter]
+@pytest.mark.parametrize(("chapter", "prefix", "numbers"), QUOTED)
+def test_every_number_is_quoted_by_its_chapter(chapter, prefix, numbers):
     notebook = json.loads((BOOK / f"{chapter}.ipynb").read_text(encoding="utf8"))
-    prose = "".join("".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "markdown")
-    glued = {name.removeprefix(prefix) for name in re.findall(r"\{glue:text\}`([^`:]+)", prose)}
-    glued |= {name.removeprefix("other_") for name in glued}  # of the second model's runs
-    numbers = function(*map(records.load, names))
-    idle = [name for name in numbers if not any(f"{word}_".startswith(f"{name}_") for word in glued)]
+    texts = [cell["source"] for cell in notebook["cells"] if cell["cell_type"] == "markdown"]
+    texts += [json.dumps(cell["metadata"]) for cell in notebook["cells"]]  # captions
+    prose = "".join(map("".join, texts))
+    glued = set(re.findall(r"\{glue:text\}`([^`:]+)", prose))
+    glued |= {re.sub(f"^({prefix})", "", name) for name in glued}
+    idle = [name for name in numbers(records.load) if not any(f"{word}_".startswith(f"{name}_") for word in glued)]
     assert idle == []
 
 
@@ -48,8 +60,7 @@ def test_single_edits():
 
 
 def test_lifelong_failure():
-    names = ("smollm2-lifelong", "benchmark-editing", "smollm2-single-edits")
-    record, cost, single = map(records.load, names)
+    record, cost, single = map(records.load, LIFELONG)
     numbers = quoted.lifelong_failure(record, cost, single)
     ends = {name: life["results"][-1] for name, life in record["lives"].items()}
     assert numbers["rome"]["untouched"] == ends["rome"]["untouched_exact"]["share"]
@@ -63,6 +74,6 @@ def test_lifelong_failure():
 def test_a_model_of_the_scaling_chapter():
     record = records.load("smollm2-128")
     numbers = quoted.measured_model(record, list(range(len(record["subjects"]))))
-    assert numbers["all"] == numbers["clean"]  # all facts were named clean
+    assert numbers["top_all"] == numbers["top_clean"]  # all facts were named clean
     assert numbers["share"] == record["text"]["tokens"] / scaling.width(record)
     assert numbers["shared"] == sum(a == b for i, a in enumerate(record["token_ids"]) for b in record["token_ids"][:i])

@@ -194,7 +194,7 @@ def edit(
         "model": records.header(lm),
         "edited_digest": lm.digest(),
         "facts": _origin(edits, facts) | {"count": len(session.edits)},
-        "text": None if tokens is None else _origin(plan.calibration.text, text) | {"tokens": tokens},
+        "text": _text_of(plan, tokens),
         "moment": session.moment,
         "layer": session.layer,
         "method": plan.method,
@@ -218,6 +218,14 @@ def edit(
     if plan.protect:
         data["protect"] |= {"weight": plan.protect_weight, "positions": positions}
     return EditResult(data, lm, state)
+
+
+def _text_of(plan: Plan, tokens: int | None) -> dict[str, Any] | None:
+    """What a record says of the text that C is estimated from, and of how; None where it is not."""
+    if tokens is None:
+        return None
+    how = plan.calibration
+    return _origin(how.text, text) | {"tokens": tokens, "shrinkage": how.shrinkage, "centred": how.centred}
 
 
 def _origin(source: str | Path, kind: Any) -> dict[str, str]:
@@ -291,12 +299,9 @@ def forecast(
         C, _ = session.protecting(C, plan.protect_weight)  # all of them, as `edit` does
     how = {"layer": session.layer, "C": C, "settings": plan.settings, "write": plan.write}
     outcome = forecasts.run(lm, session.edits, protect, level, method=plan.method, **how)
-    read = None
-    if tokens is not None:
-        read = {"source": str(plan.calibration.text), "tokens": tokens, "shrinkage": plan.calibration.shrinkage}
     data = {
         "model": records.header(lm, architecture=False) | {"digest_before": before, "digest_after": lm.digest()},
-        "text": read,
+        "text": _text_of(plan, tokens),
         "moment": session.moment,
         "protect_weight": plan.protect_weight,
         "sources": {

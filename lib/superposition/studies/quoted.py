@@ -80,11 +80,11 @@ def measured_model(record: Record, clean: Sequence[int]) -> Numbers:
     numbers: Numbers = {"width": scaling.width(record), "inputs": scaling.inputs(record)}
     numbers["share"] = record["text"]["tokens"] / numbers["width"]
     numbers["shared"] = confounds.same(record["token_ids"]).sum() // 2
-    for label, values in (("all", scaling.by_layer(record)), ("clean", scaling.by_layer(record, clean))):
-        middle = np.median(values, axis=0)
-        numbers[label] = middle[scaling.KURTOSIS]
-        numbers[f"tail_{label}"] = middle[scaling.TAILS]
-        numbers[f"top_{label}"] = values[0, *scaling.KURTOSIS]
+    values = scaling.by_layer(record, clean)
+    middle = np.median(values, axis=0)
+    numbers |= {"clean": middle[scaling.KURTOSIS], "tail_clean": middle[scaling.TAILS]}
+    numbers["top_all"] = scaling.by_layer(record)[0, *scaling.KURTOSIS]
+    numbers["top_clean"] = values[0, *scaling.KURTOSIS]
     return numbers
 
 
@@ -229,11 +229,7 @@ def lifelong_failure(record: Record, cost: Record, single: Record) -> Numbers:
     short = {"soft": "rls-soft", "hard": "rls-hard", "alpha": "alphaedit", "rome": "rome", "memit": "memit", "ft": "ft"}
     for word, name in short.items():
         end = ends[name]
-        shares = {
-            "exact": end["every"]["exact"],
-            "success": end["every"]["success"],
-            "untouched": end["untouched_exact"],
-        }
+        shares = end["every"] | {"untouched": end["untouched_exact"]}
         numbers[word] = {what: shares[what]["share"] for what in ("exact", "success", "untouched")}
         numbers[word] |= {"text": end["perplexity"], "drift": end["drift"], "interference": end["interference"]}
     against = {"ahead": ("rls-soft", "alphaedit"), "history": ("rls-soft", "memit"), "null": ("alphaedit", "memit")}
@@ -242,7 +238,8 @@ def lifelong_failure(record: Record, cost: Record, single: Record) -> Numbers:
     closed = [life["closed_form_error"] for life in record["lives"].values() if "closed_form_error" in life]
     errors, guarded = edit_sequences.prediction_errors(record), record["lives"]["alphaedit"]["protection"]
     numbers |= {"accounts": len(closed), "closed_most": max(closed), "looks": len(errors), "worst_error": max(errors)}
-    numbers |= {"leak": guarded["leak"], "free_directions": guarded["free"], "theirs": 2000 / 16384}
+    numbers |= {"leak": guarded["leak"], "free_directions": guarded["free"]}
+    numbers["theirs"] = 2000 / 16384  # edits a dimension of a key, in the published run on GPT-J (fang2025alphaedit)
     numbers["rome"] |= vars(edit_sequences.growth(record, "rome"))
     return dict(**numbers, **_growth(record), **_ages(record), **_cost_of_an_edit(cost))
 
@@ -429,7 +426,7 @@ CURES = {
 def cures(record: Record, lifelong: Record, cost: Record) -> Numbers:
     """Chapter 18, of the records ``cures``, ``smollm2-lifelong`` and ``benchmark-editing``."""
     conditions = forecasts.Conditions(record, seed=18)
-    data, wide = conditions.data, 14336
+    data, wide = conditions.data, 14336  # the width of a Llama 3 8B's keys
     named = np.arange(data["watched"]) % 2 == 0  # the half whose keys went into C
     held = {name: edit_sequences.checkpoint(lifelong, name)["every"]["exact"]["share"] for name in ("ft", "rls-hard")}
     numbers: Numbers = {
