@@ -8,17 +8,33 @@ import signal
 import warnings
 from contextlib import ExitStack
 from functools import cache as memo
+from pathlib import Path
 
+import jaxtyping
 import numpy as np
 import pytest
 import torch
+from beartype import BeartypeConf, beartype
 from tokenizers import Tokenizer, decoders, pre_tokenizers, processors, trainers
 from tokenizers.models import BPE
 
-import chromium
-from superposition.errors import UserError
-from superposition.figures.style import Plot
-from superposition.lm import models, passes
+
+def shapes(function):
+    """Beartype for the annotations that name an array's shape; a checker of types reads the others (``make lint``)."""
+    hints = function.__annotations__.items()
+    function.__annotations__ = {name: hint for name, hint in hints if "jaxtyping." in repr(hint)}
+    return beartype(function, conf=BeartypeConf(is_pep484_tower=True))
+
+
+# Before the library is imported: functions of a module with shapes then check those of their arguments and results.
+LIB = Path(__file__).parents[1] / "lib"
+SHAPED = [path for path in LIB.rglob("*.py") if "jaxtyping" in path.read_text(encoding="utf-8")]
+jaxtyping.install_import_hook([".".join(p.relative_to(LIB).with_suffix("").parts) for p in SHAPED], "conftest.shapes")
+
+import chromium  # noqa: E402
+from superposition.errors import UserError  # noqa: E402
+from superposition.figures.style import Plot  # noqa: E402
+from superposition.lm import models, passes  # noqa: E402
 
 SENTENCES = [
     "The capital of France is Paris, and the capital of Spain is Madrid.",
@@ -126,6 +142,12 @@ def tiny(architecture: str = "llama", *, bos: bool = False, seed: int = 0, **cha
 def frozen():
     """Keep what is imported out of the garbage collector, which accelerate calls before every pass."""
     gc.freeze()
+
+
+@pytest.fixture
+def unchecked(monkeypatch):
+    """Annotations unchecked: for what the library itself says to, or makes of, arguments that they rule out."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 @pytest.fixture(scope="session")

@@ -263,6 +263,7 @@ def test_overlap_that_fits_inverts_keys_that_fit():
         (lambda: capacity.overlap_that_fits(10, 1), "2 or more"),
     ],
 )
+@pytest.mark.usefixtures("unchecked")
 def test_errors_say_what_to_do(call, sentence):
     with pytest.raises(UserError, match=sentence):
         call()

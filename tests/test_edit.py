@@ -34,6 +34,7 @@ def test_everything_is_what_the_matrix_says(seed, d, d_m, n):
         np.testing.assert_allclose(edit[np.arange(n)[::-1]].matrix(), change, atol=1e-12)
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_residuals_and_directions_must_be_as_many():
     with pytest.raises(UserError, match=r"delta has shape \(3, 2\) and M \(4, 1\): pass a residual and a direction"):
         Edit(np.ones((3, 2)), np.ones((4, 1)))

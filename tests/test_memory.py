@@ -247,6 +247,7 @@ def test_a_new_memory_has_an_empty_ledger():
         (lambda m: LinearMemory.from_pairs(np.eye(6)[:, :4], np.ones((3, 4))), "C of width 6 is singular"),
     ],
 )
+@pytest.mark.usefixtures("unchecked")
 def test_errors_say_what_to_do_and_change_nothing(call, sentence):
     K, V, _, _, _ = world(9)
     memory = LinearMemory.from_pairs(K, V)

@@ -761,6 +761,7 @@ def test_memory_that_runs_out_between_two_layers_counts_no_key_twice(model, corp
         )  # the pass itself rounds by batch
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_protected_keys_count_as_a_text_of_their_own():
     rng = np.random.default_rng(0)
     C, K = np.cov(rng.standard_normal((4, 50))), rng.standard_normal((4, 3))

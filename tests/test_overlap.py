@@ -73,6 +73,7 @@ def test_a_metric_stands_for_its_matrix():
         (lambda keys, C: (keys, np.zeros((9, 9))), "singular"),
     ],
 )
+@pytest.mark.usefixtures("unchecked")
 def test_bad_input_gets_its_sentence(spoil, sentence):
     with pytest.raises(UserError, match=sentence):
         overlap.superposition_matrix(*spoil(*problem(5)[:2]))

@@ -312,6 +312,10 @@ def test_the_result_has_the_dtype_of_W_and_is_worked_out_in_float64():
     assert update.dtype == np.float32
     exact = rules.emmet(W.astype(np.float64), q.K, q.V, q.C)
     np.testing.assert_array_equal(update, exact.astype(np.float32))
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_lists_and_whole_numbers_are_taken():
     whole = rules.rome(np.eye(2, dtype=int), [1, 0], [0, 1], np.eye(2, dtype=int))
     np.testing.assert_allclose(whole, [[-1, 0], [1, 0]])
 
@@ -394,6 +398,7 @@ rank_two = np.diag([1.0, 1.0, 0.0])
     ],
 )
 @pytest.mark.filterwarnings("ignore:divide by zero", "ignore:invalid value")
+@pytest.mark.usefixtures("unchecked")
 def test_errors_say_what_to_do(call, sentence):
     with pytest.raises(UserError, match=sentence) as caught:
         call()

@@ -119,6 +119,7 @@ def test_narrow_keys_are_multiplied_as_they_are_and_summed_in_float32(windows, m
     )  # attention rounds otherwise
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_a_c_on_the_device_that_cannot_be_factorised_gets_the_same_sentence():
     with stand_in_gpu():
         for bad, said in (

@@ -1,5 +1,7 @@
 """What is read off the records of forecasts, causes and cures: small records made by hand, and closed forms."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -12,7 +14,7 @@ from superposition.studies import forecasts
 
 def small(arrays, looks=(2, 5), **run) -> Record:
     runs = [{"model": "toy", "layer": 1, **run}]
-    record = Record("small", {"runs": runs, "looks": list(looks)}, None)
+    record = Record("small", {"runs": runs, "looks": list(looks)}, Path())
     vars(record)["arrays"] = {f"toy 1 {name}": np.array(array) for name, array in arrays.items()}
     record.arrays["toy 12 fall"] = np.array([9.0])  # of another layer
     return record

@@ -56,7 +56,8 @@ def test_a_mirror_image_has_a_rank_correlation_of_minus_one():
 
 def test_the_strongest_pair_is_sought_among_the_facts_given():
     P = np.array([[1, 0.2, 9], [-0.5, 1, 0.1], [3, 0.3, 1]])
-    record = type("R", (), {"__getitem__": lambda s, k: [0], "overlaps": lambda s, n: SimpleNamespace(P=P)})()
+    record = Record("toy", {"layers": [0]}, Path())
+    vars(record)["overlaps"] = lambda layer: SimpleNamespace(P=P)
     assert scaling.strongest(record, [0, 1, 2]) == [9]
     assert scaling.strongest(record, [0, 1]) == [0.2] and scaling.strongest(record, [1, 2]) == [0.3]
 

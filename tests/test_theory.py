@@ -390,7 +390,8 @@ def test_induction_for_every_n():
     assert set(statements) == {"unrolled", "original", "edited"}
     assert all(statement.holds for statement in statements.values())
     assert statements["edited"].claim.rhs.limits[0][1:] == (ex.j + 1, ex.n)
-    assert not any(theory.Induction(sp.true, *pair).holds for pair in ((sp.Integer(0), ex.h), (ex.h, sp.Integer(0))))
+    pairs, claim = ((sp.Integer(0), ex.h), (ex.h, sp.Integer(0))), ex.equation(ex.h, ex.h)
+    assert not any(theory.Induction(claim, *pair).holds for pair in pairs)
     total = sp.Sum(ex.i**2, (ex.i, 1, ex.n + 1))
     assert sp.simplify((lifelong._peel(total) - total).doit()) == 0
 

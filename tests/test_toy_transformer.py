@@ -369,6 +369,7 @@ def test_random_keys_of_which_two_are_equal():
     assert toys.twin_of_random_keys(np.array([d_m]), m)[0] == pytest.approx(np.mean(found), rel=0.1)
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_training_runs_on_one_thread_and_gives_the_others_back(monkeypatch):
     before, seen, world = torch.get_num_threads(), [], make_world(families=64)
     monkeypatch.setattr(toy, "build", lambda setting: seen.append(torch.get_num_threads()))

@@ -210,7 +210,7 @@ AUTOENCODER = {"n": 3, "m": 2, "density": [0.5], "steps": 1}
     [
         (toys.draw_keys, {"kind": "round", "d_m": 4, "N": 4, "rng": np.random.default_rng(0)}, "choose from random"),
         (toys.draw_keys, {"kind": "random", "d_m": 4, "N": 0, "rng": np.random.default_rng(0)}, "1 or more"),
-        (toys.draw_facts, {"n": 10, "count": 5, "density": 1e-4, "rng": None}, "hardly ever"),
+        (toys.draw_facts, {"n": 10, "count": 5, "density": 1e-4, "rng": np.random.default_rng(0)}, "hardly ever"),
         (hard_price, {"n": 29, "d_m": 30}, "infinite"),
         *((toys.train_autoencoders, AUTOENCODER | {"density": q}, "probabilities") for q in ([0.0], [1.5], [])),
         *((toys.train_autoencoders, AUTOENCODER | wrong, "1 or more") for wrong in ({"n": 0}, {"seeds": []})),

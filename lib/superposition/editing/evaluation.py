@@ -15,7 +15,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float
+from numpy.typing import ArrayLike
 
 from superposition.errors import UserError
 from superposition.lm.scoring import score
@@ -94,7 +94,7 @@ def evaluate(
 
 
 def untouched(
-    model: LanguageModel, facts: Sequence[Fact], before: Float[np.ndarray, " n"] | None = None, *, batch: int = 32
+    model: LanguageModel, facts: Sequence[Fact], before: ArrayLike | None = None, *, batch: int = 32
 ) -> dict[str, Any]:
     """How facts that nobody edited fare: ``exact`` (a share), ``log_true`` by fact, and ``change`` from before.
 

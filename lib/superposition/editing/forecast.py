@@ -76,7 +76,7 @@ class Texts:
 
     facts: tuple[Fact, ...]
     layer: int
-    token_ids: Int[np.ndarray, "m T+1"]
+    token_ids: Int[np.ndarray, "m tokens"]
     lengths: Int[np.ndarray, " m"]
     prompts: Int[np.ndarray, " m"]
     subjects: Int[np.ndarray, " m"]

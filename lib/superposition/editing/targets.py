@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import nn
 
 from superposition.data.facts import shown
@@ -129,7 +129,7 @@ class Targets:
     recalled: Float[np.ndarray, "d n"]
     loss: Float[np.ndarray, " n"]
     first_loss: Float[np.ndarray, " n"]
-    steps: Float[np.ndarray, " n"]
+    steps: Int[np.ndarray, " n"]
     probability: Float[np.ndarray, " n"]
 
     def __len__(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -15,7 +16,7 @@ _LINE = {"alpha": 0.15, "markersize": 3, "linewidth": 1.3}
 
 
 @plot
-def shares_by_depth(tables: Mapping[str, Mapping[str, np.ndarray]], groups: Sequence[str]) -> Figure:
+def shares_by_depth(tables: Mapping[str, Mapping[str, Any]], groups: Sequence[str]) -> Figure:
     """Share of the variance that is lost when a group of features is left out, by depth, a panel a model.
 
     Parameters

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
@@ -20,7 +19,7 @@ _MARKERS = "osD^vP*X"
 _PANELS = ("spread", 0), ("excess_kurtosis", 0), ("l_kurtosis", 1)
 
 
-def _dress(axes: Sequence[Axes]) -> None:
+def _dress(axes: np.ndarray) -> None:
     """Titles and axes of the panels by depth, once all measured values are drawn."""
     for axis, (name, matrix) in zip(axes, _PANELS, strict=True):
         axis.set_title(LABELS[name] + " of cosines" * matrix, fontweight="normal")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -96,7 +97,7 @@ def interval(axis: Axes, y: float, value: float, low: float, high: float, *, lin
 
 
 def errors_and_damage(
-    axes: Sequence[Axes],
+    axes: np.ndarray,
     n: np.ndarray,
     errors: Mapping[str, np.ndarray],
     damage: Mapping[str, np.ndarray],
@@ -116,7 +117,7 @@ def relative_depth(layers: ArrayLike) -> np.ndarray:
     return np.asarray(layers, dtype=float) / max(np.max(layers), 1)
 
 
-def ticks(axis: XAxis | YAxis, values: Iterable[float], spec: str = "g") -> None:
+def ticks(axis: XAxis | YAxis, values: Iterable[Any], spec: str = "g") -> None:
     """Ticks at these values only, in plain numbers, on ``axes.xaxis`` or ``axes.yaxis``."""
     axis.set_ticks(list(values), labels=[format(value, spec) for value in values])
     axis.minorticks_off()

@@ -12,7 +12,7 @@ from superposition.errors import UserError
 __all__ = ["array", "columns", "second_moment"]
 
 
-def array(name: str, a: Any, shape: tuple[int | str, ...] | None, meaning: str = "") -> Float[np.ndarray, ...]:
+def array(name: str, a: Any, shape: tuple[int | str, ...] | None, meaning: str = "") -> Float[np.ndarray, " ..."]:
     """``a`` as a float64 array; what is float64 already is not copied.
 
     Parameters

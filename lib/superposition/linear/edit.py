@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from superposition.errors import UserError
 
@@ -46,7 +46,7 @@ class Edit:
     def __len__(self) -> int:
         return self.M.shape[1]
 
-    def __getitem__(self, columns: slice | Int[np.ndarray, " k"]) -> Edit:
+    def __getitem__(self, columns: slice | Int[np.ndarray, " k"] | Bool[np.ndarray, " n"]) -> Edit:
         """Some of the edits, by a slice or an array of numbers."""
         return Edit(self.delta[:, columns], self.M[:, columns])
 

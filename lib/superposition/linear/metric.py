@@ -48,7 +48,7 @@ class Metric:
         error of a Cholesky solve depends, has a reciprocal condition below ``d_m`` times float64's epsilon.
     """
 
-    def __init__(self, moment: Float[np.ndarray, "d_m d_m"]):
+    def __init__(self, moment: Float[Any, "d_m d_m"]):
         moment = self._read(moment)
         check.second_moment(moment)
         self.moment = moment

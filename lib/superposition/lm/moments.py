@@ -235,11 +235,11 @@ class DeviceMetric(Metric):
     def _times(self, vector: Float[np.ndarray, " d_m"]) -> Float[np.ndarray, " d_m"]:
         return (self.moment @ self._there(vector)).cpu().numpy()
 
-    def solve(self, keys: Float[np.ndarray, "d_m n"]) -> Float[np.ndarray, "d_m n"]:
+    def solve(self, keys: Float[np.ndarray, "d_m ..."]) -> Float[np.ndarray, "d_m ..."]:
         keys = self._there(keys)
         return torch.cholesky_solve(keys.reshape(self.d_m, -1), self.factor).reshape(keys.shape).cpu().numpy()
 
-    def whiten(self, keys: Float[np.ndarray, "d_m n"]) -> Float[np.ndarray, "d_m n"]:
+    def whiten(self, keys: Float[np.ndarray, "d_m ..."]) -> Float[np.ndarray, "d_m ..."]:
         keys = self._there(keys)
         columns = torch.linalg.solve_triangular(self.factor, keys.reshape(self.d_m, -1), upper=False)
         return columns.reshape(keys.shape).cpu().numpy()

@@ -12,14 +12,14 @@ from contextlib import suppress
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Real
 from numpy.typing import ArrayLike
 from scipy import sparse
 
 from superposition.errors import UserError
 
 
-def log_slope(n: ArrayLike, runs: Float[np.ndarray, "seeds steps"]) -> Float[np.ndarray, " seeds"]:
+def log_slope(n: ArrayLike, runs: Float[np.ndarray, "... steps"]) -> Float[Any, " ..."]:
     """Slope of ``log y`` against ``log n`` by least squares, one for each run (row): the power that y grows with."""
     x = np.log(np.asarray(n, dtype=np.float64))
     x = x - x.mean()
@@ -124,7 +124,7 @@ def row_and_column_share(matrix: Float[np.ndarray, "m m"]) -> float:
 
 
 def logistic(
-    X: Float[np.ndarray, "n f"], y: Float[np.ndarray, " n"], weights: Float[np.ndarray, " n"] | None = None
+    X: Float[np.ndarray, "n f"], y: Float[np.ndarray, " n"], weights: Real[np.ndarray, " n"] | None = None
 ) -> Float[np.ndarray, " f1"]:
     """Logistic regression by Newton's method: the intercept, then the log odds ratio of each column.
 

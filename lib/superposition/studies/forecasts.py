@@ -225,7 +225,7 @@ class Conditions(Run):
 
     def rank(self, names: Sequence[str], cause: str = "crowding") -> Estimate:
         """Rank correlation of a column with the mean loss, over some conditions."""
-        return Estimate(*ranking.rank_correlation(self.column(cause, names), self.column("loss", names)))
+        return Estimate(*ranking.rank_correlation(*(np.array(self.column(name, names)) for name in (cause, "loss"))))
 
     def relative(self, column: str, name: str, of: str = "as it is") -> float:
         """A column of one condition over that of another."""

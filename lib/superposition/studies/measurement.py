@@ -132,7 +132,7 @@ def tails(record: Record) -> dict[str, Any]:
     }
 
 
-def turns(kurtosis: Sequence[float]) -> dict[str, int]:
+def turns(kurtosis: Sequence[float] | np.ndarray) -> dict[str, int]:
     """The first layer, that of the ``dip`` in the first three quarters, that of the highest from there on, the last."""
     low = int(np.argmin(kurtosis[: len(kurtosis) * 3 // 4]))
     return {"first": 0, "dip": low, "rise": low + int(np.argmax(kurtosis[low:])), "last": len(kurtosis) - 1}

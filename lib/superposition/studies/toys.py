@@ -62,7 +62,7 @@ def forecast_kurtosis(density: Any, n: Any, m: Any) -> Any:
     return (kappa**2 - 3) / n * (m / n) ** 2 - 6 / (m + 2)
 
 
-def twin_of_random_keys(d_m: np.ndarray, m: int) -> np.ndarray:
+def twin_of_random_keys(d_m: np.floating | np.ndarray, m: int) -> Any:
     """Excess kurtosis of P for m random keys of width d_m of which two are equal."""
     share = 2 / (m * (m - 1))
     return (3 / d_m**2 + share) / (1 / d_m + share) ** 2 - 3
@@ -148,7 +148,7 @@ def falls(record: Record, edits: int, seed: int = 0) -> tuple[Float[np.ndarray, 
 
 def lead(record: Record, forecast: str, other: str, edits: int) -> Float[np.ndarray, " seeds"]:
     """By how much one forecast's rank correlation is above another's, seed by seed."""
-    return np.subtract(ranks(record, forecast, edits), ranks(record, other, edits))
+    return np.subtract(ranks(record, forecast, edits), ranks(record, other, edits), dtype=float)
 
 
 def reached(record: Record, width: int, relation: str) -> list[float]:

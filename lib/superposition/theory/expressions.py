@@ -66,7 +66,7 @@ def matrix(name: str, rows: int, columns: int) -> sp.ImmutableMatrix:
     """An explicit matrix of real symbols; a column's entries carry one index."""
     single = columns == 1
 
-    def entry(a: int, b: int) -> sp.Symbol:
+    def entry(a: sp.Integer, b: sp.Integer) -> sp.Symbol:
         return sp.Symbol(f"{name}_{a + 1}" if single else f"{name}_{{{a + 1}{b + 1}}}", real=True)
 
     return sp.ImmutableMatrix(rows, columns, entry)

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
+from numpy.typing import ArrayLike
 
 from superposition.errors import UserError
 from superposition.linear import overlap
@@ -78,7 +79,7 @@ def train_autoencoders(
     m: int,
     density: Sequence[float],
     *,
-    importance: Float[np.ndarray, "*conditions n"] | None = None,
+    importance: ArrayLike | None = None,
     seeds: Sequence[int] = range(5),
     steps: int = 2000,
     batch: int = 256,

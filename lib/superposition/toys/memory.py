@@ -56,7 +56,9 @@ def draw_keys(kind: str, d_m: int, N: int, rng: np.random.Generator) -> Float[np
     raise UserError(f"There is no kind of keys {kind!r}: choose from {', '.join(KINDS)}.")
 
 
-def damage_along(memory: LinearMemory, K: Float[Any, "d_m N"], stops: Sequence[int]) -> Float[np.ndarray, " stops"]:
+def damage_along(
+    memory: LinearMemory, K: Float[Any, "d_m N"], stops: Sequence[int] | np.ndarray
+) -> Float[np.ndarray, " stops"]:
     """Mean over the columns of K of ``|Δ_o|²`` after each number of edits in ``stops``; NaN where there were fewer."""
     reach, residuals = memory.transfer(K), memory.residuals
     mean = [((residuals[:, :n] @ reach[:n]) ** 2).sum(0).mean() for n in stops if n <= memory.n_edits]
@@ -137,7 +139,7 @@ ARMS = {
 
 
 def grow(
-    arm: str, seed: int, stops: Sequence[int], *, d: int = 16, d_m: int = 48, watched: int = 256
+    arm: str, seed: int, stops: Sequence[int] | np.ndarray, *, d: int = 16, d_m: int = 48, watched: int = 256
 ) -> Float[np.ndarray, " stops"]:
     """Root mean square of ``|Δ_o|/√d`` at untouched facts after n ROME edits, in one of the :data:`ARMS`.
 
@@ -147,7 +149,7 @@ def grow(
     in one that is the same for all edits.
     """
     fixed, aligned, _ = ARMS[arm]
-    memory, K, V, watch = _draw_arm(arm, seed, max(stops), d, d_m, watched)
+    memory, K, V, watch = _draw_arm(arm, seed, int(max(stops)), d, d_m, watched)
     if aligned:
         V = np.repeat(V[:, :1], len(K.T), axis=1)
     if not fixed:

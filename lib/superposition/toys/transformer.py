@@ -313,7 +313,7 @@ def choose_edits(lm: models.LanguageModel, world: World, *, layer: int = 0, peop
     """
     if not 0 < people <= world.people:
         raise UserError(f"{people} people were to be edited, and the world has {world.people}.")
-    order = np.random.default_rng([world.seed, 1]).permutation(world.people)
+    order = np.random.default_rng([world.seed, 1]).permutation(world.people).tolist()
     waiting, chosen, tally = list(range(people)), {}, {relation.id: [0, 0] for relation in RELATIONS[:3]}
     for attempt in range(3):
         if not waiting:

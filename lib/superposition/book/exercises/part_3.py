@@ -50,7 +50,7 @@ def check_10_tokens(ask, rng, number):
     require(whole, f"Problem {number}: a whole number above d_m, not {answer}.")
 
     def enough(tokens: float) -> bool:
-        return tokens > d_m and np.sqrt(factor / (tokens - d_m)) <= share * sd * (1 + 1e-12)
+        return bool(tokens > d_m and np.sqrt(factor / (tokens - d_m)) <= share * sd * (1 + 1e-12))
 
     require(enough(answer), f"Problem {number} ({given}): {answer} tokens are too few.")
     require(not enough(answer - 1 - 1e-9 * answer), f"Problem {number} ({given}): fewer than {answer} would do.")

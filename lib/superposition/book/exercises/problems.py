@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -55,20 +54,20 @@ def check(right: str, *, problems: int, seed: int) -> Callable[[Callable[..., No
     """
 
     def decorate(body: Callable[..., None]) -> Callable[..., str]:
-        @functools.wraps(body, assigned=("__module__", "__name__", "__qualname__", "__doc__"))
         def checked(function: Callable[..., Any], *, problems: int = problems, seed: int = seed) -> str:
             ask, rng = Ask(function), np.random.default_rng(seed)
             for number in range(problems):
                 body(ask, rng, number)
             return right.format(problems)
 
-        del checked.__wrapped__  # the signature that help shows is this one, not the body's
+        for name in ("__module__", "__name__", "__qualname__", "__doc__"):  # not the signature
+            setattr(checked, name, getattr(body, name))
         return checked
 
     return decorate
 
 
-def far(a: np.ndarray, b: np.ndarray, tolerance: float = 1e-6) -> bool:
+def far(a: float | np.ndarray, b: float | np.ndarray, tolerance: float = 1e-6) -> bool:
     """Whether a is off b by more than rounding explains."""
     return not np.linalg.norm(a - b) <= tolerance * (1 + np.linalg.norm(b))
 
