@@ -191,7 +191,7 @@ def reach(
     return classes, change, flipped[:, classes] / pairs[:, classes]
 
 
-class Setting(TypedDict):
+class GridSetting(TypedDict):
     """Width d of a small transformer, families in its world, and training steps."""
 
     width: int
@@ -199,7 +199,7 @@ class Setting(TypedDict):
     steps: int
 
 
-def settings_along(record: Record, knob: str) -> list[Setting]:
+def settings_along(record: Record, knob: str) -> list[GridSetting]:
     """The settings through the base along ``steps``, or along ``families`` (each fact seen as often), in order."""
     base = record["base"]
     settings = {(row["families"], row["steps"]) for row in select(record, width=base["width"])}
