@@ -117,8 +117,7 @@ class Metric:
         start = np.random.default_rng(0).standard_normal(self.d_m)
 
         def largest(product: Callable[[np.ndarray], np.ndarray]) -> float:
-            # its __new__ makes a subclass that takes these arguments
-            # pyrefly: ignore[missing-argument, unexpected-keyword, bad-keyword-argument]
+            # pyrefly: ignore[missing-argument, unexpected-keyword, bad-keyword-argument]  # __new__ makes a subclass
             operator = LinearOperator((self.d_m, self.d_m), matvec=product, dtype=np.float64)
             return float(eigsh(operator, k=1, v0=start, tol=1e-6, return_eigenvectors=False)[0])
 
