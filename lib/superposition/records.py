@@ -290,13 +290,12 @@ def write(path: Path, data: Mapping[str, Any], arrays: Mapping[str, np.ndarray] 
     UserError
         The disk is full, the folder cannot be written, or the name does not end in ``.json``.
     """
-    data = rounded(data, 9)
-    writers = {}
+    content, writers = rounded(data, 9), {}
     path, beside = targets(path)
     if arrays:
-        data["arrays"] = beside.name
+        content["arrays"] = beside.name
         writers[beside] = files.npz_writer(arrays)
-    files.write_together(writers | {path: files.json_writer(data)})
+    files.write_together(writers | {path: files.json_writer(content)})
 
 
 def load(name: str | Path) -> Record:

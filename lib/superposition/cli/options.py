@@ -8,7 +8,7 @@ from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from superposition.errors import UserError
 from superposition.io import paths
@@ -48,10 +48,10 @@ def number(value: str) -> float:
     return found
 
 
-def shrinkage(value: str) -> float | str:
+def shrinkage(value: str) -> float | Literal["oas"]:
     """A number, or ``oas``."""
     try:
-        return value if value == "oas" else float(value)
+        return "oas" if value == "oas" else float(value)
     except ValueError:
         raise ArgumentTypeError(f"{value} is no shrinkage: give a number from 0 to 1, or oas.") from None
 
@@ -59,9 +59,10 @@ def shrinkage(value: str) -> float | str:
 def size(value: str) -> int:
     """``500M``, ``4G``, ``1.5 GB`` or a plain number of bytes."""
     match = re.fullmatch(r"([0-9.]+)\s*([KMGT]?)i?B?", value.strip(), re.IGNORECASE)
+    number, unit = match.groups() if match else ("", "")
     try:
-        return int(float(match[1]) * 1000 ** " KMGT".index(match[2].upper() or " "))
-    except (TypeError, ValueError, OverflowError):
+        return int(float(number) * 1000 ** " KMGT".index(unit.upper() or " "))
+    except (ValueError, OverflowError):
         raise ArgumentTypeError(f"{value} is no size: give one such as 4G.") from None
 
 

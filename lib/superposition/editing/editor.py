@@ -85,7 +85,7 @@ class EditSettings:
 
 def preserved(model: LanguageModel) -> AbstractContextManager[None]:
     """Whatever is done to the down-projections inside, afterwards they are the same bits as before."""
-    return passes.restored(*(layer.module.weight for layer in model.layers))
+    return passes.restored(*(layer.parameter for layer in model.layers))
 
 
 class LayerEditor:
@@ -93,8 +93,6 @@ class LayerEditor:
 
     Attributes
     ----------
-    memory : LinearMemory or None
-        The account in float64; None for fine-tuning, which changes W in no such way.
     W_0 : (d, d_m) float64
         The layer's weights before the first edit.
     batches : list of int
@@ -102,8 +100,6 @@ class LayerEditor:
     log : list of dict
         A row an edit.
     """
-
-    memory: LinearMemory | None = None
 
     def __init__(self, model: LanguageModel, layer: int, method: str, write: EditSettings | None = None):
         (self.layer,) = model.select([layer])
@@ -121,7 +117,7 @@ class LayerEditor:
         return self.layer.weight.detach().double().cpu().numpy().copy()
 
     def _put(self, W: Float[np.ndarray, "d d_m"]) -> None:
-        weight = self.layer.module.weight
+        weight = self.layer.parameter
         new = torch.from_numpy(np.ascontiguousarray(W.T if self.layer.transposed else W))
         weight.data.copy_(new.to(weight.dtype))
 
@@ -213,7 +209,7 @@ class Editor(LayerEditor):
 
     def weights(self) -> torch.Tensor:
         """This account's W (d, d_m) as the model would have it: its dtype, its device."""
-        own = self.layer.module.weight
+        own = self.layer.parameter
         return torch.from_numpy(np.ascontiguousarray(self.memory.W)).to(device=own.device, dtype=own.dtype)
 
     def edit(self, facts: Sequence[Fact], batch: int = 8) -> None:
@@ -255,7 +251,7 @@ class Editor(LayerEditor):
             )
 
     def _bias(self) -> Float[np.ndarray, "d 1"] | float:
-        bias = getattr(self.layer.module, "bias", None)
+        bias = self.layer.bias
         return 0.0 if bias is None else bias.detach().double().cpu().numpy()[:, None]
 
     def predicted(self, K: Float[np.ndarray, "d_m N"]) -> Float[np.ndarray, "d N"]:

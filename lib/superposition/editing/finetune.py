@@ -38,6 +38,7 @@ class FineTuner(LayerEditor):
 
     Attributes
     ----------
+    memory : None
     log : list of dict
         For each edit: ``steps`` and ``loss`` of its step, and the norm of its ``change`` of W.
 
@@ -46,6 +47,8 @@ class FineTuner(LayerEditor):
     UserError
         A layer the model does not have.
     """
+
+    memory: None = None
 
     def __init__(self, model: LanguageModel, layer: int, *, write: EditSettings | None = None):
         super().__init__(model, layer, "ft", write)
@@ -61,7 +64,7 @@ class FineTuner(LayerEditor):
         for fact in facts:
             if fact.target_new is None:
                 raise UserError(f"The edit {fact.text!r} has no target_new: say what the model shall answer.")
-        made, before, weight = self.n_edits, self._weights(), self.layer.module.weight
+        made, before, weight = self.n_edits, self._weights(), self.layer.parameter
         kept = weight.detach().clone()
         try:
             losses = fine_tune(self.model, self.layer.index, facts, self.write)
@@ -102,7 +105,7 @@ def fine_tune(model: LanguageModel, layer: int, facts: Sequence[Fact], write: Ed
     asked = [(row, at) for row, one in enumerate(joined) for at in range(one.first - 1, len(one.token_ids) - 1)]
     wanted = torch.tensor([token for one in joined for token in one.target], device=model.device)
     share = torch.tensor([1.0 / len(one.target) / len(joined) for one in joined for _ in one.target])
-    weight = model.layers[layer].module.weight
+    weight = model.layers[layer].parameter
     narrow = weight.dtype in (torch.float16, torch.bfloat16)
     master = weight.detach().float() if narrow else weight  # Adam's ε is 0 in float16, and its small steps are lost
     before = master.detach().clone()
@@ -127,6 +130,7 @@ def fine_tune(model: LanguageModel, layer: int, facts: Sequence[Fact], write: Ed
             weight.grad = None
             loss.backward()
             if narrow:
+                assert weight.grad is not None  # backward() has just set it
                 master.grad = weight.grad.float()
             adam.step()
             with torch.no_grad():

@@ -20,7 +20,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -141,8 +141,8 @@ class Reading(Texts):
     def subset(self, chosen: Sequence[int] | np.ndarray) -> Reading:
         """The reading of some of the facts, by index or by a boolean mask."""
         rows = np.arange(len(self))[np.asarray(chosen)]
-        kept = {name: value[rows] if isinstance(value, np.ndarray) else value for name, value in vars(self).items()}
-        return Reading(**kept | {"facts": tuple(self.facts[i] for i in rows)})
+        arrays = {name: value[rows] for name, value in vars(self).items() if isinstance(value, np.ndarray)}
+        return replace(self, facts=tuple(self.facts[i] for i in rows), **arrays)
 
 
 def read(model: LanguageModel, facts: Sequence[Fact], layer: int, *, passes: bool = True, batch: int = 32) -> Reading:
@@ -239,7 +239,7 @@ def _run(
             hidden = run_body(model, ids[:, :-1], torch.ones_like(ids[:, :-1]), use_cache=False).last_hidden_state
             logs = logits_of(model, hidden[:, prompt - 1 :]).log_softmax(-1)  # (rows, object, vocabulary)
             log_p = logs.gather(2, ids[:, prompt:, None])[..., 0].sum(1)  # (rows,)
-            if gradient:
+            if slopes is not None:
                 (slope,) = torch.autograd.grad(log_p.sum(), added)  # (rows, length, d)
                 slopes[rows, :length] = slope.cpu().double().numpy()
         total[rows] = log_p.detach().cpu().double().numpy()
@@ -505,6 +505,7 @@ def run(  # twelve parameters: each is a caller's own choice, and a container fo
         else:
             after = ask(model, reading, moved, batch=batch)
             slope = slope_along(model, reading, moved, nodes, batch=batch) if nodes else reading.gradient
+            assert slope is not None  # level "passes" has read the gradient
             fall = reading.log_probability - after.log_probability
             by_edit = first_order(slope, edit, reading.keys)
             forecast = Forecast(*about, by_edit, fall, reading.log_probability, reading.exact & ~after.exact)

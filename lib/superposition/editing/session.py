@@ -178,18 +178,19 @@ def edit(
     plan = plan or Plan()
     asked = {"watched": (watch, facts.load(watch))} if watch else {}
     session = _prepare(model, edits, plan, limit)
-    lm, C, tokens = session.model, None, None
+    lm, C, tokens, protection = session.model, None, None, {}
     if plan.method != "ft":
         C, tokens = session.metric()
-    if plan.protect:
-        C, positions = session.protecting(C, plan.protect_weight)
-        asked["protect"] = (plan.protect, session.protect)
+        if plan.protect:
+            C, positions = session.protecting(C, plan.protect_weight)
+            asked["protect"] = (plan.protect, session.protect)
+            protection = {"weight": plan.protect_weight, "positions": positions}
     before = evaluation.evaluate(lm, session.edits)
     untouched = {name: evaluation.untouched(lm, listed) for name, (_, listed) in asked.items()}
     how = {"layer": session.layer, "C": C, "batch": batch, "settings": plan.settings, "write": plan.write}
     done = sequence.run(lm, session.edits, plan.method, **how, state=state)
     after = evaluation.evaluate(lm, session.edits)
-    data = {
+    data: dict[str, Any] = {
         "kind": "edit",
         "model": records.header(lm),
         "edited_digest": lm.digest(),
@@ -216,15 +217,15 @@ def edit(
         answers = {"before": untouched[name], "after": evaluation.untouched(lm, listed, untouched[name]["log_true"])}
         data[name] = _origin(source, facts) | {"count": len(listed)} | answers
     if plan.protect:
-        data["protect"] |= {"weight": plan.protect_weight, "positions": positions}
+        data["protect"] |= protection
     return EditResult(data, lm, state)
 
 
 def _text_of(plan: Plan, tokens: int | None) -> dict[str, Any] | None:
     """What a record says of the text that C is estimated from, and of how; None where it is not."""
-    if tokens is None:
-        return None
     how = plan.calibration
+    if tokens is None or not isinstance(how, Calibration):
+        return None
     return _origin(how.text, text) | {"tokens": tokens, "shrinkage": how.shrinkage, "centred": how.centred}
 
 
@@ -287,7 +288,8 @@ def forecast(
     """
     start, plan = time.perf_counter(), plan or Plan()
     forecasts.check(level, plan.method)
-    plan = plan if plan.protect else replace(plan, protect="book", protect_weight=0.0)
+    protected = plan.protect or "book"
+    plan = plan if plan.protect else replace(plan, protect=protected, protect_weight=0.0)
     session = _prepare(model, edits, plan, limit)
     lm = session.model
     before = lm.digest()
@@ -306,7 +308,7 @@ def forecast(
         "protect_weight": plan.protect_weight,
         "sources": {
             name: files.sha256_of(path) if (path := paths.expanded(source)).is_file() else str(source)
-            for name, source in (("edits", edits), ("protect", plan.protect))
+            for name, source in (("edits", edits), ("protect", protected))
         },
         "seconds": round(time.perf_counter() - start, 1),
         "provenance": records.provenance(command=command, device=lm.device),

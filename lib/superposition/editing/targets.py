@@ -37,7 +37,7 @@ from superposition.lm.scoring import join, subject_of
 
 if TYPE_CHECKING:
     from superposition.data.facts import Fact
-    from superposition.lm.models import LanguageModel
+    from superposition.lm.models import LanguageModel, Layer
 
 __all__ = ["TargetSettings", "Targets", "search"]
 
@@ -179,19 +179,22 @@ def _texts(model: LanguageModel, edit: int, fact: Fact, settings: TargetSettings
     return texts
 
 
-def _answered_by(weights: Sequence[torch.Tensor]) -> Callable[..., torch.Tensor]:
-    """A hook by which row r of a batch is answered by ``weights[r]`` (d, d_m); rows that share one, in one product."""
+def _answered_by(layer: Layer, weights: Sequence[torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """A hook of a layer's module by which row r of a batch is answered by ``weights[r]`` (d, d_m) in place of its W.
+
+    Rows that share one are answered in one product.
+    """
     rows_of: dict[int, list[int]] = {}
     for row, weight in enumerate(weights):
         rows_of.setdefault(id(weight), []).append(row)
 
-    def answer(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
+    def answer(_module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
         K = inputs[0].reshape(len(weights), -1, inputs[0].shape[-1])  # (rows, tokens, d_m)
         answers = torch.empty_like(output.reshape(len(weights), -1, output.shape[-1]))  # (rows, tokens, d)
         for rows in rows_of.values():
             answers[rows] = K[rows] @ weights[rows[0]].T
-        if getattr(module, "bias", None) is not None:
-            answers = answers + module.bias
+        if layer.bias is not None:
+            answers = answers + layer.bias
         return answers.reshape(output.shape)
 
     return answer
@@ -233,6 +236,9 @@ class _Objective:
     shift, notes ``recalled`` (edits, d), what the layer answers at the subject of the bare prompt, and P₀.
     """
 
+    recalled: torch.Tensor
+    reference: torch.Tensor
+
     def __init__(
         self,
         model: LanguageModel,
@@ -247,8 +253,7 @@ class _Objective:
         for text in self.texts:
             model.check_tokens(torch.tensor(text.token_ids), len(text.token_ids))
         self.weights = None if weights is None else [weights[text.edit] for text in self.texts]
-        self.recalled: torch.Tensor | None = None
-        self.reference: torch.Tensor | None = None
+        self.noted = False
         self.prefix: list[tuple[torch.Tensor, torch.Tensor]] = []
         if cached and any(text.subject for text in self.texts):
             self._keep_prefix()
@@ -262,7 +267,7 @@ class _Objective:
         ids, mask = padded([ids or (0,) for ids in before])
         with torch.no_grad(), ExitStack() as hooks:
             if self.weights is not None:
-                hooks.enter_context(hooked((self.layer.module, _answered_by(self.weights))))
+                hooks.enter_context(hooked((self.layer.module, _answered_by(self.layer, self.weights))))
             cache = run_body(self.model, ids, mask, past_key_values=DynamicCache(), use_cache=True).past_key_values
         lengths = [len(ids) for ids in before]
         for layer in cache.layers:
@@ -314,8 +319,8 @@ class _Objective:
         answers: list[torch.Tensor] = []
         with ExitStack() as hooks:
             if batch.weights is not None:
-                hooks.enter_context(hooked((self.layer.module, _answered_by(batch.weights))))
-            if self.recalled is None:
+                hooks.enter_context(hooked((self.layer.module, _answered_by(self.layer, batch.weights))))
+            if not self.noted:
                 hooks.enter_context(hooked((self.layer.module, lambda *call: answers.append(call[-1].detach()))))
             hooks.enter_context(shifted(self.layer, shifts[batch.owner.to(shifts.device)], batch.subject))
             hidden = run_body(self.model, batch.ids, batch.mask, **extra).last_hidden_state  # (R, T, d)
@@ -327,11 +332,12 @@ class _Objective:
         lines = nn.functional.nll_loss(logs, token, reduction="none") * share.to(logs)  # (A,), 0 where token is -100
         misfit = logs.new_zeros(len(batch.edits)).index_add(0, owner, lines)  # (edits,)
         after = logs[essence]  # (edits, vocabulary)
-        if self.recalled is None:
+        if not self.noted:
             answer = answers[0].reshape(*batch.ids.shape, -1)  # (R, T, d)
             bare = torch.arange(0, len(answer), len(self.settings.contexts) + 1, device=answer.device)  # (edits,)
             self.recalled = answer[bare, batch.subject.to(answer.device)[bare]]
             self.reference = after.detach()
+            self.noted = True
         before = self.reference[batch.edits]
         return misfit, (before.exp() * (before - after)).sum(-1)
 
@@ -446,10 +452,11 @@ def _optimise(objective: _Objective, edits: Sequence[Fact]) -> Targets:
     """The targets of an objective's edits: an Adam on a parameter each, which rests once its edit is finished."""
     model, layer, settings = objective.model, objective.layer, objective.settings
     wide = torch.float64 if model.dtype == torch.float64 else torch.float32
-    shifts = [nn.Parameter(torch.zeros(layer.d, dtype=wide, device=layer.weight.device)) for _ in edits]
+    device = layer.weight.device
+    shifts: list[torch.Tensor] = [nn.Parameter(torch.zeros(layer.d, dtype=wide, device=device)) for _ in edits]
     adam = torch.optim.Adam(shifts, lr=settings.lr)
     steps = np.zeros(len(edits), dtype=int)
-    loss, misfit = np.zeros(len(edits)), np.zeros(len(edits))
+    loss, first_loss, misfit = np.zeros((3, len(edits)))
     active = list(range(len(edits)))
     batch = objective.lay_out(active)
     for step in range(settings.steps + 1):
@@ -468,7 +475,7 @@ def _optimise(objective: _Objective, edits: Sequence[Fact]) -> Targets:
             )
         misfit[active], loss[active] = nll.detach().double().cpu(), total.detach().double().cpu()
         if step == 0:
-            first_loss = loss.copy()
+            first_loss[:] = loss
         going = [i for i in active if not last and np.exp(-misfit[i]) < settings.stop_probability]
         if not going:
             break

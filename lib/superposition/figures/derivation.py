@@ -19,7 +19,7 @@ from superposition.figures.style import band, canvas, dots, errors_and_damage, h
 
 def _arrow(axis: Axes, tip: np.ndarray, colour: str) -> None:
     arrow = {"arrowstyle": "-|>", "color": colour, "linewidth": 2, "shrinkA": 0, "shrinkB": 0}
-    axis.annotate("", xy=tip, xytext=(0, 0), arrowprops=arrow)
+    axis.annotate("", xy=(tip[0], tip[1]), xytext=(0, 0), arrowprops=arrow)
 
 
 # --- 01: room in a memory -------------------------------------------------------------------------------------
@@ -143,7 +143,14 @@ def staircase(
 def _label(axis: Axes, at: np.ndarray, colour: str, name: str, nudge: tuple[float, float]) -> None:
     halo = [patheffects.withStroke(linewidth=3, foreground="white")]
     axis.annotate(
-        name, xy=at, xytext=nudge, textcoords="offset points", color=colour, fontsize=13, path_effects=halo, zorder=5
+        name,
+        xy=(at[0], at[1]),
+        xytext=nudge,
+        textcoords="offset points",
+        color=colour,
+        fontsize=13,
+        path_effects=halo,
+        zorder=5,
     )
 
 
@@ -285,12 +292,12 @@ def transfers(matrices: Mapping[str, np.ndarray], limit: float = 1.0) -> Figure:
     """
     figure, axes = canvas(1, len(matrices), height=2.6, sharey=True)
     for axis, (name, matrix) in zip(axes, matrices.items(), strict=True):
-        image = heatmap(axis, matrix, limit)
+        heatmap(axis, matrix, limit)
         axis.plot([-0.5, len(matrix) - 0.5], [-0.5, len(matrix) - 0.5], color=GREY, linewidth=0.7)
         axis.set_title(name, fontsize=10)
         axis.set(xlabel="key j read", xticks=[], yticks=[])
     axes[0].set_ylabel("edit i written")
-    figure.colorbar(image, ax=axes, shrink=0.8, extend="both", label="share of $\\delta_i$ that arrives")
+    figure.colorbar(axes[-1].images[0], ax=axes, shrink=0.8, extend="both", label="share of $\\delta_i$ that arrives")
     return figure
 
 

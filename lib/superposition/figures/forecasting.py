@@ -191,5 +191,5 @@ def cures_on_the_way(lives: Mapping[str, Mapping[str, Sequence[float]]], edits: 
         axis.yaxis.set_major_locator(MultipleLocator(0.05))
     axes[0].set_ylabel("untouched facts lost")
     axes[1].set(ylabel="edits that hold", ylim=(min(0.85, axes[1].get_ylim()[0]), 1.01))
-    shared_legend(axes[0], 3, "upper center")
+    shared_legend(axes[0], 3, "outside upper center")
     return figure

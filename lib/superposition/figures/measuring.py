@@ -37,12 +37,12 @@ def needed_and_found(record: Record, layer: int, *, order: ArrayLike | None = No
 def heatmaps(record: Record, layers: Sequence[int], *, order: ArrayLike, limit: float = 0.6) -> Figure:
     """P at several layers, the facts in a given order, on one colour scale that is cut at ``±limit``."""
     figure, axes = canvas(1, len(layers), height=2.9, sharey=True)
+    rows = np.asarray(order)
     for axis, layer in zip(axes, layers, strict=True):
-        matrix = record.overlaps(layer).P[np.ix_(order, order)]
-        image = heatmap(axis, matrix, limit)
+        heatmap(axis, record.overlaps(layer).P[np.ix_(rows, rows)], limit)
         axis.set(title=f"layer {layer}", xlabel="fact $j$")
     axes[0].set_ylabel("fact $i$")
-    figure.colorbar(image, ax=axes, shrink=0.85, extend="both", label="$p(k_i, k_j)$")
+    figure.colorbar(axes[-1].images[0], ax=axes, shrink=0.85, extend="both", label="$p(k_i, k_j)$")
     return figure
 
 
@@ -121,7 +121,8 @@ def by_depth(
             axis, record["statistics"], name, color=BLUE, marker="o", markersize=3, label=record["model"]["name"]
         )
     if inside is not None:
-        matrices = {layer: record.overlaps(layer).P[np.ix_(inside, inside)] for layer in record["layers"]}
+        rows = np.asarray(inside)
+        matrices = {layer: record.overlaps(layer).P[np.ix_(rows, rows)] for layer in record["layers"]}
         subset = [row | {"P": shape.summary(matrices[row["layer"]], resamples=0)} for row in record["statistics"]]
         style = {"color": ORANGE, "linewidth": 1.2, "linestyle": "-.", "label": "without position 0"}
         for axis, name in zip(axes.flat, _STATISTICS, strict=True):

@@ -134,5 +134,5 @@ def shrinkage(record: Record, layers: Sequence[int]) -> Figure:
         axis.set_xlabel("shrinkage s")
     axes[0].set_ylabel("error of p (rms)")
     ticks(axes[0].yaxis, [0.02, 0.05, 0.1, 0.2])
-    shared_legend(axes[0], 1, "right upper", title="tokens / $d_m$")
+    shared_legend(axes[0], 1, "outside right upper", title="tokens / $d_m$")
     return figure

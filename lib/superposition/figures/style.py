@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib as mpl
 import numpy as np
@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.axis import XAxis, YAxis
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
+from matplotlib.rcsetup import cycler
 from numpy.typing import ArrayLike
 
 from superposition.figures.colours import CYCLE, SIGNED
@@ -33,7 +34,7 @@ STYLE = {
     "axes.edgecolor": "#444444",
     "axes.labelcolor": "#222222",
     "axes.linewidth": 0.8,
-    "axes.prop_cycle": mpl.cycler(color=CYCLE),
+    "axes.prop_cycle": cycler(color=CYCLE),
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.titlesize": 11,
@@ -129,9 +130,13 @@ def kurtosis_scale(axis: Axes, top: int = 100) -> None:
     ticks(axis.yaxis, [value for value in (0, 5, 10, 30, 100, 300) if value <= top])
 
 
-def shared_legend(axis: Axes, ncols: int, where: str = "lower center", **options) -> None:
+Beside = Literal["outside lower center", "outside upper center", "outside right upper"]
+
+
+def shared_legend(axis: Axes, ncols: int, where: Beside = "outside lower center", **options) -> None:
     """The legend of one axes for the whole figure, outside all axes."""
-    axis.figure.legend(*axis.get_legend_handles_labels(), loc=f"outside {where}", ncols=ncols, **options)
+    handles, labels = axis.get_legend_handles_labels()
+    axis.figure.legend(handles, labels, loc=where, ncols=ncols, **options)
 
 
 def heatmap(axis: Axes, matrix: np.ndarray, limit: float = 1.0) -> AxesImage:

@@ -125,7 +125,7 @@ def tails_by_width(record: Record) -> Figure:
         axes[layer, 2].set_ylim(bottom=0)
     for axis in axes[1]:
         axis.set_xlabel("width of the memory, $d_m$")
-    shared_legend(axes[0, 0], 4, "upper center", columnspacing=1.2)
+    shared_legend(axes[0, 0], 4, "outside upper center", columnspacing=1.2)
     return figure
 
 
@@ -152,5 +152,5 @@ def tails_by_history(record: Record) -> Figure:
         panel.set_xlabel(label)
         panel.axhline(0, **DASHED)
     axes[0].set_ylabel("excess kurtosis")
-    shared_legend(axes[0], 2, "upper center", columnspacing=1.2)
+    shared_legend(axes[0], 2, "outside upper center", columnspacing=1.2)
     return figure

@@ -176,7 +176,7 @@ def solids(panels: Mapping[str, tuple[np.ndarray, float]]) -> Figure:
         for i in range(W.shape[1]):
             axis.plot(*np.stack([0 * points[:, i], points[:, i]]).T, color=BLUE, linewidth=1.8)
             axis.plot(*points[:, i, None], "o", color=BLUE, markersize=6)
-            for j in np.flatnonzero(edge[i] | edge[:, i]):
+            for j in np.flatnonzero(edge[i] | edge[:, i]).tolist():
                 if W.shape[1] > 2:
                     axis.plot(*points[:, [i, j]], color=ORANGE, linewidth=1)
         axis.set_box_aspect((1, 1, 1), zoom=1.5)
@@ -204,7 +204,7 @@ def phase_plane(
     """
     figure, axes = canvas(1, len(outcomes), height=3.1, sharey=True)
     for axis, (name, share) in zip(axes, outcomes.items(), strict=True):
-        image = axis.pcolormesh(densities, aspects, share, cmap="cividis", vmin=0, vmax=1, shading="nearest")
+        axis.pcolormesh(densities, aspects, share, cmap="cividis", vmin=0, vmax=1, shading="nearest")
         axis.plot(threshold, aspects, color=VERMILION, linewidth=2.2)
         axis.set(xscale="log", yscale="log")
         ticks(axis.xaxis, [0.05, 0.1, 0.2, 0.5, 1])
@@ -212,7 +212,7 @@ def phase_plane(
         axis.set_title(name, fontsize=10)
         axis.set(xlim=(densities[0], densities[-1]), xlabel="density q (log)")
     axes[0].set_ylabel("importance of feature 2 (log)")
-    figure.colorbar(image, ax=axes, shrink=0.9, label="share of groups")
+    figure.colorbar(axes[-1].collections[0], ax=axes, shrink=0.9, label="share of groups")
     return figure
 
 

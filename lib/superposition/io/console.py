@@ -9,11 +9,13 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from tqdm import tqdm
 
 
@@ -110,7 +112,7 @@ ENDING = (signal.SIGTERM, signal.SIGHUP)
 
 
 @contextmanager
-def ends_interrupt() -> Iterator[None]:
+def ends_interrupt() -> Generator[None]:
     """Let what ends the process from outside (:data:`ENDING`) raise :class:`Ended` in the block, as Ctrl-C would.
 
     So temporary files are removed and what is done is kept. A signal that is ignored, as ``nohup`` does, or that
@@ -133,16 +135,17 @@ def ends_interrupt() -> Iterator[None]:
 
 
 @contextmanager
-def interrupts_wait() -> Iterator[None]:
+def interrupts_wait() -> Generator[None]:
     """Let Ctrl-C and what ends the process wait for the end of the block: what it changes is changed as a whole."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, *ENDING)}
-    handlers = {number: handler for number, handler in handlers.items() if callable(handler)}
-    came: list[tuple[int, Any]] = []
+    handlers: dict[int, Callable[[int, FrameType | None], Any]] = {
+        number: handler for number in (signal.SIGINT, *ENDING) if callable(handler := signal.getsignal(number))
+    }
+    came: list[tuple[int, FrameType | None]] = []
     for number in handlers:
-        signal.signal(number, lambda *arguments: came.append(arguments))
+        signal.signal(number, lambda number, frame: came.append((number, frame)))
     try:
         yield
     finally:

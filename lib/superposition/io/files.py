@@ -14,10 +14,10 @@ import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
@@ -155,7 +155,7 @@ def _runs(process: int) -> bool:
 
 
 @contextmanager
-def scratch_folder(parent: Path, prefix: str) -> Iterator[Path]:
+def scratch_folder(parent: Path, prefix: str) -> Generator[Path]:
     """A new folder in ``parent`` that is removed at the end; those of this prefix that killed processes left go, too.
 
     Raises
@@ -176,6 +176,10 @@ def scratch_folder(parent: Path, prefix: str) -> Iterator[Path]:
 # --- what goes wrong ----------------------------------------------------------------------------------------
 
 
+@overload
+def disk_error(error: OSError, path: Path) -> UserError: ...
+@overload
+def disk_error(error: Exception, path: Path) -> UserError | None: ...
 def disk_error(error: Exception, path: Path) -> UserError | None:
     """The sentence for an error of the disk or the file system on writing ``path``; None for any other error."""
     system = error if isinstance(error, OSError) else error.__cause__ or error.__context__

@@ -8,6 +8,7 @@ Equations of chapters ``02-single-edit`` and ``04-superposition``.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -23,7 +24,8 @@ __all__ = ["Metric", "SecondMoment", "reciprocal_condition"]
 
 def reciprocal_condition(A: Float[np.ndarray, "n n"], L: Float[np.ndarray, "n n"]) -> float:
     """LAPACK's estimate of one over the condition number, in the 1-norm, of ``A = L Lᵀ`` with L lower triangular."""
-    return float(scipy.linalg.lapack.dpocon(L, np.abs(A).sum(0).max(), uplo="L")[0])
+    dpocon = scipy.linalg.lapack.dpocon  # pyrefly: ignore[missing-attribute]  # SciPy makes its names at import
+    return float(dpocon(L, np.abs(A).sum(0).max(), uplo="L")[0])
 
 
 class Metric:
@@ -97,11 +99,11 @@ class Metric:
 
     def solve(self, K: Float[np.ndarray, "d_m ..."]) -> Float[np.ndarray, "d_m ..."]:
         """``C⁻¹ K`` for a key (d_m,) or keys as columns. Raises ``UserError`` for keys of another length."""
-        return scipy.linalg.cho_solve((self.factor, True), self._checked(K), check_finite=False)
+        return np.asarray(scipy.linalg.cho_solve((self.factor, True), self._checked(K), check_finite=False))
 
     def whiten(self, K: Float[np.ndarray, "d_m ..."]) -> Float[np.ndarray, "d_m ..."]:
         """``L⁻¹ K``: in these coordinates the text's keys have the identity for their second moment."""
-        return scipy.linalg.solve_triangular(self.factor, self._checked(K), lower=True, check_finite=False)
+        return np.asarray(scipy.linalg.solve_triangular(self.factor, self._checked(K), lower=True, check_finite=False))
 
     def products(self, K: Float[np.ndarray, "d_m n"]) -> Float[np.ndarray, "n n"]:
         """``Kᵀ C⁻¹ K``: the inner products of keys in whitened space, symmetric."""
@@ -113,19 +115,13 @@ class Metric:
         if self.d_m < 16:
             return float(np.linalg.cond(np.stack([self._times(unit) for unit in np.eye(self.d_m)])))
         start = np.random.default_rng(0).standard_normal(self.d_m)
-        largest = [
-            float(
-                eigsh(
-                    LinearOperator((self.d_m, self.d_m), matvec=product, dtype=np.float64),
-                    k=1,
-                    v0=start,
-                    tol=1e-6,
-                    return_eigenvectors=False,
-                )[0]
-            )
-            for product in (self._times, self.solve)
-        ]
-        return largest[0] * largest[1]
+
+        def largest(product: Callable[[np.ndarray], np.ndarray]) -> float:
+            # pyrefly: ignore[missing-argument, unexpected-keyword, bad-keyword-argument]  # __new__ makes a subclass
+            operator = LinearOperator((self.d_m, self.d_m), matvec=product, dtype=np.float64)
+            return float(eigsh(operator, k=1, v0=start, tol=1e-6, return_eigenvectors=False)[0])
+
+        return largest(self._times) * largest(self.solve)
 
 
 #: What may stand for C, the matrix or its metric.

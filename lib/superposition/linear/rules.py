@@ -89,9 +89,14 @@ def _history(K: Keys, K_previous: Earlier | None) -> tuple[Keys, Float[np.ndarra
 
 def _cholesky(A: Float[np.ndarray, "n n"]) -> Float[np.ndarray, "n n"] | None:
     try:
-        return scipy.linalg.cholesky(A, lower=True)
+        return np.asarray(scipy.linalg.cholesky(A, lower=True))
     except scipy.linalg.LinAlgError:
         return None
+
+
+def _divided(X: Keys, L: Float[np.ndarray, "n n"]) -> Keys:
+    """``X (L Lᵀ)⁻¹``."""
+    return np.asarray(scipy.linalg.cho_solve((L, True), X.T)).T
 
 
 # --- directions ---------------------------------------------------------------------------------------------
@@ -118,7 +123,7 @@ def memit_directions(K: Keys, C: SecondMoment, K_previous: Earlier | None = None
     L = _cholesky((G + G.T) / 2 + np.eye(len(G)) / weight)
     if L is None:
         raise UserError(f"The keys are too dependent for weight {weight:.1e}: lower it, or drop repeats.")
-    return scipy.linalg.cho_solve((L, True), X.T).T[:, -K.shape[1] :]
+    return _divided(X, L)[:, -K.shape[1] :]
 
 
 def emmet_directions(K: Keys, C: SecondMoment, K_previous: Earlier | None = None) -> Keys:
@@ -142,7 +147,7 @@ def emmet_directions(K: Keys, C: SecondMoment, K_previous: Earlier | None = None
         else:
             what = f"The {n} keys to be held are linearly dependent (condition beyond {0.01 / EPS:.1e})"
         raise UserError(f"{what}, so their equalities contradict or repeat each other: drop one, or use memit (soft).")
-    return (scipy.linalg.cho_solve((L, True), (X / root).T).T / root)[:, -K.shape[1] :]
+    return (_divided(X / root, L) / root)[:, -K.shape[1] :]
 
 
 def alphaedit_directions(K: Keys, projector: Square, K_previous: Earlier | None = None, ridge: float = 1.0) -> Keys:
@@ -159,7 +164,7 @@ def alphaedit_directions(K: Keys, projector: Square, K_previous: Earlier | None 
     L = _cholesky(G + ridge * np.eye(len(G)))
     if L is None:
         raise UserError(f"ridge {ridge:.1e} is too small for repeated keys: raise it or drop one of them.")
-    return scipy.linalg.cho_solve((L, True), X.T).T[:, -K.shape[1] :]
+    return _divided(X, L)[:, -K.shape[1] :]
 
 
 class RlsStep(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -38,7 +38,7 @@ class Calibration:
     tokens: int | None = None
     skip_first: int = 0
     context: int = 512
-    shrinkage: float | str = 0.0
+    shrinkage: float | Literal["oas"] = 0.0
     centred: bool = False
 
     def reading(self, model: LanguageModel) -> dict[str, Any]:

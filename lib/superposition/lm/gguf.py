@@ -12,7 +12,7 @@ import importlib.util
 import json
 import shutil
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,13 +150,14 @@ def _joined(parts: Sequence[Path], place: Path) -> Path:
 
 
 @contextmanager
-def _own_bar() -> Iterator[None]:
+def _own_bar() -> Generator[None]:
     """Give transformers' GGUF reader this library's bar for its own, which is silent where nobody watches.
 
     Its own is tqdm's, which reads ``TQDM_DISABLE`` when it is imported: torch may have done so before this library.
     """
-    from transformers import modeling_gguf_pytorch_utils as reader
+    from transformers import modeling_gguf_pytorch_utils
 
+    reader: Any = modeling_gguf_pytorch_utils
     theirs = getattr(reader, "tqdm", None)
     reader.tqdm = lambda tensors, **_: console.bar(tensors, what="unpacking weights", unit="tensor")
     try:

@@ -196,7 +196,7 @@ def _device(device: str | torch.device | None) -> torch.device:
     try:
         device = torch.device(device)
         torch.ones(1, device=device).item()  # no device without data, such as meta
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError) as error:
         raise UserError(f"The device {device} cannot be used here ({reason(error)}): try cpu.") from error
     return device
 
@@ -255,7 +255,7 @@ def _tokenizer(folder: Path, name: str) -> Any:
                 "as tokenizer.json."
             ) from error
         raise UserError(f"The tokenizer of {name} cannot be loaded: {reason(error)}") from error
-    if not tokenizer.is_fast:
+    if not getattr(tokenizer, "is_fast", False):
         raise UserError(
             f"The tokenizer of {name} has no character offsets: save it as a fast tokenizer (tokenizer.json)."
         )

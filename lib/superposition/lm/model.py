@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
@@ -21,6 +21,9 @@ from torch import nn
 from superposition.errors import UserError
 from superposition.io import console, files
 from superposition.lm import passes
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 console.quiet()
 
@@ -63,10 +66,19 @@ class Layer:
     transposed: bool
 
     @property
+    def parameter(self) -> nn.Parameter:
+        """The model's own parameter: ``W``, or ``Wᵀ`` where it is stored transposed."""
+        return cast(nn.Parameter, self.module.weight)
+
+    @property
     def weight(self) -> torch.Tensor:
         """``W`` of shape (d, d_m): a view of the model's own parameter."""
-        weight = self.module.weight
-        return weight.T if self.transposed else weight
+        return self.parameter.T if self.transposed else self.parameter
+
+    @property
+    def bias(self) -> torch.Tensor | None:
+        """The bias (d,) that the down-projection adds, if it has one."""
+        return cast("torch.Tensor | None", getattr(self.module, "bias", None))
 
     @property
     def d(self) -> int:
@@ -235,7 +247,7 @@ def digest(model: nn.Module) -> str:
     return total.hexdigest()
 
 
-def find_layers(model: nn.Module, suffix: str | None = None) -> tuple[Layer, ...]:
+def find_layers(model: PreTrainedModel, suffix: str | None = None) -> tuple[Layer, ...]:
     """Find the down-projection of every decoder layer.
 
     Parameters
@@ -274,7 +286,7 @@ def find_layers(model: nn.Module, suffix: str | None = None) -> tuple[Layer, ...
     raise UserError(_no_layers(model, modules, count, suffix))
 
 
-def _decoder_modules(model: nn.Module) -> dict[str, nn.Module]:
+def _decoder_modules(model: PreTrainedModel) -> dict[str, nn.Module]:
     """The modules of the text part by their names in the whole model."""
     modules = dict(model.named_modules())
     find = getattr(model, "get_decoder", None)

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import scipy.linalg
@@ -133,7 +133,7 @@ def plan(
     tokens: int | None = None,
     skip_first: int = 0,
     context: int = 512,
-    shrinkage: float | str = 0.0,
+    shrinkage: float | Literal["oas"] = 0.0,
 ) -> int:
     """How many tokens of a text C of width ``d_m`` shall be estimated from: to be asked before weights are loaded.
 
@@ -235,12 +235,12 @@ class DeviceMetric(Metric):
     def _times(self, vector: Float[np.ndarray, " d_m"]) -> Float[np.ndarray, " d_m"]:
         return (self.moment @ self._there(vector)).cpu().numpy()
 
-    def solve(self, keys: Float[np.ndarray, "d_m ..."]) -> Float[np.ndarray, "d_m ..."]:
-        keys = self._there(keys)
+    def solve(self, K: Float[np.ndarray, "d_m ..."]) -> Float[np.ndarray, "d_m ..."]:
+        keys = self._there(K)
         return torch.cholesky_solve(keys.reshape(self.d_m, -1), self.factor).reshape(keys.shape).cpu().numpy()
 
-    def whiten(self, keys: Float[np.ndarray, "d_m ..."]) -> Float[np.ndarray, "d_m ..."]:
-        keys = self._there(keys)
+    def whiten(self, K: Float[np.ndarray, "d_m ..."]) -> Float[np.ndarray, "d_m ..."]:
+        keys = self._there(K)
         columns = torch.linalg.solve_triangular(self.factor, keys.reshape(self.d_m, -1), upper=False)
         return columns.reshape(keys.shape).cpu().numpy()
 
@@ -333,7 +333,8 @@ def in_groups(
     cut: list[text.Window] = []
     for group in groups:
         moments = store.load(group) if store else None
-        if not shared.all(moments is not None):
+        everywhere = shared.all(moments is not None)
+        if moments is None or not everywhere:
             cut = cut or text.windows(
                 text.read(source), model.tokenizer, tokens=tokens, skip_first=skip_first, context=context
             )
@@ -435,7 +436,7 @@ def _one_pass(
 
     def run(start: int, stop: int) -> int:
         nonlocal saved
-        stop = min(stop, sums.boundary)
+        stop = int(min(stop, sums.boundary))
         if sums.done == start:  # else memory lacked after the last layer was summed
             _sum_group(model, mine[start:stop], stop, chosen, sums)
         bar.update(sum(counted[start : sums.done]))

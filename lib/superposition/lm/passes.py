@@ -7,7 +7,7 @@ head's answer (scales it, caps it) is part of the model: the check finds it, wha
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -56,7 +56,8 @@ def run_body(model: LanguageModel, ids: torch.Tensor, mask: torch.Tensor, **extr
 
 def logits_of(model: LanguageModel, hidden: torch.Tensor) -> torch.Tensor:
     """The model's logits (…, vocabulary) in float32 (float64 of a float64 model) for last hidden states (…, d)."""
-    logits = (_logits if model.own_head is None else _own_logits)(model, hidden)
+    own = model.own_head
+    logits = _logits(model, hidden) if own is None else _own_logits(model, own, hidden)
     return logits if logits.dtype == torch.float64 else logits.float()
 
 
@@ -70,18 +71,18 @@ def _logits(model: LanguageModel, hidden: torch.Tensor) -> torch.Tensor:
     return torch.tanh(logits / cap) * cap
 
 
-def _own_logits(model: LanguageModel, hidden: torch.Tensor) -> torch.Tensor:
+def _own_logits(model: LanguageModel, own: tuple[torch.nn.Module, type], hidden: torch.Tensor) -> torch.Tensor:
     """The model's own way from last hidden states to logits: its forward pass with the body's answer put in."""
     flat = hidden.reshape(1, -1, hidden.shape[-1])
     ids = torch.zeros(1, flat.shape[1], dtype=torch.long, device=model.device)
-    body, kind = model.own_head
+    body, kind = own
     with _answering(body, kind(last_hidden_state=flat)):
         logits = model.model(ids, use_cache=False).logits
     return logits.reshape(*hidden.shape[:-1], logits.shape[-1])
 
 
 @contextmanager
-def _answering(body: torch.nn.Module, answer: Any) -> Iterator[None]:
+def _answering(body: torch.nn.Module, answer: Any) -> Generator[None]:
     """Inside, the body gives this answer to whatever it is asked."""
     before = body.__dict__.get("forward")  # accelerate's, where a device map spreads the model
     body.forward = lambda *_, **__: answer
@@ -159,7 +160,7 @@ def last_states(
 
 
 @contextmanager
-def hooked(*hooks: tuple[torch.nn.Module, Callable[..., Any]], before: bool = False) -> Iterator[None]:
+def hooked(*hooks: tuple[torch.nn.Module, Callable[..., Any]], before: bool = False) -> Generator[None]:
     """Inside, each module calls its hook after its forward pass, or with ``before`` ahead of it.
 
     A hook is called with the module, its inputs and, after the pass, its output; what it returns, if it is not None,
@@ -177,7 +178,7 @@ def hooked(*hooks: tuple[torch.nn.Module, Callable[..., Any]], before: bool = Fa
 
 
 @contextmanager
-def shifted(layer: Layer, shift: torch.Tensor, positions: torch.Tensor | None = None) -> Iterator[None]:
+def shifted(layer: Layer, shift: torch.Tensor, positions: torch.Tensor | None = None) -> Generator[None]:
     """Inside, the down-projection of a layer answers with ``shift`` added.
 
     Parameters
@@ -199,7 +200,7 @@ def shifted(layer: Layer, shift: torch.Tensor, positions: torch.Tensor | None = 
 
 
 @contextmanager
-def restored(*parameters: torch.Tensor) -> Iterator[None]:
+def restored(*parameters: torch.Tensor) -> Generator[None]:
     """Whatever is done to the parameters inside, afterwards they are the same bits as before, and need no new gradient.
 
     Also after an error or an interrupt.
@@ -277,7 +278,7 @@ def _check_passes(model: LanguageModel) -> None:
                 "the model's own gives, so nothing that it would measure could be trusted."
             )
         model.own_head = body, type(outputs[body])
-        own_logits = [_own_logits(model, own[0] * scale) for scale in (1, 10)]
+        own_logits = [_own_logits(model, model.own_head, own[0] * scale) for scale in (1, 10)]
         if not _agree(own_logits[0], logits, model.dtype):
             raise UserError(
                 f"The logits of {model.name} ({type(model.model).__name__}) hang on more than its last hidden "

@@ -51,7 +51,7 @@ def quantile_kurtosis(values: ArrayLike) -> float:
 
     ``((E7 − E5) + (E3 − E1)) / (E6 − E2) − 1.233`` (Moors 1988).
     """
-    octiles = np.quantile(values, np.arange(1, 8) / 8)
+    octiles = np.quantile(np.asarray(values), np.arange(1, 8) / 8)
     return float((octiles[6] - octiles[4] + octiles[2] - octiles[0]) / (octiles[5] - octiles[1]) - MOORS_NORMAL)
 
 

@@ -133,8 +133,8 @@ class Forecasts(Run):
         """How the falls follow a forecast in nats; interval of the slope over facts."""
         made, came = pairs = np.stack([self.forecast(name), self.fall()])
         chosen = np.random.default_rng(0).integers(0, len(made), (resamples, len(made)))
-        slopes = [np.polyfit(*pairs[:, drawn], 1)[0] for drawn in chosen]
-        slope = Estimate(np.polyfit(*pairs, 1)[0], *np.quantile(slopes, [0.025, 0.975]))
+        slopes = [np.polyfit(made[drawn], came[drawn], 1)[0] for drawn in chosen]
+        slope = Estimate(np.polyfit(made, came, 1)[0], *np.quantile(slopes, [0.025, 0.975]))
         return Reliability(slope, np.corrcoef(pairs)[0, 1], (came - made).mean())
 
     def theorem_error(self) -> float:
@@ -221,7 +221,8 @@ class Conditions(Run):
 
     def left(self, *names: str, of: str = "as it is", **among: Any) -> Estimate:
         """Loss under some conditions, averaged, over that of another; keywords of :func:`ratio_of_sums`."""
-        return ratio_of_sums(self.loss(*names), self.loss(of), **{"seed": self.seed} | among)
+        among.setdefault("seed", self.seed)
+        return ratio_of_sums(self.loss(*names), self.loss(of), **among)
 
     def rank(self, names: Sequence[str], cause: str = "crowding") -> Estimate:
         """Rank correlation of a column with the mean loss, over some conditions."""
@@ -247,7 +248,8 @@ class Conditions(Run):
 
     def norm_exponent(self) -> float:
         """The power of the norm with which the loss grows, at the same overlaps."""
-        return float(np.polyfit(*np.log(self.by_norm()), 1)[0])
+        norms, losses = np.log(self.by_norm())
+        return float(np.polyfit(norms, losses, 1)[0])
 
     def cure(self, *names: str) -> Cure:
         """What a cure leaves, in the mean over several draws of it."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -191,7 +191,15 @@ def reach(
     return classes, change, flipped[:, classes] / pairs[:, classes]
 
 
-def settings_along(record: Record, knob: str) -> list[dict[str, int]]:
+class GridSetting(TypedDict):
+    """Width d of a small transformer, families in its world, and training steps."""
+
+    width: int
+    families: int
+    steps: int
+
+
+def settings_along(record: Record, knob: str) -> list[GridSetting]:
     """The settings through the base along ``steps``, or along ``families`` (each fact seen as often), in order."""
     base = record["base"]
     settings = {(row["families"], row["steps"]) for row in select(record, width=base["width"])}

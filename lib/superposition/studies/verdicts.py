@@ -143,7 +143,7 @@ def _apart(a: np.ndarray, b: np.ndarray) -> float:
 
 def _single_edit() -> Verdict:
     memories = [edited(seed, n=1)[0] for seed in SEEDS]
-    errors = [np.linalg.norm(memory.edit_error()) / np.linalg.norm(memory.residuals) for memory in memories]
+    errors = [float(np.linalg.norm(memory.edit_error()) / np.linalg.norm(memory.residuals)) for memory in memories]
     return below("the edited key's answer is the value", errors, 1e-11)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sympy as sp
+from sympy.matrices.expressions.matexpr import MatrixExpr
 
 from superposition.theory.expressions import C, K, N, Result, d_m, equation, h, j, k, prove, reduce_matrix, terms
 
@@ -49,7 +50,7 @@ def welch_proof() -> tuple[Result, sp.Eq]:
     product = reduce_matrix(spread * spread, symmetric=(F,))
     # the trace term by term, F = U Uᵀ: tr I = d_m, tr F = N, tr(F F) = tr(G²) = t
     square = sp.Symbol("t", positive=True)
-    traces = {(): d_m, (F,): N, (F, F): square}
+    traces: dict[tuple[MatrixExpr, ...], sp.Expr] = {(): d_m, (F,): N, (F, F): square}
     total = sum(a * traces[factors] for a, factors in terms(product, frozenset({F})))
     shown = equation(sp.Trace(U.T * U * U.T * U) - N**2 / d_m, sp.Trace((U * U.T - N / d_m * sp.Identity(d_m)) ** 2))
     first = Result(

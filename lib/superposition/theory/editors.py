@@ -223,7 +223,7 @@ def orthogonal_keys(edits: int) -> dict[str, Result]:
     names = {leverage(a): key(a).T * C.I * key(a) for a in indices}
     given = {key(a).T * C.I * key(b): 0 for a in indices for b in indices if a < b}
     products = {**{product: name for name, product in names.items()}, **given}
-    memory, state = W_0, C.I
+    memory, before, state = W_0, C.I, C.I
     for a in indices:  # ROME and the hard recursion, step by step, with every cross product k_iᵀC⁻¹k_j zero
         memory = reduce_matrix(memory + (value(a) - memory * key(a)) * key(a).T * C.I / leverage(a), products)
         before, state = state, reduce_matrix(state - state * key(a) * key(a).T * state / leverage(a), products)

@@ -165,11 +165,12 @@ def reduce_matrix(
     rules: dict[tuple[MatrixExpr, ...], list[Term]] = {}
     for product, named in (products or {}).items():
         ((_, pattern),) = terms(product, kept)
+        reverse: list[Term]
         if isinstance(named, MatrixExpr):
-            rules[pattern] = terms(named, kept)
-            reverse = terms(sp.Transpose(named), kept)
+            rules[pattern], reverse = terms(named, kept), terms(sp.Transpose(named), kept)
         else:
-            rules[pattern] = reverse = [(sp.sympify(named), ())] if named != 0 else []
+            reverse = [(sp.sympify(named), ())] if named != 0 else []
+            rules[pattern] = reverse
         rules.setdefault(tuple(_transposed(factor, kept) for factor in reversed(pattern)), reverse)
     todo, done = terms(expr, kept), {}
     while todo:  # a step shortens a product or replaces it by named ones, so that this ends

@@ -82,8 +82,7 @@ def residual_recursion(edits: int) -> tuple[sp.Eq, ...]:
     memory, solved = unrolled(edits), {}
     for a in range(1, edits + 1):
         # forward substitution: the δ's before a are already in the ε's
-        form = epsilon[a] - sum((p(b, a) * solved[b] for b in range(1, a)), sp.ZeroMatrix(d, 1))
-        solved[a] = reduce_matrix(form)
+        solved[a] = reduce_matrix(sp.MatAdd(epsilon[a], *(-p(b, a) * solved[b] for b in range(1, a))))
         spelled = solved[a].subs({e: value(b) - W_0 * key(b) for b, e in epsilon.items()})
         if not isinstance(reduce_matrix(memory.residuals[a - 1] - spelled), sp.ZeroMatrix):
             raise ArithmeticError(f"δ_{a} does not follow the recursion")

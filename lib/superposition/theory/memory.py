@@ -69,7 +69,7 @@ class SingleEdit:
         rows, columns = self.W.shape
         solved, multipliers = [], []
         for a in range(rows):
-            unknown = [*self.W_hat[a, :], self.multipliers[a]]
+            unknown = [*self.W_hat.row(a), self.multipliers[a]]
             equations = [*self.stationarity[a * columns : (a + 1) * columns], self.constraint[a]]
             # fraction-free elimination over polynomials: SymPy's own solve divides by symbols at every step
             system, right = sp.linear_eq_to_matrix([e.lhs - e.rhs for e in equations], unknown)

@@ -8,7 +8,7 @@ and runs the grid of settings.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,12 +116,12 @@ def accuracy(lm: models.LanguageModel, texts: Sequence[str], objects: Sequence[s
 
 def knows(lm: models.LanguageModel, world: World) -> dict[str, float]:
     """Accuracy on the sentences of the training text, and on the phrasing held out for each fact."""
-    held_out = accuracy(lm, world.unseen(), [fact.target_true for fact in world.facts])
+    held_out = accuracy(lm, world.unseen(), [str(fact.target_true) for fact in world.facts])
     return {"trained": accuracy(lm, *zip(*world.training(), strict=True)), "held_out": held_out}
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def _one_thread() -> Generator[None]:
     """One torch thread, then as many as before: these matrices are too small for two threads to share."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -222,7 +222,7 @@ def target_values(
     """
     memory = lm.layers[reading.layer]
     ids, last, subjects = map(torch.from_numpy, (reading.token_ids[:, :-1], reading.prompts - 1, reading.subjects))
-    new = token_of(lm, [fact.target_new for fact in reading.facts])
+    new = token_of(lm, [str(fact.target_new) for fact in reading.facts])
     shift = torch.zeros(len(reading), memory.d, dtype=lm.dtype, requires_grad=True)
     optimiser = torch.optim.Adam([shift], lr=rate)
     for _ in range(steps):
@@ -236,7 +236,7 @@ def target_values(
 
 
 @contextmanager
-def written(layer: models.Layer, W: Float[np.ndarray, "d d_m"]) -> Iterator[None]:
+def written(layer: models.Layer, W: Float[np.ndarray, "d d_m"]) -> Generator[None]:
     """Within, the layer's memory is W; afterwards it has its old bits again."""
     with passes.restored(layer.weight):
         layer.weight.copy_(torch.from_numpy(W))
@@ -322,8 +322,8 @@ def choose_edits(lm: models.LanguageModel, world: World, *, layer: int = 0, peop
         reading = forecast.read(lm, tried, layer, passes=False)
         values, reached = target_values(lm, reading)
         for turn, fact, k, v, good in zip(waiting, tried, reading.at_subject().T, values.T, reached, strict=True):
-            tally[fact.relation][0] += int(good)
-            tally[fact.relation][1] += 1
+            tally[str(fact.relation)][0] += int(good)
+            tally[str(fact.relation)][1] += 1
             if good:
                 chosen[turn] = fact, k, v
         waiting = [turn for turn in waiting if turn not in chosen]
@@ -362,13 +362,13 @@ def edit_sequence(
         for i in range(memory.n_edits, number):
             memory.edit(edits.K[:, i], edits.values[:, i])
         done, beside = edits.facts[:number], sum(edits.beside[:number], ())
-        new = [fact.target_new for fact in done]
+        new = [str(fact.target_new) for fact in done]
         with written(lm.layers[layer], memory.W):
             said = forecast.ask(lm, untouched, batch=BATCH)
             look = {
                 "held": accuracy(lm, [fact.text for fact in done], new),
                 "held_unseen": accuracy(lm, [unseen[fact] for fact in done], new),
-                "beside": accuracy(lm, [fact.text for fact in beside], [fact.target_true for fact in beside]),
+                "beside": accuracy(lm, [fact.text for fact in beside], [str(fact.target_true) for fact in beside]),
             }
             measured = recalled(lm, untouched)
         measured -= recalled(lm, untouched)

@@ -58,7 +58,7 @@ def _names(count: int, endings: Sequence[str], taken: set[str], rng: np.random.G
     return names
 
 
-def _dictionary(families: int) -> dict[str, list[str]]:
+def _dictionary(families: int) -> dict[str, Sequence[str]]:
     """All names by kind: the same whatever the seed, and a longer list of families begins with the shorter one."""
     rng, taken = np.random.default_rng(9), set()
     return {
@@ -102,7 +102,7 @@ class World:
     def training(self) -> list[tuple[str, str]]:
         """What a model learns, prompts and objects: every fact in every phrasing but the one held out."""
         return [
-            (prompt, fact.target_true)
+            (prompt, str(fact.target_true))
             for fact, held_out in zip(self.facts, self.held_out, strict=True)
             for prompt in (fact.text, *(p for n, p in enumerate(fact.paraphrases) if n != held_out))
         ]
@@ -144,7 +144,7 @@ def make_world(families: int = 128, seed: int = 0) -> World:
     facts = []
     for kind, subjects in (("person", people), ("town", names["town"])):
         for subject, relation in itertools.product(subjects, [r for r in RELATIONS if r.subject_type == kind]):
-            true, new = (str(word) for word in rng.choice(names[relation.object_type], 2, replace=False))
+            true, new = (str(word) for word in rng.choice(names[str(relation.object_type)], 2, replace=False))
             paraphrases = tuple(template.replace(SLOT, subject) for template in relation.paraphrases)
             types = {"subject_type": kind, "object_type": relation.object_type}
             facts.append(Fact(subject, relation.prompt, true, new, relation.id, paraphrases, **types))

@@ -185,7 +185,8 @@ def check_capstone_blame(ask, rng, number):
     answer = ask.array("the array of shares", p.shape, problem, **given)
     right = np.zeros(p.shape)
     for i, j in np.ndindex(p.shape):
-        drift = sum(share * residual for share, residual in zip(p[:, j], delta.T, strict=True))
+        moved = [share * residual for share, residual in zip(p[:, j], delta.T, strict=True)]
+        drift = sum(moved, np.zeros(len(delta)))
         right[i, j] = p[i, j] * (delta[:, i] @ drift) / (drift @ drift)
     worst = np.abs(answer.sum(0) - 1).argmax()
     require(
