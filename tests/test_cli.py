@@ -369,6 +369,7 @@ def test_messages_are_short_and_plain(go, tmp_path, monkeypatch):
     assert "\x1b" not in err and len(err) <= 1001
 
 
+@pytest.mark.slow
 def test_output_never_ends_in_an_encoding_error(table, model_folder, corpus, cache, tmp_path):  # noqa: F811
     table.write_text("subject,prompt\nパリ,{} is\n", encoding="utf-8")
     words = ["--model", model_folder, "--facts", table, "--text", "パリ.txt", "--out", tmp_path / "out"]
@@ -488,6 +489,7 @@ def test_interrupted_it_says_so_and_goes_on_where_it_stopped(go, tmp_path, monke
     assert len(calls) - resumed == resumed - 1  # the interrupted pass is the only one that was run twice
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupted_process_keeps_what_is_done(tmp_path, corpus, table, model_folder, cache, number):  # noqa: F811
     words = ["--model", model_folder, "--facts", table, "--text", corpus, "--out", tmp_path / "out", "--batch", 1]

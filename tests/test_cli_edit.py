@@ -220,6 +220,7 @@ def test_interrupted_before_the_first_edit_it_says_so(go, tmp_path, monkeypatch)
     assert err == "\nInterrupted. No edit was kept: the same command begins with the first.\n"
 
 
+@pytest.mark.slow
 def test_asked_to_end_a_process_keeps_the_edits_made(go, tmp_path, model_folder, cache):
     assert go(out=tmp_path / "whole")[0] == 0
     script = (

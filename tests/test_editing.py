@@ -412,7 +412,6 @@ def test_what_cannot_be(call, said):
 
 
 @pytest.mark.real_model
-@pytest.mark.slow
 def test_one_edit_of_the_real_layer(user_cache, smollm2):
     layer = 6
     moment = moments.estimate(smollm2, "book", tokens=24_576).second_moment(layer)

@@ -129,7 +129,7 @@ def test_keys_are_those_of_one_prompt_at_a_time_and_the_models_bits_stay(archite
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-@pytest.mark.parametrize("architecture, batch", zip(ARCHITECTURES, [1, 2, 4, 100] * 3, strict=False))
+@pytest.mark.parametrize("architecture, batch", [*zip(ARCHITECTURES, [1, 2, 4, 100] * 3, strict=False)])
 def test_neither_batch_nor_padding_changes_the_keys(architecture, side, batch):
     model = tiny(architecture)
     found, expected = keys.extract(model, FACTS, batch=batch, padding_side=side), naive_keys(model, FACTS)
@@ -263,7 +263,6 @@ def test_any_other_error_is_not_taken_for_a_lack_of_memory(monkeypatch):
 
 
 @pytest.mark.real_model
-@pytest.mark.slow
 def test_smollm2s_keys_and_p_are_the_same_for_any_batch_padding_and_number_of_threads(smollm2, english, threads):
     facts = [*FACTS[:4], *FACTS[5:7], FACTS[8], Fact("Microsoft Windows", "{} was developed by")]
     layers, found = [0, 1], []

@@ -130,7 +130,7 @@ def test_layers_out_of_range_get_a_sentence(layers):
         tiny().select(layers)
 
 
-@pytest.mark.parametrize("architecture, side", zip(ARCHITECTURES, ["left", "right"] * 5, strict=True))
+@pytest.mark.parametrize("architecture, side", [*zip(ARCHITECTURES, ["left", "right"] * 5, strict=True)])
 def test_reading_keys_stops_after_the_last_layer_and_removes_its_hooks(architecture, side):
     model = tiny(architecture)
     ran, read = [], {}

@@ -55,6 +55,7 @@ def test_two_processes_give_the_result_of_one(table, corpus, cache, model_folder
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["matrices.npz", "measurement.json"]
 
 
+@pytest.mark.slow
 def test_what_several_processes_cannot_do_gets_a_sentence(monkeypatch, capsys, tmp_path):
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert cli.main(["sample", "--out", str(tmp_path / "x.jsonl")]) == 2

@@ -156,7 +156,7 @@ def test_a_damaged_record_gets_a_sentence(shelf, content):
         records.load("one")
 
 
-@pytest.mark.parametrize("damage", ["absent", "empty", "cut", "flipped", "other"])
+@pytest.mark.parametrize("damage", ["absent", "empty", "cut", "flipped", "other", "array"])
 def test_damaged_arrays_get_a_sentence(shelf, damage):
     records.write(shelf / "one.json", {"layers": [0]}, {"values": np.random.default_rng(0).standard_normal(1000)})
     beside = shelf / "one.npz"
@@ -166,6 +166,9 @@ def test_damaged_arrays_get_a_sentence(shelf, damage):
     elif damage == "flipped":
         content[len(content) // 2] ^= 255
         beside.write_bytes(content)
+    elif damage == "array":
+        with beside.open("wb") as stream:
+            np.save(stream, np.ones(3))
     else:
         beside.write_bytes({"empty": b"", "cut": content[: len(content) // 2], "other": b"not an archive"}[damage])
     with pytest.raises(UserError, match=r"The arrays one\.npz of the record one are absent or damaged: make it again"):

@@ -155,6 +155,7 @@ def test_a_chapter_can_be_downloaded_as_a_notebook(site):
             assert (site / "_sources" / f"{page}.ipynb").read_bytes() == (ROOT / f"{page}.ipynb").read_bytes()
 
 
+@pytest.mark.slow
 def test_the_book_stands_on_one_page(site, soups, one_page):
     soup = BeautifulSoup(one_page.read_text(encoding="utf8"), "html.parser")
     names = [tag["id"] for tag in soup.find_all(id=True)]
@@ -350,6 +351,7 @@ def test_a_page_opened_in_the_dark_is_dark(site, reader):
     assert reader.errors == []
 
 
+@pytest.mark.slow
 def test_the_book_on_one_page_can_be_read(one_page, reader):
     reader.page.set_default_timeout(300_000)
     reader.open(one_page)

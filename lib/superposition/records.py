@@ -58,8 +58,7 @@ class Record:
             return {}
         path = self.folder / beside
         try:
-            with np.load(path, allow_pickle=False) as archive:
-                return {name: archive[name] for name in archive.files}
+            return files.read_npz(path)
         except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
             raise UserError(
                 f"The arrays {path.name} of the record {self.name} are absent or damaged: make it again."

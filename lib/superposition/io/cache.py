@@ -38,8 +38,7 @@ def key(kind: str, version: int, **recipe: Any) -> str:
 def load(key: str) -> dict[str, Any] | None:
     """What :func:`save` kept under a key; None if there is nothing, or it cannot be read: it is to be made anew."""
     try:
-        with np.load(_path(key), allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
+        arrays = files.read_npz(_path(key))
         plain, names = json.loads(str(arrays.pop(_PLAIN)))
         return arrays | plain if names == list(arrays) else None
     except (OSError, EOFError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error):

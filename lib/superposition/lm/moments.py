@@ -190,8 +190,8 @@ def of_rome(path: Path, d_m: int) -> Float[np.ndarray, "d_m d_m"]:
         The file is no such file, is of another width, or holds NaN or infinity.
     """
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            outer, counted = np.asarray(stored["mom2.mom2"], dtype=np.float64), float(stored["mom2.count"])
+        stored = files.read_npz(path)
+        outer, counted = np.asarray(stored["mom2.mom2"], dtype=np.float64), float(stored["mom2.count"])
     except Exception as error:  # of zip, of NumPy: any kind
         raise UserError(
             f"{path} is no statistics file of ROME's code ({reason(error)}): it needs mom2.mom2 and mom2.count, as "
