@@ -24,10 +24,19 @@ from superposition.linear.metric import Metric, SecondMoment
 
 __all__ = ["RULES", "LinearMemory"]
 
-#: The rules a memory knows by name. A callable ``(K, C, K_previous, **options) -> M`` is a rule, too.
-RULES = ("rome", "memit", "memit-history", "emmet", "alphaedit", "rls-soft", "rls-hard")
+#: Rules in closed form: the directions M (d_m, n) for keys K (d_m, n), given C and the keys of earlier edits.
+_CLOSED: dict[str, Callable[..., np.ndarray]] = {
+    "rome": lambda K, C, _, **options: rules.rome_direction(K[:, 0], C, **options)[:, None],
+    "memit": lambda K, C, _, **options: rules.memit_directions(K, C, **options),
+    "memit-history": lambda K, C, K_previous, **options: rules.memit_directions(K, C, K_previous, **options),
+    "emmet": lambda K, C, _, **options: rules.emmet_directions(K, C, **options),
+    "alphaedit": lambda K, _, K_previous, **options: rules.alphaedit_directions(K, K_previous=K_previous, **options),
+}
+_RECURSIVE = ("rls-soft", "rls-hard")
+_ONE_AT_A_TIME = ("rome", *_RECURSIVE)
 
-_ONE_AT_A_TIME = ("rome", "rls-soft", "rls-hard")
+#: The rules a memory knows by name. A callable ``(K, C, K_previous, **options) -> M`` is a rule, too.
+RULES = (*_CLOSED, *_RECURSIVE)
 
 
 class _Step(NamedTuple):
@@ -155,17 +164,9 @@ class LinearMemory:
             M = rule(K, C, self.keys, **options)
             return check.array("The rule's M", M, K.shape, "one direction, a column, for each key")
         try:
-            if rule == "rome":
-                return rules.rome_direction(K[:, 0], C, **options)[:, None]
-            if rule == "memit":
-                return rules.memit_directions(K, C, **options)
-            if rule == "memit-history":
-                return rules.memit_directions(K, C, self.keys, **options)
-            if rule == "emmet":
-                return rules.emmet_directions(K, C, **options)
-            if rule == "alphaedit":
-                return rules.alphaedit_directions(K, K_previous=self.keys, **options)
-            return self._recurse(K[:, 0], rule, options)
+            if rule in _RECURSIVE:
+                return self._recurse(K[:, 0], rule, options)
+            return _CLOSED[rule](K, C, self.keys, **options)
         except TypeError as error:
             raise UserError(f"Rule {rule!r} was given the wrong options ({error}): see edit_batch.") from error
 
