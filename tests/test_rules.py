@@ -305,6 +305,23 @@ def every_rule(q, C):
     }
 
 
+def test_a_memory_of_whole_numbers_is_changed_in_float64(unchecked):
+    q = Problem(5, 3, 6, 2, spread=0.3)
+    W = np.round(3 * q.W).astype(int)
+    close(rules.rome(W, q.K[:, 0], q.V[:, 0], q.C), rules.rome(W.astype(float), q.K[:, 0], q.V[:, 0], q.C), 1e-15)
+
+
+@pytest.mark.parametrize("off, taken", [(1e-10, True), (1e-6, False)])
+def test_a_projector_may_be_off_by_its_rounding(off, taken):
+    q = Problem(5, 3, 6, 2, spread=0.3)
+    P = rules.null_space_projector(q.C, 0.1, relative=True) + off * np.eye(6)
+    if taken:
+        rules.alphaedit(q.W, q.K, q.V, P)
+    else:
+        with pytest.raises(UserError, match="is not symmetric with P P = P"):
+            rules.alphaedit(q.W, q.K, q.V, P)
+
+
 def test_the_result_has_the_dtype_of_W_and_is_worked_out_in_float64():
     q = Problem(5, 3, 6, 2, spread=0.3)
     W = q.W.astype(np.float32)
@@ -380,6 +397,7 @@ rank_two = np.diag([1.0, 1.0, 0.0])
         (lambda: rules.emmet(W, K, V, C, -3 * K[:, 1:]), "Keys 0 and 2 of the 3 to be held are the same"),
         (lambda: rules.emmet(W, K, V, C, K.sum(1, keepdims=True)), "3 keys to be held are linearly dependent"),
         (lambda: rules.emmet(W, K, V, C, K), "4 equality constraints in 3 dimensions"),
+        (lambda: rules.rome(W, 1e10 * k, v, 1e-300 * C), "C⁻¹K overflows"),
         (lambda: rules.alphaedit(W, K, V, 2 * C), "projector is not symmetric with P P = P"),
         (lambda: rules.alphaedit(W, K, V, np.eye(2)), r"projector has shape \(2, 2\) where \(3, 3\)"),
         (lambda: rules.alphaedit(W, K, V, C, ridge=0), "ridge is 0: pass a positive number"),
