@@ -3,7 +3,7 @@
 python experiments/edits.py single --out book/records/smollm2-single-edits.json
 python experiments/edits.py lifelong --out book/records/smollm2-lifelong.json
 
-Every life keeps its state in the user's cache; interrupted, the same command goes on where it stopped.
+Every sequence of edits keeps its state in the user's cache; interrupted, the same command goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from superposition.stats import intervals
 
 @dataclass(frozen=True)
 class Way:
-    """How a life is led: by which method, how many edits, in which order, how many a step, side by side or alone."""
+    """How a sequence is made: the method, how many edits, in which order, how many a step, side by side or alone."""
 
     name: str
     method: str
@@ -49,9 +49,9 @@ class Way:
 class Plan:
     """Which edits are made, and how; ``untouched`` are known facts that nobody edits.
 
-    The lives led side by side search for their shifts in the dtype ``search``, twice as fast; all else is in the
-    model's. The short lives of fine-tuning are there to see whether other settings of it do better. ``known`` says
-    which facts a model knows, and ``step`` makes a step of several lives.
+    The sequences made side by side search for their shifts in the dtype ``search``, twice as fast; all else is in the
+    model's. The short sequences of fine-tuning are there to see whether other settings of it do better. ``known`` says
+    which facts a model knows, and ``step`` makes a step of several sequences.
     """
 
     settings: editing.TargetSettings = field(default_factory=editing.TargetSettings)
@@ -94,7 +94,7 @@ def at_start(model: models.LanguageModel, listed: Sequence[Fact]) -> list[bool]:
 
 
 def split(model: models.LanguageModel, plan: Plan) -> dict[str, Any]:
-    """Known facts to be edited one by one; a life's edits in order; known facts nobody edits. Keys at 0 left out."""
+    """Known facts to edit one by one; a sequence's edits in order; known facts nobody edits. Keys at 0 left out."""
     listed = facts.load("book")
     known = set(plan.known(model, listed))
     sinks = [fact for fact, sink in zip(listed, at_start(model, listed), strict=True) if sink]
@@ -284,7 +284,7 @@ def single(options: argparse.Namespace, command: str, plan: Plan) -> None:
 
 
 class Examiner:
-    """What is asked of the model at a checkpoint of a life."""
+    """What is asked of the model at a checkpoint of a sequence."""
 
     def __init__(self, model: models.LanguageModel, parts: dict[str, Any], layer: int, windows: list):
         self.model, self.windows, self.untouched = model, windows, parts["untouched"]
@@ -324,7 +324,7 @@ def shares(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def order_of(parts: dict[str, Any], order: int, count: int) -> list[Fact]:
-    """The edits of a life in one of the orders; 0 is the first."""
+    """The edits of a sequence in one of the orders; 0 is the first."""
     edits = parts["edits"]
     if order:
         edits = [edits[i] for i in np.random.default_rng(order).permutation(len(edits))]
@@ -332,8 +332,8 @@ def order_of(parts: dict[str, Any], order: int, count: int) -> list[Fact]:
 
 
 @dataclass
-class Life:
-    """A life of edits: what determines it, how far it has come, and where it is kept."""
+class EditSequence:
+    """A sequence of edits: what determines it, how far it has come, and where it is kept."""
 
     way: Way
     key: str
@@ -348,7 +348,7 @@ class Life:
         self.content = arrays | {"state": state, "results": self.results, "cpu": self.cpu}
         cache.save(self.key, self.content)
 
-    def begin(self, model: models.LanguageModel, layer: int, C: np.ndarray, plan: Plan) -> Life:
+    def begin(self, model: models.LanguageModel, layer: int, C: np.ndarray, plan: Plan) -> EditSequence:
         """Make the editor, and go on from the state that was kept, if one was."""
         self.editor = editing.Editor(model, layer, self.way.method, C=C, settings=plan.settings)
         if stored := cache.load(self.key):
@@ -363,66 +363,68 @@ class Life:
         return f"{self.way.name} {last.get('perplexity', 0):.1f} {exact}"
 
 
-def lives_of(model: models.LanguageModel, parts: dict[str, Any], options: argparse.Namespace, plan: Plan) -> list[Life]:
-    """The lives that are planned, each with its edits."""
+def sequences_of(
+    model: models.LanguageModel, parts: dict[str, Any], options: argparse.Namespace, plan: Plan
+) -> list[EditSequence]:
+    """The sequences that are planned, each with its edits."""
     key = partial(cache.key, "edits", 1, weights=model.digest(), tokens=options.tokens, layer=options.layer)
     how = {"settings": plan.settings.as_dict(), "checkpoints": plan.checkpoints, "search": plan.search}
     how["untouched"] = described(parts["untouched"])
     edits = [order_of(parts, way.order, way.edits) for way in plan.ways]
     keys = [key(way=asdict(way), edits=described(mine), **how) for way, mine in zip(plan.ways, edits, strict=True)]
-    return list(map(Life, plan.ways, keys, edits))
+    return list(map(EditSequence, plan.ways, keys, edits))
 
 
-def lead_together(
+def edit_together(
     model: models.LanguageModel,
     searcher: models.LanguageModel,
-    lives: Sequence[Life],
+    sequences: Sequence[EditSequence],
     examine: Examiner,
     plan: Plan,
 ) -> None:
-    """Lives step by step side by side; the laggards first, if a run was interrupted."""
-    while going := [life for life in lives if life.editor.n_edits < len(life.edits)]:
-        n = min(life.editor.n_edits for life in going)
-        now = [life for life in going if life.editor.n_edits == n]
+    """Sequences step by step side by side; the laggards first, if a run was interrupted."""
+    while going := [sequence for sequence in sequences if sequence.editor.n_edits < len(sequence.edits)]:
+        n = min(sequence.editor.n_edits for sequence in going)
+        now = [sequence for sequence in going if sequence.editor.n_edits == n]
         cpu = time.process_time()
         try:
-            plan.step([life.editor for life in now], [[life.edits[n]] for life in now], 8, searcher)
-        except UserError:  # a life that cannot go on ends; the others go on without it
-            for life in now:
-                if life.editor.n_edits == n:
-                    _step_alone(life, n, searcher, plan)
-            now = [life for life in now if life.editor.n_edits == n + 1]
+            plan.step([sequence.editor for sequence in now], [[sequence.edits[n]] for sequence in now], 8, searcher)
+        except UserError:  # a sequence that cannot go on ends; the others go on without it
+            for sequence in now:
+                if sequence.editor.n_edits == n:
+                    _step_alone(sequence, n, searcher, plan)
+            now = [sequence for sequence in now if sequence.editor.n_edits == n + 1]
         cpu = (time.process_time() - cpu) / max(1, len(now))
-        for life in now:
-            life.cpu += cpu
-            examined = n + 1 in plan.checkpoints or n + 1 == len(life.edits)
+        for sequence in now:
+            sequence.cpu += cpu
+            examined = n + 1 in plan.checkpoints or n + 1 == len(sequence.edits)
             if examined:
                 with editing.preserved(model):
-                    life.editor.apply()
-                    life.results.append({"edits": n + 1} | examine(life.editor, life.edits))
+                    sequence.editor.apply()
+                    sequence.results.append({"edits": n + 1} | examine(sequence.editor, sequence.edits))
             if examined or (n + 1) % 10 == 0:
-                life.save()
+                sequence.save()
         if n + 1 in plan.checkpoints or (n + 1) % 10 == 0:
-            print(n + 1, round(cpu, 1), *map(str, lives), sep=", ", flush=True)
+            print(n + 1, round(cpu, 1), *map(str, sequences), sep=", ", flush=True)
 
 
-def _step_alone(life: Life, n: int, searcher: models.LanguageModel, plan: Plan) -> None:
+def _step_alone(sequence: EditSequence, n: int, searcher: models.LanguageModel, plan: Plan) -> None:
     try:
-        plan.step([life.editor], [[life.edits[n]]], 8, searcher)
+        plan.step([sequence.editor], [[sequence.edits[n]]], 8, searcher)
     except UserError as error:
-        life.edits = life.edits[:n]
-        print(life.way.name, "ends after", n, error, flush=True)
+        sequence.edits = sequence.edits[:n]
+        print(sequence.way.name, "ends after", n, error, flush=True)
 
 
-def lead_alone(
-    model: models.LanguageModel, life: Life, layer: int, C: np.ndarray, examine: Examiner, plan: Plan
+def edit_alone(
+    model: models.LanguageModel, sequence: EditSequence, layer: int, C: np.ndarray, examine: Examiner, plan: Plan
 ) -> dict[str, Any]:
-    """A life from its first edit to its last; what is kept of it."""
-    way, cpu = life.way, time.process_time()
+    """A sequence from its first edit to its last; what is kept of it."""
+    way, cpu = sequence.way, time.process_time()
     with editing.preserved(model):
         done = editing.run(
             model,
-            life.edits,
+            sequence.edits,
             way.method,
             layer=layer,
             C=C,
@@ -430,8 +432,8 @@ def lead_alone(
             settings=plan.settings,
             write=replace(editing.EditSettings(), **way.changes),
             checkpoints=list(plan.checkpoints),
-            examine=lambda editor, n: examine(editor, life.edits),
-            state=paths.cache_dir() / f"{life.key}.safetensors",
+            examine=lambda editor, n: examine(editor, sequence.edits),
+            state=paths.cache_dir() / f"{sequence.key}.safetensors",
         )
         arrays, state = done.editor.state()
     print(way.name, flush=True)
@@ -446,16 +448,18 @@ def lifelong(options: argparse.Namespace, command: str, plan: Plan) -> None:
     summed = moments.estimate(model, "book", tokens=options.tokens)
     layer, C = options.layer, summed.second_moment(options.layer)
     examine = Examiner(model, parts, layer, scoring.held_out(model, 600))
-    before, lives = model.digest(), lives_of(model, parts, options, plan)
-    together = [life for life in lives if not life.way.alone]
-    if "together" in options.lives:
+    before, sequences = model.digest(), sequences_of(model, parts, options, plan)
+    together = [sequence for sequence in sequences if not sequence.way.alone]
+    if "together" in options.sequences:
         searcher = models.load(options.model, dtype=plan.search)
-        lead_together(model, searcher, [life.begin(model, layer, C, plan) for life in together], examine, plan)
-    if "alone" in options.lives:
-        for life in (life for life in lives if life.way.alone):
-            life.content = cache.made(life.key, lambda life=life: lead_alone(model, life, layer, C, examine, plan))
+        edit_together(model, searcher, [sequence.begin(model, layer, C, plan) for sequence in together], examine, plan)
+    if "alone" in options.sequences:
+        for sequence in (sequence for sequence in sequences if sequence.way.alone):
+            sequence.content = cache.made(
+                sequence.key, lambda sequence=sequence: edit_alone(model, sequence, layer, C, examine, plan)
+            )
     assert model.digest() == before, "the model is not as it was"
-    data, arrays = merge(model, parts, lives, layer, C, examine)
+    data, arrays = merge(model, parts, sequences, layer, C, examine)
     data["search_dtype"] = plan.search
     head = about(model, "lifelong edits", command, began, summed, plan.settings)
     records.write(options.out, head | data, arrays)
@@ -464,28 +468,28 @@ def lifelong(options: argparse.Namespace, command: str, plan: Plan) -> None:
 def merge(
     model: models.LanguageModel,
     parts: dict[str, Any],
-    lives: Sequence[Life],
+    sequences: Sequence[EditSequence],
     layer: int,
     C: np.ndarray,
     examine: Examiner,
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """The lives there are, and the course of interference at the layer from their accounts."""
+    """The sequences there are, and the course of interference at the layer from their accounts."""
     start = examine(editing.FineTuner(model, layer), [])
     start["old"] = examine.asked_of(parts["edits"][:-20] or parts["edits"])
     rows, arrays = {}, {"untouched_log_true": np.float32(examine.before)}
     metric = Metric(C)
-    for life in lives:
-        stored, name, method = life.content or cache.load(life.key), life.way.name, life.way.method
+    for sequence in sequences:
+        stored, name, method = sequence.content or cache.load(sequence.key), sequence.way.name, sequence.way.method
         if stored is None:
             continue
         log = stored["state"]["log"]
         rows[name] = {
             "method": method,
-            "order": life.way.order,
-            "batch": life.way.batch,
-            "changes": life.way.changes,
+            "order": sequence.way.order,
+            "batch": sequence.way.batch,
+            "changes": sequence.way.changes,
             "edits": len(stored["state"]["batches"]),
-            "planned": life.way.edits,
+            "planned": sequence.way.edits,
             "seconds_cpu": stored["cpu"],
             "results": stored["results"],
             "log": {key: [brief(row[key]) for row in log] for key in log[0]},
@@ -507,7 +511,7 @@ def merge(
         "known_edits": parts["known_edits"],
         "untouched": [fact.text for fact in parts["untouched"]],
         "start": start,
-        "lives": rows,
+        "lives": rows,  # the record's key of the sequences
         "seconds": {"cpu": round(sum(row["seconds_cpu"] for row in rows.values()))},
     }
     return data, arrays
@@ -589,7 +593,7 @@ def main(arguments: Sequence[str] | None = None, plan: Plan = PLAN) -> int:
     parser.add_argument("--sweep", type=int, default=16, help="facts of the sweep")
     parser.add_argument("--count", type=int, default=100, help="single edits")
     parser.add_argument("--traced", type=int, default=10, help="facts traced")
-    parser.add_argument("--lives", nargs="*", default=["together", "alone"], choices=["together", "alone"])
+    parser.add_argument("--sequences", nargs="*", default=["together", "alone"], choices=["together", "alone"])
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     options = parser.parse_args(arguments)
     console.quiet()

@@ -1,8 +1,8 @@
-"""Make the records of the chapters on forecasts, causes and cures: lives of ROME, forecast before they begin.
+"""Make the records of the chapters on forecasts, causes and cures: sequences of ROME edits, forecast beforehand.
 
 python experiments/forecasts.py {forecasts,causes,cures} --runs smollm2:6 smollm2:12 --out book/records/NAME.json
 
-What takes long (target values, the lives themselves) is kept in the user's cache edit by edit; run again, an
+What takes long (target values, the sequences themselves) is kept in the user's cache edit by edit; run again, an
 interrupted run goes on where it stopped.
 """
 
@@ -42,7 +42,7 @@ ARMS_VERSION = 2
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much is done: edits of a life, facts they are chosen from, how many of these an arm takes, when is looked."""
+    """How much is done: edits of a sequence, facts they are chosen from, how many an arm takes, when is looked."""
 
     edits: int = 60
     pool: int = 100
@@ -173,7 +173,7 @@ def live(case: Case, watch: Callable[[], forecast.Said]) -> tuple[LinearMemory, 
             if (i + 1) % 5 == 0 or i + 1 == len(edits):
                 cache.save(key, told | seen)
     if lm.digest() != bits:
-        raise RuntimeError("The weights are not what they were before the life.")
+        raise RuntimeError("The weights are not what they were before the sequence of edits.")
     return memory, seen, told["probability"].tolist()
 
 
@@ -181,7 +181,7 @@ def live(case: Case, watch: Callable[[], forecast.Said]) -> tuple[LinearMemory, 
 
 
 def forecast_layer(case: Case) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Forecast a life at one layer in every way there is, live it, and set the two side by side."""
+    """Forecast a sequence at one layer in every way there is, make it, and set the two side by side."""
     start = time.perf_counter()
     lm, layer, looks, resamples = case.lm, case.layer, case.sizes.looks, case.sizes.resamples
     targets = alone(case, case.edits)
@@ -626,14 +626,14 @@ def add_on_the_way(
     """The main cures at the looks before the last; the directions of the first of these with the watched protected."""
     for n in (look for look in case.sizes.looks if look < case.sizes.edits):
         first = np.arange(n)
-        lives = {name: case.replay(targets, first, name) for name in ("rome", "rls-hard")}
+        memories = {name: case.replay(targets, first, name) for name in ("rome", "rls-hard")}
         for rule in ("alphaedit", "memit-history"):
             options = editing.Editor(case.lm, case.layer, rule, C=case.C).options
-            lives[rule] = write_each(case, targets, first, rule, options)
-        lives["protect: 10"] = case.replay(targets, first, C=protected)
+            memories[rule] = write_each(case, targets, first, rule, options)
+        memories["protect: 10"] = case.replay(targets, first, C=protected)
         if n == min(case.sizes.looks):
-            protecting = lives["protect: 10"].directions
-        for name, memory in lives.items():
+            protecting = memories["protect: 10"].directions
+        for name, memory in memories.items():
             arms.add(f"after {n}: {name}", memory.edits, own=first)
         arms.add(f"after {n}: cap: 0.5", capped(edit, 0.5, n), own=first)
     return protecting

@@ -59,7 +59,7 @@ def run_cell(setting: Setting) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     if setting == Setting(width=setting.width, seed=setting.seed):
         edits, C = toy.choose_edits(lm, world), summed.second_moment(0)
         sequence, arrays = toy.edit_sequence(lm, world, edits, C)
-        row |= {"life": sequence, "partners": toy.partners(lm, world, edits, C)}
+        row |= {"life": sequence, "partners": toy.partners(lm, world, edits, C)}  # the record's keys
     return row | {"seconds": round(time.perf_counter() - began, 2)}, arrays
 
 

@@ -1,4 +1,4 @@
-"""Make the records of the toy chapters: a memory's lives, and grids of autoencoders.
+"""Make the records of the toy chapters: a memory's sequences of edits, and grids of autoencoders.
 
 python experiments/toys.py {memory,autoencoders} --out book/records/NAME.json
 """
@@ -47,9 +47,9 @@ def memory() -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     kinds = {kind: [toys.spread_of_damage(kind, seed) for seed in range(SEEDS)] for kind in toys.KINDS}
     arrays = {"loads": np.array([by_seed(lambda s, x=x: toys.forget(x, s, LOAD_STOPS)) for x in LOADS])}
     arrays["arms"] = np.array([by_seed(lambda s, x=x: toys.grow(x, s, GROWTH_STOPS)) for x in toys.ARMS])
-    lives = [by_seed(lambda s, x=x: toys.compare_editors(x, s, EDITOR_STOPS)) for x in toys.EDITORS]
-    arrays["editor_error"] = np.array(lives)[:, :, 0]
-    arrays["editor_damage"] = np.array(lives)[:, :, 1]
+    runs = [by_seed(lambda s, x=x: toys.compare_editors(x, s, EDITOR_STOPS)) for x in toys.EDITORS]
+    arrays["editor_error"] = np.array(runs)[:, :, 0]
+    arrays["editor_damage"] = np.array(runs)[:, :, 1]
     arrays["earlier"] = by_seed(lambda s: toys.suffer(s))
     stops = {"loads": LOAD_STOPS, "arms": GROWTH_STOPS, "editors": EDITOR_STOPS}
     return {

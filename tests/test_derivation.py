@@ -374,40 +374,40 @@ def on_the_sphere(rng, *shape):
 
 def test_mean_squares_of_one_more_edit():
     """a' and b' from an a and b that differ, by sampling."""
-    rng, d_m, sigma, lives = np.random.default_rng(7), 5, 1.3, 200_000
+    rng, d_m, sigma, samples = np.random.default_rng(7), 5, 1.3, 200_000
     W, u = rng.normal(size=(3, d_m)), np.eye(d_m)[0]
     W[:, 0] *= 2
     a, b = np.sum((W @ u) ** 2), np.sum(W**2) / d_m
-    x, v = on_the_sphere(rng, lives, d_m), rng.normal(size=(lives, 3)) * sigma / np.sqrt(3)
-    written = v - x @ W.T  # (lives, d)
+    x, v = on_the_sphere(rng, samples, d_m), rng.normal(size=(samples, 3)) * sigma / np.sqrt(3)
+    written = v - x @ W.T  # (samples, d)
     squares = np.sum((W @ u + written * (x @ u)[:, None]) ** 2, axis=1)
-    fresh = on_the_sphere(rng, lives, d_m)
+    fresh = on_the_sphere(rng, samples, d_m)
     others = np.sum((fresh @ W.T + written * np.sum(x * fresh, axis=1)[:, None]) ** 2, axis=1)
     stated = (1 - 2 / d_m + 2 / (d_m * (d_m + 2))) * a + b / (d_m + 2) + sigma**2 / d_m
     assert abs(a - b) > 0.5  # or the two could be mistaken for each other
-    assert abs(squares.mean() - stated) < 4 * squares.std() / lives**0.5 < 0.05
+    assert abs(squares.mean() - stated) < 4 * squares.std() / samples**0.5 < 0.05
     stated = (1 - 1 / d_m) * b + sigma**2 / d_m
-    assert abs(others.mean() - stated) < 4 * others.std() / lives**0.5 < 0.03
+    assert abs(others.mean() - stated) < 4 * others.std() / samples**0.5 < 0.03
 
 
 @pytest.mark.parametrize("d_m, n", [(4, 12), (16, 30)])
 def test_staircase_of_interference(d_m, n):
-    rng, sigma, lives, d = np.random.default_rng(n), 0.7, 4000, 2
-    keys, values = on_the_sphere(rng, n, lives, d_m), rng.normal(size=(n, lives, d)) * sigma / np.sqrt(d)
-    W_0 = rng.normal(size=(lives, d, d_m)) * sigma / np.sqrt(d)
-    W, old = W_0.copy(), on_the_sphere(rng, lives, d_m)
+    rng, sigma, sequences, d = np.random.default_rng(n), 0.7, 4000, 2
+    keys, values = on_the_sphere(rng, n, sequences, d_m), rng.normal(size=(n, sequences, d)) * sigma / np.sqrt(d)
+    W_0 = rng.normal(size=(sequences, d, d_m)) * sigma / np.sqrt(d)
+    W, old = W_0.copy(), on_the_sphere(rng, sequences, d_m)
     for i in range(n):
-        for life in range(lives):
-            k = keys[i, life]
-            W[life] += np.outer(values[i, life] - W[life] @ k, k)
-    damage = np.sum((np.einsum("lam,jlm->jla", W, keys) - values) ** 2, axis=2)  # (edit, life)
+        for sequence in range(sequences):
+            k = keys[i, sequence]
+            W[sequence] += np.outer(values[i, sequence] - W[sequence] @ k, k)
+    damage = np.sum((np.einsum("lam,jlm->jla", W, keys) - values) ** 2, axis=2)  # (edit, sequence)
     on_original = np.sum(np.einsum("lam,lm->la", W - W_0, old) ** 2, axis=1)
     expected = 2 * sigma**2 * (1 - (1 - 1 / d_m) ** np.arange(n)[::-1])
-    error = damage.std(axis=1) / lives**0.5
+    error = damage.std(axis=1) / sequences**0.5
     assert np.all(np.abs(damage.mean(axis=1) - expected) < 4.5 * error + 1e-12)
     assert np.all(error < 0.05 * sigma**2) and np.all(np.diff(expected) < 0) and expected[-1] == 0
     stated = 2 * sigma**2 * (1 - (1 - 1 / d_m) ** n)
-    assert abs(on_original.mean() - stated) < 4.5 * on_original.std() / lives**0.5
+    assert abs(on_original.mean() - stated) < 4.5 * on_original.std() / sequences**0.5
 
 
 @pytest.mark.parametrize("t", [1, 2, 7])

@@ -125,7 +125,7 @@ def test_targets_are_found_on_the_model_as_it_is():
     np.testing.assert_array_equal(editor.memory.values[:, 1:], now.values)
 
 
-def test_lives_side_by_side_are_the_lives_alone():
+def test_sequences_side_by_side_are_the_sequences_alone():
     lm = tiny("llama")
     before, C = lm.digest(), moment(lm)
     names = ["rome", "memit", "rls-hard"]

@@ -68,11 +68,11 @@ def test_cures_are_named_where_they_are(drawn):
 
 
 def test_cures_on_the_way_are_shares_by_edits(drawn):
-    lives = {"plain": {"lost": [0.1, 0.2], "held": [1.0, 0.9]}, "better": {"lost": [0.0, 0.1], "held": [1.0, 1.0]}}
-    figure = figures.cures_on_the_way(lives, [15, 30])
+    shares = {"plain": {"lost": [0.1, 0.2], "held": [1.0, 0.9]}, "better": {"lost": [0.0, 0.1], "held": [1.0, 1.0]}}
+    figure = figures.cures_on_the_way(shares, [15, 30])
     for axis, what in zip(figure.axes, ("lost", "held"), strict=True):
         assert {line.get_label(): line.get_ydata().tolist() for line in axis.lines} == {
-            label: life[what] for label, life in lives.items()
+            label: row[what] for label, row in shares.items()
         }
         assert all(line.get_xdata().tolist() == [15, 30] for line in axis.lines)
     drawn(figure)

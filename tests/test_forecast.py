@@ -28,7 +28,7 @@ def moment(d_m, seed=0):
     return sample @ sample.T / (3 * d_m)
 
 
-def a_life(lm, seed=0, scale=1.0):
+def edited_memory(lm, seed=0, scale=1.0):
     """A memory that two edits were written into, their values drawn at random."""
     K = keys.extract(lm, EDITS, layers=[LAYER])[LAYER]
     memory = LinearMemory(lm.layers[LAYER].weight.double().numpy(), moment(lm.layers[LAYER].d_m))
@@ -116,7 +116,7 @@ def test_shares_at_the_subject_are_the_degree_of_superposition(lm):
     found = forecast.read(lm, PROTECT, LAYER, passes=False)
     K = keys.extract(lm, EDITS, layers=[LAYER])[LAYER]
     C = moment(K.shape[0])
-    memory = a_life(lm)
+    memory = edited_memory(lm)
     M = forecast.directions(K, C)
     part = forecast.shares(M, found.keys)
     at_subject = part[:, np.arange(len(PROTECT)), found.subjects]
@@ -134,14 +134,14 @@ def test_directions_of_a_rule_with_a_history_depend_on_it():
 
 
 def test_the_drift_is_what_the_edited_memory_answers(lm):
-    memory, found = a_life(lm), forecast.read(lm, PROTECT, LAYER, passes=False)
+    memory, found = edited_memory(lm), forecast.read(lm, PROTECT, LAYER, passes=False)
     moved = forecast.drift(memory.edits, found.keys)
     for j in range(len(PROTECT)):
         np.testing.assert_allclose(moved[j].T, (memory.W - memory.W_0) @ found.keys[j].T, atol=1e-9)
 
 
 def test_the_drift_at_every_position_is_the_edit(lm):
-    memory, found = a_life(lm), forecast.read(lm, PROTECT, LAYER)
+    memory, found = edited_memory(lm), forecast.read(lm, PROTECT, LAYER)
     moved = forecast.drift(memory.edits, found.keys)
     before = lm.digest()
     predicted = forecast.ask(lm, found, moved)
@@ -158,7 +158,7 @@ def test_the_drift_at_every_position_is_the_edit(lm):
 
 
 def test_first_order_is_the_slope_of_the_fall(lm):
-    memory, found = a_life(lm), forecast.read(lm, PROTECT, LAYER)
+    memory, found = edited_memory(lm), forecast.read(lm, PROTECT, LAYER)
     by_edit = forecast.first_order(found.gradient, memory.edits, found.keys)
     h = 3e-3  # norms of most architectures work in float32, whatever the model does
     for i in range(len(EDITS)):
@@ -170,7 +170,7 @@ def test_first_order_is_the_slope_of_the_fall(lm):
 def test_first_order_is_the_gradient_by_the_weights():
     lm = tiny()
     lm.model.double()
-    memory, found = a_life(lm), forecast.read(lm, PROTECT, LAYER)
+    memory, found = edited_memory(lm), forecast.read(lm, PROTECT, LAYER)
     total = forecast.first_order(found.gradient, memory.edits, found.keys).sum(0)
     weight = lm.layers[LAYER].module.weight
     weight.requires_grad_(True)
@@ -185,7 +185,7 @@ def test_first_order_is_the_gradient_by_the_weights():
 
 
 def test_slopes_along_the_way_add_up_to_the_fall(lm):
-    memory, found = a_life(lm, scale=0.3), forecast.read(lm, PROTECT, LAYER)
+    memory, found = edited_memory(lm, scale=0.3), forecast.read(lm, PROTECT, LAYER)
     edit = memory.edits
     moved = forecast.drift(edit, found.keys)
     fall = found.log_probability - forecast.ask(lm, found, moved).log_probability

@@ -1,4 +1,4 @@
-"""The script behind the records of edits, on a tiny model: whole lives, cut lives, and the figures that read them."""
+"""The script behind the records of edits, on a tiny model: whole sequences, cut ones, and their figures."""
 
 import importlib.util
 import shutil
@@ -44,20 +44,20 @@ def script(cache, model_folder, tmp_path):
     del sys.modules["make_edits"]
 
 
-def test_lives(script, cache):
+def test_edit_sequences(script, cache):
     go, plan, folder = script
     assert go("lifelong") == 0
     record = records.load(folder / "lifelong.json")
     assert set(record["lives"]) == {way.name for way in plan.ways}
-    for name, life in record["lives"].items():
-        assert life["edits"] == life["planned"] == life["results"][-1]["edits"]
-        assert max(result.get("prediction_error", 0) for result in life["results"]) < 1e-3
-        if life["method"] != "ft":
-            assert life["closed_form_error"] < 1e-6
-            assert life.get("protection", {"leak": 0})["leak"] < 1e-5
+    for name, sequence in record["lives"].items():  # the record's key
+        assert sequence["edits"] == sequence["planned"] == sequence["results"][-1]["edits"]
+        assert max(result.get("prediction_error", 0) for result in sequence["results"]) < 1e-3
+        if sequence["method"] != "ft":
+            assert sequence["closed_form_error"] < 1e-6
+            assert sequence.get("protection", {"leak": 0})["leak"] < 1e-5
             norms = record.arrays[f"{name}/interference"].astype(float)
-            assert norms.shape == (life["edits"], 5)
-            assert norms[-1].mean() == pytest.approx(life["results"][-1]["interference"], rel=1e-2)
+            assert norms.shape == (sequence["edits"], 5)
+            assert norms[-1].mean() == pytest.approx(sequence["results"][-1]["interference"], rel=1e-2)
             step, straight = (record.arrays[f"{name}/{what}"] for what in ("step", "straight"))
             root = np.sqrt((norms**2).mean(1))
             assert step[0] == pytest.approx(straight[0], rel=1e-5) == pytest.approx(root[0], rel=1e-3)
@@ -68,7 +68,7 @@ def test_lives(script, cache):
             )
     assert not {fact.split()[0] for fact in record["untouched"]} & set(record["subjects"])
     for figure in (
-        figures.lives(record),
+        figures.edit_sequences(record),
         figures.growth_on_a_layer(record, ["rome", "alphaedit"]),
         figures.suffering_by_age(record, ["rome", "memit"]),
     ):

@@ -42,7 +42,7 @@ def case(bench):
     return bench.Case(tiny(), 1, listed[:POOL], listed[20:32], lambda layer: metric, sizes)
 
 
-def test_a_life_is_forecast_lived_and_put_back(bench, case, monkeypatch):
+def test_a_sequence_is_forecast_made_and_put_back(bench, case, monkeypatch):
     lm = case.lm
     before = lm.digest()
     row, arrays = bench.forecast_layer(case)

@@ -15,15 +15,15 @@ def result(edits, **more):
     return {"edits": edits, **more}
 
 
-def small(lives, subjects=(), **arrays) -> Record:
-    record = Record("small", {"lives": lives, "subjects": subjects}, None)
+def small(sequences, subjects=(), **arrays) -> Record:
+    record = Record("small", {"lives": sequences, "subjects": subjects}, None)
     vars(record)["arrays"] = {name.replace("__", "/"): np.array(array) for name, array in arrays.items()}
     return record
 
 
 def test_sequences_with_interference_and_the_whole_ones():
-    lives = {"a": {"edits": 3}, "b": {"edits": 2}, "ft": {"edits": 3}}
-    record = small(lives, "xyz", a__step=[1], b__step=[1])
+    sequences = {"a": {"edits": 3}, "b": {"edits": 2}, "ft": {"edits": 3}}
+    record = small(sequences, "xyz", a__step=[1], b__step=[1])
     assert edit_sequences.with_interference(record) == ["a", "b"]
     assert edit_sequences.whole(record) == ["a"]
 
@@ -37,13 +37,13 @@ def test_a_checkpoint_is_the_last_or_the_one_asked_for():
 
 
 def test_prediction_errors_of_all_checkpoints_and_of_those_after_so_many_edits():
-    lives = {
+    sequences = {
         "a": {"results": [result(1, prediction_error=0.1), result(50, prediction_error=0.2)]},
         "ft": {"results": [result(1), result(50)]},
         "b": {"results": [result(1, prediction_error=0.3)]},
     }
-    assert edit_sequences.prediction_errors(small(lives)) == [0.1, 0.2, 0.3]
-    assert edit_sequences.prediction_errors(small(lives), edits=1) == [0.1, 0.3]
+    assert edit_sequences.prediction_errors(small(sequences)) == [0.1, 0.2, 0.3]
+    assert edit_sequences.prediction_errors(small(sequences), edits=1) == [0.1, 0.3]
 
 
 def test_change_of_untouched_facts_alone_and_fact_by_fact():
@@ -118,8 +118,8 @@ def test_residuals_and_shifts():
     record = small({}, a__residual=[1, 2, 3, 50, 4, 6])
     assert edit_sequences.residual_ratio(record, "a", edits=2) == pytest.approx(10 / 3)
     logs = {"a": {"shift_norm": [2, 6], "recalled_norm": [1, 2]}, "b": {"shift_norm": [7], "recalled_norm": [7]}}
-    lives = {name: {"log": log} for name, log in (logs | {"ft": {}}).items()}
-    assert edit_sequences.largest_shift(small(lives)) == 3
+    sequences = {name: {"log": log} for name, log in (logs | {"ft": {}}).items()}
+    assert edit_sequences.largest_shift(small(sequences)) == 3
 
 
 def test_suffering_by_age_compares_the_outer_thirds():

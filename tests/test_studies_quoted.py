@@ -62,7 +62,7 @@ def test_single_edits():
 def test_lifelong_failure():
     record, cost, single = map(records.load, LIFELONG)
     numbers = quoted.lifelong_failure(record, cost, single)
-    ends = {name: life["results"][-1] for name, life in record["lives"].items()}
+    ends = {name: row["results"][-1] for name, row in record["lives"].items()}  # the record's key
     assert numbers["rome"]["untouched"] == ends["rome"]["untouched_exact"]["share"]
     assert numbers["rome"]["slope"] == edit_sequences.growth(record, "rome").slope
     assert numbers["hard"]["exact"] == ends["rls-hard"]["every"]["exact"]["share"]

@@ -65,7 +65,7 @@ def test_growth_is_the_power_over_the_stops_asked_for():
     assert toy_memory.growth(made)["line"].value == pytest.approx(1)
 
 
-def test_thirds_of_a_life_begin_with_the_oldest():
+def test_thirds_of_a_sequence_begin_with_the_oldest():
     edits = np.array([[9.0, 7, 4, 2, 1, 0], [5.0, 5, 3, 3, 0, 0]])
     assert toy_memory.by_age(record({"earlier": edits})).tolist() == [[8, 5], [3, 3], [0.5, 0]]
 

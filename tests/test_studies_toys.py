@@ -19,17 +19,17 @@ def tails(value, spread=1.0):
     return [lists, {kind: {"excess_kurtosis": -row["excess_kurtosis"]} for kind, row in lists.items()}]
 
 
-def life(looks, **more):
+def edited(looks, **more):
     return {"looks": [{"edits": n, "kept": kept} for n, kept in looks]} | more
 
 
 @pytest.fixture
 def record():
     cells = [
-        cell(8, 1, life=life([(1, 0.9)], exactness=3e-12), accuracy={"trained": 0.5, "held_out": 0.4}),
-        cell(8, 0, life=life([(1, 0.8), (4, 0.6)], exactness=1e-12), accuracy={"trained": 0.7, "held_out": 0.6}),
-        cell(16, 0, life=life([(4, 1.0)], exactness=2e-12), accuracy={"trained": 1.0, "held_out": 0.9}),
-        cell(16, 1, life=life([(4, 0.5)], exactness=2e-12), accuracy={"trained": 1.0, "held_out": 0.9}),
+        cell(8, 1, life=edited([(1, 0.9)], exactness=3e-12), accuracy={"trained": 0.5, "held_out": 0.4}),
+        cell(8, 0, life=edited([(1, 0.8), (4, 0.6)], exactness=1e-12), accuracy={"trained": 0.7, "held_out": 0.6}),
+        cell(16, 0, life=edited([(4, 1.0)], exactness=2e-12), accuracy={"trained": 1.0, "held_out": 0.9}),
+        cell(16, 1, life=edited([(4, 0.5)], exactness=2e-12), accuracy={"trained": 1.0, "held_out": 0.9}),
         *(cell(width, seed, steps=0) for width in (8, 16) for seed in (0, 1)),
         cell(8, 0, steps=20),
     ]
@@ -56,7 +56,7 @@ def test_cells_come_by_seed_and_none_at_all_is_an_error(record):
         toys.known(record, 32, "trained")
 
 
-def test_what_is_left_after_edits_leaves_out_shorter_lives(record):
+def test_what_is_left_after_edits_leaves_out_shorter_sequences(record):
     assert toys.after(record, 1, 8, "kept") == [0.8, 0.9]
     assert toys.after(record, 4, 8, "kept") == [0.6] and toys.after(record, 4, 16, "kept") == [1.0, 0.5]
 

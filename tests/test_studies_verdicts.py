@@ -120,8 +120,8 @@ def measured(change) -> list[Record]:
 def test_a_theorem_that_failed_would_be_refuted(monkeypatch):
     edited, leverages, orthonormal = verdicts.edited, verdicts.capacity.leverages, nulls.orthonormal
 
-    def spoilt(*life, **options):
-        memory, K = edited(*life, **options)
+    def spoilt(*arguments, **options):
+        memory, K = edited(*arguments, **options)
         memory.W = memory.W * 1.001
         return memory, K
 

@@ -353,7 +353,7 @@ def test_the_record_is_the_whole_grid(record):
 def test_the_live_model_agrees_with_its_cell_of_the_record(record):
     world = make_world()
     lm = models.load(toy.folder(), dtype="float64")
-    row = toys.select(record, life=True, width=32)[0]
+    row = toys.select(record, edited=True, width=32)[0]
     for live, kept in zip(toy.overlaps(lm, world, toy.second_moments(lm, world)), row["overlaps"], strict=True):
         for kind in toys.LISTS:
             assert live[kind] == pytest.approx(kept[kind], rel=1e-3, abs=1e-3)
@@ -384,7 +384,7 @@ def test_training_runs_on_one_thread_and_gives_the_others_back(monkeypatch):
 
 
 def test_figures_draw_what_the_record_holds(record):
-    line = figures.edited_lives(record).axes[0].get_lines()[0]
+    line = figures.facts_kept_and_edits_held(record).axes[0].get_lines()[0]
     steps, kept = toys.course(record, 16, "kept")
     np.testing.assert_allclose(line.get_data(), [steps, kept.mean(0)])
     twin = figures.tails_by_width(record).axes[3].get_lines()[2]

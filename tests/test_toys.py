@@ -67,12 +67,12 @@ def test_damage_and_error_along_a_sequence_are_those_of_shorter_ones():
 def test_the_forgetting_law_against_projections_in_whitened_space():
     """A naive simulation: directions uniform, targets fixed, no library code in the loop."""
     rng = np.random.default_rng(1)
-    d, d_m, n, lives = 4, 12, 40, 1500
-    W = W_0 = rng.normal(size=(lives, d, d_m)) * 0.7
+    d, d_m, n, sequences = 4, 12, 40, 1500
+    W = W_0 = rng.normal(size=(sequences, d, d_m)) * 0.7
     curve = []
     for _ in range(n):
-        k = rng.normal(size=(lives, d_m))
-        missing = rng.normal(size=(lives, d)) - np.einsum("ldm,lm->ld", W, k)
+        k = rng.normal(size=(sequences, d_m))
+        missing = rng.normal(size=(sequences, d)) - np.einsum("ldm,lm->ld", W, k)
         W = W + np.einsum("ld,lm->ldm", missing, k) / (k * k).sum(1)[:, None, None]
         curve.append(((W - W_0) ** 2).sum((1, 2)))
     whole = 0.49 * d * d_m + d * d_m / (d_m - 2)

@@ -287,10 +287,10 @@ def edit_side_by_side(
 ) -> None:
     """Make one step of edits in each of several accounts of a layer, their targets found in shared passes.
 
-    A forward pass takes its time for reading the weights, or for telling a GPU what to do, so that several lives of one
-    model, which differ in one matrix only, cost little more than one. The model itself is left as it is;
-    :meth:`Editor.apply` shows it a life. The search for the shifts can be left to a ``searcher``, the same unedited
-    model in a narrower dtype; keys, recalled answers and the writing stay the editors' own.
+    A forward pass takes its time for reading the weights, or for telling a GPU what to do, so that several edited
+    copies of one model, which differ in one matrix only, cost little more than one. The model itself is left as it is;
+    :meth:`Editor.apply` puts an account into it. The search for the shifts can be left to a ``searcher``, the same
+    unedited model in a narrower dtype; keys, recalled answers and the writing stay the editors' own.
 
     Parameters
     ----------

@@ -8,15 +8,15 @@ from superposition.figures.derivation import transfers, lifetimes
 from superposition.figures.toys import forgetting_curves, growth, earlier_edits, price_of_exactness, feature_planes
 from superposition.figures.toys import solids, phase_plane, dimensionality_steps, overlap_and_loss, features_by_sparsity
 from superposition.figures.toys import crowding
-from superposition.figures.toy_transformer import edited_lives, forecasts_and_falls, reach_of_an_edit, tails_by_width
-from superposition.figures.toy_transformer import tails_by_history
+from superposition.figures.toy_transformer import facts_kept_and_edits_held, forecasts_and_falls, reach_of_an_edit
+from superposition.figures.toy_transformer import tails_by_width, tails_by_history
 from superposition.figures.moments import errors_of_draws, error_by_tokens, statistics_by_tokens, choices, shrinkage
 from superposition.figures.measuring import needed_and_found, heatmaps, densities, by_depth, several_by_depth, angles
 from superposition.figures.nulls import tails_without_meaning, nulls_by_depth, confounds_by_depth, words_or_relation
 from superposition.figures.nulls import lists_by_size
 from superposition.figures.scaling import law_of_one_pair, models_by_depth, models_by_width, before_training
 from superposition.figures.pairs import shares_by_depth, effects, strongest_by_depth, relation_by_wording, by_overlap
-from superposition.figures.editing import sweep_of_layers, traced, before_and_after, lives, growth_on_a_layer
+from superposition.figures.editing import sweep_of_layers, traced, before_and_after, edit_sequences, growth_on_a_layer
 from superposition.figures.editing import suffering_by_age
 from superposition.figures.forecasting import ladder, forecast_and_loss, calibration, what_is_left, dose_and_damage
 from superposition.figures.forecasting import cures, cures_on_the_way

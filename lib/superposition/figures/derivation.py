@@ -111,13 +111,13 @@ def shares_of_others(naive: Float[np.ndarray, " m"], exact: Float[np.ndarray, " 
 
 @plot
 def staircase(
-    after: Float[np.ndarray, "n n"], final: Float[np.ndarray, "n lives"], expected: Float[np.ndarray, " n"]
+    after: Float[np.ndarray, "n n"], final: Float[np.ndarray, "n sequences"], expected: Float[np.ndarray, " n"]
 ) -> Figure:
-    """Damage to edit j after edit i (left), and after the last one (right: every life, their mean, the expectation).
+    """Damage to edit j after edit i (left), and after the last one (right: every sequence, mean, expectation).
 
-    `after[i, j]` is a mean over lives, NaN for j > i; `final` holds single lives.
+    `after[i, j]` is a mean over sequences, NaN for j > i; `final` holds single sequences.
     """
-    n, lives = final.shape
+    n, sequences = final.shape
     figure, (triangle, last) = canvas(1, 2, height=3.5, width_ratios=[1, 1.15])
     figure.get_layout_engine().set(wspace=0.08)
     image = triangle.imshow(after, cmap="viridis", origin="upper", extent=(0.5, n + 0.5, n + 0.5, 0.5), vmin=0)
@@ -126,7 +126,7 @@ def staircase(
     bar = figure.colorbar(image, ax=triangle, shrink=0.8, label="mean squared damage, in $\\sigma^2$")
     bar.outline.set_visible(False)
     edits = np.arange(1, n + 1)
-    few = final[:, :: max(1, lives // 15)]
+    few = final[:, :: max(1, sequences // 15)]
     last.plot(edits, few, color=FAINT, lw=0.5, alpha=0.45)
     last.plot([], [], color=FAINT, lw=0.8, label="single lifetimes")
     last.plot(edits[::3], final.mean(axis=1)[::3], "o", ms=4, color=VERMILION, label="their mean", zorder=3)

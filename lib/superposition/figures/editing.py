@@ -1,4 +1,4 @@
-"""Plots of edits on a real model: layers and tracing, single edits, lives of two hundred (chapters 15 and 16)."""
+"""Plots of edits on a real model: layers and tracing, single edits, sequences of two hundred (chapters 15 and 16)."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from superposition.figures.colours import BLACK, BLUE, FAINT, GREEN, ORANGE, PUR
 from superposition.figures.style import canvas, curve, plot
 from superposition.records import Record
 
-#: Colour, dash and name of a life's method.
-_LIVES = {
+#: Colour, dash and name of each method.
+_METHODS = {
     "rome": (BLUE, "-", "ROME"),
     "memit": (SKY, "-", "MEMIT, one at a time"),
     "memit batch 20": (SKY, "--", "MEMIT, twenty at a time"),
@@ -82,10 +82,10 @@ def before_and_after(record: Record) -> Figure:
     return figure
 
 
-def _points(life: dict[str, Any], *path: str) -> tuple[list[int], list[Any]]:
-    """Edits and values of a life's checkpoints that have the value."""
+def _points(sequence: dict[str, Any], *path: str) -> tuple[list[int], list[Any]]:
+    """Edits and values of a sequence's checkpoints that have the value."""
     found = []
-    for result in life["results"]:
+    for result in sequence["results"]:
         value: Any = result
         for name in path:
             value = value.get(name) if isinstance(value, dict) else None
@@ -95,8 +95,8 @@ def _points(life: dict[str, Any], *path: str) -> tuple[list[int], list[Any]]:
 
 
 @plot
-def lives(record: Record) -> Figure:
-    """Seven measures of every method's life against the number of edits."""
+def edit_sequences(record: Record) -> Figure:
+    """Seven measures of every method's sequence against the number of edits."""
     panels = (
         (("new", "exact", "share"), "last edits", False),
         (("old", "exact", "share"), "older edits", False),
@@ -108,8 +108,8 @@ def lives(record: Record) -> Figure:
     )
     figure, axes = canvas(4, 2, height=9.0, sharex=True)
     for axis, (path, title, unedited) in zip(axes.flat, panels, strict=False):
-        for name, (colour, dash, words) in _LIVES.items():
-            if name not in record["lives"]:
+        for name, (colour, dash, words) in _METHODS.items():
+            if name not in record["lives"]:  # the record's key of the sequences
                 continue
             n, values = _points(record["lives"][name], *path)
             axis.plot(n, values, color=colour, linestyle=dash, marker=".", markersize=5, linewidth=1.5, label=words)
@@ -138,7 +138,7 @@ def growth_on_a_layer(record: Record, names: Sequence[str]) -> Figure:
     """
     figure, axes = canvas(1, 2, height=3.5)
     for name in names:
-        colour, dash, words = _LIVES[name]
+        colour, dash, words = _METHODS[name]
         norms = np.sqrt((record.arrays[f"{name}/interference"].astype(float) ** 2).mean(1))
         residual = record.arrays[f"{name}/residual"]
         n = np.arange(1, len(norms) + 1)
@@ -161,7 +161,7 @@ def suffering_by_age(record: Record, names: Sequence[str]) -> Figure:
     """Norm of what later edits did to edit j, against j: each edit a dot, means of ten as a line."""
     figure, axes = canvas(1, len(names), height=3.0, sharey=True)
     for axis, name in zip(axes, names, strict=True):
-        colour, _, words = _LIVES[name]
+        colour, _, words = _METHODS[name]
         norms = record.arrays[f"{name}/on_edits"]
         j = np.arange(1, len(norms) + 1)
         axis.scatter(j, norms, s=9, color=colour, alpha=0.45, linewidth=0)

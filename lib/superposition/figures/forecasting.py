@@ -177,15 +177,15 @@ def cures(rows: Mapping[str, Mapping[str, Any]], start: str) -> Figure:
 
 
 @plot
-def cures_on_the_way(lives: Mapping[str, Mapping[str, Sequence[float]]], edits: Sequence[int]) -> Figure:
+def cures_on_the_way(shares: Mapping[str, Mapping[str, Sequence[float]]], edits: Sequence[int]) -> Figure:
     """Left what is lost, right what holds, against the number of edits, a line a rule.
 
-    ``lives`` maps a label to ``lost`` and ``held``, shares (n,) at each of ``edits``.
+    ``shares`` maps a label to ``lost`` and ``held``, (n,) at each of ``edits``.
     """
     figure, axes = canvas(1, 2, height=3.2)
     for axis, what in zip(axes, ("lost", "held"), strict=True):
-        for (label, life), colour, marker in zip(lives.items(), CYCLE, MARKERS, strict=False):
-            axis.plot(edits, life[what], color=colour, marker=marker, markersize=5, label=label)
+        for (label, row), colour, marker in zip(shares.items(), CYCLE, MARKERS, strict=False):
+            axis.plot(edits, row[what], color=colour, marker=marker, markersize=5, label=label)
         axis.set(xticks=edits, xlabel="edits")
         axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         axis.yaxis.set_major_locator(MultipleLocator(0.05))

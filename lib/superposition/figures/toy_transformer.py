@@ -30,7 +30,7 @@ _FORECASTS = {
 
 
 @plot
-def edited_lives(record: Record) -> Figure:
+def facts_kept_and_edits_held(record: Record) -> Figure:
     """Facts of other subjects still known, and edits that still hold, against the number of edits, a line a width.
 
     A line ends at the last look that every seed reached.

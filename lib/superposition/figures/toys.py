@@ -1,4 +1,4 @@
-"""Plots of the toy worlds: lives of a memory, and the features of small autoencoders (Part II)."""
+"""Plots of the toy worlds: sequences of edits of a memory, and the features of small autoencoders (Part II)."""
 
 from __future__ import annotations
 

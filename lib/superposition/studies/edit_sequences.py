@@ -1,6 +1,6 @@
-"""What sequences of edits did to a model, read off the records of single edits and of lives (chapters 15 and 16).
+"""What sequences of edits did to a model, read off the records of single edits and of sequences (chapters 15 and 16).
 
-A record of sequences holds them under ``lives``. Those of a closed form have arrays as well: after each edit the norm
+A record of sequences has them at the key ``lives``. Those of a closed form have arrays, too: after each edit the norm
 of what changed in the layer's answer to every watched key (``NAME/interference``, (edits, keys)), the root mean square
 over these keys of each edit's own ``p δ`` (``NAME/step``), of their sum if all pointed one way (``NAME/straight``), and
 the norm of what later edits did to each edited key's answer (``NAME/on_edits``).
@@ -122,7 +122,7 @@ def prediction_errors(record: Record, edits: int | None = None) -> list[float]:
 
     Equation ``eq-failure-interference``.
     """
-    results = [result for life in record["lives"].values() for result in life["results"]]
+    results = [result for sequence in record["lives"].values() for result in sequence["results"]]
     asked = [result for result in results if edits is None or result["edits"] == edits]
     return [result["prediction_error"] for result in asked if "prediction_error" in result]
 
@@ -211,7 +211,7 @@ def largest_shift(record: Record) -> float:
 
     In all sequences; the search holds it below ``clamp_norm_factor``.
     """
-    logs = [life["log"] for life in record["lives"].values() if "shift_norm" in life["log"]]
+    logs = [sequence["log"] for sequence in record["lives"].values() if "shift_norm" in sequence["log"]]
     return max(float(np.max(np.divide(log["shift_norm"], log["recalled_norm"]))) for log in logs)
 
 

@@ -235,8 +235,9 @@ def lifelong_failure(record: Record, cost: Record, single: Record) -> Numbers:
     against = {"ahead": ("rls-soft", "alphaedit"), "history": ("rls-soft", "memit"), "null": ("alphaedit", "memit")}
     against["batches"] = ("rls-soft", "memit batch 20")
     numbers |= {word: edit_sequences.untouched_change(record, *pair) for word, pair in against.items()}
-    closed = [life["closed_form_error"] for life in record["lives"].values() if "closed_form_error" in life]
-    errors, guarded = edit_sequences.prediction_errors(record), record["lives"]["alphaedit"]["protection"]
+    sequences = record["lives"]  # the record's key
+    closed = [row["closed_form_error"] for row in sequences.values() if "closed_form_error" in row]
+    errors, guarded = edit_sequences.prediction_errors(record), sequences["alphaedit"]["protection"]
     numbers |= {"accounts": len(closed), "closed_most": max(closed), "looks": len(errors), "worst_error": max(errors)}
     numbers |= {"leak": guarded["leak"], "free_directions": guarded["free"]}
     numbers["theirs"] = 2000 / 16384  # edits a dimension of a key, in the published run on GPT-J (fang2025alphaedit)

@@ -14,7 +14,7 @@ from superposition.studies.toys import forgetting
 #: d_m of the memories that forget, whose damage grows, and whose earlier edits are asked.
 D_M = 48
 
-#: The number of edits from which on a life counts as late.
+#: The number of edits from which on a sequence counts as late.
 LATE = 2 * D_M
 
 
@@ -56,7 +56,7 @@ def growth(record: Record, first: int = 1, last: float = np.inf) -> dict[str, Es
 
 
 def by_age(record: Record) -> Float[np.ndarray, "3 seeds"]:
-    """Mean squared change of a life's edits by thirds of the list, the oldest first."""
+    """Mean squared change of a sequence's edits by thirds of the list, the oldest first."""
     edits = record.arrays["earlier"]
     third = edits.shape[1] // 3
     return np.stack([edits[:, :third], edits[:, third : 2 * third], edits[:, -third:]]).mean(2)

@@ -80,8 +80,8 @@ EXACT = 1e-10
 NEAR, FAR = 0.4, 0.05
 
 
-def select(record: Record, *, life: bool = False, **where: Any) -> list[dict[str, Any]]:
-    """The record's cells whose setting has these values, by seed; with ``life`` only those that were edited.
+def select(record: Record, *, edited: bool = False, **where: Any) -> list[dict[str, Any]]:
+    """The record's cells whose setting has these values, by seed; with ``edited`` only those that were edited.
 
     Raises
     ------
@@ -89,7 +89,7 @@ def select(record: Record, *, life: bool = False, **where: Any) -> list[dict[str
         There is none.
     """
     rows = [row for row in record["cells"] if all(row[name] == value for name, value in where.items())]
-    rows = [row for row in rows if "life" in row or not life]
+    rows = [row for row in rows if "life" in row or not edited]  # "life": the record's key of a sequence of edits
     if not rows:
         raise UserError(f"The record {record.name} holds no cell with {where}.")
     return sorted(rows, key=lambda row: row["seed"])
@@ -97,13 +97,13 @@ def select(record: Record, *, life: bool = False, **where: Any) -> list[dict[str
 
 def widths(record: Record) -> list[int]:
     """The widths of the cells that were edited, in order."""
-    return sorted({row["width"] for row in select(record, life=True)})
+    return sorted({row["width"] for row in select(record, edited=True)})
 
 
 def ranks(record: Record, forecast: str, edits: int, **where: Any) -> list[float]:
     """Spearman correlation of a forecast with what happened, seed by seed, at the cells of the base unless told."""
     at = record["forecast_at"].index(edits)
-    cells = select(record, life=True, **({"width": record["base"]["width"]} | where))
+    cells = select(record, edited=True, **({"width": record["base"]["width"]} | where))
     return [row["life"]["forecasts"][at][forecast] for row in cells]
 
 
@@ -114,26 +114,26 @@ def series(record: Record, layer: int, kind: str, name: str, **where: Any) -> li
 
 def known(record: Record, width: int, what: str) -> list[float]:
     """Share of questions that a trained model answers rightly, seed by seed: ``trained`` phrasings or ``held_out``."""
-    return [row["accuracy"][what] for row in select(record, width=width, life=True)]
+    return [row["accuracy"][what] for row in select(record, width=width, edited=True)]
 
 
 def exactness(record: Record) -> list[float]:
-    """Largest difference of predicted and measured interference over the largest interference, life by life."""
-    return [row["life"]["exactness"] for row in select(record, life=True)]
+    """Largest difference of predicted and measured interference over the largest interference, sequence by sequence."""
+    return [row["life"]["exactness"] for row in select(record, edited=True)]
 
 
 def after(record: Record, edits: int, width: int, what: str) -> list[float]:
     """What was read after so many edits, seed by seed: share of untouched facts ``kept``, of edits that ``held``.
 
-    Seeds that did not live to see it are left out.
+    Seeds whose sequence ended before are left out.
     """
-    looks = [look for row in select(record, width=width, life=True) for look in row["life"]["looks"]]
+    looks = [look for row in select(record, width=width, edited=True) for look in row["life"]["looks"]]
     return [look[what] for look in looks if look["edits"] == edits]
 
 
 def course(record: Record, width: int, what: str) -> tuple[list[int], Float[np.ndarray, "seeds steps"]]:
     """The numbers of edits after which every seed was asked, and what :func:`after` reads there."""
-    cells = select(record, width=width, life=True)
+    cells = select(record, width=width, edited=True)
     steps = sorted({look["edits"] for row in cells for look in row["life"]["looks"]})
     seen = {edits: after(record, edits, width, what) for edits in steps}
     common = [edits for edits in steps if len(seen[edits]) == len(cells)]
@@ -153,13 +153,13 @@ def lead(record: Record, forecast: str, other: str, edits: int) -> Float[np.ndar
 
 def reached(record: Record, width: int, relation: str) -> list[float]:
     """Share of the edits tried whose target can be reached, seed by seed."""
-    pairs = [row["life"]["reached"][relation] for row in select(record, width=width, life=True)]
+    pairs = [row["life"]["reached"][relation] for row in select(record, width=width, edited=True)]
     return [good / max(tried, 1) for good, tried in pairs]
 
 
 def partners(record: Record, width: int) -> list[dict[str, Any]]:
     """What single edits did to other facts, seed by seed: ``pairs`` and ``flips`` by class of ``|p|``, and more."""
-    return [row["partners"] for row in select(record, width=width, life=True)]
+    return [row["partners"] for row in select(record, width=width, edited=True)]
 
 
 def flip_counts(record: Record, width: int, low: float = 0, high: float = np.inf) -> Float[np.ndarray, "2 seeds"]:

@@ -218,7 +218,7 @@ def _interference_of_one(record: Record) -> Verdict:
     return below(stands, errors, bound, "In {number} lives " + DIFFER)
 
 
-def _interference_of_lives(record: Record) -> Verdict:
+def _interference_of_sequences(record: Record) -> Verdict:
     stands = "predicted and measured agree within the rounding of the weights, at a stop in a life of up to 200 edits"
     errors, bound = edit_sequences.prediction_errors(record), edit_sequences.ROUNDING
     return below(stands, errors, bound, "At {number} stops " + DIFFER)
@@ -393,7 +393,7 @@ TRIALS = [
     Trial(3, "03-lifelong", _interference),
     Trial(3, "09-toy-transformer", _interference_in_toys, ("toy-transformer",)),
     Trial(3, "15-editing-a-model", _interference_of_one, ("smollm2-lifelong",)),
-    Trial(3, "16-lifelong-failure", _interference_of_lives, ("smollm2-lifelong",)),
+    Trial(3, "16-lifelong-failure", _interference_of_sequences, ("smollm2-lifelong",)),
     Trial(4, "04-superposition", _lossless),
     Trial(5, "06-editors", _never_lossless),
     Trial(6, "03-lifelong", _earlier_suffer, ("toy-memory",)),
