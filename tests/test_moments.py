@@ -437,6 +437,16 @@ def test_options_that_make_no_sense_get_a_sentence(corpus, options, sentence):
         next(moments.in_groups(tiny(), corpus, **options))
 
 
+def test_sums_that_another_process_lacks_are_summed_again_by_all(model, corpus, monkeypatch, cache):
+    """Or the processes would wait for each other in vain."""
+    first, done = moments.estimate(model, corpus, layers=[1]), []
+    one_pass = moments._one_pass
+    monkeypatch.setattr(moments, "_one_pass", lambda *a: done.append(1) or one_pass(*a))
+    assert np.array_equal(moments.estimate(model, corpus, layers=[1]).outer[1], first.outer[1]) and not done
+    monkeypatch.setattr(moments.processes.Processes, "all", lambda self, value: False)
+    assert np.array_equal(moments.estimate(model, corpus, layers=[1]).outer[1], first.outer[1]) and done
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_nan_activations_get_a_sentence_and_nothing_is_cached(corpus, cache, value):
     model = tiny()
