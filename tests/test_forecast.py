@@ -226,6 +226,18 @@ def test_targets_that_are_given_are_not_looked_for_and_who_is_lost_is_told(monke
             assert not any("lost" in row or "log_probability" in row for row in rows)
 
 
+def test_without_nodes_the_edits_share_by_the_gradient_before_them():
+    model, C = tiny(), moment(40)
+    found = forecast.search(model, EDITS, LAYER, TargetSettings(steps=1))
+    made = forecast.run(model, EDITS, PROTECT, layer=LAYER, C=C, targets=found, nodes=0)
+    reading, editor = forecast.read(model, PROTECT, LAYER), forecast.Editor(model, LAYER, C=C)
+    for i in range(len(found)):
+        editor.store(found[i], apply=False)
+    np.testing.assert_allclose(
+        made.by_edit, forecast.first_order(reading.gradient, editor.memory.edits, reading.keys), rtol=1e-6, atol=1e-12
+    )
+
+
 def test_weights_that_a_forecast_has_changed_are_no_result(monkeypatch):
     model, read = tiny(), forecast.read
     monkeypatch.setattr(forecast, "read", lambda *a, **k: model.layers[2].weight.add_(1e-3) is None or read(*a, **k))
