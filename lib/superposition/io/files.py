@@ -226,10 +226,10 @@ def npz_writer(arrays: Mapping[str, np.ndarray]) -> Callable[[Path], object]:
     return write
 
 
-def read_npz(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of an ``.npz`` file by name; closed also where it is damaged, and no pickled objects."""
+def read_npz(path: Path, *names: str) -> dict[str, np.ndarray]:
+    """These arrays of an ``.npz`` file, or all, by name; closed also where it is damaged, and no pickled objects."""
     with path.open("rb") as stream, np.lib.npyio.NpzFile(stream, allow_pickle=False) as archive:
-        return {name: archive[name] for name in archive.files}
+        return {name: archive[name] for name in names or archive.files}
 
 
 def write_json(path: Path, value: object) -> None:

@@ -190,7 +190,7 @@ def of_rome(path: Path, d_m: int) -> Float[np.ndarray, "d_m d_m"]:
         The file is no such file, is of another width, or holds NaN or infinity.
     """
     try:
-        stored = files.read_npz(path)
+        stored = files.read_npz(path, "mom2.mom2", "mom2.count")
         outer, counted = np.asarray(stored["mom2.mom2"], dtype=np.float64), float(stored["mom2.count"])
     except Exception as error:  # of zip, of NumPy: any kind
         raise UserError(
