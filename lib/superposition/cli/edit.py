@@ -20,7 +20,8 @@ def add(commands: argparse._SubParsersAction) -> None:
     command = commands.add_parser(
         "edit",
         help="edit a model, evaluate it, and save it",
-        description="Makes the edits one step after another, each step's target values on the model as edited so far. "
+        description="Makes the edits one step after another, each step's target values found on the model as edited so "
+        "far, or with --targets beforehand on the unedited one. "
         "Writes DIR/edit.json (what came of it) and DIR/model (safetensors and tokenizer, as transformers loads them). "
         "Interrupted, it goes on where it stopped.",
     )
@@ -31,6 +32,13 @@ def add(commands: argparse._SubParsersAction) -> None:
         method={"help": "rome, memit, memit-history, emmet, alphaedit, …"},
         protect={"help": "facts to spare: their keys are put into C, and they are asked"},
         protect_weight={"default": 10.0, "help": "how much they count (default: 10)"},
+    )
+    command.add_argument(
+        "--targets",
+        choices=("anew", "beforehand"),
+        default="anew",
+        help="look for target values on the model as edited so far (default), or on the unedited one: then `forecast` "
+        "is exact",
     )
     command.add_argument("--batch", type=int, default=1, metavar="B", help="edits a step (default: 1)")
     command.add_argument(

@@ -207,10 +207,28 @@ class Editor(LayerEditor):
         """Put this account's W into the model (needed after another editor of the same layer was at work there)."""
         self._put(self.memory.W)
 
-    def weights(self) -> torch.Tensor:
-        """This account's W (d, d_m) as the model would have it: its dtype, its device."""
+    def weights(self, W: Float[np.ndarray, "d d_m"] | None = None) -> Float[torch.Tensor, "d d_m"]:
+        """This account's W, or another, as the model would have it: its dtype, its device."""
         own = self.layer.parameter
-        return torch.from_numpy(np.ascontiguousarray(self.memory.W)).to(device=own.device, dtype=own.dtype)
+        W = self.memory.W if W is None else W
+        return torch.from_numpy(np.ascontiguousarray(W)).to(device=own.device, dtype=own.dtype)
+
+    def find(self, facts: Sequence[Fact], batch: int = 8, *, beforehand: bool = False) -> Targets:
+        """Look for the target values of edits, ``batch`` at a time; nothing is written.
+
+        Parameters
+        ----------
+        beforehand : bool
+            Look on the unedited model, whatever has been edited since. By default on the model as it is now.
+
+        Raises
+        ------
+        UserError
+            As :func:`superposition.editing.targets.search`.
+        """
+        W_0 = self.weights(self.W_0)
+        how = {"batch": batch, "W_0": W_0, "weights": [W_0] * len(facts) if beforehand else None}
+        return targets.search(self.model, list(facts), self.layer.index, self.settings, **how)
 
     def edit(self, facts: Sequence[Fact], batch: int = 8) -> None:
         """Make one step with these edits: find their target values, ``batch`` at a time, and write them together.
@@ -221,7 +239,7 @@ class Editor(LayerEditor):
             As :func:`superposition.editing.targets.search` and the rules. Then, and after an interrupt, the
             model is as it was before the step.
         """
-        self.store(targets.search(self.model, list(facts), self.layer.index, self.settings, batch=batch))
+        self.store(self.find(facts, batch))
 
     def store(self, new: Targets, apply: bool = True) -> None:
         """Write target values found already, in one step; into the account alone if ``apply`` is false."""
@@ -313,16 +331,19 @@ def edit_side_by_side(
         or editor.model is not first.model
         or editor.layer.index != first.layer.index
         or editor.settings != first.settings
+        or not np.array_equal(editor.W_0, first.W_0)
         for editor in editors
     ):
         raise UserError(
-            "Side by side go editors of one model, layer and settings, no fine-tuning, and a step of edits for each."
+            "Side by side go editors of one unedited model, one layer and the same settings, no fine-tuning, and a "
+            "step of edits for each."
         )
     lm, layer, settings = searcher or first.model, first.layer.index, first.settings
     facts = [fact for step in steps for fact in step]
     weights = [editor.weights().to(lm.dtype) for editor in editors]
     of_fact = [weight for weight, step in zip(weights, steps, strict=True) for _ in step]
-    new = targets.search(lm, facts, layer, settings, batch=batch, weights=of_fact)
+    W_0 = first.weights(first.W_0).to(lm.dtype)
+    new = targets.search(lm, facts, layer, settings, batch=batch, weights=of_fact, W_0=W_0)
     ends = np.cumsum([len(step) for step in steps])
     parts = [slice(end - len(step), end) for end, step in zip(ends, steps, strict=True)]
     if searcher is not None:

@@ -172,7 +172,7 @@ def read(model: LanguageModel, facts: Sequence[Fact], layer: int, *, passes: boo
         return Reading(
             **vars(texts), keys=K, gradient=seen.gradient, log_probability=seen.log_probability, exact=seen.exact
         )
-    for rows in _groups(texts, batch):
+    for rows in groups(texts, batch):
         ids = torch.from_numpy(texts.token_ids[rows, : texts.lengths[rows[0]]])
         model.read_keys(ids, torch.ones_like(ids), [memory], lambda _, keys, rows=rows: keep(rows, keys))
     return Reading(**vars(texts), keys=K)
@@ -195,7 +195,7 @@ def _texts(model: LanguageModel, facts: Sequence[Fact], layer: int) -> Texts:
     return Texts(tuple(facts), layer, token_ids, lengths, prompts, np.array(subjects))
 
 
-def _groups(texts: Texts, batch: int) -> Iterator[np.ndarray]:
+def groups(texts: Texts, batch: int = 32) -> Iterator[np.ndarray]:
     """Rows of facts whose prompts and objects have equally many tokens, at most ``batch`` at once."""
     shapes: dict[tuple[int, int], list[int]] = {}
     for row, shape in enumerate(zip(texts.lengths.tolist(), texts.prompts.tolist(), strict=True)):
@@ -227,7 +227,7 @@ def _run(
     (memory,) = model.select([texts.layer])
     total, exact = np.zeros(len(texts)), np.zeros(len(texts), dtype=bool)
     slopes = np.zeros((len(texts), texts.lengths.max(), memory.d)) if gradient else None
-    for rows in console.bar(list(_groups(texts, batch)), what="passes", unit="batch"):
+    for rows in console.bar(list(groups(texts, batch)), what="passes", unit="batch"):
         length, prompt = int(texts.lengths[rows[0]]), int(texts.prompts[rows[0]])
         ids = torch.from_numpy(texts.token_ids[rows, : length + 1]).to(model.device)  # (rows, length + 1)
         added = memory.weight.new_zeros(len(rows), length, memory.d)

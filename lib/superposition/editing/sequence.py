@@ -19,7 +19,7 @@ from safetensors.numpy import save_file
 
 from superposition.editing.editor import Editor, EditSettings
 from superposition.editing.finetune import FineTuner
-from superposition.editing.targets import TargetSettings
+from superposition.editing.targets import Targets, TargetSettings
 from superposition.errors import UserError
 from superposition.io import console, files
 from superposition.linear.memory import RULES
@@ -34,6 +34,11 @@ __all__ = ["METHODS", "Run", "run"]
 #: Methods by name: the rules of :class:`superposition.editing.editor.Editor`, and fine-tuning.
 METHODS = (*RULES, "ft")
 
+#: Where each edit's target is looked for: on the model as edited so far, or on the unedited model.
+TARGETS = ("anew", "beforehand")
+#: How many targets at least are looked for in shared passes, where they are found beforehand.
+TOGETHER = 8
+
 #: After how many edits a state is written, checkpoints apart.
 SAVE_EVERY = 20
 
@@ -47,7 +52,7 @@ class Run:
     seconds: float = 0.0
 
 
-def run(  # eleven parameters: what is edited, how, what is looked at and kept; each is a caller's own choice
+def run(  # twelve parameters: what is edited, how, what is looked at and kept; each is a caller's own choice
     model: LanguageModel,
     edits: Sequence[Fact],
     method: str = "rome",
@@ -55,13 +60,14 @@ def run(  # eleven parameters: what is edited, how, what is looked at and kept; 
     layer: int,
     C: SecondMoment | None = None,
     batch: int = 1,
+    targets: str = "anew",
     settings: TargetSettings | None = None,
     write: EditSettings | None = None,
     checkpoints: Sequence[int] | None = None,
     examine: Callable[[Editor | FineTuner, int], dict[str, Any]] | None = None,
     state: Path | None = None,
 ) -> Run:
-    """Make edits one step after another, each step's targets on the model as edited so far.
+    """Make edits one step after another.
 
     Parameters
     ----------
@@ -74,6 +80,10 @@ def run(  # eleven parameters: what is edited, how, what is looked at and kept; 
         See :class:`superposition.editing.editor.Editor`; ``"ft"`` needs no C.
     batch : int
         Edits a step.
+    targets : {"anew", "beforehand"}
+        Look for a step's target values on the model as edited so far, or on the unedited model. What is found
+        beforehand does not depend on the edits before it, so a forecast of it is exact
+        (:func:`superposition.editing.forecast.run`). Fine-tuning has no target values.
     checkpoints : sequence of int, optional
         After how many edits ``examine(editor, n)`` is called; at the end by default. One that falls inside a step
         counts after the step.
@@ -94,9 +104,10 @@ def run(  # eleven parameters: what is edited, how, what is looked at and kept; 
         raise UserError("There are no edits: give at least one.")
     if method not in METHODS:
         raise UserError(f"There is no method {method!r}: choose from {', '.join(METHODS)}.")
+    check_targets(targets, method)
     recipe = None
     if state is not None:
-        recipe = _recipe(model, edits, method, layer, C, batch, settings, write, checkpoints)
+        recipe = _recipe(model, edits, method, layer, C, batch, targets, settings, write, checkpoints)
     if method == "ft":
         editor = FineTuner(model, layer, write=write)
     else:
@@ -105,6 +116,7 @@ def run(  # eleven parameters: what is edited, how, what is looked at and kept; 
     if state is not None and state.is_file():
         _resume(state, recipe, outcome)
     saved = editor.n_edits
+    step = _beforehand(editor, edits, batch) if targets == "beforehand" else editor.edit
 
     def checkpoint_since(count: int) -> bool:
         return any(count < checkpoint <= editor.n_edits for checkpoint in checkpoints or [len(edits)])
@@ -119,7 +131,7 @@ def run(  # eleven parameters: what is edited, how, what is looked at and kept; 
             examine_if_due()
             while editor.n_edits < len(edits):
                 began, before = time.perf_counter(), editor.n_edits
-                editor.edit(edits[before : before + batch])
+                step(edits[before : before + batch])
                 outcome.seconds += time.perf_counter() - began
                 examine_if_due()
                 if state is not None and (checkpoint_since(before) or editor.n_edits - saved >= SAVE_EVERY):
@@ -136,14 +148,40 @@ def run(  # eleven parameters: what is edited, how, what is looked at and kept; 
     return outcome
 
 
-def _recipe(model, edits, method, layer, C, batch, settings, write, checkpoints) -> str:
+def check_targets(targets: str, method: str) -> None:
+    """Raise a :class:`UserError` for targets that are not of :data:`TARGETS`, or that fine-tuning does not have."""
+    if targets not in TARGETS:
+        raise UserError(f"Targets {targets!r} make no sense: choose {' or '.join(TARGETS)}.")
+    if targets == "beforehand" and method == "ft":
+        raise UserError("Fine-tuning has no target values to find beforehand: choose another method, or targets anew.")
+
+
+def _beforehand(editor: Editor, edits: Sequence[Fact], batch: int) -> Callable[[Sequence[Fact]], None]:
+    """A step of edits whose targets are found on the unedited model, those of several steps at a time.
+
+    Which ones are found together does not depend on where a run was interrupted.
+    """
+    together = batch * -(-TOGETHER // batch)
+    found: dict[int, Targets] = {}
+
+    def step(facts: Sequence[Fact]) -> None:
+        start, at = divmod(editor.n_edits, together)
+        if start not in found:
+            found.clear()
+            found[start] = editor.find(edits[start * together : (start + 1) * together], beforehand=True)
+        editor.store(found[start][at : at + len(facts)])
+
+    return step
+
+
+def _recipe(model, edits, method, layer, C, batch, targets, settings, write, checkpoints) -> str:
     """Digest of all that determines a run."""
     digest = hashlib.sha256(model.digest().encode())
     if C is not None:
         digest.update(np.ascontiguousarray(C.moment if isinstance(C, Metric) else C).tobytes())
     content = [
         [asdict(fact) for fact in edits],
-        [method, layer, batch, list(checkpoints or [])],
+        [method, layer, batch, targets, list(checkpoints or [])],
         (settings or TargetSettings()).as_dict(),
         asdict(write or EditSettings()),
     ]

@@ -49,13 +49,16 @@ class Plan:
         How many times their keys are counted in C (:func:`superposition.linear.shrinkage.protecting`).
     protect_limit : int, optional
         Only the first of them.
+    targets : {"anew", "beforehand"}
+        Where target values are looked for, see :func:`superposition.editing.sequence.run`. A forecast takes those found
+        beforehand: of edits that are made with them it is exact.
     write, settings : EditSettings, TargetSettings
         Of the writing step and of the target values.
 
     Raises
     ------
     UserError
-        An unknown method; fine-tuning with facts to protect.
+        An unknown method; fine-tuning with facts to protect, or with targets found beforehand.
     """
 
     method: str = "rome"
@@ -64,6 +67,7 @@ class Plan:
     protect: str | Path | None = None
     protect_weight: float = 10.0
     protect_limit: int | None = None
+    targets: str = "anew"
     write: EditSettings = field(default_factory=EditSettings)
     settings: TargetSettings = field(default_factory=TargetSettings)
 
@@ -72,6 +76,7 @@ class Plan:
             raise UserError(f"There is no method {self.method!r}: choose from {', '.join(sequence.METHODS)}.")
         if self.protect and self.method == "ft":
             raise UserError("Fine-tuning has no C to put facts into: choose another --method, or leave --protect out.")
+        sequence.check_targets(self.targets, self.method)
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,7 +192,8 @@ def edit(
             protection = {"weight": plan.protect_weight, "positions": positions}
     before = evaluation.evaluate(lm, session.edits)
     untouched = {name: evaluation.untouched(lm, listed) for name, (_, listed) in asked.items()}
-    how = {"layer": session.layer, "C": C, "batch": batch, "settings": plan.settings, "write": plan.write}
+    how = {"layer": session.layer, "C": C, "batch": batch, "targets": plan.targets}
+    how |= {"settings": plan.settings, "write": plan.write}
     done = sequence.run(lm, session.edits, plan.method, **how, state=state)
     after = evaluation.evaluate(lm, session.edits)
     data: dict[str, Any] = {
@@ -200,6 +206,7 @@ def edit(
         "layer": session.layer,
         "method": plan.method,
         "batch": batch,
+        "targets": None if plan.method == "ft" else plan.targets,
         "dtype": records.dtype(lm),
         "settings": plan.settings.as_dict(),
         "write": asdict(plan.write),

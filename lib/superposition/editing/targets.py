@@ -5,11 +5,17 @@ last token. It minimises, by Adam and separately for each edit,
 
     L(δ) = mean over contexts of −log P(object | context, prompt) / tokens
            + kl_factor · KL(P₀(· | "{subject} is a") ‖ P(· | "{subject} is a"))
-           + weight_decay · ‖δ‖ / ‖W k‖,                     ‖δ‖ ≤ clamp_norm_factor · ‖W k‖,
+           + weight_decay · ‖δ‖ / ‖W₀k‖,                     ‖δ‖ ≤ clamp_norm_factor · ‖W₀k‖,
 
-and the target value is ``v = W k + δ``, with k the key of the bare prompt. This is the objective of ROME (Meng et al.
-2022), whose code writes ``‖δ‖ / ‖W k‖²`` in the last term: it depends on the units of the residual stream, so the book
-divides once. Chapter ``15-editing-a-model``.
+and the target value is ``v = W k + δ``, with k the key of the bare prompt, W the weights as they are by now, W₀ those
+of the unedited model. This is the objective of ROME (Meng et al. 2022) with three changes. ROME's code writes
+``‖δ‖ / ‖W k‖²`` in the last term: it depends on the units of the residual stream, so the book divides once. ROME's lr
+is absolute; here it is in units of the answer, ``‖W₀k‖/√d`` a coordinate. And ROME measures ball and norm term by
+``‖W k‖`` of the model as edited so far, so that they grow with the drift; here it is by that of the unedited model.
+``step="absolute"`` and ``bound="moving"`` are ROME's. Where the block normalises what the memory writes
+(:attr:`superposition.lm.model.LanguageModel.output_norms`), only the direction of ``W k + δ`` counts, and the δ that an
+edit needs grows with the length to which the drift has brought ``W k``.
+Chapters ``15-editing-a-model`` and ``17-forecasting-damage``.
 
 **Why it is fast.** Nothing before the subject's last token depends on δ, so its attention keys and values are computed
 once; a step runs only the tokens from there on, and asks the head only where a target or the KL term needs it. Several
@@ -42,6 +48,17 @@ if TYPE_CHECKING:
 __all__ = ["TargetSettings", "Targets", "search"]
 
 
+#: What some of the settings may be.
+CHOICES = {
+    "step": ("relative", "absolute"),
+    "bound": ("anchored", "moving"),
+    "values": ("free", "anchored"),
+    "key": ("bare", "mean"),
+}
+#: The units of ROME's search.
+PUBLISHED = {"step": "absolute", "bound": "moving"}
+
+
 @dataclass(frozen=True)
 class TargetSettings:
     """Every hyperparameter of the target optimisation.
@@ -51,13 +68,22 @@ class TargetSettings:
     steps : int
         Adam steps at most. ROME: 20, MEMIT and AlphaEdit: 25.
     lr : float
-        Of Adam, with its usual β. ROME and MEMIT: 0.5 (0.1 in some of AlphaEdit's settings).
+        Of Adam, with its usual β: the first step's length a coordinate, in the unit that ``step`` says. ROME and MEMIT:
+        0.5, absolute (0.1 in some of AlphaEdit's settings).
+    step : {"relative", "absolute"}
+        The unit of lr: ``‖W₀k‖ / √d``, the root mean square of the coordinates of the unedited answer; or 1.
     kl_factor : float
         Weight of the KL term. ROME, MEMIT: 0.0625.
     weight_decay : float
         Weight of the norm term. ROME, MEMIT: 0.5.
     clamp_norm_factor : float
-        Largest ``‖δ‖`` in units of ``‖W k‖``. ROME: 4; MEMIT 0.75, in units of the (larger) residual stream.
+        Largest ``‖δ‖`` in units of ``‖W₀k‖``. ROME: 4; MEMIT 0.75, in units of the (larger) residual stream.
+    bound : {"anchored", "moving"}
+        Which answer's length measures the largest ``‖δ‖`` and the norm term: that of the unedited model, ``‖W₀k‖``, or
+        that of the model as edited so far, ``‖W k‖``, as ROME has it.
+    values : {"free", "anchored"}
+        The target values as they are found, or scaled to the length ``‖W₀k‖`` afterwards (Norm-Anchor Scaling, Liu et
+        al. 2026, arXiv 2602.02543).
     contexts : tuple of str
         Texts before the prompt over which the object's log-probability is averaged; ``""`` is the bare prompt and comes
         first. ROME samples some twenty from the model; here a few openings that never change.
@@ -76,6 +102,9 @@ class TargetSettings:
     kl_factor: float = 0.0625
     weight_decay: float = 0.5
     clamp_norm_factor: float = 4.0
+    step: str = "relative"
+    bound: str = "anchored"
+    values: str = "free"
     contexts: tuple[str, ...] = ("", "The other day I read this. ", "As everybody knows, ")
     kl_prompt: str = "{} is a"
     stop_probability: float = 0.95
@@ -92,12 +121,18 @@ class TargetSettings:
             raise UserError('The first context must be the bare prompt, "".')
         if self.kl_prompt.count("{}") != 1:
             raise UserError('The kl_prompt needs one {}, where the subject goes, as in "{} is a".')
-        if self.key not in ("bare", "mean"):
-            raise UserError(f"The key is {self.key!r}: choose bare or mean.")
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise UserError(f"The {name} is {getattr(self, name)!r}: choose {' or '.join(choices)}.")
 
     def as_dict(self) -> dict[str, Any]:
         """Plain content for a record."""
         return asdict(self) | {"contexts": list(self.contexts)}
+
+    @classmethod
+    def recorded(cls, content: dict[str, Any]) -> TargetSettings:
+        """The settings that a record names; what an older one does not name was as ROME has it."""
+        return cls(**PUBLISHED | content | {"contexts": tuple(content["contexts"])})
 
 
 @dataclass(frozen=True, eq=False)
@@ -233,10 +268,12 @@ class _Objective:
     """The loss of a group of edits as a function of their shifts.
 
     With ``cached`` false every step runs the whole texts: the slow reference. The first run, of all edits and without a
-    shift, notes ``recalled`` (edits, d), what the layer answers at the subject of the bare prompt, and P₀.
+    shift, notes ``recalled`` (edits, d), what the layer answers at the subject of the bare prompt, ``unedited``
+    (edits,), how long that answer is with the weights of the unedited model, and P₀.
     """
 
     recalled: torch.Tensor
+    unedited: torch.Tensor
     reference: torch.Tensor
 
     def __init__(
@@ -247,8 +284,10 @@ class _Objective:
         settings: TargetSettings,
         cached: bool = True,
         weights: Sequence[torch.Tensor] | None = None,
+        W_0: torch.Tensor | None = None,
     ):
         self.model, self.settings, self.layer, self.cached = model, settings, model.layers[layer], cached
+        self.W_0 = W_0
         self.texts = [text for i, fact in enumerate(edits) for text in _texts(model, i, fact, settings)]
         for text in self.texts:
             model.check_tokens(torch.tensor(text.token_ids), len(text.token_ids))
@@ -316,12 +355,16 @@ class _Objective:
             extra = {"use_cache": True, "past_key_values": DynamicCache()}  # a pass adds to its cache: each has its own
             for number, (K, V) in enumerate(batch.prefix):
                 extra["past_key_values"].update(K, V, number)
-        answers: list[torch.Tensor] = []
+        seen: list[tuple[torch.Tensor, torch.Tensor]] = []
         with ExitStack() as hooks:
             if batch.weights is not None:
                 hooks.enter_context(hooked((self.layer.module, _answered_by(self.layer, batch.weights))))
             if not self.noted:
-                hooks.enter_context(hooked((self.layer.module, lambda *call: answers.append(call[-1].detach()))))
+
+                def note(_module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+                    seen.append((inputs[0].detach(), output.detach()))
+
+                hooks.enter_context(hooked((self.layer.module, note)))
             hooks.enter_context(shifted(self.layer, shifts[batch.owner.to(shifts.device)], batch.subject))
             hidden = run_body(self.model, batch.ids, batch.mask, **extra).last_hidden_state  # (R, T, d)
         head = tuple(index.to(hidden.device) for index in batch.head)
@@ -333,13 +376,22 @@ class _Objective:
         misfit = logs.new_zeros(len(batch.edits)).index_add(0, owner, lines)  # (edits,)
         after = logs[essence]  # (edits, vocabulary)
         if not self.noted:
-            answer = answers[0].reshape(*batch.ids.shape, -1)  # (R, T, d)
-            bare = torch.arange(0, len(answer), len(self.settings.contexts) + 1, device=answer.device)  # (edits,)
-            self.recalled = answer[bare, batch.subject.to(answer.device)[bare]]
+            self._note(batch, *seen[0])
             self.reference = after.detach()
             self.noted = True
         before = self.reference[batch.edits]
         return misfit, (before.exp() * (before - after)).sum(-1)
+
+    def _note(self, batch: _Batch, K: torch.Tensor, answers: torch.Tensor) -> None:
+        """Keep what the layer answers at the subjects of the bare prompts, and how long it is in the unedited model."""
+        bare = torch.arange(0, len(batch.ids), len(self.settings.contexts) + 1, device=answers.device)  # (edits,)
+        at = bare, batch.subject.to(answers.device)[bare]
+        self.recalled = answers.reshape(*batch.ids.shape, -1)[at]  # (edits, d)
+        before = self.recalled
+        if self.W_0 is not None:
+            before = K.reshape(*batch.ids.shape, -1)[at] @ self.W_0.to(K).T
+            before = before if self.layer.bias is None else before + self.layer.bias
+        self.unedited = before.norm(dim=1)
 
 
 # --- the search ---------------------------------------------------------------------------------------------
@@ -353,6 +405,7 @@ def search(
     *,
     batch: int = 8,
     weights: Sequence[torch.Tensor] | None = None,
+    W_0: Float[torch.Tensor, "d d_m"] | None = None,
     cached: bool | None = None,
 ) -> Targets:
     """Optimise the target value of each edit, alone but several in a forward pass.
@@ -370,6 +423,8 @@ def search(
         Edits a forward pass. The results do not depend on it, up to rounding.
     weights : sequence of (d, d_m) tensors, optional
         For each edit, the layer's W in its place: several edited models, which differ in this one matrix, share a pass.
+    W_0 : (d, d_m) tensor, optional
+        The layer's W in the unedited model, for the units of the search. By default the model has not been edited.
     cached : bool, optional
         Keep what comes before the subject's last token (see the module). False: the slow reference. By default it is
         kept where that gives what the reference gives, which is tried once a model and layer.
@@ -398,7 +453,7 @@ def search(
     for start in range(0, len(order), batch):
         group = order[start : start + batch]
         own = None if weights is None else [weights[i] for i in group]
-        objective = _Objective(model, [edits[i] for i in group], layer, settings, cached, own)
+        objective = _Objective(model, [edits[i] for i in group], layer, settings, cached, own, W_0)
         parts.append(_optimise(objective, [edits[i] for i in group]))
     back = np.argsort(order)
     joined = {
@@ -454,7 +509,7 @@ def _optimise(objective: _Objective, edits: Sequence[Fact]) -> Targets:
     wide = torch.float64 if model.dtype == torch.float64 else torch.float32
     device = layer.weight.device
     shifts: list[torch.Tensor] = [nn.Parameter(torch.zeros(layer.d, dtype=wide, device=device)) for _ in edits]
-    adam = torch.optim.Adam(shifts, lr=settings.lr)
+    adam = torch.optim.Adam([{"params": [shift]} for shift in shifts], lr=settings.lr)
     steps = np.zeros(len(edits), dtype=int)
     loss, first_loss, misfit = np.zeros((3, len(edits)))
     active = list(range(len(edits)))
@@ -462,12 +517,7 @@ def _optimise(objective: _Objective, edits: Sequence[Fact]) -> Targets:
     for step in range(settings.steps + 1):
         last = step == settings.steps
         with torch.set_grad_enabled(not last):
-            stacked = torch.stack([shifts[i] for i in active])  # (active, d)
-            nll, divergence = objective.run(stacked, batch)
-            size = objective.recalled.to(wide).norm(dim=1)  # (edits,)
-            # the norm at 0 has no gradient: it is left out there
-            length = torch.sqrt((stacked**2).sum(1).clamp(min=1e-30)) / size[active]
-            total = nll.to(wide) + settings.kl_factor * divergence.to(wide) + settings.weight_decay * length
+            total, nll = _loss(objective, torch.stack([shifts[i] for i in active]), batch)
         if not torch.isfinite(total).all():
             raise UserError(
                 f"The loss of an edit is not finite at layer {layer.index}: the weights are damaged, or {model.dtype} "
@@ -476,6 +526,9 @@ def _optimise(objective: _Objective, edits: Sequence[Fact]) -> Targets:
         misfit[active], loss[active] = nll.detach().double().cpu(), total.detach().double().cpu()
         if step == 0:
             first_loss[:] = loss
+            if settings.step == "relative":
+                for group, size in zip(adam.param_groups, objective.unedited.tolist(), strict=True):
+                    group["lr"] *= size / layer.d**0.5
         going = [i for i in active if not last and np.exp(-misfit[i]) < settings.stop_probability]
         if not going:
             break
@@ -492,15 +545,39 @@ def _optimise(objective: _Objective, edits: Sequence[Fact]) -> Targets:
         steps[going] += 1
         with torch.no_grad():
             norm = torch.stack([shifts[i] for i in going]).norm(dim=1)  # (going,)
-            factor = (settings.clamp_norm_factor * size[going] / norm).clamp(max=1.0)
+            factor = (settings.clamp_norm_factor * _unit(objective)[going] / norm).clamp(max=1.0)
             for i, factor_of_i in zip(going, factor, strict=True):
                 shifts[i] *= factor_of_i
         if going != active:
             active, batch = going, objective.lay_out(going)
+    shift = torch.stack(shifts).detach()  # (edits, d)
+    if settings.values == "anchored":
+        with torch.no_grad():
+            values = objective.recalled.to(wide) + shift
+            length = objective.unedited.to(wide) / values.norm(dim=1).clamp(min=1e-30)
+            shift = values * length[:, None] - objective.recalled.to(wide)
+            total, nll = _loss(objective, shift, objective.lay_out(list(range(len(edits)))))
+        misfit[:], loss[:] = nll.double().cpu(), total.double().cpu()
     K = keys_of(model, edits, layer.index, settings)
-    shift = torch.stack(shifts).detach().double().cpu().numpy().T  # (d, edits)
+    shift = shift.double().cpu().numpy().T  # (d, edits)
     recalled = objective.recalled.double().cpu().numpy().T  # (d, edits)
     return Targets(K, recalled + shift, shift, recalled, loss, first_loss, steps, np.exp(-misfit))
+
+
+def _unit(objective: _Objective) -> torch.Tensor:
+    """The length of the answer by which ball and norm term are measured, (edits,)."""
+    moving = objective.settings.bound == "moving"
+    return objective.recalled.norm(dim=1) if moving else objective.unedited
+
+
+def _loss(objective: _Objective, shifts: torch.Tensor, batch: _Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    """The objective and the misfit in it for the shifts (active, d) of a batch, both (active,)."""
+    settings = objective.settings
+    nll, divergence = objective.run(shifts, batch)
+    # the norm at 0 has no gradient: it is left out there
+    length = torch.sqrt((shifts**2).sum(1).clamp(min=1e-30)) / _unit(objective).to(shifts)[batch.edits]
+    total = nll.to(shifts) + settings.kl_factor * divergence.to(shifts) + settings.weight_decay * length
+    return total, nll
 
 
 def keys_of(

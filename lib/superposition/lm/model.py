@@ -156,6 +156,20 @@ class LanguageModel:
         config = self.model.config.get_text_config()
         return getattr(config, "max_position_embeddings", None) or getattr(config, "max_seq_len", None)
 
+    @cached_property
+    def output_norms(self) -> tuple[nn.Module | None, ...]:
+        """For each layer the module that normalises what its memory writes before it enters the residual stream.
+
+        None where it is added as it is. With one, as in Gemma 2, Gemma 3 and OLMo 2, only the direction of ``W k``
+        counts. Found by what the block does (:func:`superposition.lm.passes.output_norms`), not by a name.
+        """
+        return passes.output_norms(self)
+
+    def written(self, layer: Layer, answers: torch.Tensor) -> torch.Tensor:
+        """What a layer adds to the residual stream where its memory answers ``answers`` (…, d)."""
+        norm = self.output_norms[layer.index]
+        return answers if norm is None else norm(answers)
+
     def block(self, layer: Layer) -> nn.Module:
         """The decoder layer that holds a down-projection."""
         return self.model.get_submodule(layer.block)

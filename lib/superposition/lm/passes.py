@@ -291,6 +291,32 @@ def _check_passes(model: LanguageModel) -> None:
             model.own_head = None
 
 
+def output_norms(model: LanguageModel) -> tuple[torch.nn.Module | None, ...]:
+    """For each layer the module that normalises what its memory writes, None where that is added as it is.
+
+    It is known by what it does, on a few tokens: it is fed the down-projection's answer and nothing else, and gives for
+    ten times as long an answer the same.
+    """
+    ids, mask, _ = _probe(model)
+    answers: dict[Layer, torch.Tensor] = {}
+    norms: dict[Layer, torch.nn.Module] = {}
+
+    def watch(layer: Layer) -> Callable[..., None]:
+        def look(module: torch.nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+            if module is layer.module:
+                answers[layer] = output
+            elif layer in answers and layer not in norms and _fed(inputs, answers[layer]):
+                if _forgets_length(module, inputs[0], model.dtype):
+                    norms[layer] = module
+
+        return look
+
+    hooks = [(module, watch(layer)) for layer in model.layers for module in model.block(layer).modules()]
+    with torch.inference_mode(), hooked(*hooks):
+        run_body(model, ids, mask, use_cache=False)
+    return tuple(norms.get(layer) for layer in model.layers)
+
+
 def _probe(model: LanguageModel) -> tuple[torch.Tensor, torch.Tensor, int]:
     """Ids and mask (2, tokens) of a few tokens that mean nothing special and of their first half; the half's length."""
     config = model.model.config
@@ -304,6 +330,23 @@ def _probe(model: LanguageModel) -> tuple[torch.Tensor, torch.Tensor, int]:
     text = [i for i in range(1, model.vocabulary, step) if i not in reserved][:PROBE] or [0]
     half = max(1, len(text) // 2)
     return *padded([text, text[:half]]), half
+
+
+def _fed(inputs: tuple[Any, ...], answer: torch.Tensor) -> bool:
+    """Whether a module's first input is the answer, whatever its shape."""
+    first = inputs[0] if inputs else None
+    return (
+        torch.is_tensor(first) and first.numel() == answer.numel() and torch.equal(first.reshape(answer.shape), answer)
+    )
+
+
+def _forgets_length(module: torch.nn.Module, answers: torch.Tensor, dtype: torch.dtype) -> bool:
+    """Whether a module gives for answers of any length the same. They are made long enough for a norm's epsilon."""
+    size = answers.square().mean(-1, keepdim=True).sqrt()
+    if not (size > 0).all():
+        return False
+    one, ten = (module(answers / size * scale) for scale in (1, 10))
+    return torch.is_tensor(one) and bool(one.any()) and _agree(ten, one, dtype)
 
 
 def _agree(one: torch.Tensor, other: torch.Tensor, dtype: torch.dtype) -> bool:

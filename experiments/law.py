@@ -1,0 +1,247 @@
+"""The law of lifelong editing, layer by layer: how far edits move a layer, and how much of what it knew is lost.
+
+python experiments/law.py --model smollm2 --out book/records/smollm2-law.json
+
+At every layer of a model the same edits are written by ROME, with targets found beforehand; at some also with targets
+found anew. After some of them it is asked which of the facts that nobody edits are lost, and every quantity that could
+forecast their share is taken down beside it: the relative drift in several units
+(:mod:`superposition.editing.lifetime`), and its rivals. What takes long is kept in the user's cache; run again, an
+interrupted run goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from forecasts import choose, described, say
+from superposition import editing, records
+from superposition.data import facts
+from superposition.data.facts import Fact
+from superposition.editing import forecast, lifetime, targets
+from superposition.editing.forecast import Reading, Said
+from superposition.io import cache
+from superposition.linear.edit import Edit
+from superposition.linear.memory import LinearMemory
+from superposition.linear.metric import Metric
+from superposition.lm import models, moments, passes, scoring
+
+#: Raise it when what a point holds changes: points are kept in the cache under it.
+POINTS = 1
+#: Over which lengths and at which places a relative drift is taken.
+DRIFTS = tuple((over, place) for over in lifetime.OVER for place in ("subject", "last", "all"))
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much is done: edits at a layer, how many are written when it is looked, tokens of C and of the perplexity.
+
+    ``anew`` says at every how manyth layer the targets are also found anew.
+    """
+
+    edits: int = 30
+    looks: tuple[int, ...] = (5, 15, 30)
+    anew: int = 3
+    tokens: int = 102_400
+    held_out: int = 1_000
+    settings: editing.TargetSettings = field(default_factory=editing.TargetSettings)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One layer of a model: the edits, the facts to watch as the unedited model reads them, C, and held-out text."""
+
+    lm: models.LanguageModel
+    layer: int
+    edits: Sequence[Fact]
+    untouched: lifetime.Untouched
+    C: Metric
+    windows: list
+    sizes: Sizes
+
+    @property
+    def W_0(self) -> np.ndarray:
+        return self.lm.layers[self.layer].weight.detach().double().cpu().numpy()
+
+    @cached_property
+    def before(self) -> tuple[Said, list[torch.Tensor]]:
+        """What the unedited model says, and its last states."""
+        return asked(self.lm, self.untouched.reading, None)
+
+    def key(self, what: str, **more: Any) -> str:
+        """Under which a result is kept."""
+        more |= {"weights": self.lm.digest(), "layer": self.layer, "settings": self.sizes.settings.as_dict()}
+        watched = [fact.text for fact in self.untouched.reading.facts]
+        return cache.key(
+            "law", POINTS, what=what, tokens=self.sizes.tokens, edits=described(self.edits), watched=watched, **more
+        )
+
+
+# --- quantities ---------------------------------------------------------------------------------------------
+
+
+def hyperspherical_energy(W: Float[np.ndarray, "d d_m"]) -> float:
+    """``Σ_{i≠j} 1/‖ŵ_i − ŵ_j‖`` over pairs of unit rows, a mean: of SPHERE (arXiv 2510.01172)."""
+    rows = W / np.linalg.norm(W, axis=1, keepdims=True)
+    apart = np.sqrt(np.clip(2 - 2 * rows @ rows.T, 1e-12, None))
+    return float(np.mean(1 / apart[~np.eye(len(rows), dtype=bool)]))
+
+
+def asked(lm: models.LanguageModel, reading: Reading, moved: np.ndarray | None) -> tuple[Said, list[torch.Tensor]]:
+    """What the model says of the watched facts with a drift put in, and its last states, a batch of prompts each."""
+    states: list[torch.Tensor] = []
+    with passes.hooked((lm.model.base_model, lambda *call: states.append(call[-1].last_hidden_state))):
+        return forecast.ask(lm, reading, moved), states
+
+
+def moved_by(case: Case, states: list[torch.Tensor]) -> Float[np.ndarray, " m"]:
+    """How far the last states have moved, relatively: root mean square over the positions where the object is asked."""
+    reading = case.untouched.reading
+    far = np.zeros(len(reading))
+    for rows, old, new in zip(forecast.groups(reading), case.before[1], states, strict=True):
+        first = reading.prompts[rows[0]] - 1
+        relative = (new - old)[:, first:].norm(dim=2) / old[:, first:].norm(dim=2)
+        far[rows] = relative.square().mean(1).sqrt().double().cpu().numpy()
+    return far
+
+
+def point(case: Case, edit: Edit) -> dict[str, Any]:
+    """What edits have done: arrays over the watched facts, and one number each of everything else."""
+    reading = case.untouched.reading
+    moved = forecast.drift(edit, reading.keys)
+    said, states = asked(case.lm, reading, moved)
+    arrays = {"fall": case.before[0].log_probability - said.log_probability, "kept": said.exact}
+    arrays["last state"] = moved_by(case, states)
+    for over, place in DRIFTS:
+        relative, mask = case.untouched.relative(moved, over), reading.mask(place)
+        arrays[f"{over}, {place}"] = np.sqrt((relative**2 * mask).sum(1) / mask.sum(1))
+    W = case.W_0 + edit.matrix()
+    parameter = case.lm.layers[case.layer].weight
+    with passes.restored(parameter):
+        parameter.copy_(torch.from_numpy(W))
+        perplexity = scoring.perplexity(case.lm, case.windows)
+    numbers = {
+        "change": edit.norm() / float(np.linalg.norm(case.W_0)),
+        "condition": float(np.linalg.cond(W)),
+        "energy": hyperspherical_energy(W),
+        "perplexity": perplexity,
+    }
+    return arrays | numbers
+
+
+def alone(case: Case) -> dict[str, np.ndarray]:
+    """The targets of the edits, each found on the unedited model."""
+    return cache.made(
+        case.key("alone"), lambda: vars(targets.search(case.lm, case.edits, case.layer, case.sizes.settings, batch=10))
+    )
+
+
+def before_any_edit(case: Case, found: editing.Targets) -> dict[str, np.ndarray]:
+    """By edit, before any is made: its size and overlaps, and the mean square of its drift in each unit."""
+    single = Edit(found.shifts, forecast.directions(found.keys, case.C))
+    overlaps = single.M.T @ case.untouched.reading.at_subject()
+    rows = {
+        "delta": np.linalg.norm(found.shifts, axis=0),
+        "size": np.linalg.norm(found.shifts, axis=0) / np.linalg.norm(found.recalled, axis=0),
+        "q": (overlaps**2).mean(1),
+        "probability": found.probability,
+    }
+    for over, place in DRIFTS:
+        rows[f"D {over}, {place}"] = case.untouched.by_edit(single, over, place)
+    return rows
+
+
+def anew(case: Case) -> dict[str, np.ndarray]:
+    """Keys and values of the edits made by ROME one after another, each target found on the model as it is by then."""
+    settings = case.sizes.settings
+    with editing.preserved(case.lm):
+        run = editing.run(case.lm, case.edits, "rome", layer=case.layer, C=case.C, settings=settings)
+        return {"keys": run.editor.memory.keys, "values": run.editor.memory.values}
+
+
+# --- a layer, a model ---------------------------------------------------------------------------------------
+
+
+def at_layer(case: Case) -> dict[str, Any]:
+    """Everything at one layer: what was known before, and a point a look, for targets beforehand and perhaps anew."""
+    began = time.perf_counter()
+    found = editing.Targets(**alone(case))
+    say(f"layer {case.layer}: {len(found)} targets")
+    result: dict[str, Any] = {f"before/{name}": value for name, value in before_any_edit(case, found).items()}
+    ways = {"beforehand": {"keys": found.keys, "values": found.values}}
+    if case.sizes.anew and case.layer % case.sizes.anew == 0:
+        ways["anew"] = cache.made(case.key("anew"), lambda: anew(case))
+    for way, written in ways.items():
+        memory = LinearMemory(case.W_0, case.C)
+        memory.edit_batch(written["keys"], written["values"], "rome")
+        result[f"{way}/delta"] = np.linalg.norm(memory.residuals, axis=0)
+        for n in case.sizes.looks:
+            for name, value in point(case, memory.edits[:n]).items():
+                result[f"{way}/{n}/{name}"] = value
+            kept = result[f"{way}/{n}/kept"]
+            drift = lifetime.root_mean_square(result[f"{way}/{n}/stream, all"])
+            say(f"layer {case.layer}, {way}, {n} edits: R {drift:.3f}, lost {1 - kept.mean():.3f}")
+    return result | {"seconds": round(time.perf_counter() - began, 1)}
+
+
+def measure(lm: models.LanguageModel, layers: Sequence[int], sizes: Sizes) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The record's content and its arrays."""
+    edits, known = choose(lm, sizes.edits)
+    windows = scoring.held_out(lm, sizes.held_out)
+    rows, arrays, bits = [], {}, lm.digest()
+    summed = moments.estimate(lm, "book", tokens=sizes.tokens)
+    for layer in layers:
+        reading = forecast.read(lm, known, layer, passes=False)
+        C = Metric(summed.second_moment(layer))
+        case = Case(lm, layer, edits, lifetime.Untouched(lm, reading), C, windows, sizes)
+        key = case.key("layer", sizes=[sizes.looks, sizes.anew, sizes.held_out])
+        found = cache.made(key, lambda case=case: at_layer(case))
+        kept = {f"{layer}/{name}": value for name, value in found.items() if isinstance(value, np.ndarray)}
+        arrays |= {name: value if value.dtype == bool else value.astype(np.float32) for name, value in kept.items()}
+        rows.append({"layer": layer} | {k: v for k, v in found.items() if not isinstance(v, np.ndarray)})
+    if lm.digest() != bits:
+        raise RuntimeError("The weights are not what they were before.")
+    data = {
+        "kind": "law",
+        "model": records.header(lm),
+        "normalised": lm.output_norms[0] is not None,
+        "facts": {"source": "book", "sha256": facts.fingerprint("book")},
+        "text": {"source": "book", "tokens": sizes.tokens},
+        "settings": sizes.settings.as_dict(),
+        "edits": described(edits),
+        "watched": len(known),
+        "looks": list(sizes.looks),
+        "perplexity": scoring.perplexity(lm, windows),
+        "layers": rows,
+    }
+    return data, arrays
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure and write the record."""
+    parser = argparse.ArgumentParser(prog="python experiments/law.py", description=__doc__)
+    parser.add_argument("--model", default="smollm2")
+    parser.add_argument("--layers", type=int, nargs="+", help="default: all of them")
+    parser.add_argument("--out", type=Path, required=True)
+    words = sys.argv[1:] if arguments is None else arguments
+    asked_for = parser.parse_args(words)
+    lm = models.load(asked_for.model)
+    data, arrays = measure(lm, asked_for.layers or range(len(lm.layers)), Sizes())
+    command = shlex.join(["python", "experiments/law.py", *map(str, words)])
+    records.write(asked_for.out, data | {"provenance": records.provenance(command=command, seed=0)}, arrays)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
