@@ -39,8 +39,8 @@ from superposition.lm import models, moments, passes, scoring
 
 #: Raise it when what a point holds changes: points are kept in the cache under it.
 POINTS = 1
-#: Over which lengths and at which places a relative drift is taken.
-DRIFTS = tuple((over, place) for over in lifetime.OVER for place in ("subject", "last", "all"))
+#: At which places a relative drift is taken.
+PLACES = ("subject", "last", "all")
 
 
 @dataclass(frozen=True)
@@ -123,9 +123,11 @@ def point(case: Case, edit: Edit) -> dict[str, Any]:
     said, states = asked(case.lm, reading, moved)
     arrays = {"fall": case.before[0].log_probability - said.log_probability, "kept": said.exact}
     arrays["last state"] = moved_by(case, states)
-    for over, place in DRIFTS:
-        relative, mask = case.untouched.relative(moved, over), reading.mask(place)
-        arrays[f"{over}, {place}"] = np.sqrt((relative**2 * mask).sum(1) / mask.sum(1))
+    for over in lifetime.OVER:
+        squares = case.untouched.relative(moved, over) ** 2
+        for place in PLACES:
+            mask = reading.mask(place)
+            arrays[f"{over}, {place}"] = np.sqrt((squares * mask).sum(1) / mask.sum(1))
     W = case.W_0 + edit.matrix()
     parameter = case.lm.layers[case.layer].weight
     with passes.restored(parameter):
@@ -157,8 +159,10 @@ def before_any_edit(case: Case, found: editing.Targets) -> dict[str, np.ndarray]
         "q": (overlaps**2).mean(1),
         "probability": found.probability,
     }
-    for over, place in DRIFTS:
-        rows[f"D {over}, {place}"] = case.untouched.by_edit(single, over, place)
+    for over in lifetime.OVER:
+        squares = case.untouched.by_edit(single, over) ** 2  # (n, m, T)
+        for place in PLACES:
+            rows[f"D {over}, {place}"] = squares[:, case.untouched.reading.mask(place)].mean(1)
     return rows
 
 

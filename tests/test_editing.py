@@ -11,7 +11,7 @@ from conftest import tiny
 
 from superposition import editing
 from superposition.data.facts import Fact
-from superposition.editing import evaluation, targets
+from superposition.editing import evaluation, sequence, targets
 from superposition.errors import UserError
 from superposition.io import console
 from superposition.linear import rules
@@ -80,7 +80,7 @@ def test_each_method_is_its_closed_form(method, architecture):
     bias = 0 if bias is None else bias.double().numpy()[:, None]
     for start in range(0, 4, batch):
         group = EDITS[start : start + batch]
-        found = targets.search(lm, group, LAYER, SETTINGS)
+        found = editor.find(group)
         editor.edit(group)
         W = W + closed_form(method, W, past, found.keys, found.values - bias, C, WRITE)
         past = np.hstack([past, found.keys])
@@ -119,7 +119,8 @@ def test_targets_are_found_on_the_model_as_it_is():
     editor = editing.Editor(lm, LAYER, "rome", C=moment(lm), settings=SETTINGS)
     untouched = targets.search(lm, EDITS[1:2], LAYER, SETTINGS)
     editor.edit(EDITS[:1])
-    now = targets.search(lm, EDITS[1:2], LAYER, SETTINGS)
+    now = targets.search(lm, EDITS[1:2], LAYER, SETTINGS, W_0=editor.weights(editor.W_0))
+    np.testing.assert_allclose(editor.find(EDITS[1:2], beforehand=True).values, untouched.values, rtol=1e-4, atol=1e-5)
     assert np.abs(now.values - untouched.values).max() > 1e-3
     editor.edit(EDITS[1:2])
     np.testing.assert_array_equal(editor.memory.values[:, 1:], now.values)
@@ -374,6 +375,66 @@ def test_an_interrupt_anywhere_leaves_a_state_to_go_on_from(method, where, tmp_p
         assert lm.digest() == final
     assert len(made) == len(EDITS) - (3 if where == "a look" else 2)
     assert resumed.results == whole.results and resumed.editor.log == whole.editor.log
+
+
+@pytest.mark.parametrize(("method", "batch"), [("rome", 1), ("memit", 2)])
+def test_targets_found_beforehand_are_those_of_the_unedited_model(method, batch):
+    lm = tiny("llama")
+    options = {"layer": LAYER, "C": moment(lm), "settings": SETTINGS, "write": WRITE, "batch": batch}
+    alone = targets.search(lm, EDITS, LAYER, SETTINGS)
+    with editing.preserved(lm):
+        found = editing.run(lm, EDITS, method, targets="beforehand", **options).editor.memory
+        np.testing.assert_allclose(weights(lm), found.W, atol=1e-5)
+    np.testing.assert_allclose(found.values, alone.values, rtol=1e-3, atol=1e-4)
+    with editing.preserved(lm):
+        anew = editing.run(lm, EDITS, method, **options).editor.memory
+    np.testing.assert_allclose(anew.values[:, :batch], alone.values[:, :batch], rtol=1e-3, atol=1e-4)
+    assert np.abs(anew.values - alone.values)[:, batch:].max() > 1e-2
+    with pytest.raises(UserError, match="anew or beforehand"):
+        editing.run(lm, EDITS, method, targets="before", **options)
+    with pytest.raises(UserError, match="no target values"):
+        editing.run(lm, EDITS, "ft", targets="beforehand", layer=LAYER)
+
+
+@pytest.mark.parametrize("stop", range(1, 5))
+def test_an_interrupted_run_with_targets_beforehand_goes_on_with_the_same_results(stop, tmp_path, monkeypatch):
+    monkeypatch.setattr(sequence, "TOGETHER", 2)
+    lm = tiny("llama")
+    options = {"layer": LAYER, "C": moment(lm), "settings": SETTINGS, "targets": "beforehand"}
+    with editing.preserved(lm):
+        whole = editing.run(lm, EDITS, **options)
+        final = lm.digest()
+    count, state = editing.Editor._count, tmp_path / "state.safetensors"
+
+    def interrupted(self, edits):
+        count(self, edits)
+        if self.n_edits == stop:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(editing.Editor, "_count", interrupted)
+        with pytest.raises(KeyboardInterrupt), editing.preserved(lm):
+            editing.run(lm, EDITS, state=state, **options)
+    with editing.preserved(lm):
+        resumed = editing.run(lm, EDITS, state=state, **options)
+        assert lm.digest() == final and resumed.editor.log == whole.editor.log
+    with editing.preserved(lm), pytest.raises(UserError, match="another run"):
+        editing.run(lm, EDITS, state=state, **options | {"targets": "anew"})
+
+
+def test_in_a_sequence_the_ball_is_that_of_the_unedited_model():
+    """However far earlier edits have moved an answer; the moving ball goes with it."""
+    lm = tiny("llama")
+    tight = replace(SETTINGS, clamp_norm_factor=0.3, stop_probability=1.0, steps=12)
+    K = keys.extract(lm, EDITS, layers=[LAYER])[LAYER]
+    lengths = np.linalg.norm(weights(lm) @ K, axis=0)
+    for bound in ("anchored", "moving"):
+        with editing.preserved(lm):
+            run = editing.run(lm, EDITS, layer=LAYER, C=moment(lm), settings=replace(tight, bound=bound))
+        shifts = np.array([row["shift_norm"] for row in run.editor.log])
+        unit = lengths if bound == "anchored" else np.array([row["recalled_norm"] for row in run.editor.log])
+        assert (shifts <= 0.3 * unit * (1 + 1e-3)).all() and (shifts > 0.29 * unit).sum() > 2
+    assert not np.allclose(unit, lengths, rtol=0.01)
 
 
 def test_an_interrupt_while_the_disk_is_full_is_still_an_interrupt(tmp_path, monkeypatch):

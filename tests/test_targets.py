@@ -12,7 +12,7 @@ from superposition import editing
 from superposition.data.facts import Fact
 from superposition.editing import targets
 from superposition.errors import UserError
-from superposition.lm import keys
+from superposition.lm import keys, passes, scoring
 
 ARCHITECTURES = ["llama", "gpt2", "gemma3_text", "gpt_neox", "opt", "mistral"]
 EDITS = [
@@ -25,8 +25,11 @@ SETTINGS = editing.TargetSettings(
 )
 
 
-def naive(lm, fact, layer, settings):
-    """(shift, recalled, loss, steps, probability) of one edit, after the code of Meng et al."""
+def naive(lm, fact, layer, settings, unedited=None):
+    """(shift, recalled, loss, steps, probability) of one edit, after the code of Meng et al.
+
+    ``unedited`` is the length of the unedited model's answer, by default that of the model as it is.
+    """
     model, tokenizer, module = lm.model, lm.tokenizer, lm.layers[layer].module
 
     def run(text, subject_end, delta):
@@ -47,7 +50,7 @@ def naive(lm, fact, layer, settings):
         return logits.log_softmax(-1), encoded["input_ids"], seen["value"]
 
     delta = torch.zeros(lm.layers[layer].d, requires_grad=True)
-    adam = torch.optim.Adam([delta], lr=settings.lr)
+    adam = None
     essence = settings.kl_prompt.replace("{}", fact.subject)
     essence_end = settings.kl_prompt.index("{}") + len(fact.subject)
     reference = run(essence, essence_end, delta.detach())[0][-1]
@@ -58,29 +61,35 @@ def naive(lm, fact, layer, settings):
             logs, ids, value = run(f"{prompt} {fact.target_new}", len(context) + fact.subject_span[1], delta)
             if number == 0:
                 recalled = value
+                unedited = unedited or float(value.norm())
             first = len(tokenizer(prompt)["input_ids"])
             misfit = misfit - torch.stack([logs[at - 1, ids[at]] for at in range(first, len(ids))]).mean()
         misfit = misfit / len(settings.contexts)
         now = run(essence, essence_end, delta)[0][-1]
         divergence = torch.nn.functional.kl_div(now, reference, log_target=True, reduction="sum")
-        norm = delta.norm() / recalled.norm() if delta.detach().any() else 0.0
+        unit = float(recalled.norm()) if settings.bound == "moving" else unedited
+        norm = delta.norm() / unit if delta.detach().any() else 0.0
         loss = misfit + settings.kl_factor * divergence + settings.weight_decay * norm
         if float(torch.exp(-misfit.detach())) >= settings.stop_probability or turn == settings.steps:
             break
+        if adam is None:
+            a_coordinate = unedited / len(delta) ** 0.5 if settings.step == "relative" else 1.0
+            adam = torch.optim.Adam([delta], lr=settings.lr * a_coordinate)
         adam.zero_grad()
         loss.backward()
         adam.step()
         with torch.no_grad():
-            bound = settings.clamp_norm_factor * recalled.norm()
+            bound = settings.clamp_norm_factor * unit
             if delta.norm() > bound:
                 delta *= bound / delta.norm()
     return delta.detach().numpy(), recalled.numpy(), float(loss.detach()), turn, float(torch.exp(-misfit.detach()))
 
 
-def check(lm, settings, layer=1, edits=EDITS, **options):
+def check(lm, settings, layer=1, edits=EDITS, unedited=None, **options):
     found = targets.search(lm, edits, layer, settings, **options)
     for i, fact in enumerate(edits):
-        shift, recalled, loss, steps, probability = naive(lm, fact, layer, settings)
+        length = None if unedited is None else float(unedited[i])
+        shift, recalled, loss, steps, probability = naive(lm, fact, layer, settings, length)
         np.testing.assert_allclose(found.recalled[:, i], recalled, rtol=1e-4, atol=1e-5)
         assert found.steps[i] == steps
         np.testing.assert_allclose(found.shifts[:, i], shift, rtol=1e-3, atol=2e-3 * np.abs(shift).max())
@@ -92,6 +101,51 @@ def check(lm, settings, layer=1, edits=EDITS, **options):
 def test_equals_the_naive_procedure(architecture, bos):
     found = check(tiny(architecture, bos=bos), SETTINGS)
     assert found.steps.max() == SETTINGS.steps
+
+
+@pytest.mark.parametrize("step", ["relative", "absolute"])
+@pytest.mark.parametrize("bound", ["anchored", "moving"])
+def test_what_measures_step_ball_and_norm_term_in_an_edited_model(step, bound):
+    """Against the naive procedure, whose lengths are told by the unedited model, with a ball that binds."""
+    lm = tiny("gpt2")
+    layer = lm.layers[1]
+    W_0 = layer.weight.clone()
+    K = keys.extract(lm, EDITS, layers=[1])[1]
+    unedited = np.linalg.norm(W_0.double().numpy() @ K + layer.bias.double().numpy()[:, None], axis=0)
+    with torch.no_grad():
+        layer.weight.mul_(3.0)
+    settings = replace(SETTINGS, step=step, bound=bound, clamp_norm_factor=0.3, stop_probability=1.0)
+    found = check(lm, settings, unedited=unedited, W_0=W_0)
+    unit = unedited if bound == "anchored" else np.linalg.norm(found.recalled, axis=0)
+    assert (np.linalg.norm(found.shifts, axis=0) <= 0.3 * unit * (1 + 1e-3)).all()
+    assert (np.linalg.norm(found.recalled, axis=0) > 1.5 * unedited).all()
+
+
+def test_the_first_step_is_as_long_as_the_lr_says_in_units_of_the_answer():
+    lm = tiny("llama")
+    found = targets.search(lm, EDITS, 1, replace(SETTINGS, steps=1, lr=0.3, stop_probability=1.0))
+    lengths = np.linalg.norm(found.shifts, axis=0) / np.linalg.norm(found.recalled, axis=0)
+    np.testing.assert_allclose(lengths, 0.3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gemma3_text"])
+def test_anchored_values_have_the_length_of_the_unedited_answer(architecture):
+    """And what they achieve is what the model says with them, not with the values as they were found."""
+    lm = tiny(architecture)
+    settings = replace(SETTINGS, contexts=("",))
+    free = targets.search(lm, EDITS, 1, settings)
+    found = targets.search(lm, EDITS, 1, replace(settings, values="anchored"))
+    np.testing.assert_allclose(np.linalg.norm(found.values, axis=0), np.linalg.norm(free.recalled, axis=0), rtol=1e-4)
+    cosines = (found.values * free.values).sum(0) / np.linalg.norm(found.values, axis=0)
+    np.testing.assert_allclose(cosines, np.linalg.norm(free.values, axis=0), rtol=1e-4)
+    for i, fact in enumerate(EDITS):
+        subject = torch.tensor([keys.locate(lm.tokenizer, fact).position])
+        with passes.shifted(lm.layers[1], torch.from_numpy(found.shifts[:, i]).float()[None], subject):
+            said = scoring.score(lm, [fact.text], [fact.target_new])
+        tokens = len(scoring.join(lm.tokenizer, fact.text, fact.target_new).target)
+        assert found.probability[i] == pytest.approx(np.exp(said.log_probability[0] / tokens), rel=1e-3)
+    if architecture == "gemma3_text":  # only the direction counts
+        np.testing.assert_allclose(found.probability, free.probability, rtol=0.05)
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gemma3_text"])
@@ -181,6 +235,9 @@ def test_the_model_is_left_as_it_was():
         ({"contexts": ("Well, ",)}, "bare prompt"),
         ({"kl_prompt": "it is"}, "kl_prompt"),
         ({"key": "first"}, "bare or mean"),
+        ({"step": "long"}, "relative or absolute"),
+        ({"bound": "none"}, "anchored or moving"),
+        ({"values": "fixed"}, "free or anchored"),
     ],
 )
 def test_settings_that_make_no_sense(changes, said):

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from superposition.editing import forecast
 from superposition.editing.forecast import Reading
 from superposition.errors import UserError
 from superposition.linear.edit import Edit
@@ -115,18 +116,17 @@ class Untouched:
         change = np.linalg.norm(self._written(self.answers + moved) - self.written, axis=2)
         return change * inside / self.lengths(over)
 
-    def by_edit(self, edit: Edit, over: str = "stream", where: str = "all") -> Float[np.ndarray, " n"]:
-        """The mean square of the relative drift of each edit alone: ``D`` is the mean of these.
+    def by_edit(self, edit: Edit, over: str = "stream") -> Float[np.ndarray, "n m T"]:
+        """The relative drift of each edit alone, at every position: ``D`` is the mean of its squares over a place.
 
         The edits' residuals are to be those of each alone on the unedited model.
         """
-        chosen = self.reading.mask(where)
-        columns = self.reading.keys.reshape(-1, self.reading.keys.shape[2]).T.astype(np.float64)
-        found = np.zeros(len(edit))
-        for i in range(len(edit)):
-            moved = edit[i : i + 1].at(columns).T.reshape(self.answers.shape)
-            found[i] = np.mean(self.relative(moved, over)[chosen] ** 2)
-        return found
+        parts = forecast.shares(edit.M, self.reading.keys)  # (n, m, T)
+        if self.model.output_norms[self.reading.layer] is None:
+            lengths = np.linalg.norm(edit.delta, axis=0)[:, None, None]
+            return np.abs(parts) * lengths * self.reading.mask() / self.lengths(over)
+        alone = zip(parts, edit.delta.T, strict=True)
+        return np.stack([self.relative(part[..., None] * delta, over) for part, delta in alone])
 
 
 def root_mean_square(numbers: Float[np.ndarray, ...]) -> float:
