@@ -75,6 +75,40 @@ def test_weights_that_are_not_finite_are_left_to_the_commands():
         keys.extract(model, FACTS)
 
 
+#: Blocks that normalise what the memory writes, and what their norm is called.
+NORMED = {
+    "gemma2": "post_feedforward_layernorm",
+    "gemma3_text": "post_feedforward_layernorm",
+    "olmo2": "post_feedforward_layernorm",
+    "glm4": "post_mlp_layernorm",
+}
+
+
+@pytest.mark.parametrize("architecture", sorted({*ARCHITECTURES, *NORMED, "granite", "cohere"}))
+def test_the_norm_after_a_memory_is_found_and_only_there(architecture):
+    changes = {"head_dim": 12} if architecture in ("gemma2", "glm4") else {}
+    model = tiny(architecture, **(COMMON | {"num_key_value_heads": 1} if architecture in NORMED else {}), **changes)
+    named = NORMED.get(architecture)
+    assert [*model.output_norms] == [named and model.block(layer).get_submodule(named) for layer in model.layers]
+    layer, ids = model.layers[1], torch.tensor([[5, 6, 7, 8]])
+    states = []
+
+    def with_answer(answer):
+        seen = lambda *call: states.append(call[-1][0] if isinstance(call[-1], tuple) else call[-1])  # noqa: E731
+        given = lambda *call: answer.reshape(call[-1].shape)  # noqa: E731
+        with torch.no_grad(), passes.hooked((layer.module, given), (model.block(layer), seen)):
+            passes.run_body(model, ids, torch.ones_like(ids))
+        return states[-1].reshape(4, -1)
+
+    answer = torch.randn(4, layer.d, generator=torch.Generator().manual_seed(2))
+    nothing = with_answer(torch.zeros(4, layer.d))
+    added = with_answer(3 * answer) - nothing
+    if architecture == "granite":  # a factor on everything that a block adds, no norm
+        added = added / model.model.config.residual_multiplier
+    torch.testing.assert_close(added, model.written(layer, 3 * answer), rtol=1e-3, atol=1e-4)
+    assert torch.allclose(added, with_answer(30 * answer) - nothing, rtol=1e-3, atol=1e-3) == (named is not None)
+
+
 def mixing(plain, input_ids, **given):
     output = plain(input_ids, **given)
     output.last_hidden_state = output.last_hidden_state + output.last_hidden_state.mean(1, keepdim=True)
