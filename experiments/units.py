@@ -1,6 +1,7 @@
-"""What the units of the target search change: ROME's own, the answer's, and values scaled to the unedited length.
+"""What the units of the target search change: ROME's own against those of the unedited answer.
 
-python experiments/units.py --runs smollm2:6 smollm2:12 smollm2:25 gemma3:5 gemma3:9 --out book/records/search-units.json
+python experiments/units.py --runs smollm2:6 smollm2:12 smollm2:25 gemma3:5 gemma3:9 \\
+    --out book/records/search-units.json
 
 The same edits, each alone on the unedited model. What takes long is kept in the user's cache.
 """
@@ -17,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from forecasts import choose, described, say
 from superposition import editing, records
 from superposition.data import facts
 from superposition.data.facts import Fact
@@ -24,13 +26,10 @@ from superposition.editing import targets
 from superposition.io import cache
 from superposition.lm import models
 
-from forecasts import choose, described, say
-
 #: The searches by name.
 WAYS = {
     "ROME's": editing.TargetSettings(step="absolute", bound="moving"),
     "the answer's": editing.TargetSettings(),
-    "the answer's, values anchored": editing.TargetSettings(values="anchored"),
 }
 
 
@@ -96,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Search and write the record."""
     parser = argparse.ArgumentParser(prog="python experiments/units.py", description=__doc__)
     parser.add_argument("--runs", nargs="+", required=True, metavar="MODEL:LAYER")
-    parser.add_argument("--count", type=int, default=40, help="edits (default: 40)")
+    parser.add_argument("--count", type=int, default=20, help="edits (default: 20)")
     parser.add_argument("--out", type=Path, required=True)
     words = sys.argv[1:] if arguments is None else arguments
     options = parser.parse_args(words)
