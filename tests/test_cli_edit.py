@@ -12,8 +12,9 @@ import torch
 from conftest import SENTENCES, build, environment, tokenizer
 
 from superposition import cli, editing
+from superposition.cli import edit as cli_edit
 from superposition.data import facts
-from superposition.editing import forecast, session
+from superposition.editing import forecast, sequence, session
 from superposition.errors import UserError
 from superposition.lm import models, moments
 from superposition.lm.calibration import Calibration
@@ -128,6 +129,14 @@ def test_a_plan_that_makes_no_sense_is_none():
         session.Plan("magic")
     with pytest.raises(UserError, match="Fine-tuning has no C"):
         session.Plan("ft", protect="book")
+    with pytest.raises(UserError, match="no target values to find beforehand"):
+        session.Plan("ft", targets="beforehand")
+    with pytest.raises(UserError, match="choose anew or beforehand"):
+        session.Plan(targets="later")
+
+
+def test_the_command_knows_what_the_library_does():
+    assert cli_edit.TARGETS == sequence.TARGETS
 
 
 def test_a_plan_is_checked_before_the_weights_are_loaded(go, tmp_path, cache, monkeypatch):

@@ -106,6 +106,26 @@ def test_the_command_knows_what_the_library_does():
     assert (cli_forecast.LEVELS, cli_forecast.RULES) == (forecast.LEVELS, memory.RULES)
 
 
+def test_of_edits_with_targets_beforehand_the_forecast_is_exact(go, tmp_path, model_folder, capsys):
+    """And of edits with targets found anew it is not."""
+    assert go("--all-facts")[0] == 0
+    watched = tmp_path / "watched.csv"
+    watched.write_text(PROTECT.rsplit("football", 1)[0], encoding="utf-8")
+    told = json.loads((tmp_path / "out" / "forecast.json").read_text(encoding="utf-8"))["facts"]
+    risks = np.array([row["risk"] for row in sorted(told, key=lambda row: row["fact"])])
+    words = ["--model", model_folder, "--edits", tmp_path / "edits.csv", "--watch", watched, "--layer", 1]
+    words += ["--text", tmp_path / "text.txt", "--tokens", 300, "--device", "cpu"]
+    errors = {}
+    for way in ("beforehand", "anew"):
+        assert cli.main(["edit", *map(str, words), "--targets", way, "--out", str(tmp_path / way)]) == 0
+        data = json.loads((tmp_path / way / "edit.json").read_text(encoding="utf-8"))
+        assert data["targets"] == way
+        before, after = (np.array(data["watched"][when]["log_true"]) for when in ("before", "after"))
+        errors[way] = np.abs(before - after - risks).max()
+    assert errors["beforehand"] < 1e-3 * np.abs(risks).max()
+    assert errors["anew"] > 10 * errors["beforehand"]
+
+
 @pytest.mark.parametrize("level", ["keys", "values"])
 def test_cheaper_levels(go, tmp_path, level):
     status, out, _ = go("--all-facts", level=level)

@@ -13,6 +13,7 @@ from superposition.cli import options
 
 #: Where the edits made so far are kept, in the folder of the result.
 STATE = "state.safetensors"
+TARGETS = ("anew", "beforehand")  # as the library has them, which takes seconds to load
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -35,8 +36,8 @@ def add(commands: argparse._SubParsersAction) -> None:
     )
     command.add_argument(
         "--targets",
-        choices=("anew", "beforehand"),
-        default="anew",
+        choices=TARGETS,
+        default=TARGETS[0],
         help="look for target values on the model as edited so far (default), or on the unedited one: then `forecast` "
         "is exact",
     )

@@ -345,8 +345,8 @@ def _forgets_length(module: torch.nn.Module, answers: torch.Tensor, dtype: torch
     size = answers.square().mean(-1, keepdim=True).sqrt()
     if not (size > 0).all():
         return False
-    one, ten = (module(answers / size * scale) for scale in (1, 10))
-    return torch.is_tensor(one) and bool(one.any()) and _agree(ten, one, dtype)
+    short, long = (module(answers / size * scale) for scale in (100, 1000))
+    return torch.is_tensor(short) and bool(short.any()) and _agree(long, short, dtype)
 
 
 def _agree(one: torch.Tensor, other: torch.Tensor, dtype: torch.dtype) -> bool:

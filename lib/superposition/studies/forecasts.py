@@ -145,6 +145,10 @@ class Forecasts(Run):
         """Indices of the watched facts most at risk, as forecast by the drift put in; the worst first."""
         return np.argsort(-self.forecast("drift, all"))[:count]
 
+    def growth(self, count: int = 10) -> float:
+        """Length of the residuals in the sequence over that of the same edits alone: median of the last edits."""
+        return float(np.median((self.arrays["delta"] / self.arrays["delta_alone"])[-count:]))
+
     def cost_of_sequence(self, replayed: str = "drift, all") -> Estimate:
         """Loss of the edits with every target looked for anew, over that forecast with targets found beforehand."""
         return ratio_of_sums(np.maximum(self.fall(), 0), np.maximum(self.forecast(replayed), 0), seed=17)

@@ -351,6 +351,7 @@ def _of_model(runs: list[forecasts.Forecasts]) -> Numbers:
         "slope": extremes([line.slope.value for line in lines]),
         "pearson": extremes([line.pearson for line in lines]),
         "short": extremes([line.short for line in lines]),
+        "growth": extremes([run.growth() for run in runs]),
     } | {word: extremes([run.statistic(*of).value for run in runs]) for word, of in STATISTICS.items()}
 
 

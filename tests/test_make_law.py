@@ -1,0 +1,97 @@
+"""The experiments behind the law, in miniature: what a point holds, what is kept, what is put back."""
+
+import numpy as np
+import pytest
+from conftest import tiny
+
+import law
+import units
+from superposition import editing, records
+from superposition.editing import forecast, lifetime
+from superposition.linear.memory import LinearMemory
+from superposition.linear.metric import Metric
+
+SIZES = law.Sizes(
+    edits=3, looks=(1, 3), anew=2, tokens=400, held_out=60, settings=editing.TargetSettings(steps=2, contexts=("",))
+)
+
+
+@pytest.fixture
+def small(monkeypatch, cache):
+    """A tiny model that is taken to know some facts and not others, and a C drawn at random."""
+    listed = law.facts.load("book")
+    monkeypatch.setattr(law, "choose", lambda lm, count: (listed[:count], listed[20:28]))
+    monkeypatch.setattr(units, "choose", lambda lm, count: (listed[:count], listed[20:28]))
+    monkeypatch.setattr(law.moments, "estimate", lambda lm, *_, **__: Drawn())
+    return tiny()
+
+
+class Drawn:
+    def second_moment(self, layer):
+        sample = np.random.default_rng(layer).standard_normal((40, 200))
+        return sample @ sample.T / 200
+
+
+def test_a_layer_is_measured_and_put_back(small, monkeypatch):
+    before = small.digest()
+    data, arrays = law.measure(small, [0, 1], SIZES)
+    assert small.digest() == before
+    assert [row["layer"] for row in data["layers"]] == [0, 1]
+    ways = {name.split("/")[1] for name in arrays if name.startswith("0/")}
+    assert ways == {"before", "beforehand", "anew"} and not any(name.startswith("1/anew") for name in arrays)
+    for name in ("fall", "kept", "last state", "stream, all", "answer, subject"):
+        assert arrays[f"1/beforehand/3/{name}"].shape == (8,)
+    # D of a first edit is the square of the drift that it makes
+    first = arrays["1/beforehand/1/stream, subject"]
+    assert arrays["1/before/D stream, subject"][0] == pytest.approx(np.mean(first**2), rel=1e-4)
+    # kept: nothing is searched for again, and the same comes out
+    monkeypatch.setattr(law.targets, "search", None)
+    again = law.measure(small, [0, 1], SIZES)
+    assert again[0] == data
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(again[1][name], array, err_msg=name)
+
+
+def test_a_point_says_what_an_edited_model_says(small):
+    edits, known = law.choose(small, 3)
+    reading = forecast.read(small, known, 1, passes=False)
+    C = Metric(Drawn().second_moment(1))
+    case = law.Case(small, 1, edits, lifetime.Untouched(small, reading), C, law.scoring.held_out(small, 60), SIZES)
+    found = editing.Targets(**law.alone(case))
+    memory = LinearMemory(case.W_0, C)
+    memory.edit_batch(found.keys, found.values, "rome")
+    point = law.point(case, memory.edits)
+    before = forecast.ask(small, reading)
+    with editing.preserved(small):
+        small.layers[1].weight.copy_(law.torch.from_numpy(memory.W))
+        after = forecast.ask(small, reading)
+        perplexity = law.scoring.perplexity(small, case.windows)
+    np.testing.assert_allclose(point["fall"], before.log_probability - after.log_probability, atol=1e-4)
+    assert point["perplexity"] == pytest.approx(perplexity, rel=1e-5)
+    assert (point["kept"] == after.exact).all() and (point["last state"] > 0).all()
+    change = np.linalg.norm(memory.W - case.W_0) / np.linalg.norm(case.W_0)
+    assert point["change"] == pytest.approx(change, rel=1e-6)
+
+
+def test_energy_is_the_sum_over_pairs():
+    W = np.random.default_rng(0).standard_normal((5, 7))
+    rows = [row / np.linalg.norm(row) for row in W]
+    pairs = [1 / np.linalg.norm(a - b) for i, a in enumerate(rows) for j, b in enumerate(rows) if i != j]
+    assert law.hyperspherical_energy(W) == pytest.approx(np.mean(pairs))
+    assert law.hyperspherical_energy(3 * W) == pytest.approx(np.mean(pairs))
+
+
+def test_the_scripts_write_their_records(small, monkeypatch, tmp_path):
+    monkeypatch.setattr(law.models, "load", lambda name: small)
+    monkeypatch.setattr(law, "Sizes", lambda: SIZES)
+    assert law.main(["--model", "tiny", "--layers", "1", "--out", str(tmp_path / "law.json")]) == 0
+    made = records.load(tmp_path / "law.json")
+    assert made["kind"] == "law" and made["normalised"] is False and made["looks"] == [1, 3]
+    assert made["provenance"]["command"].startswith("python experiments/law.py --model tiny")
+    monkeypatch.setattr(
+        units, "WAYS", {name: editing.TargetSettings(steps=1, step=way.step) for name, way in units.WAYS.items()}
+    )
+    assert units.main(["--runs", "tiny:0", "tiny:1", "--count", "2", "--out", str(tmp_path / "units.json")]) == 0
+    rows = records.load(tmp_path / "units.json")["rows"]
+    assert [(row["layer"], row["way"]) for row in rows] == [(i, way) for i in (0, 1) for way in units.WAYS]
+    assert all(row["size"] > 0 and row["steps"] == 1 for row in rows)
