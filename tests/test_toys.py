@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import sympy as sp
 import torch
 
 from superposition import theory, toys
@@ -214,11 +215,9 @@ def test_overlap_sets_the_rate_and_only_directions_that_spare_later_keys_stop_th
 @pytest.mark.parametrize("arm", toys.LOOPS)
 def test_the_law_of_feedback_is_the_one_that_sympy_proves(arm):
     law, n = theory.feedback()[arm].claim.rhs, np.arange(1, 30)
-    values = dict(zip(sorted(law.free_symbols - {expressions.n}, key=str), (0.7, 1.9, 0.05), strict=False))
-    numbers = {str(name): value for name, value in values.items()}
+    values = dict(zip(sp.symbols("c q a", positive=True), (1.9, 0.05, 0.7), strict=True))
     squared = [float(law.subs(values).subs(expressions.n, edits)) for edits in n]
-    found = toys.feedback_law(arm, n, numbers["c"], numbers.get("q", 0.05), numbers["a"])
-    assert found**2 == pytest.approx(np.array(squared))
+    assert toys.feedback_law(arm, n, 1.9, 0.05, 0.7) ** 2 == pytest.approx(np.array(squared))
     assert toys.feedback_law("moving", n, 2.0, 0.0) == pytest.approx(2 * np.sqrt(n))
 
 
@@ -448,6 +447,10 @@ def growth(P, deltas):
     return lambda n: n * square * length + n * (n - 1) * both
 
 
+def answer(c, q, anchored):
+    return lambda n: c**2 + (1 - c**2) * (1 - q) ** n if anchored else (1 + (c**2 - 1) * q) ** n
+
+
 def one_sweep(W, K, V, C):
     for k, v in zip(K.T, V.T, strict=True):
         W = W + rules.rome(W, k, v, C)
@@ -468,6 +471,8 @@ def protect(W, C, k_e, v_e, k_j, hold=True, metric=True):
 
 WRONG = [
     (exercises.check_07_growth, lambda P, deltas: lambda n: n * growth(P, deltas)(1), "overlaps and"),
+    (exercises.check_07_anchor, lambda c, q, anchored: lambda n: (1 + c**2 * q) ** n, "anchored = False, f"),
+    (exercises.check_07_anchor, lambda c, q, anchored: answer(c, q, False), "anchored = True, f"),
     (exercises.check_07_sweeps, one_sweep, "go on sweeping"),
     (exercises.check_07_sweeps, lambda W, K, V, C: W + (V - W @ K) @ np.linalg.pinv(K), "not where ROME ends"),
     (exercises.check_08_dimensionality, lambda W: (W**2).sum(0), "D of feature"),
