@@ -349,7 +349,7 @@ def test_a_right_answer_that_spoils_its_arguments_is_refused(name):
 
 def test_every_check_can_draw_more_problems_from_another_seed():
     checks = {name: check for name, check in vars(exercises).items() if name.startswith("check_")}
-    assert len(checks) == 35
+    assert len(checks) == 36
     for name, check in checks.items():
         options = set(inspect.signature(check).parameters)
         assert options == ({"function", "most"} if "simplex" in name else {"function", "problems", "seed"}), name

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+import sympy as sp
 import torch
 
-from superposition import toys
+from superposition import theory, toys
 from superposition.book import exercises
 from superposition.errors import UserError
 from superposition.linear import overlap, rules
@@ -13,6 +14,7 @@ from superposition.stats import shape
 from superposition.stats.intervals import over_seeds
 from superposition.stats.regression import log_slope
 from superposition.studies.toys import FRACTIONS, forecast_kurtosis, forgetting, hard_price
+from superposition.theory import expressions
 from superposition.toys import autoencoders
 
 # --- keys ---------------------------------------------------------------------------------------------------
@@ -148,6 +150,77 @@ def test_the_hard_recursion_keeps_all_until_the_space_is_full():
         assert not np.isnan(rome_error).any()
 
 
+@pytest.mark.parametrize("arm", toys.LOOPS)
+@pytest.mark.parametrize("r", [8, 32])
+def test_feedback_follows_its_law(arm, r):
+    """Intervals over seeds are of the squares, whose mean the law states; they scatter like a product of n factors."""
+    n = np.array([1, 4, 8, 16])
+    changes = np.array([toys.change_along(toys.feedback(arm, seed, 16, r=r), n) for seed in range(40)])
+    mean, low, high = over_seeds(changes**2)
+    assert (np.abs(mean - toys.feedback_law(arm, n, 2.0, 1 / r) ** 2) < high - low).all()
+    assert (high - low < 0.4 * mean).all() or arm == "moving"
+
+
+def test_the_arms_of_feedback_come_in_order():
+    for seed in range(5):
+        ends = {arm: toys.change_along(toys.feedback(arm, seed), [24, 48]) for arm in toys.LOOPS}
+        steps = {arm: late / early for arm, (early, late) in ends.items()}
+        assert steps["moving"] > 5 > 1.6 > steps["anchored"] > 1.2 > steps["beforehand"] > 0.9
+        assert steps["no overlap"] == pytest.approx(np.sqrt(2), rel=0.1)
+        assert ends["moving"][1] > 10 * ends["anchored"][1] and ends["anchored"][1] > 1.3 * ends["beforehand"][1]
+
+
+@pytest.mark.parametrize("arm", toys.LOOPS)
+def test_every_edit_of_feedback_is_exact_and_as_long_as_it_says(arm):
+    memory, c = toys.feedback(arm, 3, 20, c=1.5, r=6), 1.5
+    W, first = memory.W_0, memory.W_0 @ memory.keys
+    for i, (k, v, residual) in enumerate(zip(memory.keys.T, memory.values.T, memory.residuals.T, strict=True)):
+        now = W @ k
+        start = first[:, i] if arm == "beforehand" else now
+        measure = now if arm in ("moving", "no overlap") else first[:, i]
+        assert np.linalg.norm(v - start) == pytest.approx(c * np.linalg.norm(measure))
+        assert residual == pytest.approx(v - now)
+        W = W + np.outer(v - now, k) / (k @ k)
+        assert W @ k == pytest.approx(v)
+        assert toys.change_along(memory, [i + 1])[0] == pytest.approx(np.linalg.norm(W - memory.W_0))
+    overlaps = overlap.superposition_matrix(memory.keys, np.eye(64))
+    assert np.allclose(overlaps, np.eye(20)) is (arm == "no overlap")
+
+
+def test_targets_found_beforehand_never_add_up_to_more_than_a_random_walk():
+    """``‖D_n‖² = ‖D_{n-1}‖² - ‖D_{n-1}k_n‖² + ‖ε_n‖²``, for any keys of length one."""
+    memory = toys.feedback("beforehand", 1, 40, r=5)
+    asked = ((memory.values - memory.W_0 @ memory.keys) ** 2).sum(0)
+    undone = ((memory.residuals - memory.values + memory.W_0 @ memory.keys) ** 2).sum(0)
+    squares = toys.change_along(memory, np.arange(1, 41)) ** 2
+    assert squares == pytest.approx(np.cumsum(asked - undone))
+    assert (squares <= np.cumsum(asked) + 1e-9).all()
+
+
+def test_overlap_sets_the_rate_and_only_directions_that_spare_later_keys_stop_the_loop():
+    n, edits = 40, np.arange(1, 41)
+    keys = toys.feedback("moving", 0, n, r=64).keys
+    M = rules.emmet_directions(keys, np.eye(64))
+    spare = toys.feedback("moving", 0, n, r=64, rule=lambda K, C, before: M[:, [before.shape[1]]])
+    assert np.allclose(spare.directions.T @ spare.keys, np.eye(n), atol=1e-8)
+    lengths = np.linalg.norm(spare.residuals, axis=0)
+    assert lengths == pytest.approx(2 * np.linalg.norm(spare.W_0 @ keys, axis=0)), "as if no edit had been before"
+    logs = {}
+    for rule in ("rome", "rls-hard"):
+        runs = [toys.change_along(toys.feedback("moving", seed, n, r=64, rule=rule), edits) for seed in range(12)]
+        logs[rule] = np.log(runs).mean(0)
+    assert logs["rls-hard"][-1] > logs["rome"][-1] + np.log(1.5), "the hard recursion spares earlier keys only"
+
+
+@pytest.mark.parametrize("arm", toys.LOOPS)
+def test_the_law_of_feedback_is_the_one_that_sympy_proves(arm):
+    law, n = theory.feedback()[arm].claim.rhs, np.arange(1, 30)
+    values = dict(zip(sp.symbols("c q a", positive=True), (1.9, 0.05, 0.7), strict=True))
+    squared = [float(law.subs(values).subs(expressions.n, edits)) for edits in n]
+    assert toys.feedback_law(arm, n, 1.9, 0.05, 0.7) ** 2 == pytest.approx(np.array(squared))
+    assert toys.feedback_law("moving", n, 2.0, 0.0) == pytest.approx(2 * np.sqrt(n))
+
+
 def test_later_edits_suffer_less_and_the_last_not_at_all():
     runs = np.array([toys.suffer(seed) for seed in range(5)])
     thirds = runs.reshape(5, 3, -1).mean((0, 2))
@@ -212,6 +285,9 @@ AUTOENCODER = {"n": 3, "m": 2, "density": [0.5], "steps": 1}
         (toys.draw_keys, {"kind": "random", "d_m": 4, "N": 0, "rng": np.random.default_rng(0)}, "1 or more"),
         (toys.draw_facts, {"n": 10, "count": 5, "density": 1e-4, "rng": np.random.default_rng(0)}, "hardly ever"),
         (hard_price, {"n": 29, "d_m": 30}, "infinite"),
+        (toys.feedback, {"arm": "still", "seed": 0}, "choose from moving, anchored"),
+        (toys.feedback, {"arm": "moving", "seed": 0, "r": 65}, "r is 65"),
+        (toys.feedback, {"arm": "no overlap", "seed": 0, "n": 65}, "65 keys cannot be orthogonal"),
         *((toys.train_autoencoders, AUTOENCODER | {"density": q}, "probabilities") for q in ([0.0], [1.5], [])),
         *((toys.train_autoencoders, AUTOENCODER | wrong, "1 or more") for wrong in ({"n": 0}, {"seeds": []})),
         *((toys.train_autoencoders, AUTOENCODER | {"importance": x}, "3 weights") for x in ([1.0], [-1.0, 1, 1])),
@@ -371,6 +447,10 @@ def growth(P, deltas):
     return lambda n: n * square * length + n * (n - 1) * both
 
 
+def answer(c, q, anchored):
+    return lambda n: c**2 + (1 - c**2) * (1 - q) ** n if anchored else (1 + (c**2 - 1) * q) ** n
+
+
 def one_sweep(W, K, V, C):
     for k, v in zip(K.T, V.T, strict=True):
         W = W + rules.rome(W, k, v, C)
@@ -391,6 +471,8 @@ def protect(W, C, k_e, v_e, k_j, hold=True, metric=True):
 
 WRONG = [
     (exercises.check_07_growth, lambda P, deltas: lambda n: n * growth(P, deltas)(1), "overlaps and"),
+    (exercises.check_07_anchor, lambda c, q, anchored: lambda n: (1 + c**2 * q) ** n, "anchored = False, f"),
+    (exercises.check_07_anchor, lambda c, q, anchored: answer(c, q, False), "anchored = True, f"),
     (exercises.check_07_sweeps, one_sweep, "go on sweeping"),
     (exercises.check_07_sweeps, lambda W, K, V, C: W + (V - W @ K) @ np.linalg.pinv(K), "not where ROME ends"),
     (exercises.check_08_dimensionality, lambda W: (W**2).sum(0), "D of feature"),

@@ -7,7 +7,7 @@ from superposition.figures.derivation import whitened_plane, damage_around, capa
 from superposition.figures.derivation import transfers, lifetimes
 from superposition.figures.toys import forgetting_curves, growth, earlier_edits, price_of_exactness, feature_planes
 from superposition.figures.toys import solids, phase_plane, dimensionality_steps, overlap_and_loss, features_by_sparsity
-from superposition.figures.toys import crowding
+from superposition.figures.toys import crowding, feedback
 from superposition.figures.toy_transformer import facts_kept_and_edits_held, forecasts_and_falls, reach_of_an_edit
 from superposition.figures.toy_transformer import tails_by_width, tails_by_history
 from superposition.figures.moments import errors_of_draws, error_by_tokens, statistics_by_tokens, choices, shrinkage

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from superposition.figures.colours import BLUE, CYCLE, GREY, ORANGE, VERMILION
 from superposition.figures.style import band, canvas, dots, errors_and_damage, plot, shared_legend, ticks
 from superposition.linear.capacity import welch_bound
+from superposition.stats.intervals import over_seeds
 from superposition.studies import toys
 
 _MARKERS = "os^Dv*P"
@@ -76,6 +77,35 @@ def growth(
     ticks(axis.yaxis, [0.2, 0.5, 1, 2, 5, 10, 20])
     axis.set(xlabel="edits n (logarithmic)", ylabel="damage, r.m.s. (logarithmic)")
     shared_legend(axis, 2)
+    return figure
+
+
+@plot
+def feedback(n: np.ndarray, runs: Mapping[str, np.ndarray], laws: Mapping[str, np.ndarray]) -> Figure:
+    """Root mean square of ``‖W_n - W_0‖`` against the number of edits, both logarithmic; lines, what the law says.
+
+    Parameters
+    ----------
+    n : array
+    runs : mapping of str to (seeds, len(n)) array
+        By arm; drawn as marks with 95 % intervals of the mean square over seeds.
+    laws : mapping of str to array
+        By arm, after each number of edits from 1 on.
+    """
+    figure, (axis,) = canvas(height=3.9)
+    for (name, values), colour, mark in zip(runs.items(), CYCLE, _MARKERS, strict=False):
+        mean, low, high = np.sqrt(np.maximum(over_seeds(values**2), 0))
+        fill = "none" if name == "no overlap" else colour  # its marks lie on those of another arm
+        style = {"color": colour, "fmt": mark, "markersize": 9 if fill == "none" else 5, "markerfacecolor": fill}
+        axis.errorbar(n, mean, [mean - low, high - mean], label=name, capsize=2, **style)
+    for number, law in enumerate(laws.values()):
+        label = None if number else "closed forms"
+        axis.plot(np.arange(1, len(law) + 1), law, color="black", linewidth=0.9, zorder=0, label=label)
+    axis.set(xscale="log", yscale="log")
+    ticks(axis.xaxis, [1, 2, 4, 8, 16, 32, 64])
+    ticks(axis.yaxis, [1, 3, 10, 30, 100, 300, 1000])
+    axis.set(xlabel="edits n (logarithmic)", ylabel="change, $\\|W_n - W_0\\|$ (logarithmic)")
+    shared_legend(axis, 5)
     return figure
 
 

@@ -19,6 +19,7 @@ from superposition.theory.memory import loss_is_distance, rome_update, single_ed
 from superposition.theory.memory import sherman_morrison, weight_limit, weighted_fit
 from superposition.theory.lifelong import Induction, Unrolled, induction, residual_recursion, unrolled
 from superposition.theory.lifelong import interference_edited, interference_matrix, interference_original
+from superposition.theory.lifelong import doubling, feedback, feedback_limit
 from superposition.theory.overlap import asymmetry, cancellation_example, lossless, superposition, whitening_products
 from superposition.theory.capacity import conservation_law, mean_leverage, welch_bound, welch_proof
 from superposition.theory.editors import alphaedit_proof, alphaedit_residual, emmet_proof, memit_proof, push_through

@@ -6,7 +6,7 @@ Chapter ``book/07-toy-memory.ipynb``; its record is made by ``experiments/toys.p
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -191,6 +191,77 @@ def growth_law(n: Any, squared_mean: float, square: float, aligned: float = 1.0)
     """
     n = np.asarray(n)
     return np.sqrt(n * (square - aligned * squared_mean) + n**2 * aligned * squared_mean)
+
+
+#: The arms of :func:`feedback`: whose answer the residual is measured by, that its target was found beforehand, or that
+#: no key meets another.
+LOOPS = ("moving", "anchored", "beforehand", "no overlap")
+
+
+def feedback(
+    arm: str,
+    seed: int,
+    n: int = 48,
+    *,
+    c: float = 2.0,
+    d: int = 16,
+    d_m: int = 64,
+    r: int = 16,
+    rule: str | Callable[..., Any] = "rome",
+) -> LinearMemory:
+    """A memory after n edits that each change the answer by c times its length, in one of the :data:`LOOPS`.
+
+    Keys are whitened (C is the identity), of length one, and spread evenly over r of the d_m directions, so that the
+    mean of ``p(k_i, k_j)²`` is ``q = 1/r``; with *no overlap* they are orthogonal. The mean of ``|W_0 k|²`` is 1. Each
+    residual points in a random direction and is as long as c times the answer of the memory as edited so far
+    (*moving*, *no overlap*) or of the unedited one (*anchored*); *beforehand*, the target is that of the unedited
+    memory, ``W_0 k`` and such a residual. What to expect: :func:`feedback_law`.
+
+    Raises
+    ------
+    UserError
+        An arm that is not known, r not from 1 to d_m, or more edits than there are orthogonal keys.
+    """
+    if arm not in LOOPS:
+        raise UserError(f"There is no arm {arm!r}: choose from {', '.join(LOOPS)}.")
+    if not 1 <= r <= d_m:
+        raise UserError(f"r is {r}: the keys' directions are some of the {d_m} that there are, 1 to d_m.")
+    if arm == "no overlap" and n > d_m:
+        raise UserError(f"{n} keys cannot be orthogonal in {d_m} dimensions: write {d_m} edits or fewer.")
+    rng = np.random.default_rng(seed)
+    memory = LinearMemory(rng.normal(size=(d, d_m)) / math.sqrt(d), np.eye(d_m))
+    if arm == "no overlap":
+        K = draw_keys("orthogonal", d_m, n, rng)
+    else:
+        K = np.concatenate([rng.normal(size=(r, n)), np.zeros((d_m - r, n))])
+    K /= np.linalg.norm(K, axis=0)
+    directions = rng.normal(size=(d, n))
+    directions /= np.linalg.norm(directions, axis=0)
+    for k, direction in zip(K.T, directions.T, strict=True):
+        now, before = memory.recall(k), memory.W_0 @ k
+        measure = now if arm in ("moving", "no overlap") else before
+        start = before if arm == "beforehand" else now
+        memory.edit(k, start + c * np.linalg.norm(measure) * direction, rule)
+    return memory
+
+
+def change_along(memory: LinearMemory, stops: Sequence[int] | np.ndarray) -> Float[np.ndarray, " stops"]:
+    """``‖W_n - W_0‖`` (Frobenius) after each number of edits in ``stops``, each from 1 to the number of edits."""
+    residuals, M = memory.residuals, memory.directions
+    products = (residuals.T @ residuals) * (M.T @ M)  # entry (i, j): of the changes that edits i and j made
+    squared = np.diag(products.cumsum(0).cumsum(1))
+    return np.sqrt(squared[np.asarray(stops) - 1])
+
+
+def feedback_law(arm: str, n: Any, c: float, q: float, a: float = 1.0) -> Any:
+    """``√(c² a (gⁿ - 1)/(g - 1))``: r.m.s. of ``‖W_n - W_0‖`` in an arm of :func:`feedback`.
+
+    Equation ``eq-toymemory-loop``: ``g = 1 + c²q`` for *moving*, ``1 - q`` for *beforehand* and 1 for the other two,
+    where the fraction is n; q is the mean of p² among the edits' keys, a the mean of ``|W_0 k|²``.
+    """
+    n = np.asarray(n)
+    rate = {"moving": c**2 * q, "beforehand": -q}.get(arm, 0.0)
+    return np.sqrt(c**2 * a * (np.expm1(n * np.log1p(rate)) / rate if rate else n))
 
 
 def suffer(seed: int, *, d: int = 16, d_m: int = 48, n: int = 144) -> Float[np.ndarray, " n"]:
