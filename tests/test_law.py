@@ -111,7 +111,7 @@ MOST_LINES, MOST_PARAMETERS = 60, 10
 #: What has more parameters, each of which a caller needs; why is said where it is defined.
 EXCEPTIONS = {
     "lib/superposition/editing/forecast.py run: 12 parameters",
-    "lib/superposition/editing/sequence.py run: 11 parameters",
+    "lib/superposition/editing/sequence.py run: 12 parameters",
 }
 
 

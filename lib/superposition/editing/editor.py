@@ -227,8 +227,9 @@ class Editor(LayerEditor):
             As :func:`superposition.editing.targets.search`.
         """
         W_0 = self.weights(self.W_0)
-        how = {"batch": batch, "W_0": W_0, "weights": [W_0] * len(facts) if beforehand else None}
-        return targets.search(self.model, list(facts), self.layer.index, self.settings, **how)
+        own = [W_0] * len(facts) if beforehand else None
+        layer = self.layer.index
+        return targets.search(self.model, list(facts), layer, self.settings, batch=batch, weights=own, W_0=W_0)
 
     def edit(self, facts: Sequence[Fact], batch: int = 8) -> None:
         """Make one step with these edits: find their target values, ``batch`` at a time, and write them together.

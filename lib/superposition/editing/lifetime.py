@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import ArrayLike
 
 from superposition.editing import forecast
 from superposition.editing.forecast import Reading
@@ -129,6 +130,6 @@ class Untouched:
         return np.stack([self.relative(part[..., None] * delta, over) for part, delta in alone])
 
 
-def root_mean_square(numbers: Float[np.ndarray, ...]) -> float:
+def root_mean_square(numbers: ArrayLike) -> float:
     """``√mean x²``; of relative drifts, ``R``."""
     return float(np.sqrt(np.mean(np.square(numbers))))

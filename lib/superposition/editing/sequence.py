@@ -116,7 +116,8 @@ def run(  # twelve parameters: what is edited, how, what is looked at and kept; 
     if state is not None and state.is_file():
         _resume(state, recipe, outcome)
     saved = editor.n_edits
-    step = _beforehand(editor, edits, batch) if targets == "beforehand" else editor.edit
+    foreseen = targets == "beforehand" and isinstance(editor, Editor)
+    step = _beforehand(editor, edits, batch) if foreseen else editor.edit
 
     def checkpoint_since(count: int) -> bool:
         return any(count < checkpoint <= editor.n_edits for checkpoint in checkpoints or [len(edits)])

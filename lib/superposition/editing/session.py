@@ -192,7 +192,7 @@ def edit(
             protection = {"weight": plan.protect_weight, "positions": positions}
     before = evaluation.evaluate(lm, session.edits)
     untouched = {name: evaluation.untouched(lm, listed) for name, (_, listed) in asked.items()}
-    how = {"layer": session.layer, "C": C, "batch": batch, "targets": plan.targets}
+    how: dict[str, Any] = {"layer": session.layer, "C": C, "batch": batch, "targets": plan.targets}
     how |= {"settings": plan.settings, "write": plan.write}
     done = sequence.run(lm, session.edits, plan.method, **how, state=state)
     after = evaluation.evaluate(lm, session.edits)

@@ -13,7 +13,7 @@ of the unedited model. This is the objective of ROME (Meng et al. 2022) with thr
 is absolute; here it is in units of the answer, ``‖W₀k‖/√d`` a coordinate. And ROME measures ball and norm term by
 ``‖W k‖`` of the model as edited so far, so that they grow with the drift; here it is by that of the unedited model.
 ``step="absolute"`` and ``bound="moving"`` are ROME's. Where the block normalises what the memory writes
-(:attr:`superposition.lm.model.LanguageModel.output_norms`), only the direction of ``W k + δ`` counts, and the δ that an
+(:attr:`superposition.lm.models.LanguageModel.output_norms`), only the direction of ``W k + δ`` counts, and the δ that an
 edit needs grows with the length to which the drift has brought ``W k``.
 Chapters ``15-editing-a-model`` and ``17-forecasting-damage``.
 
@@ -132,7 +132,8 @@ class TargetSettings:
     @classmethod
     def recorded(cls, content: dict[str, Any]) -> TargetSettings:
         """The settings that a record names; what an older one does not name was as ROME has it."""
-        return cls(**PUBLISHED | content | {"contexts": tuple(content["contexts"])})
+        given: dict[str, Any] = PUBLISHED | content | {"contexts": tuple(content["contexts"])}
+        return cls(**given)
 
 
 @dataclass(frozen=True, eq=False)
