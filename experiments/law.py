@@ -142,11 +142,20 @@ def point(case: Case, edit: Edit) -> dict[str, Any]:
     return arrays | numbers
 
 
-def alone(case: Case) -> dict[str, np.ndarray]:
+def alone(case: Case, batch: int = 10) -> editing.Targets:
     """The targets of the edits, each found on the unedited model."""
-    return cache.made(
-        case.key("alone"), lambda: vars(targets.search(case.lm, case.edits, case.layer, case.sizes.settings, batch=10))
-    )
+    groups = []
+    for start in range(0, len(case.edits), batch):
+        group = case.edits[start : start + batch]
+        how = {"weights": case.lm.digest(), "layer": case.layer, "settings": case.sizes.settings.as_dict()}
+        key = cache.key("law", POINTS, what="targets", edits=described(group), **how)
+        groups.append(
+            cache.made(
+                key,
+                lambda group=group: vars(targets.search(case.lm, group, case.layer, case.sizes.settings, batch=batch)),
+            )
+        )
+    return editing.Targets(**{name: np.concatenate([group[name] for group in groups], -1) for name in groups[0]})
 
 
 def before_any_edit(case: Case, found: editing.Targets) -> dict[str, np.ndarray]:
@@ -180,7 +189,7 @@ def anew(case: Case) -> dict[str, np.ndarray]:
 def at_layer(case: Case) -> dict[str, Any]:
     """Everything at one layer: what was known before, and a point a look, for targets beforehand and perhaps anew."""
     began = time.perf_counter()
-    found = editing.Targets(**alone(case))
+    found = alone(case)
     say(f"layer {case.layer}: {len(found)} targets")
     result: dict[str, Any] = {f"before/{name}": value for name, value in before_any_edit(case, found).items()}
     ways = {"beforehand": {"keys": found.keys, "values": found.values}}

@@ -1,10 +1,13 @@
 """The experiments behind the law, in miniature: what a point holds, what is kept, what is put back."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from conftest import tiny
 
 import law
+import sequences
 import units
 from superposition import editing, records
 from superposition.editing import forecast, lifetime
@@ -57,7 +60,7 @@ def test_a_point_says_what_an_edited_model_says(small):
     reading = forecast.read(small, known, 1, passes=False)
     C = Metric(Drawn().second_moment(1))
     case = law.Case(small, 1, edits, lifetime.Untouched(small, reading), C, law.scoring.held_out(small, 60), SIZES)
-    found = editing.Targets(**law.alone(case))
+    found = law.alone(case)
     memory = LinearMemory(case.W_0, C)
     memory.edit_batch(found.keys, found.values, "rome")
     point = law.point(case, memory.edits)
@@ -71,6 +74,93 @@ def test_a_point_says_what_an_edited_model_says(small):
     assert (point["kept"] == after.exact).all() and (point["last state"] > 0).all()
     change = np.linalg.norm(memory.W - case.W_0) / np.linalg.norm(case.W_0)
     assert point["change"] == pytest.approx(change, rel=1e-6)
+
+
+WAYS = sequences.Sizes(
+    edits=4,
+    looks=(2, 4),
+    tokens=400,
+    held_out=60,
+    lists=2,
+    orders=2,
+    rules=("rome", "rls-hard"),
+    arms=tuple(arm for arm in sequences.ARMS if arm.rule in ("rome", "rls-soft", sequences.APART, "emmet", "ft")),
+    settings=editing.TargetSettings(steps=3, contexts=("",), stop_probability=1.0),
+)
+
+
+@pytest.fixture
+def sequence_case(small, monkeypatch):
+    for module in (sequences, law):
+        monkeypatch.setattr(module.moments, "estimate", lambda lm, *_, **__: Drawn())
+    listed = law.facts.load("book")
+    monkeypatch.setattr(sequences, "choose", lambda lm, count: (listed[:count], listed[20:28]))
+    return sequences.case_of(small, 1, WAYS, 4)
+
+
+def test_every_arm_is_the_sequence_that_its_name_says(sequence_case):
+    case, lm = sequence_case, sequence_case.lm
+    before = lm.digest()
+    found = sequences.every_arm(case)
+    assert lm.digest() == before and found.keys() == {"before", *(arm.name for arm in WAYS.arms)}
+    for targets, changes in {"moving": {"bound": "moving"}, "anchored": {}}.items():
+        with editing.preserved(lm):
+            settings = replace(WAYS.settings, **changes)
+            run = editing.run(lm, case.edits, "rome", layer=1, C=case.C, settings=settings)
+        arm = found[f"{targets}, rome"]
+        lengths = np.linalg.norm(run.editor.memory.residuals, axis=0)
+        np.testing.assert_allclose(arm["delta"], lengths, rtol=1e-2)
+        np.testing.assert_allclose(arm["among"], run.editor.memory.directions.T @ run.editor.memory.keys, atol=1e-6)
+    for targets in ("moving", "anchored", "beforehand"):  # whatever was written before, no other edit's key feels it
+        arm = found[f"{targets}, {sequences.APART}"]
+        np.testing.assert_allclose(arm["among"], np.eye(4), atol=1e-6)
+        np.testing.assert_allclose(arm["recalled_norm"], found["before"]["delta"] / found["before"]["size"], rtol=1e-3)
+    anchors = found["norm anchors, rome"]
+    first = found["before"]["delta"][0] / found["before"]["size"][0]
+    assert anchors["recalled_norm"][0] == pytest.approx(first, rel=1e-4)
+    assert found["beforehand, ft"]["4/change"] > found["beforehand, ft"]["2/change"] > 0
+    for arm in found.values():
+        if "4/held" in arm:
+            assert arm["4/held"].shape == (4,) and arm["4/kept"].shape == (8,)
+
+
+def test_interrupted_sequences_go_on_with_the_same_results(sequence_case, monkeypatch):
+    case = sequence_case
+    arms = [arm for arm in WAYS.arms if arm.targets == "moving" and arm.batch == 1]
+    plain, calls = editing.edit_side_by_side, []
+
+    def interrupted(*arguments):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return plain(*arguments)
+
+    monkeypatch.setattr(editing, "edit_side_by_side", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        sequences.walk(case, arms, every=1)
+    resumed = sequences.walk(case, arms, every=1)
+    assert len(calls) == 3 + 2  # two of four steps were kept
+    monkeypatch.setattr(sequences.cache, "load", lambda key: None)
+    whole = sequences.walk(case, arms, every=1)
+    for name, editor in whole.items():
+        np.testing.assert_allclose(resumed[name].memory.values, editor.memory.values, rtol=1e-4, atol=1e-5)
+
+
+def test_lists_and_orders(sequence_case):
+    case = sequences.case_of(sequence_case.lm, 1, WAYS, 8)
+    found = sequences.every_list(case)
+    assert found.keys() == {
+        f"list {number}, order {order}, {rule}" for number in (0, 1) for order in (0, 1) for rule in WAYS.rules
+    }
+    turned = found["list 1, order 1, rome"], found["list 1, order 0, rome"]
+    order = np.random.default_rng([1, 1]).permutation(4)
+    assert (order != np.arange(4)).any()
+    lengths = np.linalg.norm(law.alone(case).shifts[:, 4:], axis=0)
+    assert turned[0]["delta"][0] == pytest.approx(lengths[order[0]], rel=1e-4)  # the first of a list is written alone
+    assert turned[1]["delta"][0] == pytest.approx(lengths[0], rel=1e-4)
+    plain, arrays = sequences.flattened(found, "tiny 1")
+    assert arrays["tiny 1/list 0, order 0, rome/4/kept"].dtype == bool
+    assert plain["list 0, order 0, rome"]["4/change"] > 0
 
 
 def test_energy_is_the_sum_over_pairs():
