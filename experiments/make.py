@@ -46,6 +46,10 @@ COMMANDS = {
     ),
     "causes": "python experiments/forecasts.py causes --runs smollm2:6 --out book/records/causes.json",
     "cures": "python experiments/forecasts.py cures --runs smollm2:6 --out book/records/cures.json",
+    "search-units": (
+        "python experiments/units.py --runs smollm2:6 smollm2:12 smollm2:25 gemma3:5 gemma3:9 "
+        "--out book/records/search-units.json"
+    ),
     "benchmark-editing": "python experiments/benchmarks/editing.py --out book/records/benchmark-editing.json",
     "benchmark-measuring": "python experiments/benchmarks/measuring.py --out book/records/benchmark-measuring.json",
     "run-times": "python book/_ext/notebooks.py time book/*.ipynb --out book/records/run-times.json",
