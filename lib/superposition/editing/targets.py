@@ -13,8 +13,8 @@ of the unedited model. This is the objective of ROME (Meng et al. 2022) with thr
 is absolute; here it is in units of the answer, ``‖W₀k‖/√d`` a coordinate. And ROME measures ball and norm term by
 ``‖W k‖`` of the model as edited so far, so that they grow with the drift; here it is by that of the unedited model.
 ``step="absolute"`` and ``bound="moving"`` are ROME's. Where the block normalises what the memory writes
-(:attr:`superposition.lm.models.LanguageModel.output_norms`), only the direction of ``W k + δ`` counts, and the δ that an
-edit needs grows with the length to which the drift has brought ``W k``.
+(:attr:`superposition.lm.models.LanguageModel.output_norms`), only the direction of ``W k + δ`` counts, and the δ that
+an edit needs grows with the length to which the drift has brought ``W k``.
 Chapters ``15-editing-a-model`` and ``17-forecasting-damage``.
 
 **Why it is fast.** Nothing before the subject's last token depends on δ, so its attention keys and values are computed
