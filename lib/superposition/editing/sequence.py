@@ -105,9 +105,8 @@ def run(  # twelve parameters: what is edited, how, what is looked at and kept; 
     if method not in METHODS:
         raise UserError(f"There is no method {method!r}: choose from {', '.join(METHODS)}.")
     check_targets(targets, method)
-    recipe = None
-    if state is not None:
-        recipe = _recipe(model, edits, method, layer, C, batch, targets, settings, write, checkpoints)
+    how = (method, layer, C, batch, targets, settings, write, checkpoints)
+    recipe = None if state is None else _recipe(model, edits, *how)
     if method == "ft":
         editor = FineTuner(model, layer, write=write)
     else:
