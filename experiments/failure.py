@@ -21,17 +21,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from job import Job
 from superposition import editing, records
 from superposition.data import facts, text
 from superposition.data.facts import Fact
-from superposition.editing import evaluation, forecast, targets
+from superposition.editing import evaluation, forecast, lifetime, targets
 from superposition.errors import UserError
 from superposition.io import files
 from superposition.linear import shrinkage
-from superposition.lm import keys, models, moments, passes, scoring
+from superposition.lm import keys, models, moments, scoring
 from superposition.stats import intervals
 
 #: Methods by name: the rule, and whether half of the watched facts are put into C.
@@ -169,8 +168,8 @@ class Watched:
     ----------
     named : (m,) bool
         The half of the facts that a protection names.
-    recalled, stream : (m, T) float64
-        Length of the layer's answer, and of the residual stream after it, at every position of prompt and object.
+    untouched : lifetime.Untouched
+        What drift is measured by.
     """
 
     def __init__(self, lm: models.LanguageModel, watched: list[Fact], layer: int, windows: list, asked: int):
@@ -179,24 +178,7 @@ class Watched:
         self.reading = forecast.read(lm, watched, layer, passes=False)
         self.W_0 = lm.layers[layer].weight.detach().double().cpu().numpy()
         self.named = np.arange(len(watched)) % 2 == 0
-        self.inside, self.subject = self.reading.mask(), self.reading.mask("subject")
-        self.recalled = np.linalg.norm(self.reading.keys @ self.W_0.T, axis=2)
-        self.stream = self._stream(layer)
-
-    def _stream(self, layer: int, batch: int = 64) -> np.ndarray:
-        found, read = np.ones(self.inside.shape), self.reading
-        seen: list[torch.Tensor] = []
-
-        def keep(_module: Any, _inputs: Any, output: Any) -> None:
-            seen[:] = [output[0] if isinstance(output, tuple) else output]
-
-        with torch.no_grad(), passes.hooked((self.lm.block(self.lm.layers[layer]), keep)):
-            for start in range(0, len(self.facts), batch):
-                rows = range(start, min(start + batch, len(self.facts)))
-                ids, mask = passes.padded([read.token_ids[row, : read.lengths[row]].tolist() for row in rows])
-                passes.run_body(self.lm, ids, mask, use_cache=False)
-                found[start : rows.stop, : ids.shape[1]] = seen[0].double().norm(dim=-1).cpu().numpy()
-        return found
+        self.untouched = lifetime.Untouched(lm, self.reading)
 
     def protected_keys(self) -> np.ndarray:
         """Keys of the named half, at every position of prompt and object, as columns."""
@@ -204,13 +186,12 @@ class Watched:
 
     def drift(self, W: np.ndarray) -> dict[str, float]:
         """Root mean square of the drift of the layer's answers, over what they were and over the residual stream."""
-        moved = np.linalg.norm(self.reading.keys @ (W - self.W_0).T, axis=2)
-        return {
-            "drift_over_answer_subject": _rms(moved[self.subject] / self.recalled[self.subject]),
-            "drift_over_stream_subject": _rms(moved[self.subject] / self.stream[self.subject]),
-            "drift_over_stream_all": _rms(moved[self.inside] / self.stream[self.inside]),
-            "change": float(np.linalg.norm(W - self.W_0) / np.linalg.norm(self.W_0)),
-        }
+        moved = self.reading.keys @ (W - self.W_0).T  # (m, T, d)
+        found = {}
+        for over, place in (("answer", "subject"), ("stream", "subject"), ("stream", "all")):
+            relative = self.untouched.relative(moved, over)[self.reading.mask(place)]
+            found[f"drift_over_{over}_{place}"] = lifetime.root_mean_square(relative)
+        return found | {"change": float(np.linalg.norm(W - self.W_0) / np.linalg.norm(self.W_0))}
 
     def examine(self, editor: editing.Editor, edits: Sequence[Fact]) -> dict[str, Any]:
         """The model with an account's W in it, which holds the first of these edits; it is put back afterwards.
@@ -238,10 +219,6 @@ class Watched:
         return row
 
 
-def _rms(numbers: np.ndarray) -> float:
-    return float(np.sqrt(np.mean(numbers**2)))
-
-
 def before_any_edit(
     found: editing.Targets, C: np.ndarray, watched: Watched, settings: editing.TargetSettings
 ) -> dict[str, Any]:
@@ -249,7 +226,7 @@ def before_any_edit(
     M = forecast.directions(found.keys, C)
     size = np.linalg.norm(found.shifts, axis=0) / np.linalg.norm(found.recalled, axis=0)
     others, among = M.T @ watched.reading.at_subject(), M.T @ found.keys
-    c, q = _rms(size), float(np.mean(others**2))
+    c, q = lifetime.root_mean_square(size), float(np.mean(others**2))
     own = float(np.mean(among[~np.eye(len(found), dtype=bool)] ** 2))
     on_the_bound = float(np.mean(size > 0.999 * settings.clamp_norm_factor))
     return {"edits": len(found), "c": c, "q": q, "c2q": c * c * q, "q_among_edits": own, "on_the_bound": on_the_bound}

@@ -126,17 +126,27 @@ def choose(lm: models.LanguageModel, count: int, seed: int = 0) -> tuple[list[Fa
     return edits[:count], known
 
 
-def alone(case: Case, edits: Sequence[Fact], batch: int = 10) -> editing.Targets:
-    """The target value of each edit on the unedited model."""
+def found_alone(
+    lm: models.LanguageModel, layer: int, settings: editing.TargetSettings, edits: Sequence[Fact], batch: int = 10
+) -> editing.Targets:
+    """The target value of each edit on the unedited model; kept in groups, so that a longer list begins as it did."""
+    about = {"weights": lm.digest(), "layer": layer, "settings": settings.as_dict()}
     groups = []
     for first in range(0, len(edits), batch):
         group = edits[first : first + batch]
-        key = case.key("alone", 3, edits=described(group))
-        groups.append(
-            cache.made(key, lambda group=group: vars(targets.search(case.lm, group, case.layer, case.sizes.settings)))
-        )
-        say(f"layer {case.layer}: targets of {first + len(group)} edits, each alone")
+        key = cache.key("targets", 1, edits=described(group), **about)
+
+        def make(group: Sequence[Fact] = group) -> dict[str, Any]:
+            return vars(targets.search(lm, group, layer, settings, batch=batch))
+
+        groups.append(cache.made(key, make))
+        say(f"layer {layer}: targets of {first + len(group)} edits, each alone")
     return editing.Targets(**{name: np.concatenate([group[name] for group in groups], -1) for name in groups[0]})
+
+
+def alone(case: Case, edits: Sequence[Fact]) -> editing.Targets:
+    """The target value of each edit on the unedited model."""
+    return found_alone(case.lm, case.layer, case.sizes.settings, edits)
 
 
 def live(case: Case, watch: Callable[[], forecast.Said]) -> tuple[LinearMemory, dict[str, np.ndarray], list[float]]:

@@ -25,11 +25,11 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from forecasts import choose, described, say
+from forecasts import choose, described, found_alone, say
 from superposition import editing, records
 from superposition.data import facts
 from superposition.data.facts import Fact
-from superposition.editing import forecast, lifetime, targets
+from superposition.editing import forecast, lifetime
 from superposition.editing.forecast import Reading, Said
 from superposition.io import cache
 from superposition.linear.edit import Edit
@@ -142,20 +142,9 @@ def point(case: Case, edit: Edit) -> dict[str, Any]:
     return arrays | numbers
 
 
-def alone(case: Case, batch: int = 10) -> editing.Targets:
+def alone(case: Case) -> editing.Targets:
     """The targets of the edits, each found on the unedited model."""
-    groups = []
-    for start in range(0, len(case.edits), batch):
-        group = case.edits[start : start + batch]
-        how = {"weights": case.lm.digest(), "layer": case.layer, "settings": case.sizes.settings.as_dict()}
-        key = cache.key("law", POINTS, what="targets", edits=described(group), **how)
-        groups.append(
-            cache.made(
-                key,
-                lambda group=group: vars(targets.search(case.lm, group, case.layer, case.sizes.settings, batch=batch)),
-            )
-        )
-    return editing.Targets(**{name: np.concatenate([group[name] for group in groups], -1) for name in groups[0]})
+    return found_alone(case.lm, case.layer, case.sizes.settings, case.edits)
 
 
 def before_any_edit(case: Case, found: editing.Targets) -> dict[str, np.ndarray]:

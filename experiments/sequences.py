@@ -23,8 +23,7 @@ import torch
 from jaxtyping import Float
 
 from forecasts import choose, described, say
-from law import Case, before_any_edit, point
-from law import alone as found_alone
+from law import Case, alone, before_any_edit, point
 from superposition import editing, records
 from superposition.data import facts
 from superposition.editing import evaluation, forecast, lifetime
@@ -37,6 +36,8 @@ from superposition.lm import models, moments, scoring
 
 #: Raise it when what an arm's name stands for changes: what is found is kept in the cache under it.
 ARMS_VERSION = 1
+#: Where targets are found anew.
+ANEW = ("moving", "anchored", "norm anchors")
 #: The rule by which no edit moves the answer at any other edit's key.
 APART = "no overlap"
 
@@ -49,7 +50,7 @@ class Arm:
     ----------
     targets : str
         ``moving`` or ``anchored``: found anew, within that ball; ``norm anchors``: found anew within the moving ball
-        and then scaled to the unedited length; ``beforehand``: found on the unedited model.
+        and then scaled to the unedited length; ``beforehand``: found on the unedited model; ``none``: fine-tuning.
     rule : str
         One of :data:`superposition.linear.memory.RULES`, :data:`APART`, or ``ft``.
     batch : int
@@ -74,7 +75,7 @@ _RULES = (("rome", 1), ("memit", 1), ("rls-soft", 1), ("rls-hard", 1), ("alphaed
 ARMS = (
     *(Arm(targets, rule, batch) for targets in ("moving", "anchored", "beforehand") for rule, batch in _RULES),
     Arm("norm anchors", "rome"),
-    Arm("beforehand", "ft"),
+    Arm("none", "ft"),
 )
 
 
@@ -110,7 +111,7 @@ def editor_of(case: Case, arm: Arm) -> editing.Editor:
     named = "rome" if arm.rule == APART else arm.rule
     editor = editing.Editor(case.lm, case.layer, named, C=case.C, settings=arm.settings(case.sizes.settings))
     if arm.rule == APART:
-        editor.method = apart(found_alone(case).keys, case.C)
+        editor.method = apart(alone(case).keys, case.C)
     return editor
 
 
@@ -145,7 +146,7 @@ def walk(case: Case, arms: Sequence[Arm], every: int = 10) -> dict[str, editing.
 
 def replayed(case: Case, arm: Arm) -> editing.Editor:
     """The sequence of an arm with targets found beforehand: nothing is searched for but what each edit has alone."""
-    editor, found = editor_of(case, arm), found_alone(case)
+    editor, found = editor_of(case, arm), alone(case)
     for start in range(0, len(found), arm.batch):
         editor.store(found[start : start + arm.batch], apply=False)
     return editor
@@ -199,7 +200,7 @@ def arm_of(case: Case, arm: Arm, editor: editing.Editor | None) -> dict[str, Any
 
 def every_arm(case: Case) -> dict[str, Any]:
     """Every arm of one layer; arms that search alike share their passes."""
-    result: dict[str, Any] = {"before": before_any_edit(case, found_alone(case))}
+    result: dict[str, Any] = {"before": before_any_edit(case, alone(case))}
     groups: dict[tuple[str, int], list[Arm]] = {}
     for arm in case.sizes.arms:
         groups.setdefault((arm.targets, arm.batch), []).append(arm)
@@ -209,7 +210,7 @@ def every_arm(case: Case) -> dict[str, Any]:
             for arm in arms
             if cache.load(case.key("arm", arm=arm.name, arms=ARMS_VERSION, looks=case.sizes.looks)) is None
         ]
-        searched = walk(case, missing) if missing and how != "beforehand" else {}
+        searched = walk(case, missing) if missing and how in ANEW else {}
         for arm in arms:
 
             def make(arm: Arm = arm, searched: dict = searched) -> dict[str, Any]:
@@ -224,7 +225,7 @@ def every_arm(case: Case) -> dict[str, Any]:
 
 def every_list(case: Case) -> dict[str, Any]:
     """Lists in orders, written by several rules with targets found beforehand: points by list, order, rule and look."""
-    sizes, found, result = case.sizes, found_alone(case), {}
+    sizes, found, result = case.sizes, alone(case), {}
     for number in range(sizes.lists):
         for order in range(sizes.orders):
             mine = np.arange(number * sizes.edits, (number + 1) * sizes.edits)

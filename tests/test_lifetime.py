@@ -85,6 +85,16 @@ def test_over_the_answer(lm, untouched):
         untouched.relative(np.zeros_like(untouched.answers), "logits")
 
 
+def test_a_model_that_is_edited_afterwards_changes_nothing(lm, untouched):
+    memory, reading = memory_of(lm), untouched.reading
+    late = lifetime.Untouched(lm, reading)
+    with editing.preserved(lm), torch.no_grad():
+        lm.layers[LAYER].weight.copy_(torch.from_numpy(memory.W))
+        for over in lifetime.OVER:
+            drift = forecast.drift(memory.edits, reading.keys)
+            np.testing.assert_array_equal(late.relative(drift, over), untouched.relative(drift, over))
+
+
 def test_each_edit_alone(lm, untouched):
     edit = memory_of(lm).edits
     found = untouched.by_edit(edit)

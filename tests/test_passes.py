@@ -109,6 +109,14 @@ def test_the_norm_after_a_memory_is_found_and_only_there(architecture):
     assert torch.allclose(added, with_answer(30 * answer) - nothing, rtol=1e-3, atol=1e-3) == (named is not None)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_an_output_norm_is_known_in_any_dtype(dtype):
+    for architecture, there in {"llama": False, "gemma3_text": True, "olmo2": True}.items():
+        model = tiny(architecture, **(ONE_HEAD if architecture == "olmo2" else {}))
+        model.model.to(dtype)
+        assert [norm is not None for norm in model.output_norms] == [there] * len(model.layers)
+
+
 def mixing(plain, input_ids, **given):
     output = plain(input_ids, **given)
     output.last_hidden_state = output.last_hidden_state + output.last_hidden_state.mean(1, keepdim=True)

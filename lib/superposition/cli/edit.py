@@ -38,8 +38,8 @@ def add(commands: argparse._SubParsersAction) -> None:
         "--targets",
         choices=TARGETS,
         default=TARGETS[0],
-        help="look for target values on the model as edited so far (default), or on the unedited one: then `forecast` "
-        "is exact",
+        help="look for target values on the model as edited so far (default), or on the unedited one: of edits "
+        "made one at a time `forecast` is then exact",
     )
     command.add_argument("--batch", type=int, default=1, metavar="B", help="edits a step (default: 1)")
     command.add_argument(

@@ -23,7 +23,7 @@ def add(commands: argparse._SubParsersAction) -> None:
         help="which facts a list of edits will damage, before anything is edited",
         description="Reads the model and changes nothing. Level keys looks at overlaps only; values also finds each "
         "edit's target value; passes also runs the protected prompts with the drift put in, and gives nats. It is "
-        "exact for edits made by `edit --targets beforehand`. Writes "
+        "exact for edits made one at a time by `edit --targets beforehand`. Writes "
         "DIR/forecast.json, DIR/forecast.csv (a row a fact) and DIR/by_edit.npz (edits by facts).",
     )
     options.share(

@@ -42,13 +42,16 @@ class Untouched:
     Parameters
     ----------
     model : LanguageModel
-        Unedited.
+        Unedited: what is needed of it is read at once, so that it can be edited afterwards.
     reading : Reading
         Of m facts (:func:`superposition.editing.forecast.read`).
     """
 
     model: LanguageModel
     reading: Reading
+
+    def __post_init__(self) -> None:
+        _ = self.written, self.stream
 
     @cached_property
     def answers(self) -> Float[np.ndarray, "m T d"]:

@@ -82,8 +82,8 @@ def run(  # twelve parameters: what is edited, how, what is looked at and kept; 
         Edits a step.
     targets : {"anew", "beforehand"}
         Look for a step's target values on the model as edited so far, or on the unedited model. What is found
-        beforehand does not depend on the edits before it, so a forecast of it is exact
-        (:func:`superposition.editing.forecast.run`). Fine-tuning has no target values.
+        beforehand does not depend on the edits before it, so a forecast of it, one edit a step, is
+        exact (:func:`superposition.editing.forecast.run`). Fine-tuning has no target values.
     checkpoints : sequence of int, optional
         After how many edits ``examine(editor, n)`` is called; at the end by default. One that falls inside a step
         counts after the step.

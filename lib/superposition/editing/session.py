@@ -51,7 +51,7 @@ class Plan:
         Only the first of them.
     targets : {"anew", "beforehand"}
         Where target values are looked for, see :func:`superposition.editing.sequence.run`. A forecast takes those found
-        beforehand: of edits that are made with them it is exact.
+        beforehand: of edits that are made with them one at a time it is exact.
     write, settings : EditSettings, TargetSettings
         Of the writing step and of the target values.
 

@@ -55,8 +55,6 @@ CHOICES = {
     "values": ("free", "anchored"),
     "key": ("bare", "mean"),
 }
-#: The units of ROME's search.
-PUBLISHED = {"step": "absolute", "bound": "moving"}
 
 
 @dataclass(frozen=True)
@@ -128,12 +126,6 @@ class TargetSettings:
     def as_dict(self) -> dict[str, Any]:
         """Plain content for a record."""
         return asdict(self) | {"contexts": list(self.contexts)}
-
-    @classmethod
-    def recorded(cls, content: dict[str, Any]) -> TargetSettings:
-        """The settings that a record names; what an older one does not name was as ROME has it."""
-        given: dict[str, Any] = PUBLISHED | content | {"contexts": tuple(content["contexts"])}
-        return cls(**given)
 
 
 @dataclass(frozen=True, eq=False)
@@ -392,7 +384,7 @@ class _Objective:
         if self.W_0 is not None:
             before = K.reshape(*batch.ids.shape, -1)[at] @ self.W_0.to(K).T
             before = before if self.layer.bias is None else before + self.layer.bias
-        self.unedited = before.norm(dim=1)
+        self.unedited = _lengths(before)
 
 
 # --- the search ---------------------------------------------------------------------------------------------
@@ -568,7 +560,12 @@ def _optimise(objective: _Objective, edits: Sequence[Fact]) -> Targets:
 def _unit(objective: _Objective) -> torch.Tensor:
     """The length of the answer by which ball and norm term are measured, (edits,)."""
     moving = objective.settings.bound == "moving"
-    return objective.recalled.norm(dim=1) if moving else objective.unedited
+    return _lengths(objective.recalled) if moving else objective.unedited
+
+
+def _lengths(answers: torch.Tensor) -> torch.Tensor:
+    """The lengths of answers (edits, d), in single precision at least."""
+    return answers.to(torch.promote_types(answers.dtype, torch.float32)).norm(dim=1)
 
 
 def _loss(objective: _Objective, shifts: torch.Tensor, batch: _Batch) -> tuple[torch.Tensor, torch.Tensor]:
