@@ -2,11 +2,11 @@
 
 python experiments/law.py --model smollm2 --out book/records/smollm2-law.json
 
-At every layer of a model the same edits are written by ROME, with targets found beforehand; at some also with targets
-found anew. After some of them it is asked which of the facts that nobody edits are lost, and every quantity that could
-forecast their share is taken down beside it: the relative drift in several units
-(:mod:`superposition.editing.lifetime`), and its rivals. What takes long is kept in the user's cache; run again, an
-interrupted run goes on where it stopped.
+At every layer of a model but the last, whose answer at a subject no later word reads, the same edits are written by
+ROME, with targets found beforehand; at some layers also with targets found anew. After some of them it is asked which
+of the facts that nobody edits are lost, and every quantity that could forecast their share is taken down beside it: the
+relative drift in several units (:mod:`superposition.editing.lifetime`), and its rivals. What takes long is kept in the
+user's cache; run again, an interrupted run goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -211,6 +211,7 @@ def measure(lm: models.LanguageModel, layers: Sequence[int], sizes: Sizes) -> tu
         found = cache.made(key, lambda case=case: at_layer(case))
         kept = {f"{layer}/{name}": value for name, value in found.items() if isinstance(value, np.ndarray)}
         arrays |= {name: value if value.dtype == bool else value.astype(np.float32) for name, value in kept.items()}
+        arrays["positions"] = reading.lengths.astype(np.int32)  # of a prompt and its object, whatever the layer
         rows.append({"layer": layer} | {k: v for k, v in found.items() if not isinstance(v, np.ndarray)})
     if lm.digest() != bits:
         raise RuntimeError("The weights are not what they were before.")
@@ -234,12 +235,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and write the record."""
     parser = argparse.ArgumentParser(prog="python experiments/law.py", description=__doc__)
     parser.add_argument("--model", default="smollm2")
-    parser.add_argument("--layers", type=int, nargs="+", help="default: all of them")
+    parser.add_argument("--layers", type=int, nargs="+", help="default: all but the last")
     parser.add_argument("--out", type=Path, required=True)
     words = sys.argv[1:] if arguments is None else arguments
     asked_for = parser.parse_args(words)
     lm = models.load(asked_for.model)
-    data, arrays = measure(lm, asked_for.layers or range(len(lm.layers)), Sizes())
+    data, arrays = measure(lm, asked_for.layers or range(len(lm.layers) - 1), Sizes())
     command = shlex.join(["python", "experiments/law.py", *map(str, words)])
     records.write(asked_for.out, data | {"provenance": records.provenance(command=command, seed=0)}, arrays)
     return 0

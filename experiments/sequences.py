@@ -284,7 +284,7 @@ def measure(what: str, runs: Sequence[str], sizes: Sizes) -> tuple[dict[str, Any
         plain, found = flattened(every_list(case) if what == "lists" else every_arm(case), f"{name} {layer}")
         if lm.digest() != bits:
             raise RuntimeError("The weights are not what they were before.")
-        arrays |= found
+        arrays |= found | {f"{name} {layer}/positions": case.untouched.reading.lengths.astype(np.int32)}
         rows.append(
             {
                 "model": name,

@@ -11,11 +11,11 @@ import warnings
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from superposition.cli import edit, forecast, measure, sample
+from superposition.cli import edit, forecast, lifetime, measure, sample
 from superposition.errors import UserError
 from superposition.io import console
 
-COMMANDS = {"measure": measure, "sample": sample, "edit": edit, "forecast": forecast}
+COMMANDS = {"measure": measure, "sample": sample, "edit": edit, "forecast": forecast, "lifetime": lifetime}
 
 
 class _Parser(argparse.ArgumentParser):

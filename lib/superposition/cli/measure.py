@@ -31,20 +31,8 @@ def add(commands: argparse._SubParsersAction) -> None:
     )
     command.add_argument("--skip-first", type=int, default=0, metavar="S", help="positions of each text to leave out")
     command.add_argument("--context", type=int, default=512, metavar="T", help="token length of a text (default: 512)")
-    command.add_argument(
-        "--layers",
-        type=options.layers,
-        nargs="+",
-        metavar="L",
-        help="layers by index, or from:to with both ends included, such as 0 5:7 -1 (default: all)",
-    )
+    options.add_layers(command)
     command.add_argument("--batch", type=int, metavar="B", help="texts and prompts a forward pass")
-    command.add_argument(
-        "--memory",
-        type=options.size,
-        metavar="SIZE",
-        help="for C of all layers at once, such as 4G; else several passes",
-    )
     command.add_argument("--centred", action="store_true", help="subtract the mean key in C")
     command.add_argument("--resamples", type=int, default=1000, metavar="R", help="of the bootstrap (default: 1000)")
     command.add_argument(

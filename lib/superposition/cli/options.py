@@ -141,6 +141,23 @@ def share(command: ArgumentParser, *names: str, **changes: dict[str, Any]) -> No
         command.add_argument(name, **SHARED[name] | changes.get(name[2:].replace("-", "_"), {}))
 
 
+def add_layers(command: ArgumentParser, default: str = "all") -> None:
+    """Add ``--layers``, and ``--memory`` for their second moments."""
+    command.add_argument(
+        "--layers",
+        type=layers,
+        nargs="+",
+        metavar="L",
+        help=f"layers by index, or from:to with both ends included, such as 0 5:7 -1 (default: {default})",
+    )
+    command.add_argument(
+        "--memory",
+        type=size,
+        metavar="SIZE",
+        help="for C of all layers at once, such as 4G; else several passes",
+    )
+
+
 def of(kind: type, args: Namespace) -> Any:
     """A dataclass of settings from the options that bear its fields' names; the others keep their defaults."""
     given = {field.name: getattr(args, field.name, None) for field in fields(kind)}

@@ -8,7 +8,8 @@ block normalises. Where the block normalises what the memory writes, it is the n
 If the residuals of different edits have nothing to do with one another, the squares add: ``R² ≈ n D``, with ``D`` the
 mean square of the relative drift of single edits, each alone on the unedited model. For ROME at the subject and over
 ``‖W₀k‖`` that is ``D = c² q``: ``c`` the size of an edit, ``‖δ‖/‖W₀k‖``, and ``q = mean p²`` its overlap with what is
-untouched. Both are known before any edit.
+untouched. Both are known before any edit, and so is how long a layer lasts: a share of what the model knows is lost at
+a drift ``R_share`` (:data:`CURVE`), after ``n = R_share²/D`` edits. Chapter ``17-law``.
 """
 
 from __future__ import annotations
@@ -24,15 +25,25 @@ from numpy.typing import ArrayLike
 
 from superposition.editing import forecast
 from superposition.editing.forecast import Reading
+from superposition.editing.targets import Targets
 from superposition.errors import UserError
 from superposition.linear.edit import Edit
+from superposition.linear.metric import SecondMoment
 from superposition.lm import passes
+from superposition.stats.intervals import Estimate
+from superposition.stats.response import LogLogistic
 
 if TYPE_CHECKING:
     from superposition.lm.models import LanguageModel
 
 #: What a drift is measured by: the memory's own answer, or the residual stream after the block.
 OVER = ("answer", "stream")
+#: The share of the watched facts that is lost, over R: fitted to the even layers of SmolLM2 (record ``law-smollm2``).
+CURVE = LogLogistic(middle=0.3, steepness=1.5)
+#: The shares whose loss is forecast.
+SHARES = (0.1, 0.25, 0.5)
+#: An edit takes at a layer if its new object is at least as likely as this; a layer is worth editing if so many do.
+TAKEN, TAKES = 0.5, 0.9
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,6 +142,90 @@ class Untouched:
             return np.abs(parts) * lengths * self.reading.mask() / self.lengths(over)
         alone = zip(parts, edit.delta.T, strict=True)
         return np.stack([self.relative(part[..., None] * delta, over) for part, delta in alone])
+
+
+@dataclass(frozen=True, eq=False)
+class Outlook:
+    """What is known of a layer's life before any edit, from n edits each found alone on the unedited model.
+
+    Attributes
+    ----------
+    layer : int
+    size : (n,)
+        ``‖δ‖/‖W₀k‖`` of each edit.
+    overlap : (n,)
+        Mean ``p²`` of each edit with the subjects of the untouched facts.
+    drift : (n,)
+        Mean square relative drift that each edit causes, over the residual stream, at all positions.
+    probability : (n,)
+        Of the new object with the edit's value put in.
+    """
+
+    layer: int
+    size: Float[np.ndarray, " n"]
+    overlap: Float[np.ndarray, " n"]
+    drift: Float[np.ndarray, " n"]
+    probability: Float[np.ndarray, " n"]
+
+    @property
+    def c(self) -> float:
+        """Size of an edit, a root mean square."""
+        return root_mean_square(self.size)
+
+    @property
+    def q(self) -> float:
+        """Overlap of an edit with what is untouched."""
+        return float(self.overlap.mean())
+
+    @property
+    def D(self) -> float:
+        """Mean square relative drift of one edit: ``R² ≈ n D`` after n of them."""
+        return float(self.drift.mean())
+
+    @property
+    def takes(self) -> float:
+        """Share of the edits whose new object is likelier than not (:data:`TAKEN`)."""
+        return float((self.probability >= TAKEN).mean())
+
+    def edits_until(self, share: float, *, resamples: int = 2000, seed: int = 0) -> Estimate:
+        """After how many edits a share of what the model knows is lost, with its interval over edits (bootstrap)."""
+        reach, (low, high) = float(CURVE.dose(share)) ** 2, self._ends(resamples, seed)
+        return Estimate(reach / self.D, reach / high, reach / low)
+
+    def lost_after(self, edits: int, *, resamples: int = 2000, seed: int = 0) -> Estimate:
+        """The share of what the model knows that is lost after so many edits, with its interval over edits."""
+        ends = (self.D, *self._ends(resamples, seed))
+        return Estimate(*(float(CURVE.share((edits * D) ** 0.5)) for D in ends))
+
+    def _ends(self, resamples: int, seed: int) -> tuple[float, float]:
+        """The 95 % bootstrap interval of D over edits."""
+        rng, n = np.random.default_rng(seed), len(self.drift)
+        drawn = self.drift[rng.integers(n, size=(resamples, n))].mean(1)
+        low, high = np.quantile(drawn, [0.025, 0.975])
+        return float(low), float(high)
+
+
+def outlook(untouched: Untouched, found: Targets, C: SecondMoment) -> Outlook:
+    """What single edits say of a layer's life, if ROME writes them.
+
+    Parameters
+    ----------
+    untouched : Untouched
+    found : Targets
+        Each edit alone on the unedited model (:func:`superposition.editing.targets.search`).
+    C : (d_m, d_m) array or Metric
+        Second moment of the layer's keys.
+    """
+    single = Edit(found.shifts, forecast.directions(found.keys, C))
+    overlaps = single.M.T @ untouched.reading.at_subject()
+    squares = untouched.by_edit(single) ** 2  # (n, m, T)
+    return Outlook(
+        untouched.reading.layer,
+        np.linalg.norm(found.shifts, axis=0) / np.linalg.norm(found.recalled, axis=0),
+        (overlaps**2).mean(1),
+        squares[:, untouched.reading.mask()].mean(1),
+        found.probability,
+    )
 
 
 def root_mean_square(numbers: ArrayLike) -> float:

@@ -1,11 +1,16 @@
-"""Edit a model, or forecast what that would damage, in one call: from tables of facts and a text to a record.
+"""Edit a model, or forecast what that would damage, or how long its layers last, in one call.
 
-Chapters ``15-editing-a-model`` and ``17-forecasting-damage``; the commands ``edit`` and ``forecast`` call these.
+Chapters ``15-editing-a-model``, ``17-law`` and ``18-forecasting-damage``; the commands ``edit``, ``forecast`` and
+``lifetime`` call these.
 """
 
 from __future__ import annotations
 
+import csv
+import hashlib
+import io
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,10 +23,12 @@ from superposition.data import facts, text
 from superposition.data.facts import Fact
 from superposition.editing import evaluation, sequence
 from superposition.editing import forecast as forecasts
+from superposition.editing import lifetime as lifetimes
 from superposition.editing.editor import EditSettings
-from superposition.editing.targets import TargetSettings
+from superposition.editing.lifetime import Outlook
+from superposition.editing.targets import TargetSettings, search
 from superposition.errors import UserError
-from superposition.io import files, paths
+from superposition.io import cache, console, files, paths
 from superposition.linear import shrinkage
 from superposition.linear.metric import Metric
 from superposition.lm import keys, models, moments, scoring
@@ -105,13 +112,7 @@ class _Session:
 
 def _prepare(model: LanguageModel | Source, edits: str | Path, plan: Plan, limit: int | None) -> _Session:
     """Check all that needs no weights, then load them."""
-    listed = facts.load(edits, limit=limit)
-    without = [fact for fact in listed if fact.target_new is None]
-    if without:
-        raise UserError(
-            f"{len(without)} of the {len(listed)} edits have no target_new, the first {without[0].text!r}: "
-            "add that column to say what the model shall answer."
-        )
+    listed = _with_new(facts.load(edits, limit=limit))
     protect = facts.load_besides(plan.protect, listed, plan.protect_limit) if plan.protect else []
     sketch = model.outline if isinstance(model, Source) else model
     (layer,) = sketch.select([len(sketch.layers) // 5 if plan.layer is None else plan.layer])
@@ -125,6 +126,16 @@ def _prepare(model: LanguageModel | Source, edits: str | Path, plan: Plan, limit
         path = paths.expanded(C)
         C, moment = moments.of_rome(path, layer.d_m), {"source": str(path), "sha256": files.sha256_of(path)}
     return _Session(model.load() if isinstance(model, Source) else model, listed, protect, layer.index, C, moment)
+
+
+def _with_new(listed: list[Fact]) -> list[Fact]:
+    without = [fact for fact in listed if fact.target_new is None]
+    if without:
+        raise UserError(
+            f"{len(without)} of the {len(listed)} edits have no target_new, the first {without[0].text!r}: "
+            "add that column to say what the model shall answer."
+        )
+    return listed
 
 
 @dataclass(frozen=True, eq=False)
@@ -321,3 +332,159 @@ def forecast(
         "provenance": records.provenance(command=command, device=lm.device),
     }
     return ForecastResult(outcome, len(session.protect) - len(protect), data)
+
+
+#: Raise it when what a layer's outlook is changes: outlooks are kept in the cache under it.
+_OUTLOOKS = 1
+
+
+@dataclass(frozen=True, eq=False)
+class LifetimeResult:
+    """What :func:`lifetime` returns.
+
+    Attributes
+    ----------
+    outlooks : list of Outlook
+        One a layer.
+    planned : int
+        How many edits the list holds that was asked for.
+    data : dict
+        What the record says besides the layers.
+    """
+
+    outlooks: list[Outlook]
+    planned: int
+    data: dict[str, Any]
+
+    @property
+    def best(self) -> Outlook | None:
+        """The layer that lasts longest, of those at which the edits take; None if there is none."""
+        able = [found for found in self.outlooks if found.takes >= lifetimes.TAKES]
+        return min(able, key=lambda found: found.D, default=None)
+
+    def rows(self) -> list[dict[str, float]]:
+        """A row a layer: what is known of it before any edit, and after how many edits each share is lost."""
+        found = []
+        for one in self.outlooks:
+            row = {"layer": one.layer, "c": one.c, "q": one.q, "c2q": one.c**2 * one.q, "D": one.D, "takes": one.takes}
+            for share in lifetimes.SHARES:
+                names = (f"until_{share:.0%}{end}".replace("%", "") for end in ("", "_low", "_high"))
+                row |= dict(zip(names, one.edits_until(share), strict=True))
+            names = (f"lost_after_{self.planned}{end}" for end in ("", "_low", "_high"))
+            found.append(row | dict(zip(names, one.lost_after(self.planned), strict=True)))
+        return found
+
+    def write(self, folder: str | Path) -> None:
+        """Write ``lifetime.json`` and ``lifetime.csv`` (a row a layer) into a folder: both or none."""
+        rows, table = self.rows(), io.StringIO()
+        writer = csv.DictWriter(table, rows[0].keys(), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        files.write_together(
+            {
+                Path(folder) / "lifetime.json": files.json_writer(self.data | {"layers": rows}),
+                Path(folder) / "lifetime.csv": lambda path: path.write_text(table.getvalue(), encoding="utf-8"),
+            }
+        )
+
+
+def lifetime(
+    model: LanguageModel | Source,
+    edits: str | Path = "book",
+    calibration: Calibration | None = None,
+    *,
+    layers: Sequence[int] | None = None,
+    protect: str | Path = "book",
+    tries: int = 10,
+    settings: TargetSettings | None = None,
+    memory: int | None = None,
+    command: str = "superposition.editing.session.lifetime",
+) -> LifetimeResult:
+    """How many edits each layer bears until a share of what the model knows is lost, told before any edit is made.
+
+    Parameters
+    ----------
+    model, command
+        As :func:`edit`; the model is left as it is.
+    edits : str or Path
+        With ``target_new``: the edits that are planned, or others like them.
+    calibration : Calibration, optional
+        What C is estimated from, by default as many tokens of the book's text as
+        :func:`superposition.lm.moments.plan` says.
+    layers : sequence of int, optional
+        Default: all but the last, whose answer at a subject no later word can read.
+    protect : str or Path
+        Facts with ``target_true``: what of them the model knows, about other subjects, is what may be lost.
+    tries : int
+        How many edits are tried at each layer, each alone; they are spread evenly over the list.
+    settings : TargetSettings, optional
+        Of the target values.
+    memory : int, optional
+        Bytes for the second moments held at once, as :func:`superposition.measure.measure` has it.
+
+    Raises
+    ------
+    UserError
+        Whatever is wrong with model, facts, text or layers, in one sentence.
+    """
+    start, settings = time.perf_counter(), settings or TargetSettings()
+    if tries < 2:
+        raise UserError(f"From {tries} edits a layer's life cannot be told: try 2 or more.")
+    sketch = model.outline if isinstance(model, Source) else model
+    listed = _with_new(facts.load(edits))
+    tried = [listed[i] for i in np.unique(np.linspace(0, len(listed) - 1, tries).astype(int))]
+    subjects = {fact.subject for fact in tried}
+    others = [fact for fact in facts.load_besides(protect, tried) if fact.subject not in subjects]
+    layers = range(len(sketch.layers) - 1) if layers is None else layers
+    chosen = sketch.select(layers)
+    keys.note_first(keys.locate_all(sketch, tried))
+    calibration = (calibration or Calibration()).plan(sketch, max(layer.d_m for layer in chosen))
+    lm = model.load() if isinstance(model, Source) else model
+    before, known = lm.digest(), scoring.known(lm, others)
+    if not known:
+        raise UserError("The model knows none of the facts to protect about other subjects: give others.")
+    reading = calibration.reading(lm)
+    found, tokens = [], 0
+    with console.bar(total=len(chosen), what="lifetime", unit="layer") as bar:
+        for summed in moments.in_groups(lm, calibration.text, memory=memory, layers=layers, **reading):
+            tokens = summed.tokens
+            for layer in summed.outer:
+                C = Metric(calibration.second_moment(summed, layer)[0])
+                found.append(_outlook(lm, layer, tried, known, C, settings))
+                bar.update()
+            del summed  # or two groups are in memory
+    data = {
+        "kind": "lifetime",
+        "model": records.header(lm) | {"digest_before": before, "digest_after": lm.digest()},
+        "facts": _origin(edits, facts) | {"count": len(listed), "tried": len(tried)},
+        "protect": _origin(protect, facts) | {"count": len(others), "known": len(known)},
+        "text": _text_of(Plan(calibration=calibration), tokens),
+        "settings": settings.as_dict(),
+        "curve": asdict(lifetimes.CURVE),
+        "seconds": round(time.perf_counter() - start, 1),
+        "provenance": records.provenance(command=command, device=lm.device),
+    }
+    return LifetimeResult(found, len(listed), data)
+
+
+def _outlook(
+    lm: LanguageModel, layer: int, edits: Sequence[Fact], known: Sequence[Fact], C: Metric, settings: TargetSettings
+) -> Outlook:
+    """One layer's; kept, so that an interrupted run goes on."""
+    key = cache.key(
+        "lifetime",
+        _OUTLOOKS,
+        weights=lm.digest(),
+        layer=layer,
+        edits=[[fact.text, fact.target_new] for fact in edits],
+        known=[[fact.text, fact.target_true] for fact in known],
+        C=hashlib.sha256(np.ascontiguousarray(C.moment)).hexdigest(),
+        settings=settings.as_dict(),
+        dtype=str(lm.dtype),
+    )
+
+    def make() -> dict[str, Any]:
+        untouched = lifetimes.Untouched(lm, forecasts.read(lm, known, layer, passes=False))
+        return vars(lifetimes.outlook(untouched, search(lm, edits, layer, settings), C))
+
+    return Outlook(**cache.made(key, make))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.stats
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
 from superposition.errors import UserError
@@ -64,3 +64,34 @@ def mean_over_seeds(runs: ArrayLike, *, geometric: bool = False) -> Estimate:
     """:func:`over_seeds` of one number a seed; geometric: of the logarithms, given as numbers again."""
     ends = np.exp(over_seeds(np.log(runs))) if geometric else over_seeds(runs)
     return Estimate(*map(float, ends))
+
+
+def over_clusters(
+    statistic: Callable[[Int[np.ndarray, " n"]], float],
+    clusters: ArrayLike,
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Estimate:
+    """A statistic of points that hang together, with its bootstrap interval: whole clusters are drawn.
+
+    Parameters
+    ----------
+    statistic : callable
+        Of indices of points, which may come back.
+    clusters : (n,)
+        The cluster of each point, such as the layer it was measured at.
+
+    Raises
+    ------
+    UserError
+        Fewer than two clusters.
+    """
+    names, cluster = np.unique(np.asarray(clusters), return_inverse=True)
+    if len(names) < 2:
+        raise UserError("An interval over clusters needs at least two of them.")
+    members = [np.flatnonzero(cluster == number) for number in range(len(names))]
+    draws = np.random.default_rng(seed).integers(len(names), size=(resamples, len(names)))
+    drawn = [statistic(np.concatenate([members[number] for number in draw])) for draw in draws]
+    low, high = np.nanquantile(drawn, [0.025, 0.975])
+    return Estimate(float(statistic(np.arange(len(cluster)))), float(low), float(high))

@@ -1,0 +1,73 @@
+"""Dose and response: which share of many is gone at a dose, by the log-logistic curve. Chapter ``17-law``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.optimize
+from numpy.typing import ArrayLike
+
+from superposition.errors import UserError
+
+
+@dataclass(frozen=True)
+class LogLogistic:
+    """``share(x) = x^b / (x_0^b + x^b)``: none at dose 0, half at ``middle``, all in the end.
+
+    Parameters
+    ----------
+    middle : float
+        ``x_0``, above 0.
+    steepness : float
+        ``b``, above 0: the slope of the share's log-odds over the logarithm of the dose.
+
+    Raises
+    ------
+    UserError
+        One of them is not above 0.
+    """
+
+    middle: float
+    steepness: float
+
+    def __post_init__(self) -> None:
+        if not (self.middle > 0 and self.steepness > 0):
+            raise UserError(f"A curve needs a middle and a steepness above 0, not {self.middle} and {self.steepness}.")
+
+    def share(self, dose: ArrayLike) -> float | np.ndarray:
+        """The share that is gone at a dose of 0 or more."""
+        with np.errstate(divide="ignore"):
+            return 1 / (1 + (self.middle / np.asarray(dose, dtype=float)) ** self.steepness)
+
+    def dose(self, share: ArrayLike) -> float | np.ndarray:
+        """The dose at which a share between 0 and 1 is gone.
+
+        Raises
+        ------
+        UserError
+            A share is not between 0 and 1.
+        """
+        share = np.asarray(share, dtype=float)
+        if not ((share > 0) & (share < 1)).all():
+            raise UserError(f"A share that is reached at some dose lies between 0 and 1, and {share} does not.")
+        return self.middle * (share / (1 - share)) ** (1 / self.steepness)
+
+
+def fit(dose: ArrayLike, share: ArrayLike) -> LogLogistic:
+    """The curve nearest to shares at doses above 0, by least squares over the shares.
+
+    Raises
+    ------
+    UserError
+        Fewer than three points, or a dose that is not above 0.
+    """
+    dose, share = np.asarray(dose, dtype=float), np.asarray(share, dtype=float)
+    if dose.ndim != 1 or dose.shape != share.shape or len(dose) < 3 or not (dose > 0).all():
+        raise UserError("A curve is fitted to three points or more, with doses above 0.")
+
+    def errors(logs: np.ndarray) -> np.ndarray:
+        return LogLogistic(*np.exp(logs)).share(dose) - share
+
+    start = (np.log(np.median(dose)) + 1, 0.0)
+    return LogLogistic(*map(float, np.exp(scipy.optimize.least_squares(errors, start).x)))

@@ -1,0 +1,266 @@
+"""The law of lifelong editing, read off its records: how much is lost at which drift, and how long a layer lasts.
+
+A *point* is a model after some edits at one layer: which of the facts that nobody edits it still says, how far the
+edits have moved the layer, and what else was proposed to tell how much is lost. Chapter ``17-law``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.stats
+from jaxtyping import Bool, Float
+
+from superposition.errors import UserError
+from superposition.records import Record
+from superposition.stats import response
+from superposition.stats.intervals import Estimate, over_clusters
+from superposition.stats.response import LogLogistic
+
+#: The drift that the law is about: of what is written, over the residual stream, at every position.
+R = "stream, all"
+#: Every other quantity that a point has, by its name here, and how a figure calls it.
+RIVALS = {
+    "edits": "number of edits $n$",
+    "change": r"$\|\Delta W\|/\|W\|$",
+    "size": r"size of an edit, $c\sqrt{n}$",
+    "overlap": r"overlap, $\sqrt{nq}$",
+    "condition": "condition number of $W$",
+    "energy": "hyperspherical energy of $W$",
+    "perplexity": "perplexity over the unedited",
+    "answer, subject": "drift over the answer, subject",
+    "stream, subject": "drift over the stream, subject",
+    "last state": "drift of the last state",
+    "forecast": r"forecast drift, $\sqrt{nD}$",
+}
+#: The shares whose loss ends a layer's life.
+SHARES = (0.1, 0.25, 0.5)
+
+
+@dataclass(frozen=True)
+class Point:
+    """A model after some edits at one layer.
+
+    Attributes
+    ----------
+    model : str
+    layer : int
+    rule, targets : str
+        How the edits were written, and where their targets came from: ``beforehand``, or found ``anew``.
+    edits : int
+    kept : (m,) bool
+        Which of the watched facts the model still says.
+    quantities : mapping
+        By name: the drifts (root mean squares), and those of :data:`RIVALS`.
+    """
+
+    model: str
+    layer: int
+    rule: str
+    targets: str
+    edits: int
+    kept: Bool[np.ndarray, " m"]
+    quantities: Mapping[str, float]
+
+    @property
+    def lost(self) -> float:
+        """The share of the watched facts that the model does not say any more."""
+        return 1 - float(self.kept.mean())
+
+    @property
+    def drift(self) -> float:
+        """R."""
+        return self.quantities[R]
+
+    @property
+    def place(self) -> str:
+        """Model and layer: what points that hang together share."""
+        return f"{self.model} {self.layer}"
+
+
+def _mean_square(x: np.ndarray) -> float:
+    return float(np.mean(np.square(x, dtype=float)))
+
+
+def _point(of: Mapping[str, Any], stem: str, before: Mapping[str, float], unedited: float, **names: Any) -> Point:
+    """From everything a record holds of a point, under its stem, and what was known before any edit.
+
+    A drift is a mean square over the positions of a fact: where there are several, each counts once in R.
+    """
+    found = {name.removeprefix(stem): value for name, value in of.items() if name.startswith(stem)}
+    n, drifts = names["edits"], {}
+    for name in found:
+        if name.startswith(("stream", "answer", "last state")):
+            weights = of["positions"] if name.endswith("all") else None
+            drifts[name] = np.sqrt(np.average(np.square(found[name], dtype=float), weights=weights))
+    rivals = {"edits": n} | {name: found[name] for name in ("change", "condition", "energy")}
+    rivals |= {"perplexity": found["perplexity"] / unedited}
+    rivals |= {"size": np.sqrt(n) * before["c"], "overlap": np.sqrt(n * before["q"])}
+    rivals |= {"forecast": np.sqrt(n * before["D"])}
+    return Point(**names, kept=found["kept"], quantities={k: float(v) for k, v in (drifts | rivals).items()})
+
+
+def before_any_edit(arrays: Mapping[str, np.ndarray], stem: str) -> dict[str, float]:
+    """Of a layer's single edits, each alone on the unedited model: size ``c``, overlap ``q``, and ``D``."""
+    size, q, each = (arrays[f"{stem}{name}"] for name in ("size", "q", f"D {R}"))
+    return {"c": float(np.sqrt(_mean_square(size))), "q": float(np.mean(q)), "D": float(np.mean(each))}
+
+
+def points(record: Record) -> list[Point]:
+    """All points of a record of the kind ``law`` or ``ways``.
+
+    Raises
+    ------
+    UserError
+        The record is of another kind.
+    """
+    if record["kind"] == "law":
+        return _of_layers(record)
+    if record["kind"] == "ways":
+        return _of_sequences(record)
+    raise UserError(f"A record of the kind {record['kind']!r} holds no points of the law.")
+
+
+def _of_layers(record: Record) -> list[Point]:
+    found, model = [], record["model"]["name"]
+    for row in record["layers"]:
+        layer = row["layer"]
+        arrays = {k.removeprefix(f"{layer}/"): v for k, v in record.arrays.items() if k.startswith(f"{layer}/")}
+        arrays["positions"] = record.arrays["positions"]
+        before = before_any_edit(arrays, "before/")
+        for targets in ("beforehand", "anew"):
+            for n in record["looks"]:
+                stem = f"{targets}/{n}/"
+                if f"{stem}kept" in arrays:
+                    names = {"model": model, "layer": layer, "rule": "rome", "targets": targets, "edits": n}
+                    found.append(_point(arrays | row, stem, before, record["perplexity"], **names))
+    return found
+
+
+def _of_sequences(record: Record) -> list[Point]:
+    found = []
+    for row in record["runs"]:
+        stem = f"{row['model']} {row['layer']}/"
+        arrays = {k.removeprefix(stem): v for k, v in record.arrays.items() if k.startswith(stem)}
+        before = before_any_edit(arrays, "before/")
+        for arm, plain in row["points"].items():
+            if arm == "before":
+                continue
+            targets, rule = arm.split(", ", 1)
+            all_of = {k.removeprefix(f"{arm}/"): v for k, v in arrays.items() if k.startswith(f"{arm}/")} | plain
+            all_of["positions"] = arrays["positions"]
+            for n in record["looks"]:
+                names = {"model": row["model"], "layer": row["layer"], "rule": rule, "targets": targets, "edits": n}
+                found.append(_point(all_of, f"{n}/", before, row["perplexity"], **names))
+    return found
+
+
+# How good a quantity is
+
+
+def fit(some: Sequence[Point]) -> LogLogistic:
+    """The curve of the share lost over R, fitted to points."""
+    return response.fit([point.drift for point in some], [point.lost for point in some])
+
+
+def is_fitted(point: Point) -> bool:
+    """Whether a point is of the set that the curve is fitted to (``book/data/bars.toml``)."""
+    return (point.model, point.rule, point.targets) == ("smollm2", "rome", "beforehand") and point.layer % 2 == 0
+
+
+def correlation(some: Sequence[Point], name: str = R) -> float:
+    """Spearman's rank correlation of a quantity with the share lost."""
+    values = [point.quantities[name] for point in some]
+    return float(scipy.stats.spearmanr(values, [point.lost for point in some]).statistic)
+
+
+def error(some: Sequence[Point], curve: LogLogistic, name: str = R) -> float:
+    """Root mean square distance of the share lost from a curve."""
+    shares = curve.share([point.quantities[name] for point in some])
+    return float(np.sqrt(_mean_square(shares - np.array([point.lost for point in some]))))
+
+
+def _over_places(some: Sequence[Point], statistic: Callable[[list[Point]], float], resamples: int) -> Estimate:
+    return over_clusters(
+        lambda drawn: statistic([some[i] for i in drawn]), [point.place for point in some], resamples=resamples
+    )
+
+
+@dataclass(frozen=True)
+class Score:
+    """How points lie about a curve: their number, rank correlation and error, with intervals over layers."""
+
+    points: int
+    correlation: Estimate
+    error: Estimate
+
+
+def score(some: Sequence[Point], curve: LogLogistic, name: str = R, resamples: int = 500) -> Score:
+    """Rank correlation of a quantity with the share lost, and the curve's error; both over whole layers."""
+    ranks = _over_places(some, lambda drawn: correlation(drawn, name), resamples)
+    return Score(len(some), ranks, _over_places(some, lambda drawn: error(drawn, curve, name), resamples))
+
+
+def ahead(some: Sequence[Point], rival: str, resamples: int = 500) -> Estimate:
+    """By how much R's rank correlation with the share lost exceeds a rival's, with its interval over layers."""
+    return _over_places(some, lambda drawn: correlation(drawn) - correlation(drawn, rival), resamples)
+
+
+# How long a layer lasts
+
+
+@dataclass(frozen=True)
+class Lifetime:
+    """How many edits a layer bears until a share is lost: as forecast before any edit, and as it came.
+
+    ``came`` is None where it was not seen (:func:`reached`).
+    """
+
+    model: str
+    layer: int
+    share: float
+    forecast: float
+    came: float | None
+    looked: int
+
+    @property
+    def factor(self) -> float | None:
+        """Forecast over what came."""
+        return None if self.came is None else self.forecast / self.came
+
+
+def reached(edits: Sequence[int], lost: Sequence[float], share: float) -> float | None:
+    """After how many edits a share was lost, between two looks on a straight line.
+
+    None if it never was, or if over one and a half times the share was lost at the first look: then nobody saw it go.
+    """
+    n, gone = np.array([0, *edits], float), np.array([0, *lost], float)
+    above = np.flatnonzero(gone >= share)
+    if not len(above) or gone[1] > 1.5 * share:
+        return None
+    after = above[0]
+    return float(np.interp(share, gone[after - 1 : after + 1], n[after - 1 : after + 1]))
+
+
+def lifetimes(some: Sequence[Point], curve: LogLogistic, shares: Sequence[float] = SHARES) -> list[Lifetime]:
+    """Of every layer, rule and kind of targets among points, a row a share: ``n = R_share² / D`` and what came."""
+    series: dict[tuple, list[Point]] = {}
+    for point in some:
+        series.setdefault((point.model, point.layer, point.rule, point.targets), []).append(point)
+    found = []
+    for (model, layer, *_), of in series.items():
+        of = sorted(of, key=lambda point: point.edits)
+        D = of[0].quantities["forecast"] ** 2 / of[0].edits
+        for share in shares:
+            came = reached([point.edits for point in of], [point.lost for point in of], share)
+            found.append(Lifetime(model, layer, share, float(curve.dose(share)) ** 2 / D, came, of[-1].edits))
+    return found
+
+
+def within(some: Sequence[Lifetime], factor: float) -> Float[np.ndarray, " n"]:
+    """Of lifetimes that came: whether the forecast lies within a factor of them."""
+    factors = np.array([row.factor for row in some if row.factor is not None])
+    return (np.abs(np.log(factors)) <= np.log(factor)).astype(float)

@@ -1,0 +1,130 @@
+"""The command ``lifetime`` on a tiny model: what it writes, what it prints, what it refuses."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from conftest import SENTENCES
+
+from superposition import cli
+from superposition.data import facts
+from superposition.editing import forecast, lifetime, session, targets
+from superposition.lm import models, moments
+
+EDITS = (
+    "subject,prompt,target_new\nviolin,A {} is an,sport\nfootball,{} is a,city\nOslo,{} is a city in,Japan\n"
+    "Rome,{} is a city in,Spain\n"
+)
+PROTECT = (
+    "subject,prompt,target_true\nFrance,The capital of {} is,Paris\nTokyo,{} is a city in,Japan\n"
+    "Oslo,The river of {} is,Paris\n"
+)
+
+
+@pytest.fixture
+def go(tmp_path, cache, model_folder, capsys, monkeypatch):
+    """Run ``lifetime`` with the tiny model, which is taken to know all; the status, what was printed, the errors."""
+    monkeypatch.setattr(session.scoring, "known", lambda lm, listed: list(listed))
+    (tmp_path / "text.txt").write_text("\n\n".join(SENTENCES * 3), encoding="utf-8")
+    for name, content in (("edits.csv", EDITS), ("protect.csv", PROTECT)):
+        (tmp_path / name).write_text(content, encoding="utf-8")
+
+    def go(*flags, **changes):
+        named = {"model": model_folder, "edits": tmp_path / "edits.csv", "protect": tmp_path / "protect.csv"}
+        named |= {"text": tmp_path / "text.txt", "tokens": 300, "tries": 2, "device": "cpu", "out": tmp_path / "out"}
+        words = [word for name, value in (named | changes).items() for word in (f"--{name}", str(value))]
+        capsys.readouterr()
+        status = cli.main(["lifetime", *words, *flags])
+        said = capsys.readouterr()
+        return status, said.out, said.err
+
+    return go
+
+
+def test_a_table_of_layers(go, tmp_path, model_folder):
+    status, out, err = go()
+    assert status == 0 and "Nothing was changed" in out, err
+    data = json.loads((tmp_path / "out" / "lifetime.json").read_text(encoding="utf-8"))
+    assert data["model"]["digest_before"] == data["model"]["digest_after"]
+    assert data["facts"] | {"source": None, "sha256": None} == {"source": None, "sha256": None, "count": 4, "tried": 2}
+    assert data["protect"]["known"] == 3 and data["text"]["tokens"] == 300
+    with (tmp_path / "out" / "lifetime.csv").open(encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    lm = models.load(model_folder, device="cpu")
+    assert [int(row["layer"]) for row in rows] == list(range(len(lm.layers) - 1))
+    # one layer by hand: the first and the last edit, those of France, Tokyo and Oslo untouched
+    edits, known = facts.load(tmp_path / "edits.csv"), facts.load(tmp_path / "protect.csv")
+    found = targets.search(lm, [edits[0], edits[3]], 1)
+    C = moments.estimate(lm, tmp_path / "text.txt", tokens=300).second_moment(1)
+    reading = forecast.read(lm, known, 1, passes=False)
+    M = np.linalg.solve(C, found.keys)
+    M /= (M * found.keys).sum(0)
+    p = M.T @ reading.at_subject()
+    c2 = ((found.shifts**2).sum(0) / (found.recalled**2).sum(0)).mean()
+    assert float(rows[1]["c"]) ** 2 == pytest.approx(c2, rel=1e-4)
+    assert float(rows[1]["q"]) == pytest.approx((p**2).mean(), rel=1e-4)
+    squares = lifetime.Untouched(lm, reading).by_edit(lifetime.Edit(found.shifts, M)) ** 2
+    D = squares[:, reading.mask()].mean()
+    assert float(rows[1]["until_10"]) == pytest.approx(float(lifetime.CURVE.dose(0.1)) ** 2 / D, rel=1e-4)
+    assert float(rows[1]["until_10_low"]) <= float(rows[1]["until_10"]) <= float(rows[1]["until_10_high"])
+    assert float(rows[1]["lost_after_4"]) == pytest.approx(float(lifetime.CURVE.share((4 * D) ** 0.5)), rel=1e-4)
+
+
+def test_run_again_nothing_is_searched_for(go, tmp_path, monkeypatch):
+    go(layers="1")
+    before = json.loads((tmp_path / "out" / "lifetime.json").read_text(encoding="utf-8"))
+    monkeypatch.setattr(session, "search", None)
+    status, *_ = go(layers="1")
+    after = json.loads((tmp_path / "out" / "lifetime.json").read_text(encoding="utf-8"))
+    assert status == 0 and before["layers"] == after["layers"]
+
+
+def outlook(layer, drift, probability):
+    drift = np.asarray(drift)
+    return lifetime.Outlook(layer, np.full(len(drift), 2.0), drift / 4, drift, np.asarray(probability))
+
+
+def test_the_best_layer_is_one_at_which_edits_take():
+    late = outlook(9, [1e-6] * 4, [0.1, 0.2, 0.99, 0.1])
+    good, poor = outlook(3, [1e-4] * 4, [0.99] * 4), outlook(4, [2e-4] * 4, [0.99] * 4)
+    data = {"model": {"name": "tiny"}, "facts": {"tried": 4}, "protect": {"known": 7}}
+    found = session.LifetimeResult([poor, good, late], 100, data)
+    assert found.best is good
+    assert "Edit layer 3" in cli.lifetime.describe(found)
+    assert "At no layer" in cli.lifetime.describe(session.LifetimeResult([late], 100, data))
+
+
+def test_the_interval_is_over_edits():
+    same, apart = outlook(0, [1e-4] * 8, [1.0] * 8), outlook(0, [1e-6] * 7 + [8e-4], [1.0] * 8)
+    ends = same.edits_until(0.25)
+    assert ends.low == pytest.approx(ends.value) == pytest.approx(ends.high)
+    value, low, high = apart.edits_until(0.25)
+    assert low < value < high
+    assert same.lost_after(ends.value).value == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize(
+    ("flags", "changes", "sentence"),
+    [
+        ((), {"tries": 1}, "try 2 or more"),
+        ((), {"layers": "99"}, "99"),
+        ((), {"edits": "nowhere.csv"}, "no facts file nowhere.csv"),
+        ((), {"tokens": "0"}, "0 tokens"),
+    ],
+)
+def test_bad_input_gets_one_sentence(go, flags, changes, sentence):
+    status, _, err = go(*flags, **changes)
+    assert status == 2 and sentence in err and len(err.strip().splitlines()) == 1
+
+
+def test_edits_without_a_new_object(go, tmp_path):
+    (tmp_path / "bare.csv").write_text("subject,prompt,target_true\nOslo,{} is a city in,Norway\n", encoding="utf-8")
+    status, _, err = go(edits=tmp_path / "bare.csv")
+    assert status == 2 and "have no target_new" in err
+
+
+def test_a_model_that_knows_nothing(go, monkeypatch):
+    monkeypatch.setattr(session.scoring, "known", lambda lm, listed: [])
+    status, _, err = go()
+    assert status == 2 and "knows none of the facts" in err

@@ -1,0 +1,155 @@
+"""The studies of the law, on records in which the law holds by construction, or does not."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from superposition.errors import UserError
+from superposition.stats import intervals, response
+from superposition.stats.response import LogLogistic
+from superposition.studies import law
+
+TRUE = LogLogistic(0.2, 1.4)
+FACTS = 4000
+LOOKS = (5, 15, 30)
+PLAIN = {"change": 0.1, "condition": 9.0, "energy": 1.1, "perplexity": 16.0}
+
+
+def facts_of(lost):
+    """Facts of which a share is lost, in no order."""
+    kept = np.arange(FACTS) >= round(lost * FACTS)
+    return np.random.default_rng(0).permutation(kept)
+
+
+class Made:
+    """As much of a record as the studies read."""
+
+    def __init__(self, content, arrays):
+        self.content, self.arrays = content, arrays
+
+    def __getitem__(self, name):
+        return self.content[name]
+
+
+def record_of(D_of, looks=LOOKS):
+    """A record of layers at which an edit causes a mean square drift D, unevenly over facts of unequal length."""
+    positions = np.where(np.arange(FACTS) % 2, 3, 1).astype(np.int32)
+    arrays, rows = {"positions": positions}, []
+    for layer, D in enumerate(D_of):
+        for name, value in (("size", 2.0), ("q", D / 4), (f"D {law.R}", D), ("delta", 1.0)):
+            arrays[f"{layer}/before/{name}"] = np.full(3, value)
+        row = {"layer": layer}
+        for n in looks:
+            stem = f"{layer}/beforehand/{n}/"
+            R = np.sqrt(n * D)
+            arrays[f"{stem}{law.R}"] = np.where(np.arange(FACTS) % 2, 0.0, 2 * R)
+            for name in ("answer, subject", "stream, subject", "last state"):
+                arrays[f"{stem}{name}"] = np.full(FACTS, R)
+            arrays[f"{stem}kept"] = facts_of(TRUE.share(R))
+            row |= {f"beforehand/{n}/{name}": value for name, value in PLAIN.items()}
+        rows.append(row)
+    content = {"kind": "law", "model": {"name": "smollm2"}, "looks": list(looks), "perplexity": 8.0, "layers": rows}
+    return Made(content, arrays)
+
+
+D_OF = (1e-4, 4e-4, 8e-4, 2e-3, 4e-3, 8e-3)
+
+
+def test_points_hold_what_the_record_does():
+    points = law.points(record_of(D_OF))
+    assert len(points) == len(D_OF) * len(LOOKS)
+    one = points[4]  # layer 1, 15 edits
+    assert (one.layer, one.edits, one.rule, one.targets, one.place) == (1, 15, "rome", "beforehand", "smollm2 1")
+    assert one.lost == pytest.approx(TRUE.share(np.sqrt(15 * 4e-4)), abs=1 / FACTS)
+    # over positions: a quarter of them have 2 R, the others nothing
+    assert one.drift == pytest.approx(np.sqrt(15 * 4e-4))
+    assert one.quantities["forecast"] == pytest.approx(one.drift)
+    assert one.quantities["size"] == pytest.approx(2 * np.sqrt(15))
+    assert one.quantities["overlap"] == pytest.approx(np.sqrt(15 * 1e-4))
+    assert one.quantities["perplexity"] == 2
+    assert {*law.RIVALS} <= {*one.quantities}
+    with pytest.raises(UserError, match="holds no points"):
+        law.points(Made({"kind": "measurement"}, {}))
+
+
+def test_sequences_give_points_by_arm():
+    content, arrays = {"before": {}}, {}
+    for arm in ("moving, rome", "none, ft"):
+        content[arm] = {f"5/{name}": value for name, value in PLAIN.items()}
+        arrays |= {f"gemma3 9/{arm}/5/{name}": np.full(4, 0.5) for name in ("stream, all", "answer, subject")}
+        arrays[f"gemma3 9/{arm}/5/kept"] = np.array([True, True, True, False])
+    arrays |= {f"gemma3 9/before/{name}": np.full(3, 0.1) for name in ("size", "q", f"D {law.R}")}
+    arrays["gemma3 9/positions"] = np.array([1, 2, 3, 4])
+    run = {"model": "gemma3", "layer": 9, "points": content, "perplexity": 4.0}
+    points = law.points(Made({"kind": "ways", "runs": [run], "looks": [5]}, arrays))
+    assert [(p.targets, p.rule, p.edits, p.lost, p.drift) for p in points] == [
+        ("moving", "rome", 5, 0.25, pytest.approx(0.5)),
+        ("none", "ft", 5, 0.25, pytest.approx(0.5)),
+    ]
+
+
+def test_the_curve_is_found_again_and_forecasts_lifetimes():
+    points = law.points(record_of(D_OF))
+    fitted = [point for point in points if law.is_fitted(point)]
+    assert {point.layer for point in fitted} == {0, 2, 4}
+    curve = law.fit(fitted)
+    assert curve.middle == pytest.approx(TRUE.middle, rel=0.01)
+    assert curve.steepness == pytest.approx(TRUE.steepness, rel=0.01)
+    others = [point for point in points if not law.is_fitted(point)]
+    found = law.score(others, curve, resamples=50)
+    assert found.points == len(others) and found.correlation.value == pytest.approx(1)
+    assert found.error.value < 2e-3
+    lives = law.lifetimes(others, curve)
+    came = [life for life in lives if life.came is not None]
+    assert {life.share for life in came} >= {0.1, 0.25}
+    assert all(
+        life.forecast == pytest.approx(TRUE.dose(life.share) ** 2 / D_OF[life.layer], rel=0.03) for life in lives
+    )
+    # what came is read off between looks, on a straight line where the curve is bent
+    assert all(0.6 < life.factor < 1.2 for life in came) and law.within(came, 1.7).all()
+    unseen = [life for life in lives if life.came is None]
+    assert {life.forecast < LOOKS[0] or life.forecast > 0.9 * life.looked for life in unseen} == {True}
+
+
+def test_a_rival_that_tells_less_is_behind():
+    points = law.points(record_of(D_OF))
+    lead = law.ahead(points, "edits", resamples=50)
+    assert lead.low > 0 and lead.value == pytest.approx(1 - law.correlation(points, "edits"))
+    assert law.ahead(points, "overlap", resamples=50).value == pytest.approx(0)
+
+
+def test_reached_between_two_looks():
+    assert law.reached([10, 20], [0.1, 0.3], 0.2) == pytest.approx(15)
+    assert law.reached([10, 20], [0.1, 0.3], 0.08) == pytest.approx(8)
+    assert law.reached([10, 20], [0.2, 0.3], 0.09) is None
+    assert law.reached([10, 20], [0.1, 0.3], 0.5) is None
+
+
+@settings(deadline=None)
+@given(st.floats(0.01, 10), st.floats(0.3, 5), st.floats(0.01, 0.99))
+def test_dose_and_share_are_inverse(middle, steepness, share):
+    curve = LogLogistic(middle, steepness)
+    assert curve.share(curve.dose(share)) == pytest.approx(share)
+    assert curve.share(0) == 0 and curve.share(middle) == pytest.approx(0.5)
+
+
+def test_what_is_no_curve_is_refused():
+    with pytest.raises(UserError, match="above 0"):
+        LogLogistic(0, 1)
+    with pytest.raises(UserError, match="between 0 and 1"):
+        TRUE.dose([0.5, 1.0])
+    for dose in ([0.1, 0.2], [0.0, 0.1, 0.2]):
+        with pytest.raises(UserError, match="three points"):
+            response.fit(dose, np.full(len(dose), 0.5))
+
+
+def test_clusters_are_drawn_whole():
+    """The mean of clusters of equal points scatters as that of the clusters, not as that of the points."""
+    values = np.repeat(np.random.default_rng(1).standard_normal(20), 50)
+    found = intervals.over_clusters(lambda i: values[i].mean(), np.repeat(np.arange(20), 50), resamples=2000)
+    assert found.value == pytest.approx(values.mean())
+    expected = 2 * 1.96 * values[::50].std() / np.sqrt(20)
+    assert found.high - found.low == pytest.approx(expected, rel=0.1)
+    with pytest.raises(UserError, match="at least two"):
+        intervals.over_clusters(lambda i: 0.0, [3, 3])
