@@ -10,6 +10,7 @@ from superposition.io import console
 
 if TYPE_CHECKING:
     from superposition.editing.forecast import Forecast
+    from superposition.stats.intervals import Estimate
 
 # As the library has them, which takes seconds to load.
 LEVELS = ("keys", "values", "passes")
@@ -67,26 +68,33 @@ def main(args: argparse.Namespace, command: str) -> int:
             f"{outcome.unknown} of {outcome.unknown + known} facts to protect are left out: "
             "the model does not say them now."
         )
-    print(describe(outcome.forecast, model["name"]))
+    print(describe(outcome.forecast, model["name"], outcome.expected))
+    print(cost(outcome.forecast, outcome.data["seconds"]))
     before, after = (model[f"digest_{when}"][:12] for when in ("before", "after"))
     print(f"Nothing was changed: the weights' digest is {before} before and {after} after.")
     print(f"Written: {args.out / 'forecast.json'}, forecast.csv and by_edit.npz")
     return 0
 
 
-def describe(found: Forecast, name: str, count: int = 10) -> str:
-    """The ten facts most at risk, each with the edit most to blame, as a table; "lost": will not be said any more."""
+def describe(found: Forecast, name: str, expected: Estimate | None = None, count: int = 10) -> str:
+    """How many facts are expected to be lost, then the ten most at risk, each with the edit most to blame, as a table.
+
+    "lost" marks a fact that will not be said any more.
+    """
     from superposition.editing.forecast import UNITS
 
-    head = (
-        f"{name}, layer {found.layer}, {found.method}: {len(found.edits)} edits, "
-        f"{len(found.protect)} facts to protect\n"
-        f"Forecast from {found.level}, in {UNITS[found.level]}: "
-        f"mean {found.total.mean():.3f}, most {found.total.max():.3f}"
-    )
+    m = len(found.protect)
+    lines = [f"{name}, layer {found.layer}, {found.method}: {len(found.edits)} edits, {m} facts to protect"]
+    if expected is not None:
+        value, low, high = (round(m * end) for end in expected)
+        lines.append(f"Expected lost, by how far the layer is moved: {value} of {m} ({low} to {high})")
     if found.lost is not None:
-        head += f"; forecast lost: {found.lost.sum()}"
-    lines = [head, f"{'risk':>8}  {'':4}  {'fact at risk':<48}  {'of it':>7}  edit most to blame"]
+        lines.append(f"Lost with the drift put in, fact by fact: {found.lost.sum()}")
+    lines += [
+        f"Risk from {found.level}, in {UNITS[found.level]}: "
+        f"mean {found.total.mean():.3f}, most {found.total.max():.3f}",
+        f"{'risk':>8}  {'':4}  {'fact at risk':<48}  {'of it':>7}  edit most to blame",
+    ]
     for j, i in found.endangered(count):
         fact, edit = found.protect[j], found.edits[i]
         lost = "lost" if found.lost is not None and found.lost[j] else ""
@@ -95,6 +103,17 @@ def describe(found: Forecast, name: str, count: int = 10) -> str:
             f"{found.by_edit[i, j]:>7.3f}  {_cut(f'{edit.text} {edit.target_new}')}"
         )
     return "\n".join(lines)
+
+
+def cost(found: Forecast, seconds: float) -> str:
+    """What the forecast took, and what making the edits to see would."""
+    n = len(found.edits)
+    if found.level == "keys":
+        return f"It took {seconds:.0f} s. Levels values and passes also look for {n} target values."
+    return (
+        f"It took {seconds:.0f} s. A dry run (`edit` into a folder of its own) looks for the same {n} target values, "
+        "one at a time, and is exact; a forecast also says which edit is to blame, and for any part of the list."
+    )
 
 
 def _cut(text: str, width: int = 48) -> str:

@@ -34,6 +34,7 @@ from superposition.linear.metric import Metric
 from superposition.lm import keys, models, moments, scoring
 from superposition.lm.calibration import Calibration
 from superposition.lm.models import LanguageModel, Source
+from superposition.stats.intervals import Estimate
 
 
 @dataclass(frozen=True)
@@ -262,12 +263,16 @@ class ForecastResult:
         For the facts to protect that the model knows.
     unknown : int
         How many it does not know, and are left out.
+    expected : Estimate or None
+        The share of the others that is expected to be lost, by the law; None at the level ``"keys"``, which knows no
+        sizes, and where facts that the model does not know are among them.
     data : dict
         What the record says besides :meth:`superposition.editing.forecast.Forecast.summary`.
     """
 
     forecast: forecasts.Forecast
     unknown: int
+    expected: Estimate | None
     data: dict[str, Any]
 
     def write(self, folder: str | Path) -> None:
@@ -319,11 +324,16 @@ def forecast(
         C, _ = session.protecting(C, plan.protect_weight)  # all of them, as `edit` does
     how = {"layer": session.layer, "C": C, "settings": plan.settings, "write": plan.write}
     outcome = forecasts.run(lm, session.edits, protect, level, method=plan.method, **how)
+    expected = None
+    if outcome.edit is not None and not all_facts:
+        untouched = lifetimes.Untouched(lm, forecasts.read(lm, protect, session.layer, passes=False))
+        expected = lifetimes.expected_lost(untouched, outcome.edit)
     data = {
         "model": records.header(lm, architecture=False) | {"digest_before": before, "digest_after": lm.digest()},
         "text": _text_of(plan, tokens),
         "moment": session.moment,
         "protect_weight": plan.protect_weight,
+        "expected_lost": expected and expected._asdict(),
         "sources": {
             name: files.sha256_of(path) if (path := paths.expanded(source)).is_file() else str(source)
             for name, source in (("edits", edits), ("protect", protected))
@@ -331,7 +341,7 @@ def forecast(
         "seconds": round(time.perf_counter() - start, 1),
         "provenance": records.provenance(command=command, device=lm.device),
     }
-    return ForecastResult(outcome, len(session.protect) - len(protect), data)
+    return ForecastResult(outcome, len(session.protect) - len(protect), expected, data)
 
 
 #: Raise it when what a layer's outlook is changes: outlooks are kept in the cache under it.
