@@ -172,6 +172,12 @@ def anew(case: Case) -> dict[str, np.ndarray]:
         return {"keys": run.editor.memory.keys, "values": run.editor.memory.values}
 
 
+def drawn(case: Case, tried: int = 10) -> dict[str, np.ndarray]:
+    """What the first of the edits say of the layer's life: the facts still said with their drawn drifts put in."""
+    told = lifetime.outlook(case.untouched, alone(case)[:tried], case.C)
+    return {"looks": told.looks, "kept": told.kept}
+
+
 # --- a layer, a model ---------------------------------------------------------------------------------------
 
 
@@ -209,7 +215,9 @@ def measure(lm: models.LanguageModel, layers: Sequence[int], sizes: Sizes) -> tu
         case = Case(lm, layer, edits, lifetime.Untouched(lm, reading), C, windows, sizes)
         key = case.key("layer", sizes=[sizes.looks, sizes.anew, sizes.held_out])
         found = cache.made(key, lambda case=case: at_layer(case))
-        kept = {f"{layer}/{name}": value for name, value in found.items() if isinstance(value, np.ndarray)}
+        told = cache.made(case.key("drawn", looks=lifetime.LOOKS), lambda case=case: drawn(case))
+        kept = {f"{layer}/drawn/{name}": value for name, value in told.items()}
+        kept |= {f"{layer}/{name}": value for name, value in found.items() if isinstance(value, np.ndarray)}
         arrays |= {name: value if value.dtype == bool else value.astype(np.float32) for name, value in kept.items()}
         arrays["positions"] = reading.lengths.astype(np.int32)  # of a prompt and its object, whatever the layer
         rows.append({"layer": layer} | {k: v for k, v in found.items() if not isinstance(v, np.ndarray)})

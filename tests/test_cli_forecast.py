@@ -10,12 +10,12 @@ from conftest import SENTENCES, tiny
 from superposition import cli, editing
 from superposition.cli import forecast as cli_forecast
 from superposition.data import facts
-from superposition.editing import forecast, lifetime, session, targets
+from superposition.editing import forecast, session, targets
 from superposition.linear import memory, shrinkage
 from superposition.linear.edit import Edit
 from superposition.lm import models, moments, scoring
 from superposition.lm.calibration import Calibration
-from superposition.stats.intervals import Estimate
+from superposition.stats import intervals
 
 EDITS = "subject,prompt,target_true,target_new\nviolin,A {} is an,instrument,sport\nfootball,{} is a,sport,city\n"
 PROTECT = (
@@ -223,28 +223,13 @@ def test_the_table_marks_who_is_forecast_to_be_lost():
     edits, protect = (facts.Fact("violin", "A {} is an", "instrument", "sport"),), tuple(facts_to_protect())
     risk, lost = np.array([0.5, 2.0, -1.0]), np.array([False, True, False])
     found = forecast.Forecast("passes", 1, "rome", edits, protect, risk[None], risk, -risk, lost)
-    head, expected, counted, risk, _, *rows = cli_forecast.describe(
-        found, "tiny", Estimate(0.34, 0.0, 0.7)
-    ).splitlines()
-    assert head == "tiny, layer 1, rome: 1 edits, 3 facts to protect"
-    assert expected.endswith(": 1 of 3 (0 to 2)") and counted.endswith(": 1") and risk.endswith("most 2.000")
+    lines = cli_forecast.describe(found, "tiny", intervals.share(lost)).splitlines()
+    head, expected, risk, _, *rows = lines
+    assert head == "tiny, layer 1, rome: 1 edits, 3 facts to protect" and risk.endswith("most 2.000")
+    assert expected == "Forecast lost: 1 of them; of all that the model knows, if they are like it, 33 % (6 to 79 %)"
     assert [line.split()[:2] for line in rows] == [["2.000", "lost"], ["0.500", "The"], ["-1.000", "The"]]
     assert len({line.index(protect[j].text) for line, j in zip(rows, (1, 0, 2), strict=True)}) == 1
-    assert "Expected" not in cli_forecast.describe(found, "tiny")
-
-
-def test_what_is_expected_is_read_off_the_drift():
-    lm, protect = tiny(), facts_to_protect()
-    sample = np.random.default_rng(0).standard_normal((40, 200))
-    edits = [facts.Fact("violin", "A {} is an", "instrument", "sport"), facts.Fact("Asia", "{} is a", "place", "city")]
-    told = forecast.run(lm, edits, protect, "values", layer=1, C=sample @ sample.T / 200)
-    untouched = lifetime.Untouched(lm, forecast.read(lm, protect, 1, passes=False))
-    value, low, high = lifetime.expected_lost(untouched, told.edit)
-    R = lifetime.root_mean_square(
-        untouched.relative(forecast.drift(told.edit, untouched.reading.keys))[untouched.reading.mask()]
-    )
-    assert value == pytest.approx(lifetime.CURVE.share(R))
-    assert low == max(0, value - 2 * lifetime.ERROR) and high == min(1, value + 2 * lifetime.ERROR)
+    assert cli_forecast.describe(found, "tiny").splitlines()[1] == "Forecast lost: 1 of them"
 
 
 def facts_to_protect():

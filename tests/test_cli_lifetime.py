@@ -5,9 +5,10 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from conftest import SENTENCES
 
-from superposition import cli
+from superposition import cli, editing
 from superposition.data import facts
 from superposition.editing import forecast, lifetime, session, targets
 from superposition.lm import models, moments
@@ -48,7 +49,7 @@ def test_a_table_of_layers(go, tmp_path, model_folder):
     data = json.loads((tmp_path / "out" / "lifetime.json").read_text(encoding="utf-8"))
     assert data["model"]["digest_before"] == data["model"]["digest_after"]
     assert data["facts"] | {"source": None, "sha256": None} == {"source": None, "sha256": None, "count": 4, "tried": 2}
-    assert data["protect"]["known"] == 3 and data["text"]["tokens"] == 300
+    assert data["protect"]["asked"] == 3 and data["text"]["tokens"] == 300
     with (tmp_path / "out" / "lifetime.csv").open(encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
     lm = models.load(model_folder, device="cpu")
@@ -65,10 +66,14 @@ def test_a_table_of_layers(go, tmp_path, model_folder):
     assert float(rows[1]["c"]) ** 2 == pytest.approx(c2, rel=1e-4)
     assert float(rows[1]["q"]) == pytest.approx((p**2).mean(), rel=1e-4)
     squares = lifetime.Untouched(lm, reading).by_edit(lifetime.Edit(found.shifts, M)) ** 2
-    D = squares[:, reading.mask()].mean()
-    assert float(rows[1]["until_10"]) == pytest.approx(float(lifetime.CURVE.dose(0.1)) ** 2 / D, rel=1e-4)
+    assert float(rows[1]["D"]) == pytest.approx(squares[:, reading.mask()].mean(), rel=1e-4)
+    # after four edits: what the model says with W and the drawn edit's matrix
+    four = lifetime.drawn(lifetime.Edit(found.shifts, M), 4)
+    with editing.preserved(lm), torch.no_grad():
+        lm.layers[1].weight.add_(torch.from_numpy(four.matrix()))
+        lost = 1 - forecast.ask(lm, reading).exact.mean()
+    assert float(rows[1]["lost_after_4"]) == pytest.approx(lost)
     assert float(rows[1]["until_10_low"]) <= float(rows[1]["until_10"]) <= float(rows[1]["until_10_high"])
-    assert float(rows[1]["lost_after_4"]) == pytest.approx(float(lifetime.CURVE.share((4 * D) ** 0.5)), rel=1e-4)
 
 
 def test_run_again_nothing_is_searched_for(go, tmp_path, monkeypatch):
@@ -80,28 +85,35 @@ def test_run_again_nothing_is_searched_for(go, tmp_path, monkeypatch):
     assert status == 0 and before["layers"] == after["layers"]
 
 
-def outlook(layer, drift, probability):
-    drift = np.asarray(drift)
-    return lifetime.Outlook(layer, np.full(len(drift), 2.0), drift / 4, drift, np.asarray(probability))
+LOOKS = np.array([3, 10, 30, 100])
+
+
+def outlook(layer, drift, probability, lost=(0.0, 0.1, 0.3, 0.8)):
+    """A layer with an edit a number, at which so many of a hundred facts are lost at the looks."""
+    drift, lost = np.asarray(drift), np.asarray(lost)
+    kept = np.arange(100) >= 100 * lost[:, None]
+    return lifetime.Outlook(layer, np.full(len(drift), 2.0), drift / 4, drift, np.asarray(probability), LOOKS, kept)
 
 
 def test_the_best_layer_is_one_at_which_edits_take():
-    late = outlook(9, [1e-6] * 4, [0.1, 0.2, 0.99, 0.1])
-    good, poor = outlook(3, [1e-4] * 4, [0.99] * 4), outlook(4, [2e-4] * 4, [0.99] * 4)
-    data = {"model": {"name": "tiny"}, "facts": {"tried": 4}, "protect": {"known": 7}}
+    late = outlook(9, [1e-6] * 4, [0.1, 0.2, 0.99, 0.1], lost=[0, 0, 0, 0])
+    good, poor = outlook(3, [1e-4] * 4, [0.99] * 4), outlook(4, [1e-5] * 4, [0.99] * 4, lost=[0.1, 0.2, 0.5, 0.9])
+    data = {"model": {"name": "tiny"}, "facts": {"tried": 4}, "protect": {"asked": 7}}
     found = session.LifetimeResult([poor, good, late], 100, data)
     assert found.best is good
     assert "Edit layer 3" in cli.lifetime.describe(found)
     assert "At no layer" in cli.lifetime.describe(session.LifetimeResult([late], 100, data))
 
 
-def test_the_interval_is_over_edits():
+def test_the_interval_is_over_facts_and_edits():
     same, apart = outlook(0, [1e-4] * 8, [1.0] * 8), outlook(0, [1e-6] * 7 + [8e-4], [1.0] * 8)
-    ends = same.edits_until(0.25)
-    assert ends.low == pytest.approx(ends.value) == pytest.approx(ends.high)
-    value, low, high = apart.edits_until(0.25)
-    assert low < value < high
-    assert same.lost_after(ends.value).value == pytest.approx(0.25)
+    value, low, high = same.edits_until(0.3)
+    assert value == pytest.approx(30) and low < value < high
+    assert apart.edits_until(0.3).low < low and apart.edits_until(0.3).high > high
+    assert same.edits_until(0.9).value == np.inf
+    assert same.lost_after(30).value == pytest.approx(0.3)
+    assert same.lost_after(30).low < 0.3 < same.lost_after(30).high
+    assert cli.lifetime.count(same.edits_until(0.9)) == "∞ (∞ to ∞)"
 
 
 @pytest.mark.parametrize(

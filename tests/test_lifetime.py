@@ -116,3 +116,15 @@ def test_squares_of_independent_residuals_add():
         total.append(lifetime.root_mean_square(drift[inside]) ** 2)
         single.append((untouched.by_edit(edit)[:, inside] ** 2).mean())
     assert np.mean(total) == pytest.approx(2 * np.mean(single), rel=0.03)
+
+
+def test_drawn_edits_move_as_far_as_so_many_like_these_would(lm, untouched):
+    edit, inside = memory_of(lm).edits, untouched.reading.mask()
+    assert lifetime.drawn(edit, 1).matrix() == pytest.approx(edit[:1].matrix())
+    apart = lifetime.Edit(np.linalg.qr(edit.delta)[0], edit.M)  # so that the squares add
+    squares = (forecast.shares(apart.M, untouched.reading.keys) ** 2).sum(0)[inside].mean() / len(apart)
+    draws = [lifetime.drawn(apart, 8, seed) for seed in range(800)]
+    found = [(forecast.drift(draw, untouched.reading.keys) ** 2).sum(2)[inside].mean() for draw in draws]
+    assert np.mean(found) == pytest.approx(8 * squares, rel=0.1)
+    with pytest.raises(UserError, match="0 edits move nothing"):
+        lifetime.drawn(edit, 0)

@@ -41,7 +41,7 @@ def test_a_layer_is_measured_and_put_back(small, monkeypatch):
     assert small.digest() == before
     assert [row["layer"] for row in data["layers"]] == [0, 1]
     ways = {name.split("/")[1] for name in arrays if name.startswith("0/")}
-    assert ways == {"before", "beforehand", "anew"} and not any(name.startswith("1/anew") for name in arrays)
+    assert ways == {"before", "drawn", "beforehand", "anew"} and not any(name.startswith("1/anew") for name in arrays)
     for name in ("fall", "kept", "last state", "stream, all", "answer, subject"):
         assert arrays[f"1/beforehand/3/{name}"].shape == (8,)
     # D of a first edit is the square of the drift that it makes

@@ -100,16 +100,27 @@ def test_the_curve_is_found_again_and_forecasts_lifetimes():
     found = law.score(others, curve, resamples=50)
     assert found.points == len(others) and found.correlation.value == pytest.approx(1)
     assert found.error.value < 2e-3
-    lives = law.lifetimes(others, curve)
-    came = [life for life in lives if life.came is not None]
-    assert {life.share for life in came} >= {0.1, 0.25}
-    assert all(
-        life.forecast == pytest.approx(TRUE.dose(life.share) ** 2 / D_OF[life.layer], rel=0.03) for life in lives
-    )
-    # what came is read off between looks, on a straight line where the curve is bent
-    assert all(0.6 < life.factor < 1.2 for life in came) and law.within(came, 1.7).all()
-    unseen = [life for life in lives if life.came is None]
-    assert {life.forecast < LOOKS[0] or life.forecast > 0.9 * life.looked for life in unseen} == {True}
+    lives = law.lifetimes(others, law.by_drift(curve))
+    seen = [life for life in lives if life.seen]
+    assert {life.share for life in seen} >= {0.1, 0.25}
+    for life in lives:
+        assert life.forecast == pytest.approx(TRUE.dose(life.share) ** 2 / D_OF[life.layer], rel=0.03)
+    assert all(0.8 < life.factor < 1.2 for life in seen) and law.within(lives, 1.25).all()
+    late = [life for life in lives if np.isinf(life.came)]
+    assert late and all(life.forecast > 0.9 * LOOKS[-1] for life in late)
+    assert all(life.forecast < LOOKS[0] for life in lives if np.isnan(life.came))
+
+
+def test_lifetimes_by_drawn_drifts():
+    record = record_of(D_OF)
+    for layer, D in enumerate(D_OF):
+        record.arrays[f"{layer}/drawn/looks"] = np.array([3, 10, 30, 100])
+        shares = TRUE.share(np.sqrt(D * np.array([3, 10, 30, 100])))
+        record.arrays[f"{layer}/drawn/kept"] = np.stack([facts_of(share) for share in shares])
+    lives = law.lifetimes(law.points(record), law.by_draw(record))
+    assert sum(life.seen for life in lives) > 6
+    assert all(0.8 < life.factor < 1.3 for life in lives if life.seen)
+    assert np.isinf(next(life.forecast for life in lives if (life.layer, life.share) == (0, 0.5)))
 
 
 def test_a_rival_that_tells_less_is_behind():
@@ -120,10 +131,10 @@ def test_a_rival_that_tells_less_is_behind():
 
 
 def test_reached_between_two_looks():
-    assert law.reached([10, 20], [0.1, 0.3], 0.2) == pytest.approx(15)
-    assert law.reached([10, 20], [0.1, 0.3], 0.08) == pytest.approx(8)
-    assert law.reached([10, 20], [0.2, 0.3], 0.09) is None
-    assert law.reached([10, 20], [0.1, 0.3], 0.5) is None
+    dose, share = [10, 40], [0.1, 0.3]
+    assert response.reached(dose, share, 0.2) == pytest.approx(20)  # half way on the logarithm
+    assert response.reached(dose, share, 0.08) == pytest.approx(8)
+    assert response.reached(dose, share, 0.5) == np.inf
 
 
 @settings(deadline=None)

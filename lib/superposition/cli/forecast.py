@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from superposition.cli import options
 from superposition.io import console
 
 if TYPE_CHECKING:
     from superposition.editing.forecast import Forecast
-    from superposition.stats.intervals import Estimate
 
 # As the library has them, which takes seconds to load.
 LEVELS = ("keys", "values", "passes")
@@ -68,7 +67,7 @@ def main(args: argparse.Namespace, command: str) -> int:
             f"{outcome.unknown} of {outcome.unknown + known} facts to protect are left out: "
             "the model does not say them now."
         )
-    print(describe(outcome.forecast, model["name"], outcome.expected))
+    print(describe(outcome.forecast, model["name"], outcome.data["expected_lost"]))
     print(cost(outcome.forecast, outcome.data["seconds"]))
     before, after = (model[f"digest_{when}"][:12] for when in ("before", "after"))
     print(f"Nothing was changed: the weights' digest is {before} before and {after} after.")
@@ -76,20 +75,21 @@ def main(args: argparse.Namespace, command: str) -> int:
     return 0
 
 
-def describe(found: Forecast, name: str, expected: Estimate | None = None, count: int = 10) -> str:
-    """How many facts are expected to be lost, then the ten most at risk, each with the edit most to blame, as a table.
+def describe(found: Forecast, name: str, expected: dict[str, Any] | None = None, count: int = 10) -> str:
+    """How many facts are forecast to be lost, then the ten most at risk, each with the edit most to blame, as a table.
 
-    "lost" marks a fact that will not be said any more.
+    "lost" marks a fact that will not be said any more. ``expected`` is their share, with an interval for what the model
+    knows besides.
     """
     from superposition.editing.forecast import UNITS
 
     m = len(found.protect)
     lines = [f"{name}, layer {found.layer}, {found.method}: {len(found.edits)} edits, {m} facts to protect"]
-    if expected is not None:
-        value, low, high = (round(m * end) for end in expected)
-        lines.append(f"Expected lost, by how far the layer is moved: {value} of {m} ({low} to {high})")
     if found.lost is not None:
-        lines.append(f"Lost with the drift put in, fact by fact: {found.lost.sum()}")
+        lines.append(f"Forecast lost: {found.lost.sum()} of them")
+    if expected is not None:
+        share, low, high = (100 * expected[end] for end in ("share", "low", "high"))
+        lines[-1] += f"; of all that the model knows, if they are like it, {share:.0f} % ({low:.0f} to {high:.0f} %)"
     lines += [
         f"Risk from {found.level}, in {UNITS[found.level]}: "
         f"mean {found.total.mean():.3f}, most {found.total.max():.3f}",

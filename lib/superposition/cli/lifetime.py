@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from typing import TYPE_CHECKING
 
 from superposition.cli import options
@@ -65,8 +66,9 @@ def describe(outcome: LifetimeResult) -> str:
     data = outcome.data
     lines = [
         f"{data['model']['name']}: {data['facts']['tried']} edits tried at each layer, each alone; "
-        f"{data['protect']['known']} facts that the model knows and nobody edits",
-        "Edits by ROME until a share of them is lost (95 % interval over the edits tried):",
+        f"{data['protect']['asked']} facts that the model knows and nobody edits",
+        "Edits by ROME until a share of them is lost (95 % interval over edits and facts; ∞: over "
+        f"{max(outcome.outlooks[0].looks)}):",
         f"{'layer':>5} {'takes':>6} {'c':>5} {'q':>7} {'c²q':>7}" + "".join(f"{f'{s:.0%} lost':>22}" for s in SHARES),
     ]
     for one in outcome.outlooks:
@@ -84,6 +86,6 @@ def describe(outcome: LifetimeResult) -> str:
 
 
 def count(ends: Estimate) -> str:
-    """``n (low to high)``, rounded to two digits."""
-    value, low, high = (f"{float(f'{end:.2g}'):,.0f}" for end in ends)
+    """``n (low to high)``, rounded to two digits; ∞ is more than was looked at."""
+    value, low, high = ("∞" if math.isinf(end) else f"{float(f'{end:.2g}'):,.0f}" for end in ends)
     return f"{value} ({low} to {high})"

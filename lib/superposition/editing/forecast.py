@@ -357,8 +357,6 @@ class Forecast:
         The facts' log-probability before any edit (level ``"passes"``).
     lost : (m,) bool or None
         Whether the model says the true object now and is forecast not to say it any more (level ``"passes"``).
-    edit : Edit or None
-        What all edits together would write (levels ``"values"`` and ``"passes"``).
     """
 
     level: str
@@ -370,7 +368,6 @@ class Forecast:
     total: Float[np.ndarray, " m"]
     before: Float[np.ndarray, " m"] | None = None
     lost: Bool[np.ndarray, " m"] | None = None
-    edit: Edit | None = None
 
     def endangered(self, count: int = 10) -> list[tuple[int, int]]:
         """The facts most at risk, the worst first, each with the edit most to blame: pairs (j, i)."""
@@ -504,15 +501,14 @@ def run(  # twelve parameters: each is a caller's own choice, and a container fo
         moved = drift(edit, reading.keys)
         if level == "values":
             size = norm_over(shares(edit.M, reading.keys)) * np.linalg.norm(edit.delta, axis=0)[:, None]
-            forecast = Forecast(*about, size, np.sqrt((moved**2).sum((1, 2))), edit=edit)
+            forecast = Forecast(*about, size, np.sqrt((moved**2).sum((1, 2))))
         else:
             after = ask(model, reading, moved, batch=batch)
             slope = slope_along(model, reading, moved, nodes, batch=batch) if nodes else reading.gradient
             assert slope is not None  # level "passes" has read the gradient
             fall = reading.log_probability - after.log_probability
             by_edit = first_order(slope, edit, reading.keys)
-            lost = reading.exact & ~after.exact
-            forecast = Forecast(*about, by_edit, fall, reading.log_probability, lost, edit)
+            forecast = Forecast(*about, by_edit, fall, reading.log_probability, reading.exact & ~after.exact)
     if model.digest() != bits:
         raise RuntimeError("The weights are not what they were before the forecast.")
     return forecast

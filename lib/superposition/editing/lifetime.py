@@ -8,19 +8,22 @@ block normalises. Where the block normalises what the memory writes, it is the n
 If the residuals of different edits have nothing to do with one another, the squares add: ``R² ≈ n D``, with ``D`` the
 mean square of the relative drift of single edits, each alone on the unedited model. For ROME at the subject and over
 ``‖W₀k‖`` that is ``D = c² q``: ``c`` the size of an edit, ``‖δ‖/‖W₀k‖``, and ``q = mean p²`` its overlap with what is
-untouched. Both are known before any edit, and so is how long a layer lasts: a share of what the model knows is lost at
-a drift ``R_share`` (:data:`CURVE`), after ``n = R_share²/D`` edits. Chapter ``17-law``.
+untouched. Both are known before any edit.
+
+How long a layer lasts is known then, too: the drift of n edits is that of a few, drawn at random and scaled
+(:func:`drawn`); with it put in, the model says what it will have lost. Chapter ``17-law``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from numpy.typing import ArrayLike
 
 from superposition.editing import forecast
@@ -30,20 +33,18 @@ from superposition.errors import UserError
 from superposition.linear.edit import Edit
 from superposition.linear.metric import SecondMoment
 from superposition.lm import passes
+from superposition.stats import response
 from superposition.stats.intervals import Estimate
-from superposition.stats.response import LogLogistic
 
 if TYPE_CHECKING:
     from superposition.lm.models import LanguageModel
 
 #: What a drift is measured by: the memory's own answer, or the residual stream after the block.
 OVER = ("answer", "stream")
-#: The share of the watched facts that is lost, over R: fitted to the even layers of SmolLM2 (record ``law-smollm2``).
-CURVE = LogLogistic(middle=0.3, steepness=1.5)
-#: Root mean square distance from it of the shares that were lost at layers and models it was not fitted to.
-ERROR = 0.05
 #: The shares whose loss is forecast.
 SHARES = (0.1, 0.25, 0.5)
+#: After how many edits it is looked at what is lost.
+LOOKS = (3, 10, 30, 100, 300)
 #: An edit takes at a layer if its new object is at least as likely as this; a layer is worth editing if so many do.
 TAKEN, TAKES = 0.5, 0.9
 
@@ -146,11 +147,22 @@ class Untouched:
         return np.stack([self.relative(part[..., None] * delta, over) for part, delta in alone])
 
 
-def expected_lost(untouched: Untouched, edit: Edit) -> Estimate:
-    """The share of what the model knows that edits lose, by the law: from R alone, and twice :data:`ERROR` about it."""
-    moved = forecast.drift(edit, untouched.reading.keys)
-    share = float(CURVE.share(root_mean_square(untouched.relative(moved)[untouched.reading.mask()])))
-    return Estimate(share, max(0.0, share - 2 * ERROR), min(1.0, share + 2 * ERROR))
+def drawn(edit: Edit, n: int, seed: int = 0) -> Edit:
+    """What n edits would write if they were like these m: each of these times a normal number of variance n/m.
+
+    A sum of many residuals that point anywhere is normal with the same second moments. For n below m it is the first n.
+
+    Raises
+    ------
+    UserError
+        Fewer than one edit.
+    """
+    if n < 1:
+        raise UserError(f"{n} edits move nothing: ask for 1 or more.")
+    m = len(edit)
+    if n < m:
+        return edit[:n]
+    return Edit(edit.delta * np.random.default_rng([seed, n]).standard_normal(m) * (n / m) ** 0.5, edit.M)
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,6 +180,10 @@ class Outlook:
         Mean square relative drift that each edit causes, over the residual stream, at all positions.
     probability : (n,)
         Of the new object with the edit's value put in.
+    looks : (looks,)
+        After how many edits like these it was looked, ascending.
+    kept : (looks, m) bool
+        Which of the untouched facts the model still says then (:func:`drawn`).
     """
 
     layer: int
@@ -175,6 +191,8 @@ class Outlook:
     overlap: Float[np.ndarray, " n"]
     drift: Float[np.ndarray, " n"]
     probability: Float[np.ndarray, " n"]
+    looks: Int[np.ndarray, " looks"]
+    kept: Bool[np.ndarray, "looks m"]
 
     @property
     def c(self) -> float:
@@ -196,44 +214,65 @@ class Outlook:
         """Share of the edits whose new object is likelier than not (:data:`TAKEN`)."""
         return float((self.probability >= TAKEN).mean())
 
-    def edits_until(self, share: float, *, resamples: int = 2000, seed: int = 0) -> Estimate:
-        """After how many edits a share of what the model knows is lost, with its interval over edits (bootstrap)."""
-        reach, (low, high) = float(CURVE.dose(share)) ** 2, self._ends(resamples, seed)
-        return Estimate(reach / self.D, reach / high, reach / low)
+    def lost(self) -> Float[np.ndarray, " looks"]:
+        """The share of the untouched facts that is lost at each look."""
+        return 1 - self.kept.mean(1)
 
-    def lost_after(self, edits: int, *, resamples: int = 2000, seed: int = 0) -> Estimate:
-        """The share of what the model knows that is lost after so many edits, with its interval over edits."""
-        ends = (self.D, *self._ends(resamples, seed))
-        return Estimate(*(float(CURVE.share((edits * D) ** 0.5)) for D in ends))
+    def edits_until(self, share: float, *, resamples: int = 1000, seed: int = 0) -> Estimate:
+        """After how many edits a share of what the model knows is lost; infinite if after more than the last look.
 
-    def _ends(self, resamples: int, seed: int) -> tuple[float, float]:
-        """The 95 % bootstrap interval of D over edits."""
-        rng, n = np.random.default_rng(seed), len(self.drift)
-        drawn = self.drift[rng.integers(n, size=(resamples, n))].mean(1)
-        low, high = np.quantile(drawn, [0.025, 0.975])
-        return float(low), float(high)
+        The interval is a bootstrap over the untouched facts and over the edits, whose mean D stretches the count.
+        """
+        ends = [response.reached(self.looks, lost, share) / part for lost, part in self._drawn(resamples, seed)]
+        low, high = np.quantile(ends, [0.025, 0.975], method="nearest")
+        return Estimate(response.reached(self.looks, self.lost(), share), float(low), float(high))
+
+    def lost_after(self, edits: int, *, resamples: int = 1000, seed: int = 0) -> Estimate:
+        """The share of what the model knows that is lost after so many edits, at most the last look's.
+
+        Interval as :meth:`edits_until`.
+        """
+
+        def share(lost: np.ndarray, n: float) -> float:
+            return float(np.interp(np.log(n), np.log([1, *self.looks]), [0, *lost]))
+
+        ends = [share(lost, max(edits * part, 1)) for lost, part in self._drawn(resamples, seed)]
+        low, high = np.quantile(ends, [0.025, 0.975])
+        return Estimate(share(self.lost(), edits), float(low), float(high))
+
+    def _drawn(self, resamples: int, seed: int) -> Iterator[tuple[Float[np.ndarray, " looks"], float]]:
+        """Of resampled facts the share lost at each look, and of resampled edits their D over that of all."""
+        rng, (n, m) = np.random.default_rng(seed), (len(self.drift), self.kept.shape[1])
+        for _ in range(resamples):
+            facts, edits = rng.integers(m, size=m), rng.integers(n, size=n)
+            yield 1 - self.kept[:, facts].mean(1), float(self.drift[edits].mean() / self.D)
 
 
-def outlook(untouched: Untouched, found: Targets, C: SecondMoment) -> Outlook:
+def outlook(untouched: Untouched, found: Targets, C: SecondMoment, looks: Sequence[int] = LOOKS) -> Outlook:
     """What single edits say of a layer's life, if ROME writes them.
 
     Parameters
     ----------
     untouched : Untouched
+        Facts that the model knows; it is asked for them again with the drift of so many edits put in.
     found : Targets
         Each edit alone on the unedited model (:func:`superposition.editing.targets.search`).
     C : (d_m, d_m) array or Metric
         Second moment of the layer's keys.
+    looks : sequence of int
+        After how many edits.
     """
+    reading, numbers = untouched.reading, np.array(sorted({*looks}))
     single = Edit(found.shifts, forecast.directions(found.keys, C))
-    overlaps = single.M.T @ untouched.reading.at_subject()
-    squares = untouched.by_edit(single) ** 2  # (n, m, T)
+    moved = (forecast.drift(drawn(single, n), reading.keys) for n in numbers.tolist())
     return Outlook(
-        untouched.reading.layer,
+        reading.layer,
         np.linalg.norm(found.shifts, axis=0) / np.linalg.norm(found.recalled, axis=0),
-        (overlaps**2).mean(1),
-        squares[:, untouched.reading.mask()].mean(1),
+        ((single.M.T @ reading.at_subject()) ** 2).mean(1),
+        (untouched.by_edit(single) ** 2)[:, reading.mask()].mean(1),
         found.probability,
+        numbers,
+        np.stack([forecast.ask(untouched.model, reading, shift).exact for shift in moved]),
     )
 
 

@@ -34,7 +34,7 @@ from superposition.linear.metric import Metric
 from superposition.lm import keys, models, moments, scoring
 from superposition.lm.calibration import Calibration
 from superposition.lm.models import LanguageModel, Source
-from superposition.stats.intervals import Estimate
+from superposition.stats import intervals
 
 
 @dataclass(frozen=True)
@@ -263,16 +263,12 @@ class ForecastResult:
         For the facts to protect that the model knows.
     unknown : int
         How many it does not know, and are left out.
-    expected : Estimate or None
-        The share of the others that is expected to be lost, by the law; None at the level ``"keys"``, which knows no
-        sizes, and where facts that the model does not know are among them.
     data : dict
         What the record says besides :meth:`superposition.editing.forecast.Forecast.summary`.
     """
 
     forecast: forecasts.Forecast
     unknown: int
-    expected: Estimate | None
     data: dict[str, Any]
 
     def write(self, folder: str | Path) -> None:
@@ -324,16 +320,12 @@ def forecast(
         C, _ = session.protecting(C, plan.protect_weight)  # all of them, as `edit` does
     how = {"layer": session.layer, "C": C, "settings": plan.settings, "write": plan.write}
     outcome = forecasts.run(lm, session.edits, protect, level, method=plan.method, **how)
-    expected = None
-    if outcome.edit is not None and not all_facts:
-        untouched = lifetimes.Untouched(lm, forecasts.read(lm, protect, session.layer, passes=False))
-        expected = lifetimes.expected_lost(untouched, outcome.edit)
     data = {
         "model": records.header(lm, architecture=False) | {"digest_before": before, "digest_after": lm.digest()},
         "text": _text_of(plan, tokens),
         "moment": session.moment,
         "protect_weight": plan.protect_weight,
-        "expected_lost": expected and expected._asdict(),
+        "expected_lost": None if outcome.lost is None or all_facts else intervals.share(outcome.lost),
         "sources": {
             name: files.sha256_of(path) if (path := paths.expanded(source)).is_file() else str(source)
             for name, source in (("edits", edits), ("protect", protected))
@@ -341,7 +333,7 @@ def forecast(
         "seconds": round(time.perf_counter() - start, 1),
         "provenance": records.provenance(command=command, device=lm.device),
     }
-    return ForecastResult(outcome, len(session.protect) - len(protect), expected, data)
+    return ForecastResult(outcome, len(session.protect) - len(protect), data)
 
 
 #: Raise it when what a layer's outlook is changes: outlooks are kept in the cache under it.
@@ -370,7 +362,7 @@ class LifetimeResult:
     def best(self) -> Outlook | None:
         """The layer that lasts longest, of those at which the edits take; None if there is none."""
         able = [found for found in self.outlooks if found.takes >= lifetimes.TAKES]
-        return min(able, key=lambda found: found.D, default=None)
+        return max(able, key=lambda found: (found.edits_until(lifetimes.SHARES[1]).value, -found.D), default=None)
 
     def rows(self) -> list[dict[str, float]]:
         """A row a layer: what is known of it before any edit, and after how many edits each share is lost."""
@@ -406,6 +398,7 @@ def lifetime(
     layers: Sequence[int] | None = None,
     protect: str | Path = "book",
     tries: int = 10,
+    most: int = 100,
     settings: TargetSettings | None = None,
     memory: int | None = None,
     command: str = "superposition.editing.session.lifetime",
@@ -427,6 +420,8 @@ def lifetime(
         Facts with ``target_true``: what of them the model knows, about other subjects, is what may be lost.
     tries : int
         How many edits are tried at each layer, each alone; they are spread evenly over the list.
+    most : int
+        How many of the facts to protect are asked at most, the first that the model knows.
     settings : TargetSettings, optional
         Of the target values.
     memory : int, optional
@@ -450,7 +445,7 @@ def lifetime(
     keys.note_first(keys.locate_all(sketch, tried))
     calibration = (calibration or Calibration()).plan(sketch, max(layer.d_m for layer in chosen))
     lm = model.load() if isinstance(model, Source) else model
-    before, known = lm.digest(), scoring.known(lm, others)
+    before, known = lm.digest(), scoring.known(lm, others)[:most]
     if not known:
         raise UserError("The model knows none of the facts to protect about other subjects: give others.")
     reading = calibration.reading(lm)
@@ -460,17 +455,16 @@ def lifetime(
             tokens = summed.tokens
             for layer in summed.outer:
                 C = Metric(calibration.second_moment(summed, layer)[0])
-                found.append(_outlook(lm, layer, tried, known, C, settings))
+                found.append(_outlook(lm, layer, tried, known, C, settings, (*lifetimes.LOOKS, len(listed))))
                 bar.update()
             del summed  # or two groups are in memory
     data = {
         "kind": "lifetime",
         "model": records.header(lm) | {"digest_before": before, "digest_after": lm.digest()},
         "facts": _origin(edits, facts) | {"count": len(listed), "tried": len(tried)},
-        "protect": _origin(protect, facts) | {"count": len(others), "known": len(known)},
+        "protect": _origin(protect, facts) | {"count": len(others), "asked": len(known)},
         "text": _text_of(Plan(calibration=calibration), tokens),
         "settings": settings.as_dict(),
-        "curve": asdict(lifetimes.CURVE),
         "seconds": round(time.perf_counter() - start, 1),
         "provenance": records.provenance(command=command, device=lm.device),
     }
@@ -478,7 +472,13 @@ def lifetime(
 
 
 def _outlook(
-    lm: LanguageModel, layer: int, edits: Sequence[Fact], known: Sequence[Fact], C: Metric, settings: TargetSettings
+    lm: LanguageModel,
+    layer: int,
+    edits: Sequence[Fact],
+    known: Sequence[Fact],
+    C: Metric,
+    settings: TargetSettings,
+    looks: Sequence[int],
 ) -> Outlook:
     """One layer's; kept, so that an interrupted run goes on."""
     key = cache.key(
@@ -491,10 +491,11 @@ def _outlook(
         C=hashlib.sha256(np.ascontiguousarray(C.moment)).hexdigest(),
         settings=settings.as_dict(),
         dtype=str(lm.dtype),
+        looks=sorted({*looks}),
     )
 
     def make() -> dict[str, Any]:
         untouched = lifetimes.Untouched(lm, forecasts.read(lm, known, layer, passes=False))
-        return vars(lifetimes.outlook(untouched, search(lm, edits, layer, settings), C))
+        return vars(lifetimes.outlook(untouched, search(lm, edits, layer, settings), C, looks))
 
     return Outlook(**cache.made(key, make))

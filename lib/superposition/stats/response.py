@@ -71,3 +71,20 @@ def fit(dose: ArrayLike, share: ArrayLike) -> LogLogistic:
 
     start = (np.log(np.median(dose)) + 1, 0.0)
     return LogLogistic(*map(float, np.exp(scipy.optimize.least_squares(errors, start).x)))
+
+
+def reached(dose: ArrayLike, share: ArrayLike, wanted: float) -> float:
+    """The dose at which a share was first reached, from what was seen at ascending doses above 0.
+
+    Between two of them the share is taken to rise evenly with the logarithm of the dose, before the first of them with
+    the dose; infinite if it was not reached at the last.
+    """
+    dose, share = np.asarray(dose, dtype=float), np.asarray(share, dtype=float)
+    above = np.flatnonzero(share >= wanted)
+    if not len(above):
+        return np.inf
+    after = int(above[0])
+    if after == 0:
+        return float(dose[0] * wanted / share[0])
+    part = slice(after - 1, after + 1)
+    return float(np.exp(np.interp(wanted, share[part], np.log(dose[part]))))

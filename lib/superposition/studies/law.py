@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import scipy.stats
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 
 from superposition.errors import UserError
 from superposition.records import Record
@@ -22,6 +22,8 @@ from superposition.stats.response import LogLogistic
 
 #: The drift that the law is about: of what is written, over the residual stream, at every position.
 R = "stream, all"
+#: The drift of the last state, which the model's head reads.
+S = "last state"
 #: Every other quantity that a point has, by its name here, and how a figure calls it.
 RIVALS = {
     "edits": "number of edits $n$",
@@ -161,9 +163,9 @@ def _of_sequences(record: Record) -> list[Point]:
 # How good a quantity is
 
 
-def fit(some: Sequence[Point]) -> LogLogistic:
-    """The curve of the share lost over R, fitted to points."""
-    return response.fit([point.drift for point in some], [point.lost for point in some])
+def fit(some: Sequence[Point], name: str = R) -> LogLogistic:
+    """The curve of the share lost over R, or over another quantity, fitted to points."""
+    return response.fit([point.quantities[name] for point in some], [point.lost for point in some])
 
 
 def is_fitted(point: Point) -> bool:
@@ -204,9 +206,9 @@ def score(some: Sequence[Point], curve: LogLogistic, name: str = R, resamples: i
     return Score(len(some), ranks, _over_places(some, lambda drawn: error(drawn, curve, name), resamples))
 
 
-def ahead(some: Sequence[Point], rival: str, resamples: int = 500) -> Estimate:
+def ahead(some: Sequence[Point], rival: str, name: str = R, resamples: int = 500) -> Estimate:
     """By how much R's rank correlation with the share lost exceeds a rival's, with its interval over layers."""
-    return _over_places(some, lambda drawn: correlation(drawn) - correlation(drawn, rival), resamples)
+    return _over_places(some, lambda drawn: correlation(drawn, name) - correlation(drawn, rival), resamples)
 
 
 # How long a layer lasts
@@ -216,51 +218,76 @@ def ahead(some: Sequence[Point], rival: str, resamples: int = 500) -> Estimate:
 class Lifetime:
     """How many edits a layer bears until a share is lost: as forecast before any edit, and as it came.
 
-    ``came`` is None where it was not seen (:func:`reached`).
+    Attributes
+    ----------
+    model : str
+    layer : int
+    share : float
+    forecast : float
+        Infinite if it is more than was looked at.
+    came : float
+        Infinite if the share was not yet lost at the last look, NaN if more than one and a half times the share was
+        lost at the first: then nobody saw it go.
     """
 
     model: str
     layer: int
     share: float
     forecast: float
-    came: float | None
-    looked: int
+    came: float
 
     @property
-    def factor(self) -> float | None:
+    def seen(self) -> bool:
+        """Whether it is known after how many edits the share was lost."""
+        return bool(np.isfinite(self.came))
+
+    @property
+    def factor(self) -> float:
         """Forecast over what came."""
-        return None if self.came is None else self.forecast / self.came
+        return self.forecast / self.came
 
 
-def reached(edits: Sequence[int], lost: Sequence[float], share: float) -> float | None:
-    """After how many edits a share was lost, between two looks on a straight line.
+def lifetimes(
+    some: Sequence[Point], forecasts: Callable[[Point, float], float], shares: Sequence[float] = SHARES
+) -> list[Lifetime]:
+    """Of every layer, rule and kind of targets among points, a row a share.
 
-    None if it never was, or if over one and a half times the share was lost at the first look: then nobody saw it go.
+    ``forecasts`` gives the number of edits for a point, of which only the layer counts, and a share:
+    :func:`by_drift` or :func:`by_draw`.
     """
-    n, gone = np.array([0, *edits], float), np.array([0, *lost], float)
-    above = np.flatnonzero(gone >= share)
-    if not len(above) or gone[1] > 1.5 * share:
-        return None
-    after = above[0]
-    return float(np.interp(share, gone[after - 1 : after + 1], n[after - 1 : after + 1]))
-
-
-def lifetimes(some: Sequence[Point], curve: LogLogistic, shares: Sequence[float] = SHARES) -> list[Lifetime]:
-    """Of every layer, rule and kind of targets among points, a row a share: ``n = R_share² / D`` and what came."""
     series: dict[tuple, list[Point]] = {}
     for point in some:
         series.setdefault((point.model, point.layer, point.rule, point.targets), []).append(point)
     found = []
-    for (model, layer, *_), of in series.items():
+    for of in series.values():
         of = sorted(of, key=lambda point: point.edits)
-        D = of[0].quantities["forecast"] ** 2 / of[0].edits
+        lost = [point.lost for point in of]
         for share in shares:
-            came = reached([point.edits for point in of], [point.lost for point in of], share)
-            found.append(Lifetime(model, layer, share, float(curve.dose(share)) ** 2 / D, came, of[-1].edits))
+            came = np.nan if lost[0] > 1.5 * share else response.reached([point.edits for point in of], lost, share)
+            found.append(Lifetime(of[0].model, of[0].layer, share, forecasts(of[0], share), came))
     return found
 
 
-def within(some: Sequence[Lifetime], factor: float) -> Float[np.ndarray, " n"]:
-    """Of lifetimes that came: whether the forecast lies within a factor of them."""
-    factors = np.array([row.factor for row in some if row.factor is not None])
-    return (np.abs(np.log(factors)) <= np.log(factor)).astype(float)
+def by_drift(curve: LogLogistic) -> Callable[[Point, float], float]:
+    """Lifetimes from D and the curve over R: ``n = R_share²/D``."""
+
+    def edits(point: Point, share: float) -> float:
+        D = point.quantities["forecast"] ** 2 / point.edits
+        return float(curve.dose(share)) ** 2 / D
+
+    return edits
+
+
+def by_draw(record: Record) -> Callable[[Point, float], float]:
+    """Lifetimes from the drifts of ten edits, drawn at random, as a record of the kind ``law`` holds them."""
+
+    def edits(point: Point, share: float) -> float:
+        kept, looks = (record.arrays[f"{point.layer}/drawn/{name}"] for name in ("kept", "looks"))
+        return response.reached(looks, 1 - kept.mean(1), share)
+
+    return edits
+
+
+def within(some: Sequence[Lifetime], factor: float) -> Bool[np.ndarray, " n"]:
+    """Of lifetimes that were seen: whether the forecast lies within a factor of them."""
+    return np.array([abs(np.log(row.factor)) <= np.log(factor) for row in some if row.seen], dtype=bool)
