@@ -140,18 +140,16 @@ def test_partners_by_brute_force(edits, at):
         assert at.wrong[row, column] != edits.arrays["layer 4 right"][row, column]
 
 
-def test_flips_are_counted_where_the_overlap_lies(at):
-    some = [
-        bool(wrong)
-        for p, wrong, use in zip(at.p.flat, at.wrong.flat, at.groups["held"].flat, strict=True)
-        if use and -0.2 <= p < 0.1
-    ]
-    assert pairs.flips(at, "held", -0.2, 0.1) == (pytest.approx(np.mean(some)), len(some))
-    share, count = pairs.flips(at, "all", 0.3)
-    assert count == (at.groups["all"] & (at.p >= 0.3)).sum()
-    assert share > pairs.flips(at, "all", -9, 0)[0]  # as it was made
-    edge = at.p[at.groups["all"]].max()
-    assert pairs.flips(at, "all", -9, edge)[1] == at.groups["all"].sum() - 1 and pairs.flips(at, "all", edge)[1] == 1
+def test_flips_are_counted_where_the_push_lies(at):
+    some = []
+    for (i, j), p in np.ndenumerate(at.p):
+        push = abs(p) * at.shift[i] / np.median(at.shift)
+        assert at.push[i, j] == pytest.approx(push)
+        if at.groups["all"][i, j] and 0.1 <= push < 0.2:
+            some.append(bool(at.wrong[i, j]))
+    assert some and pairs.flips(at, 0.1, 0.2) == (pytest.approx(np.mean(some)), len(some))
+    edge = at.push[at.groups["all"]].max()
+    assert pairs.flips(at, 0, edge)[1] == at.groups["all"].sum() - 1 and pairs.flips(at, edge)[1] == 1
 
 
 def test_a_trend_is_the_mean_rank_correlation_over_edits(at):
@@ -175,8 +173,10 @@ def test_a_trend_is_the_mean_rank_correlation_over_edits(at):
 
 
 def test_odds_hold_what_is_shared_fixed(at):
-    """Flips that are made by a shared relation alone leave odds of 1; those made by p give its odds back."""
+    """Flips that are made by a shared relation alone leave odds of 1; those made by the push, or p, give its odds back."""
     rng = np.random.default_rng(5)
+    shift = rng.uniform(0.2, 3, 60)
+    push = lambda p: np.abs(p) * shift[:, None] / np.median(shift)  # noqa: E731
 
     def big(log_odds):
         rows, columns = 60, 200
@@ -185,9 +185,11 @@ def test_odds_hold_what_is_shared_fixed(at):
         wrong = rng.random(p.shape) < 1 / (1 + np.exp(-log_odds(p, relation)))
         whole = np.ones(p.shape, dtype=bool)
         empty = np.ones(rows, dtype=bool)
-        return pairs.Partners(p, p, p, wrong, {"relation": relation}, {"all": whole}, empty, empty, np.ones(rows))
+        return pairs.Partners(p, p, p, wrong, {"relation": relation}, {"all": whole}, empty, empty, shift)
 
     odds = pairs.odds_of_a_flip(big(lambda p, relation: 2.0 * relation - 1), resamples=30)
     assert odds.low < 1 < odds.high and abs(odds.value - 1) < 0.1
-    odds = pairs.odds_of_a_flip(big(lambda p, relation: 10 * p * np.log(1.5) - relation), resamples=30)
+    odds = pairs.odds_of_a_flip(big(lambda p, relation: 10 * push(p) * np.log(1.5) - relation), resamples=30)
+    assert odds.low < odds.value < odds.high and odds.value == pytest.approx(1.5, rel=0.1)
+    odds = pairs.odds_of_a_flip(big(lambda p, relation: 10 * p * np.log(1.5) - relation), "p", resamples=30)
     assert odds.low < odds.value < odds.high and odds.value == pytest.approx(1.5, rel=0.1)

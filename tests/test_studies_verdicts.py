@@ -290,7 +290,7 @@ def test_claim_15_follows_the_odds(slope, verdict):
     def answer(data, arrays):
         rng = np.random.default_rng(15)
         for layer in data["layers"]:
-            odds = np.exp(slope * 10 * arrays[f"layer {layer} p"] - 2)
+            odds = np.exp(slope * 10 * np.abs(arrays[f"layer {layer} p"]) - 2)
             arrays[f"layer {layer} right"] = rng.random(odds.shape) > odds / (1 + odds)
 
     assert word(15, "14", altered("pairs-edits", answer)) == verdict
@@ -311,17 +311,22 @@ def test_claim_16_stands_where_whitening_makes_the_difference():
 
 
 def test_claim_17_needs_damage_that_goes_with_overlap():
+    def parts(data, arrays):
+        run = data["runs"][0]
+        falls, table = (arrays[f"{run['model']} {run['layer']} {name}"] for name in ("falls", "table"))
+        loss, drift = (table[:, run["columns"].index(name)] for name in ("loss", "drift"))
+        return run["arms"], falls, loss, drift
+
     def useless(data, arrays):
-        names = data["runs"][0]["arms"]
-        falls = arrays[f"{data['runs'][0]['model']} {data['runs'][0]['layer']} falls"]
+        names, falls, loss, drift = parts(data, arrays)
         falls[names.index("protected: 100")] = falls[names.index("as it is")]
+        loss[:] = -drift
 
     assert word(17, "17", altered("causes", useless)) == "refuted"
 
     def decisive(data, arrays):
-        run, (model, layer) = data["runs"][0], (data["runs"][0]["model"], data["runs"][0]["layer"])
-        falls, table = arrays[f"{model} {layer} falls"], arrays[f"{model} {layer} table"]
-        falls[run["arms"].index("most overlapping, same norm")] = 9.0
-        table[:, run["columns"].index("loss")] = table[:, run["columns"].index("crowding")]
+        names, falls, loss, drift = parts(data, arrays)
+        falls[names.index("most overlapping, same norm")] = 9.0
+        loss[:] = drift
 
     assert word(17, "17", altered("causes", decisive)) == "reproduced"

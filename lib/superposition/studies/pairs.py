@@ -445,6 +445,11 @@ class Partners:
     at_0: Bool[np.ndarray, " edits"]
     shift: Float[np.ndarray, " edits"]
 
+    @property
+    def push(self) -> Float[np.ndarray, "edits partners"]:
+        """How far the edit moves the layer's answer for the partner, ``|p| ‖δ‖``, over the median ``‖δ‖``."""
+        return np.abs(self.p) * (self.shift / np.median(self.shift))[:, None]
+
 
 def partners(record: Record, layer: int, known: Sequence[Fact]) -> Partners:
     """The edits at one layer of the record ``pairs-edits``; ``known`` is the table of facts that it counts in."""
@@ -468,12 +473,12 @@ def partners(record: Record, layer: int, known: Sequence[Fact]) -> Partners:
     return Partners(of["p"], of["change_new"], of["change_true"], ~of["right"], same, groups, held, at_0, shift)
 
 
-def odds_of_a_flip(at: Partners, among: str = "all", resamples: int = 500) -> Estimate:
-    """Odds ratio of a flipped answer for each tenth of p, what facts share held fixed.
+def odds_of_a_flip(at: Partners, of: str = "push", among: str = "all", resamples: int = 500) -> Estimate:
+    """Odds ratio of a flipped answer for each tenth of the push, or of ``p``, what facts share held fixed.
 
     The interval draws edits and partners (:func:`superposition.stats.regression.over_both`).
     """
-    X = np.stack([at.p * 10, *at.same.values()], axis=-1).astype(float)
+    X = np.stack([getattr(at, of) * 10, *at.same.values()], axis=-1).astype(float)
 
     def log_odds(weights: np.ndarray) -> float:
         use = at.groups[among] & (weights > 0)
@@ -483,9 +488,9 @@ def odds_of_a_flip(at: Partners, among: str = "all", resamples: int = 500) -> Es
     return Estimate(*np.exp([log_odds(np.ones(at.p.shape)), *np.quantile(drawn, [0.025, 0.975])]))
 
 
-def flips(at: Partners, among: str, low: float, high: float = np.inf) -> tuple[float, int]:
-    """The share of answers that flip where ``low ≤ p < high``, and the number of these pairs."""
-    some = at.groups[among] & (at.p >= low) & (at.p < high)
+def flips(at: Partners, low: float, high: float = np.inf) -> tuple[float, int]:
+    """The share of answers that flip where ``low ≤ push < high``, and the number of these pairs."""
+    some = at.groups["all"] & (at.push >= low) & (at.push < high)
     return float(at.wrong[some].mean()), int(some.sum())
 
 
