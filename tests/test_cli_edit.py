@@ -87,6 +87,30 @@ def test_protected_facts_are_spared(go, tmp_path, model_folder):
     assert "weight of -1" in go("--protect", spared, "--protect-weight", -1)[2]
 
 
+def test_paraphrases_are_protected_where_asked(go, tmp_path, model_folder):
+    """The keys of both wordings are left alone, and without the flag only those of the prompt."""
+    spared, reworded = tmp_path / "spared.csv", "Ships on the Rhine go to"
+    table = "subject,relation,target_true\nthe Rhine,R,Cologne\n"
+    spared.write_text(table, encoding="utf-8")
+    table = "relation,prompt,paraphrase_1\nR,People say {} flows through,Ships on {} go to\n"
+    (tmp_path / "relations.csv").write_text(table, encoding="utf-8")
+    lm = models.load(model_folder, device="cpu")
+    (fact,) = facts.load(spared)
+    assert [other.text for other in fact.reworded()] == [reworded]
+    K = forecast.read(lm, fact.reworded(), 1, passes=False).everywhere()
+    options = ("--limit", 1, "--protect", spared, "--protect-weight", 1000)
+    moved = {}
+    for name, more in {"prompt": (), "both": ("--protect-paraphrases",)}.items():
+        assert go(*options, *more, out=tmp_path / name)[0] == 0
+        edited = models.load(tmp_path / name / "model", device="cpu")
+        moved[name] = np.linalg.norm((edited.layers[1].weight - lm.layers[1].weight).double().numpy() @ K)
+        record = json.loads((tmp_path / name / "edit.json").read_text(encoding="utf-8"))
+        assert record["protect"]["paraphrases"] == bool(more)
+    assert moved["both"] < moved["prompt"] / 5
+    (tmp_path / "relations.csv").write_text("relation,prompt\nR,People say {} flows through\n", encoding="utf-8")
+    assert "have no paraphrases" in go(*options, "--protect-paraphrases")[2]
+
+
 def test_one_call_from_python_gives_what_the_command_writes(go, tmp_path, model_folder):
     spared = tmp_path / "spared.csv"
     spared.write_text("subject,prompt,target_true\nThe Rhine,People say {} flows through,Cologne\n", encoding="utf-8")

@@ -769,6 +769,18 @@ def test_paraphrases_name_the_subject_and_never_the_object(book):
             assert fact.target_true not in text.replace(fact.subject, ""), text
 
 
+def test_a_fact_in_its_other_words(book):
+    fact = book[0]
+    assert [other.text for other in fact.reworded()] == list(fact.paraphrases)
+    for other in fact.reworded():
+        assert (other.subject, other.target_true, other.joint) == (fact.subject, fact.target_true, fact.joint)
+        assert other.paraphrases == other.neighbourhood == ()
+    odd = Fact(
+        "Peru", "The capital of {} is", "Lima", paraphrases=("Peru, Peru is led from", "It is", "In Peru, it is")
+    )
+    assert [other.prompt for other in odd.reworded()] == ["In {}, it is"]
+
+
 def test_the_tables_are_clean_text():
     for name in ("facts.csv", "relations.csv"):
         raw = (paths.data_dir() / name).read_bytes()

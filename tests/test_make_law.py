@@ -9,7 +9,9 @@ from conftest import tiny
 import law
 import sequences
 import units
+import wordings
 from superposition import editing, records
+from superposition.data.facts import Fact
 from superposition.editing import forecast, lifetime
 from superposition.linear.memory import LinearMemory
 from superposition.linear.metric import Metric
@@ -185,3 +187,30 @@ def test_the_scripts_write_their_records(small, monkeypatch, tmp_path):
     rows = records.load(tmp_path / "units.json")["rows"]
     assert [(row["layer"], row["way"]) for row in rows] == [(i, way) for i in (0, 1) for way in units.WAYS]
     assert all(row["size"] > 0 and row["steps"] == 1 for row in rows)
+
+
+def test_protection_is_asked_in_words_that_are_in_C_and_in_others(small, monkeypatch):
+    listed = law.facts.load("book")  # the layer has 40 dimensions, so what is protected must be short
+    watched = [
+        Fact("Paris", "{} is", "city", paraphrases=("The Paris is", "A Paris", "Paris of")),
+        Fact("Japan", "{} of", "city", paraphrases=("The Japan of", "A Japan", "Japan is")),
+    ]
+    monkeypatch.setattr(wordings, "choose", lambda lm, count: (listed[:count], watched))
+    monkeypatch.setattr(wordings.models, "load", lambda name: small)
+    before = small.digest()
+    sizes = wordings.Sizes(edits=2, weight=1000.0, held_out=60, settings=SIZES.settings)
+    data, arrays = wordings.measure(["tiny:1"], sizes)
+    assert small.digest() == before
+    (row,) = data["runs"]
+    assert set(row["arms"]) == set(wordings.ARMS) and row["watched"] == 2
+    stem = f"{small.name} 1/"
+    assert arrays[f"{stem}nothing/fall/3"].shape == (2,)
+
+    def size(arm, wording, some=slice(None)):
+        return np.abs(arrays[f"{stem}{arm}/fall/{wording}"][some]).mean()
+
+    # what is in C is spared: the prompt, the paraphrases, the named half
+    assert size("all, prompt", 0) < 0.2 * size("nothing", 0)
+    assert size("all, prompt and paraphrases", 2) < 0.2 * size("all, prompt", 2)
+    half = arrays[f"{stem}half"]
+    assert size("half, prompt", 0, half) < 0.2 * size("half, prompt", 0, ~half)

@@ -173,7 +173,7 @@ def test_a_trend_is_the_mean_rank_correlation_over_edits(at):
 
 
 def test_odds_hold_what_is_shared_fixed(at):
-    """Flips that are made by a shared relation alone leave odds of 1; those made by the push, or p, give its odds back."""
+    """Flips made by a shared relation alone leave odds of 1; those made by the push, or by p, give its odds back."""
     rng = np.random.default_rng(5)
     shift = rng.uniform(0.2, 3, 60)
     push = lambda p: np.abs(p) * shift[:, None] / np.median(shift)  # noqa: E731

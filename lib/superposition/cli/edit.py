@@ -28,7 +28,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     )
     options.share(
         command,
-        *("--edits", "--limit", "--method", "--layer", "--protect", "--protect-weight"),
+        *("--edits", "--limit", "--method", "--layer", "--protect", "--protect-weight", "--protect-paraphrases"),
         *("--text", "--tokens", "--moment", "--out"),
         method={"help": "rome, memit, memit-history, emmet, alphaedit, …"},
         protect={"help": "facts to spare: their keys are put into C, and they are asked"},

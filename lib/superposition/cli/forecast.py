@@ -28,7 +28,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     )
     options.share(
         command,
-        *("--edits", "--method", "--layer", "--protect", "--protect-weight"),
+        *("--edits", "--method", "--layer", "--protect", "--protect-weight", "--protect-paraphrases"),
         *("--text", "--tokens", "--moment", "--shrinkage", "--out"),
         method={"choices": RULES, "metavar": None, "help": "how the edits are written (default: rome)"},
         protect={"default": "book", "help": "facts to protect, with target_true (default: book)"},

@@ -113,6 +113,10 @@ SHARED: dict[str, dict[str, Any]] = {
     "--method": {"default": "rome", "metavar": "X"},
     "--protect": {"type": source, "metavar": "FACTS"},
     "--protect-weight": {"type": number, "metavar": "W"},
+    "--protect-paraphrases": {
+        "action": "store_true",
+        "help": "put the protected facts' paraphrases into C, too: else they are spared in the words of their prompts",
+    },
     "--text": {
         "type": source,
         "default": "book",

@@ -153,6 +153,20 @@ class Fact:
         start = self.prompt.index(SLOT)
         return start, start + len(self.subject)
 
+    def reworded(self) -> list[Fact]:
+        """The same fact with each of its paraphrases for a prompt; those that do not hold the subject once are no help.
+
+        What tests an edit is left behind: these have no paraphrases and no neighbourhood of their own.
+        """
+        found = []
+        for paraphrase in self.paraphrases:
+            try:
+                prompt = _with_slot(paraphrase, self.subject)
+            except UserError:
+                continue
+            found.append(replace(self, prompt=prompt, paraphrases=(), neighbourhood=()))
+        return found
+
     def joint_to(self, continuation: str) -> str:
         """What stands between :attr:`text` and a continuation: the fact's own joint, or by :func:`joint`."""
         return joint(self.text, continuation) if self.joint is None else self.joint

@@ -57,6 +57,8 @@ class Plan:
         How many times their keys are counted in C (:func:`superposition.linear.shrinkage.protecting`).
     protect_limit : int, optional
         Only the first of them.
+    protect_paraphrases : bool
+        Whether their paraphrases count among them, too: without, a fact is spared in the words of its prompt.
     targets : {"anew", "beforehand"}
         Where target values are looked for, see :func:`superposition.editing.sequence.run`. A forecast takes those found
         beforehand: of edits that are made with them one at a time it is exact.
@@ -75,6 +77,7 @@ class Plan:
     protect: str | Path | None = None
     protect_weight: float = 10.0
     protect_limit: int | None = None
+    protect_paraphrases: bool = False
     targets: str = "anew"
     write: EditSettings = field(default_factory=EditSettings)
     settings: TargetSettings = field(default_factory=TargetSettings)
@@ -105,10 +108,17 @@ class _Session:
         summed = moments.estimate(self.model, self.C.text, layers=[self.layer], **self.C.reading(self.model))
         return Metric(self.C.second_moment(summed, self.layer)[0]), summed.tokens
 
-    def protecting(self, C: Metric, weight: float) -> tuple[Metric, int]:
+    def protecting(self, C: Metric, plan: Plan) -> tuple[Metric, int]:
         """C with the facts to protect at all their positions, and how many these are."""
-        K = forecasts.read(self.model, self.protect, self.layer, passes=False).everywhere()
-        return Metric(shrinkage.protecting(C.moment, K, weight)), K.shape[1]
+        named = list(self.protect)
+        if plan.protect_paraphrases:
+            named += [reworded for fact in self.protect for reworded in fact.reworded()]
+            if len(named) == len(self.protect):
+                raise UserError(
+                    "The facts to protect have no paraphrases: add some, or leave --protect-paraphrases out."
+                )
+        K = forecasts.read(self.model, named, self.layer, passes=False).everywhere()
+        return Metric(shrinkage.protecting(C.moment, K, plan.protect_weight)), K.shape[1]
 
 
 def _prepare(model: LanguageModel | Source, edits: str | Path, plan: Plan, limit: int | None) -> _Session:
@@ -199,9 +209,10 @@ def edit(
     if plan.method != "ft":
         C, tokens = session.metric()
         if plan.protect:
-            C, positions = session.protecting(C, plan.protect_weight)
+            C, positions = session.protecting(C, plan)
             asked["protect"] = (plan.protect, session.protect)
             protection = {"weight": plan.protect_weight, "positions": positions}
+            protection["paraphrases"] = plan.protect_paraphrases
     before = evaluation.evaluate(lm, session.edits)
     untouched = {name: evaluation.untouched(lm, listed) for name, (_, listed) in asked.items()}
     how: dict[str, Any] = {"layer": session.layer, "C": C, "batch": batch, "targets": plan.targets}
@@ -317,7 +328,7 @@ def forecast(
         raise UserError("The model knows none of the facts to protect: give others, or --all-facts.")
     C, tokens = session.metric()
     if plan.protect_weight:
-        C, _ = session.protecting(C, plan.protect_weight)  # all of them, as `edit` does
+        C, _ = session.protecting(C, plan)  # all of them, as `edit` does
     how = {"layer": session.layer, "C": C, "settings": plan.settings, "write": plan.write}
     outcome = forecasts.run(lm, session.edits, protect, level, method=plan.method, **how)
     data = {
@@ -325,6 +336,7 @@ def forecast(
         "text": _text_of(plan, tokens),
         "moment": session.moment,
         "protect_weight": plan.protect_weight,
+        "protect_paraphrases": plan.protect_paraphrases,
         "expected_lost": None if outcome.lost is None or all_facts else intervals.share(outcome.lost),
         "sources": {
             name: files.sha256_of(path) if (path := paths.expanded(source)).is_file() else str(source)

@@ -369,7 +369,8 @@ def _partners_change(record: Record) -> Verdict:
     odds = [pairs.odds_of_a_flip(pairs.partners(record, layer, known)) for layer in layers]
     each = " and ".join(f"by {interval(ends)} at layer {layer}" for ends, layer in zip(odds, layers, strict=True))
     stands = "at a layer, the interval of the odds ratio of a flipped answer lies above 1"
-    text = f"Each tenth of $|p|\\,\\lVert\\delta\\rVert$ over the median $\\lVert\\delta\\rVert$ multiplies the odds {each}"
+    text = "Each tenth of $|p|\\,\\lVert\\delta\\rVert$, over the median $\\lVert\\delta\\rVert$, multiplies the odds "
+    text += each
     return Verdict(stands, [ends.low > 1 for ends in odds], text)
 
 
@@ -381,7 +382,8 @@ def _causes(record: Record) -> Verdict:
     stands = "loss falls by half where the overlap is taken out; falls from list to list with the mean square of "
     stands += "$\\sum p\\,\\delta$; and falls between the extremes of overlap, all at one norm"
     text = f"Loss gone: {percent(removed, 1)} with the overlap, {percent(halved)} with half the norm<br>"
-    text += f"rank correlation of loss and $\\sum p\\,\\delta$ over lists: {interval(rank)}<br>most over least overlap at one norm: {interval(ends)}"
+    text += f"rank correlation of loss and $\\sum p\\,\\delta$ over lists: {interval(rank)}<br>"
+    text += f"most over least overlap at one norm: {interval(ends)}"
     return Verdict(stands, [removed.low > 0.5, rank.low > 0, ends.low > 1], text)
 
 
