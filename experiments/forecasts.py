@@ -205,7 +205,7 @@ def forecast_layer(case: Case) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         edit = case.replay(targets, slice(n)).edits
         made = candidates_from_keys(reading, forecast.shares(edit.M, reading.keys))
         made |= candidates_from_values(reading, edit, targets.shifts[:, :n])
-        made |= candidates_from_slopes(reading, edit)
+        made |= candidates_from_slopes(reading, edit) | candidates_from_margins(reading, edit)
         kept = cache.made(
             case.key("passes", 2, edits=described(case.edits[:n]), last=n == max(looks)),
             lambda n=n, edit=edit: by_passes(case, reading, edit, memory, targets, n),
@@ -238,7 +238,31 @@ def forecast_layer(case: Case) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     row |= {"probability_alone": targets.probability.tolist(), "seconds": round(time.perf_counter() - start, 1)}
     arrays |= {"residuals": edit.delta, "directions": edit.M}
     arrays |= {"edit keys": targets.keys, "residuals in a row": memory.residuals}
-    return row, arrays
+    costs = cache.made(case.key("costs", 1, watched=len(reading)), lambda: costs_of_knowing(case, reading, edit))
+    return row | {"costs": costs}, arrays
+
+
+def costs_of_knowing(case: Case, reading: Reading, edit: Edit, timed: int = 5) -> dict[str, float]:
+    """Seconds for what forecasts are made of: for all watched facts, or for a target value.
+
+    ``targets`` is for an edit of several that are searched together, ``dry run`` for an edit alone, as a sequence needs
+    it; the rest is for all watched facts: ``keys`` as far as the layer, ``pass`` through the model with the drift put
+    in, ``slope`` forward and back.
+    """
+    lm, layer, found = case.lm, case.layer, {}
+
+    def took(name: str, what: Callable[[], Any], times: int = 1) -> None:
+        began = time.perf_counter()
+        what()
+        found[name] = (time.perf_counter() - began) / times
+
+    moved, some = forecast.drift(edit, reading.keys), case.edits[:timed]
+    took("keys", lambda: forecast.read(lm, case.watched, layer, passes=False))
+    took("pass", lambda: forecast.ask(lm, reading, moved))
+    took("slope", lambda: forecast.slope_along(lm, reading, moved, 1))
+    took("targets", lambda: targets.search(lm, some, layer, case.sizes.settings, batch=timed), timed)
+    took("dry run", lambda: [targets.search(lm, [fact], layer, case.sizes.settings) for fact in some], timed)
+    return found
 
 
 def by_passes(
@@ -323,7 +347,21 @@ def candidates_from_slopes(reading: Reading, edit: Edit) -> dict[str, np.ndarray
     slope = np.sqrt((reading.gradient**2).sum((1, 2)))
     by_edit = forecast.first_order(reading.gradient, edit, reading.keys)
     found = {"slope spread": np.sqrt((spread**2).sum(0)), "first order, without signs": np.sqrt((by_edit**2).sum(0))}
-    return found | {"null: slope": slope, "null: unsure": -reading.log_probability}
+    return found | {"null: slope": slope, "null: unsure": -reading.log_probability, "null: margin": -reading.margin}
+
+
+def candidates_from_margins(reading: Reading, edit: Edit) -> dict[str, Float[np.ndarray, " m"]]:
+    """Overlaps, without a target value or with the lengths of the residuals, over how far a fact is from being lost.
+
+    The keys give ``√Σ p²``, the values ``√Σ p² ‖δ‖²``; one pass of the prompts gives the margin.
+    """
+    part, length = forecast.shares(edit.M, reading.keys), np.linalg.norm(edit.delta, axis=0)
+    margin, found = np.maximum(reading.margin, 1e-3), {}
+    for place in ("subject", "from the subject on", "all"):
+        squares = (part**2 * reading.mask(place)).sum(2)  # (n, m)
+        found[f"p over margin, {place}"] = np.sqrt(squares.sum(0)) / margin
+        found[f"push over margin, {place}"] = np.sqrt((squares * length[:, None] ** 2).sum(0)) / margin
+    return found
 
 
 def hindsight(
@@ -684,6 +722,8 @@ KEPT_AT_THE_END = (
     "p norm, from the subject on",
     "drift norm, all",
     "slope spread",
+    "null: margin",
+    "p over margin, from the subject on",
     "known residuals: drift, all",
 )
 KEPT_AT_EACH_LOOK = ("first order, all", "drift, all")
@@ -728,7 +768,7 @@ def compact(row: dict[str, Any], arrays: dict[str, np.ndarray], first: bool) -> 
 
 
 #: Raise one when what it computes changes: what is finished is kept in the cache under it.
-VERSIONS = {"forecasts": 3, "causes": 2, "cures": 4}
+VERSIONS = {"forecasts": 4, "causes": 2, "cures": 4}
 KINDS = {"forecasts": forecast_layer, "causes": causes_layer, "cures": cures_layer}
 #: What the book's records are made by.
 SIZES = Sizes()

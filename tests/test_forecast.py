@@ -68,6 +68,24 @@ def test_a_reading_is_what_single_prompts_give(lm):
     assert np.abs(found.keys[found.mask()]).min(axis=1).size == found.lengths.sum()
 
 
+def test_margins_are_those_of_single_prompts(lm):
+    facts = [
+        Fact("France", "The capital of {} is", "Paris"),
+        Fact("Danube", "The {} flows through", "Vienna and London"),
+    ]
+    reading = forecast.read(lm, facts, 1)
+    for j in range(len(facts)):
+        ids = torch.from_numpy(reading.token_ids[j : j + 1, : reading.lengths[j] + 1])
+        with torch.no_grad():
+            logs = lm.model(ids[:, :-1]).logits[0, reading.prompts[j] - 1 :].log_softmax(-1)
+        ahead = []
+        for row, token in zip(logs, ids[0, reading.prompts[j] :].tolist(), strict=True):
+            others = torch.cat([row[:token], row[token + 1 :]])
+            ahead.append(float(row[token] - others.max()))
+        assert reading.margin[j] == pytest.approx(min(ahead), abs=1e-4)
+        assert bool(reading.exact[j]) == (min(ahead) > 0)
+
+
 def test_keys_alone_need_no_pass_above_the_layer(lm, monkeypatch):
     full = forecast.read(lm, PROTECT, LAYER)
     monkeypatch.setattr(forecast, "_run", None)

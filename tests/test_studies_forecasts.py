@@ -95,6 +95,16 @@ def test_a_calibration_has_the_interval_of_a_bootstrap_over_facts():
     assert line.pearson == pytest.approx(expected.rvalue) and line.short == pytest.approx(np.mean(came - made))
 
 
+def test_a_dose_is_a_share_of_each_fifth():
+    rng = np.random.default_rng(2)
+    size, kept = rng.random(50), rng.random(50) < 0.6
+    run = forecasts.Forecasts(small({"forecast 5 p": size, "kept": np.stack([~kept, kept])}))
+    order = sorted(range(50), key=lambda j: size[j])
+    for part, found in enumerate(run.dose("p")):
+        tenth = order[10 * part : 10 * part + 10]
+        assert found["share"] == pytest.approx(np.mean([not kept[j] for j in tenth])) and found["n"] == 10
+
+
 def test_the_theorems_error_who_is_at_risk_and_what_the_sequence_cost():
     run = lived()
     assert run.theorem_error() == 0.25

@@ -1,4 +1,4 @@
-"""The command ``lifetime``: how many edits each layer bears, told before any is made. Chapter ``17-forecasting-damage``."""
+"""The command ``lifetime``: how many edits each layer bears, told before any is made."""
 
 from __future__ import annotations
 

@@ -99,12 +99,16 @@ class Reading(Texts):
         Of the true object, the sum over its tokens, in nats.
     exact : (m,) bool or None
         Whether each token of the true object is the likeliest, given those before it: the model would say it.
+    margin : (m,) or None
+        By how many nats each token of the true object is ahead of its likeliest rival; the least over tokens. It is
+        above 0 where ``exact``, but for ties.
     """
 
     keys: Float[np.ndarray, "m T d_m"]
     gradient: Float[np.ndarray, "m T d"] | None = None
     log_probability: Float[np.ndarray, " m"] | None = None
     exact: Bool[np.ndarray, " m"] | None = None
+    margin: Float[np.ndarray, " m"] | None = None
 
     def mask(self, where: str = "all") -> Bool[np.ndarray, "m T"]:
         """The positions of a place of :data:`PLACES`; ``"last"`` is the prompt's last token.
@@ -169,9 +173,7 @@ def read(model: LanguageModel, facts: Sequence[Fact], layer: int, *, passes: boo
 
     if passes:
         seen = _run(model, texts, None, batch=batch, gradient=True, keep=keep)
-        return Reading(
-            **vars(texts), keys=K, gradient=seen.gradient, log_probability=seen.log_probability, exact=seen.exact
-        )
+        return Reading(**vars(texts), keys=K, **vars(seen))
     for rows in groups(texts, batch):
         ids = torch.from_numpy(texts.token_ids[rows, : texts.lengths[rows[0]]])
         model.read_keys(ids, torch.ones_like(ids), [memory], lambda _, keys, rows=rows: keep(rows, keys))
@@ -211,6 +213,7 @@ class Said:
 
     log_probability: Float[np.ndarray, " m"]
     exact: Bool[np.ndarray, " m"]
+    margin: Float[np.ndarray, " m"]
     gradient: Float[np.ndarray, "m T d"] | None = None
 
 
@@ -225,7 +228,7 @@ def _run(
 ) -> Said:
     """What the model says of the true objects with ``shift`` added to the memory's answers; ``keep`` gets its keys."""
     (memory,) = model.select([texts.layer])
-    total, exact = np.zeros(len(texts)), np.zeros(len(texts), dtype=bool)
+    total, exact, margin = np.zeros(len(texts)), np.zeros(len(texts), dtype=bool), np.zeros(len(texts))
     slopes = np.zeros((len(texts), texts.lengths.max(), memory.d)) if gradient else None
     for rows in console.bar(list(groups(texts, batch)), what="passes", unit="batch"):
         length, prompt = int(texts.lengths[rows[0]]), int(texts.prompts[rows[0]])
@@ -238,13 +241,17 @@ def _run(
         with torch.set_grad_enabled(gradient), hooked(*watch, before=True), shifted(memory, added):
             hidden = run_body(model, ids[:, :-1], torch.ones_like(ids[:, :-1]), use_cache=False).last_hidden_state
             logs = logits_of(model, hidden[:, prompt - 1 :]).log_softmax(-1)  # (rows, object, vocabulary)
-            log_p = logs.gather(2, ids[:, prompt:, None])[..., 0].sum(1)  # (rows,)
+            true = logs.gather(2, ids[:, prompt:, None])[..., 0]  # (rows, object)
+            log_p = true.sum(1)
             if slopes is not None:
                 (slope,) = torch.autograd.grad(log_p.sum(), added)  # (rows, length, d)
                 slopes[rows, :length] = slope.cpu().double().numpy()
         total[rows] = log_p.detach().cpu().double().numpy()
         exact[rows] = (logs.argmax(2) == ids[:, prompt:]).all(1).cpu().numpy()
-    return Said(total, exact, slopes)
+        two = logs.detach().topk(2).values  # (rows, object, 2): the rival is the second where the first is the true one
+        rival = torch.where(true.detach() < two[..., 0], two[..., 0], two[..., 1])
+        margin[rows] = (true.detach() - rival).amin(1).cpu().double().numpy()
+    return Said(total, exact, margin, slopes)
 
 
 # --- the algebra --------------------------------------------------------------------------------------------

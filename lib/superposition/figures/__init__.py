@@ -20,3 +20,4 @@ from superposition.figures.editing import sweep_of_layers, traced, before_and_af
 from superposition.figures.editing import suffering_by_age
 from superposition.figures.forecasting import ladder, forecast_and_loss, calibration, what_is_left, dose_and_damage
 from superposition.figures.forecasting import cures, cures_on_the_way
+from superposition.figures.law import loss_by_drift, loss_by_rivals, lifetimes_forecast, leads_of_drift

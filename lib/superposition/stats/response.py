@@ -1,4 +1,4 @@
-"""Dose and response: which share of many is gone at a dose, by the log-logistic curve. Chapter ``17-forecasting-damage``."""
+"""Dose and response: which share of many is gone at a dose, by the log-logistic curve."""
 
 from __future__ import annotations
 

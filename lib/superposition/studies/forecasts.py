@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float
 from superposition.errors import UserError
 from superposition.records import Record
 from superposition.stats import ranking
-from superposition.stats.intervals import Estimate
+from superposition.stats.intervals import Estimate, share
 
 MEASURES = ("ranks", "sizes", "separations")
 
@@ -136,6 +136,14 @@ class Forecasts(Run):
         slopes = [np.polyfit(made[drawn], came[drawn], 1)[0] for drawn in chosen]
         slope = Estimate(np.polyfit(made, came, 1)[0], *np.quantile(slopes, [0.025, 0.975]))
         return Reliability(slope, np.corrcoef(pairs)[0, 1], (came - made).mean())
+
+    def dose(self, name: str, parts: int = 5) -> list[dict[str, Any]]:
+        """What share of the facts is lost in the end by how large a forecast was: fifths of them, from low to high.
+
+        Each is a share with Wilson's interval (:func:`superposition.stats.intervals.share`).
+        """
+        order = np.argsort(self.forecast(name), kind="stable")
+        return [share(~self.arrays["kept"][-1][part]) for part in np.array_split(order, parts)]
 
     def theorem_error(self) -> float:
         """Largest difference, in nats, between the falls and the drift put in with the true residuals."""

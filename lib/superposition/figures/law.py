@@ -1,0 +1,124 @@
+"""Plots of the law: how much is lost at which drift, what else tells it, and how long a layer lasts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from superposition.figures.colours import BLACK, BLUE, DASHED, GREY, MARKERS, VERMILION
+from superposition.figures.style import canvas, interval, plot, shared_legend, ticks
+from superposition.stats.intervals import Estimate
+from superposition.stats.response import LogLogistic
+from superposition.studies.law import RIVALS, Lifetime, Point, R, S, correlation
+
+#: Colour of a model's points, wherever the law is drawn.
+OF_MODEL = {"smollm2": (BLUE, "SmolLM2"), "gemma3": (VERMILION, "Gemma 3")}
+#: What the drifts are called at an axis.
+DRIFTS = {R: "relative drift $R$ of the layer", S: "relative drift $S$ of the last state"}
+
+
+def _scatter(axis: Axes, groups: Mapping[str, Sequence[Point]], name: str, size: float) -> None:
+    """Share lost over a quantity: a marker a group, a colour a model; the first group is hollow."""
+    for number, (points, marker) in enumerate(zip(groups.values(), MARKERS, strict=False)):
+        for model, (colour, _) in OF_MODEL.items():
+            some = [point for point in points if point.model == model]
+            if some:
+                x, y = [point.quantities[name] for point in some], [point.lost for point in some]
+                face = "none" if number == 0 else colour
+                axis.scatter(x, y, s=size, marker=marker, facecolors=face, edgecolors=colour, linewidths=0.9, alpha=0.8)
+    axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+
+
+@plot
+def loss_by_drift(
+    groups: Mapping[str, Sequence[Point]], curves: Mapping[str, LogLogistic], *, names: Sequence[str] = (R, S)
+) -> Figure:
+    """Share lost over each of some drifts, a panel each, with the curve that was fitted to the first group.
+
+    Parameters
+    ----------
+    groups : mapping of label to points
+        The first is the set that the curves were fitted to.
+    curves : mapping of drift to curve
+    """
+    figure, axes = canvas(1, len(names), height=4.2, sharey=True)
+    every = [point for points in groups.values() for point in points]
+    for axis, name in zip(axes, names, strict=True):
+        _scatter(axis, groups, name, 26)
+        x = np.array([point.quantities[name] for point in every])
+        doses = np.geomspace(x.min() / 1.2, x.max() * 1.2, 200)
+        axis.plot(doses, curves[name].share(doses), color=BLACK, linewidth=1.4)
+        axis.set(xscale="log", xlabel=DRIFTS.get(name, RIVALS.get(name, name)), ylim=(0, 1))
+    for (label, _), marker, number in zip(groups.items(), MARKERS, range(len(groups)), strict=False):
+        face = "none" if number == 0 else GREY
+        axes[0].scatter([], [], s=26, marker=marker, facecolors=face, edgecolors=GREY, label=label)
+    for colour, label in OF_MODEL.values():
+        axes[0].plot([], [], color=colour, linewidth=5, label=label)
+    axes[0].plot([], [], color=BLACK, linewidth=1.4, label="curve fitted to the hollow points")
+    axes[0].set_ylabel("lost, of what the model knew")
+    shared_legend(axes[0], 3)
+    return figure
+
+
+@plot
+def loss_by_rivals(groups: Mapping[str, Sequence[Point]], names: Sequence[str], *, columns: int = 4) -> Figure:
+    """Share lost over every quantity that was proposed, a small panel each, titled with the rank correlation."""
+    rows = -(-len(names) // columns)
+    figure, axes = canvas(rows, columns, height=1.75 * rows + 0.4, sharey=True)
+    every = [point for points in groups.values() for point in points]
+    panels = np.ravel(axes)
+    for axis, name in zip(panels, names, strict=False):
+        _scatter(axis, groups, name, 7)
+        axis.set(xscale="log", ylim=(0, 1))
+        axis.set_title(f"{ {**DRIFTS, **RIVALS}[name] }\nrank correlation {correlation(every, name):.2f}", fontsize=8)
+        axis.tick_params(labelsize=7, which="both")
+        axis.xaxis.set_minor_formatter("")
+    for axis in panels[len(names) :]:
+        axis.remove()
+    figure.supylabel("lost, of what the model knew", fontsize=9)
+    return figure
+
+
+@plot
+def lifetimes_forecast(forecasts: Mapping[str, Sequence[Lifetime]], *, factor: float = 1.5) -> Figure:
+    """Edits until a share is lost: forecast before any edit, over what came; a panel a forecast, a marker a share."""
+    figure, axes = canvas(1, len(forecasts), height=3.6, sharey=True)
+    for axis, (title, rows) in zip(axes, forecasts.items(), strict=True):
+        rows = [row for row in rows if row.seen and np.isfinite(row.forecast)]
+        for share, marker in zip(sorted({row.share for row in rows}), MARKERS, strict=False):
+            for model, (colour, _) in OF_MODEL.items():
+                some = [row for row in rows if (row.share, row.model) == (share, model)]
+                x, y = [row.came for row in some], [row.forecast for row in some]
+                axis.scatter(x, y, s=22, marker=marker, color=colour, alpha=0.8, linewidths=0)
+        ends = np.array([0.5, 600])
+        axis.plot(ends, ends, color=BLACK, linewidth=1)
+        axis.fill_between(ends, ends / factor, ends * factor, color=GREY, alpha=0.15, linewidth=0)
+        axis.set(title=title, xscale="log", yscale="log", xlabel="edits until lost, as it came")
+        for one in (axis.xaxis, axis.yaxis):
+            ticks(one, (1, 3, 10, 30, 100, 300))
+        axis.set(xlim=ends, ylim=ends)
+    shares = sorted({row.share for rows in forecasts.values() for row in rows})
+    for share, marker in zip(shares, MARKERS, strict=False):
+        axes[0].scatter([], [], s=22, marker=marker, color=GREY, label=f"{share:.0%} lost")
+    for colour, label in OF_MODEL.values():
+        axes[0].plot([], [], color=colour, linewidth=5, label=label)
+    axes[0].set_ylabel("as forecast before any edit")
+    shared_legend(axes[0], len(shares) + len(OF_MODEL))
+    return figure
+
+
+@plot
+def leads_of_drift(rows: Mapping[str, Estimate], *, over: str = "R") -> Figure:
+    """By how much the rank correlation with the share lost exceeds each rival's, with its interval over layers."""
+    figure, (axis,) = canvas(height=0.7 + 0.3 * len(rows))
+    for number, estimate in enumerate(rows.values()):
+        interval(axis, number, *estimate, color=BLUE, marker="o", markersize=5)
+    axis.axvline(0, **DASHED)
+    axis.set_yticks(range(len(rows)), labels=list(rows))
+    axis.invert_yaxis()
+    axis.set_xlabel(f"rank correlation of ${over}$ with the share lost, less the rival's")
+    return figure

@@ -1,0 +1,84 @@
+"""Figures of the law: every point where it belongs, the curve that was given, every lifetime against what came."""
+
+import numpy as np
+import pytest
+
+from superposition import figures
+from superposition.stats.intervals import Estimate
+from superposition.stats.response import LogLogistic
+from superposition.studies import law
+from superposition.studies.law import Lifetime, Point
+
+
+def points(model, seed, count=6):
+    rng = np.random.default_rng(seed)
+    names = (law.R, law.S, *law.RIVALS)
+    return [
+        Point(
+            model,
+            layer,
+            "rome",
+            "beforehand",
+            5,
+            rng.random(20) < 0.6,
+            dict(zip(names, rng.random(len(names)) + 0.1, strict=True)),
+        )
+        for layer in range(count)
+    ]
+
+
+@pytest.fixture
+def groups():
+    return {"fitted": points("smollm2", 0), "others": points("smollm2", 1) + points("gemma3", 2)}
+
+
+def offsets(axis):
+    found = [np.asarray(part.get_offsets()) for part in axis.collections]
+    return np.concatenate([part for part in found if len(part)])
+
+
+def test_the_law_draws_every_point_and_the_curve(groups, drawn):
+    curves = {law.R: LogLogistic(0.3, 1.5), law.S: LogLogistic(0.5, 2.0)}
+    figure = figures.loss_by_drift(groups, curves)
+    for axis, (name, curve) in zip(figure.axes, curves.items(), strict=True):
+        shown = {tuple(np.round(row, 9)) for row in offsets(axis)}
+        for some in groups.values():
+            assert {(round(p.quantities[name], 9), round(p.lost, 9)) for p in some} <= shown
+        x, y = axis.lines[0].get_data()
+        np.testing.assert_allclose(y, curve.share(x))
+    drawn(figure)
+
+
+def test_every_rival_has_a_panel_with_its_correlation(groups, drawn):
+    names = [law.R, law.S, *law.RIVALS]
+    names = list(dict.fromkeys(names))
+    figure = figures.loss_by_rivals(groups, names)
+    every = [point for some in groups.values() for point in some]
+    assert len(figure.axes) == len(names)
+    for axis, name in zip(figure.axes, names, strict=True):
+        assert axis.get_title().endswith(f"{law.correlation(every, name):.2f}")
+        assert len(offsets(axis)) == len(every)
+    drawn(figure)
+
+
+def test_lifetimes_stand_against_what_came(drawn):
+    rows = [
+        Lifetime("smollm2", 1, 0.1, 12.0, 10.0),
+        Lifetime("gemma3", 2, 0.25, 50.0, 20.0),
+        Lifetime("gemma3", 2, 0.5, np.inf, 30.0),  # neither this
+        Lifetime("gemma3", 3, 0.5, 100.0, np.inf),  # nor this can be drawn
+    ]
+    figure = figures.lifetimes_forecast({"one": rows, "two": rows[:1]}, factor=2.0)
+    shown = [offsets(axis).tolist() for axis in figure.axes]
+    assert [10.0, 12.0] in shown[0] and [20.0, 50.0] in shown[0] and [10.0, 12.0] in shown[1]
+    assert not any(30.0 in row or 100.0 in row for row in shown[0])
+    drawn(figure)
+
+
+def test_leads_and_their_intervals(drawn):
+    figure = figures.leads_of_drift({"edits": Estimate(0.3, 0.1, 0.5), "norm": Estimate(0.1, -0.1, 0.2)})
+    (axis,) = figure.axes
+    bars = [tuple(line.get_xdata()) for line in axis.lines if len(line.get_xdata()) == 2]
+    assert {(0.1, 0.5), (-0.1, 0.2)} <= set(bars)
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["edits", "norm"]
+    drawn(figure)
