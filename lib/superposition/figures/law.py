@@ -52,7 +52,8 @@ def loss_by_drift(
         x = np.array([point.quantities[name] for point in every])
         doses = np.geomspace(x.min() / 1.2, x.max() * 1.2, 200)
         axis.plot(doses, curves[name].share(doses), color=BLACK, linewidth=1.4)
-        axis.set(xscale="log", xlabel=DRIFTS.get(name, RIVALS.get(name, name)), ylim=(0, 1))
+        axis.set(xscale="log", xlabel=DRIFTS[name], ylim=(0, 1))
+        ticks(axis.xaxis, [dose for dose in (0.03, 0.1, 0.3, 1, 3, 10) if doses[0] <= dose <= doses[-1]])
     for (label, _), marker, number in zip(groups.items(), MARKERS, range(len(groups)), strict=False):
         face = "none" if number == 0 else GREY
         axes[0].scatter([], [], s=26, marker=marker, facecolors=face, edgecolors=GREY, label=label)
@@ -74,8 +75,9 @@ def loss_by_rivals(groups: Mapping[str, Sequence[Point]], names: Sequence[str], 
     for axis, name in zip(panels, names, strict=False):
         _scatter(axis, groups, name, 7)
         axis.set(xscale="log", ylim=(0, 1))
-        axis.set_title(f"{ {**DRIFTS, **RIVALS}[name] }\nrank correlation {correlation(every, name):.2f}", fontsize=8)
+        axis.set_title(f"{RIVALS[name]}\n{correlation(every, name):.2f}", fontsize=8, fontweight="normal")
         axis.tick_params(labelsize=7, which="both")
+        axis.xaxis.set_major_formatter("{x:g}")
         axis.xaxis.set_minor_formatter("")
     for axis in panels[len(names) :]:
         axis.remove()

@@ -24,18 +24,19 @@ from superposition.stats.response import LogLogistic
 R = "stream, all"
 #: The drift of the last state, which the model's head reads.
 S = "last state"
-#: Every other quantity that a point has, by its name here, and how a figure calls it.
+#: The quantities of a point by name, and how a small figure calls them.
 RIVALS = {
     "edits": "number of edits $n$",
     "change": r"$\|\Delta W\|/\|W\|$",
-    "size": r"size of an edit, $c\sqrt{n}$",
+    "size": r"size, $c\sqrt{n}$",
     "overlap": r"overlap, $\sqrt{nq}$",
-    "condition": "condition number of $W$",
-    "energy": "hyperspherical energy of $W$",
-    "perplexity": "perplexity over the unedited",
-    "answer, subject": "drift over the answer, subject",
-    "stream, subject": "drift over the stream, subject",
-    "last state": "drift of the last state",
+    "condition": "condition number",
+    "energy": "hyperspherical energy",
+    "perplexity": "perplexity",
+    "answer, subject": "drift over the answer",
+    "stream, subject": "drift, subject only",
+    R: "relative drift $R$",
+    "last state": "last state's drift $S$",
     "forecast": r"forecast drift, $\sqrt{nD}$",
 }
 #: The shares whose loss ends a layer's life.
