@@ -103,6 +103,12 @@ def apart(K: Float[np.ndarray, "d_m n"], C: Metric) -> Callable[..., Float[np.nd
     return lambda keys, _C, previous, **_: M[:, previous.shape[1] : previous.shape[1] + keys.shape[1]]
 
 
+def arms_of(case: Case) -> list[Arm]:
+    """The arms of a layer: with the moving bound ROME alone, where no output norm drives residuals to the bound."""
+    norm = case.lm.output_norms[case.layer]
+    return [arm for arm in case.sizes.arms if arm.targets != "moving" or arm.rule == "rome" or norm is not None]
+
+
 # --- making a sequence --------------------------------------------------------------------------------------
 
 
@@ -202,7 +208,7 @@ def every_arm(case: Case) -> dict[str, Any]:
     """Every arm of one layer; arms that search alike share their passes."""
     result: dict[str, Any] = {"before": before_any_edit(case, alone(case))}
     groups: dict[tuple[str, int], list[Arm]] = {}
-    for arm in case.sizes.arms:
+    for arm in arms_of(case):
         groups.setdefault((arm.targets, arm.batch), []).append(arm)
     for (how, _), arms in groups.items():
         missing = [
