@@ -165,18 +165,22 @@ def choose(lm: models.LanguageModel, source: str, sizes: Sizes, seed: int = 0) -
         order = (listed[i] for i in rng.permutation(len(listed)))
         return [fact for fact in order if keys.locate(lm.tokenizer, fact).position > 0]
 
+    def enough(requests: list[Fact]) -> list[Fact]:
+        if len(requests) < sizes.edits:
+            raise UserError(
+                f"{sizes.edits} edits are asked for, and {sizes.requests} has {len(requests)} that can be made in "
+                f"{lm.name}: ask for fewer (failure.edits), or give a longer table (failure.requests)."
+            )
+        return requests
+
+    listed = enough([fact for fact in shuffled(sizes.requests) if fact.target_new is not None])
     known = scoring.known(lm, shuffled(source))
     if not known:
         raise UserError(f"{lm.name} knows none of the facts in {source}, so there is nothing to watch: give others.")
     taken = {fact.subject for fact in known}
-    asked = [fact for fact in shuffled(sizes.requests) if fact.subject not in taken and fact.target_new is not None]
+    asked = enough([fact for fact in listed if fact.subject not in taken])
     first = {fact.subject: fact for fact in reversed(asked)}
     edits = sorted(asked, key=lambda fact: fact is not first[fact.subject])[: sizes.edits]
-    if len(edits) < sizes.edits:
-        raise UserError(
-            f"{sizes.edits} edits are asked for, and {sizes.requests} has {len(edits)} that can be made in {lm.name}: "
-            "ask for fewer (failure.edits), or give a longer table (failure.requests)."
-        )
     relations, subjects = {fact.relation for fact in edits}, {fact.subject for fact in edits}
     done = {(fact.subject, fact.relation) for fact in edits}
     beside = [fact for fact in asked if fact.subject in subjects and (fact.subject, fact.relation) not in done]
