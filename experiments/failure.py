@@ -1,12 +1,13 @@
-"""To failure: two thousand edits one after another, by several methods and in several orders.
+"""To failure: a thousand edits one after another, by several methods and in several orders, and some way past it.
 
 The edits of a step are searched together on the model as it stands, and written one after the other (ROME) or at once
 (MEMIT with history, AlphaEdit). "rome, protected" is ROME with the keys of half of the watched facts in C: the cure
 that chapter ``18-cures`` found best. Each checkpoint says what is lost of the facts that nobody edits, what became of
 new and old edits, of the perplexity, and how far the layer's answers have drifted, in several units.
 
-Edited are facts of the table that the model does not know, and then invented people under the table's own relations;
-nothing is true of them, so there is nothing to lose but what the model knows of others.
+The edits come from a table of requests of their own (``book/data/requests``), whose subjects the watched facts do not
+have. Two panels say where the loss falls: facts of the relations that are edited, and facts about edited subjects under
+a relation that is not. A sequence ends when it is past failure: see :func:`past_failure`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,7 +29,7 @@ from superposition.data import facts, text
 from superposition.data.facts import Fact
 from superposition.editing import evaluation, forecast, lifetime, targets
 from superposition.errors import UserError
-from superposition.io import files
+from superposition.io import files, paths
 from superposition.linear import shrinkage
 from superposition.lm import keys, models, moments, scoring
 from superposition.stats import intervals
@@ -40,6 +41,10 @@ METHODS = {
     "alphaedit": ("alphaedit", False),
     "rome, protected": ("rome", True),
 }
+#: A panel of which the model knows fewer facts than this gives no share.
+FEWEST = 10
+#: A sequence has failed once this share of what was known is lost, or the perplexity is so many times what it was.
+LOST, PERPLEXITY = 0.5, 2.0
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,9 @@ class Sizes:
     Parameters
     ----------
     edits, block : int
-        Of a sequence, and of a step.
+        Of a sequence, at most, and of a step.
+    requests : str
+        The table that the edits come from.
     methods : tuple of str
         Of :data:`METHODS`.
     orders : int
@@ -58,6 +65,10 @@ class Sizes:
         After how many edits the models are examined.
     watched : int
         Facts that the model knows and nobody edits, at most.
+    panel : int
+        Facts of a panel, at most.
+    past : int
+        A sequence goes on for so many checkpoints after the one at which it has failed.
     asked : int
         Of the newest and of the oldest edits, how many are asked at a checkpoint.
     alone : int
@@ -76,12 +87,15 @@ class Sizes:
         Of the search.
     """
 
-    edits: int = 2000
+    edits: int = 1000
     block: int = 10
+    requests: str = str(paths.data_dir() / "requests" / "facts.csv")
     methods: tuple[str, ...] = tuple(METHODS)
     orders: int = 3
-    checkpoints: tuple[int, ...] = (10, 30, 60, 100, 200, 300, 450, 600, 800, 1000, 1250, 1500, 1750, 2000)
+    checkpoints: tuple[int, ...] = (10, 30, 60, 100, 150, 200, 300, 400, 500, 600, 700, 800, 900, 1000)
     watched: int = 400
+    panel: int = 100
+    past: int = 2
     asked: int = 50
     alone: int = 200
     tokens: int = 1_048_576
@@ -94,68 +108,89 @@ class Sizes:
 
 
 TINY = Sizes(
-    edits=12, block=3, orders=2, checkpoints=(3, 6, 12), watched=40, asked=4, alone=6, tokens=900, held_out=100,
-    context=16, search="float32", settings=editing.TargetSettings(steps=4, contexts=("",), kl_prompt="{} is"),
+    edits=12, block=3, orders=2, checkpoints=(3, 6, 12), watched=40, panel=20, asked=4, alone=6, tokens=900,
+    held_out=100, context=16, search="float32",
+    settings=editing.TargetSettings(steps=4, contexts=("",), kl_prompt="{} is"),
 )  # fmt: skip
 
 
 # --- which facts --------------------------------------------------------------------------------------------
 
 
-def invented(source: str, count: int, taken: set[str], seed: int = 0) -> list[Fact]:
-    """Requests about people who do not exist: a relation of the table, and one of its objects for the new one."""
-    objects: dict[str, set[str]] = {}
-    for fact in facts.load(source):
-        objects.setdefault(str(fact.relation), set()).add(str(fact.target_true))
-    personal = [relation for relation in facts.relations(source).values() if relation.subject_type == "person"]
-    rng, taken, found = np.random.default_rng(seed), set(taken), []
-    onsets = "b br c ch d dr f g gr h j k kl l m n p r s sh st t th tr v w z".split()
-    vowels, ends = "a e i o u ai ea ou".split(), "n r l s th nd rk ck m x".split()
+@dataclass(frozen=True)
+class Chosen:
+    """The edits; the watched facts, that the model knows and nobody edits; and two panels of such facts.
 
-    def name(syllables: int) -> str:
-        spoken = "".join(str(rng.choice(onsets)) + str(rng.choice(vowels)) for _ in range(syllables))
-        return (spoken + str(rng.choice(ends))).capitalize()
+    Attributes
+    ----------
+    edits : list of Fact
+    watched : list of Fact
+        About subjects that are not edited.
+    same_relation : list of Fact
+        About subjects that are not edited, under relations that are.
+    same_subject : list of Fact
+        About subjects that are edited, under another relation.
+    """
 
-    while len(found) < count:
-        subject, relation = f"{name(1)} {name(2)}", personal[len(found) % len(personal)]
-        if subject in taken:
-            continue
-        taken.add(subject)
-        found.append(
-            Fact(
-                subject,
-                relation.prompt,
-                target_new=str(rng.choice(sorted(objects[relation.id]))),
-                relation=relation.id,
-                paraphrases=tuple(template.replace(facts.SLOT, subject) for template in relation.paraphrases),
-                subject_type=relation.subject_type,
-                object_type=relation.object_type,
-            )
-        )
-    return found
+    edits: list[Fact]
+    watched: list[Fact]
+    same_relation: list[Fact] = field(default_factory=list)
+    same_subject: list[Fact] = field(default_factory=list)
+
+    def panels(self, edited: Sequence[Fact]) -> dict[str, tuple[int, list[Fact]]]:
+        """Of each panel how many facts there are, and those that these edits may have touched."""
+        subjects = {fact.subject for fact in edited}
+        touched = [fact for fact in self.same_subject if fact.subject in subjects]
+        return {
+            "same relation": (len(self.same_relation), self.same_relation),
+            "same subject": (len(self.same_subject), touched),
+        }
 
 
-def choose(lm: models.LanguageModel, source: str, sizes: Sizes, seed: int = 0) -> tuple[list[Fact], list[Fact]]:
-    """The edits, one a subject, and the watched facts, about other subjects; no key at a prompt's first position.
+def choose(lm: models.LanguageModel, source: str, sizes: Sizes, seed: int = 0) -> Chosen:
+    """Edits out of the requests, with new subjects as long as there are some; the watched facts, out of ``source``.
+
+    A fact whose key is at a prompt's first position is left out. No edit is about a subject of a fact of ``source``
+    that the model knows.
 
     Raises
     ------
     UserError
-        The model knows none of the facts.
+        The model knows none of the facts, or the requests are fewer than the edits that are asked for.
     """
-    listed = facts.load(source)
-    order = [listed[i] for i in np.random.default_rng(seed).permutation(len(listed))]
-    away = [fact for fact in order if keys.locate(lm.tokenizer, fact).position > 0]
-    watched = scoring.known(lm, away)[: sizes.watched]
-    if not watched:
+    rng = np.random.default_rng(seed)
+
+    def shuffled(table: str) -> list[Fact]:
+        listed = facts.load(table)
+        order = (listed[i] for i in rng.permutation(len(listed)))
+        return [fact for fact in order if keys.locate(lm.tokenizer, fact).position > 0]
+
+    def enough(requests: list[Fact]) -> list[Fact]:
+        if len(requests) < sizes.edits:
+            raise UserError(
+                f"{sizes.edits} edits are asked for, and {sizes.requests} has {len(requests)} that can be made in "
+                f"{lm.name}: ask for fewer (failure.edits), or give a longer table (failure.requests)."
+            )
+        return requests
+
+    listed = enough([fact for fact in shuffled(sizes.requests) if fact.target_new is not None])
+    known = scoring.known(lm, shuffled(source))
+    if not known:
         raise UserError(f"{lm.name} knows none of the facts in {source}, so there is nothing to watch: give others.")
-    taken, edits = {fact.subject for fact in watched}, []
-    for fact in away:
-        if fact.subject not in taken:
-            taken.add(fact.subject)
-            edits.append(fact)
-    edits = edits[: sizes.edits]
-    return edits + invented(source, sizes.edits - len(edits), {fact.subject for fact in listed}, seed), watched
+    taken = {fact.subject for fact in known}
+    asked = enough([fact for fact in listed if fact.subject not in taken])
+    first = {fact.subject: fact for fact in reversed(asked)}
+    edits = sorted(asked, key=lambda fact: fact is not first[fact.subject])[: sizes.edits]
+    relations, subjects = {fact.relation for fact in edits}, {fact.subject for fact in edits}
+    done = {(fact.subject, fact.relation) for fact in edits}
+    beside = [fact for fact in asked if fact.subject in subjects and (fact.subject, fact.relation) not in done]
+    beside = [fact for fact in beside if fact.target_true is not None]
+    return Chosen(
+        edits,
+        known[: sizes.watched],
+        [fact for fact in known if fact.relation in relations][: sizes.panel],
+        scoring.known(lm, beside)[: sizes.panel],
+    )
 
 
 # --- what is examined ---------------------------------------------------------------------------------------
@@ -166,18 +201,21 @@ class Watched:
 
     Attributes
     ----------
+    perplexity : float
+        Of the unedited model.
     named : (m,) bool
         The half of the facts that a protection names.
     untouched : lifetime.Untouched
         What drift is measured by.
     """
 
-    def __init__(self, lm: models.LanguageModel, watched: list[Fact], layer: int, windows: list, asked: int):
-        self.lm, self.facts, self.windows, self.asked = lm, watched, windows, asked
-        self.before = np.array(evaluation.untouched(lm, watched)["log_true"])
-        self.reading = forecast.read(lm, watched, layer, passes=False)
+    def __init__(self, lm: models.LanguageModel, chosen: Chosen, layer: int, windows: list, asked: int):
+        self.lm, self.chosen, self.facts, self.windows, self.asked = lm, chosen, chosen.watched, windows, asked
+        self.before = np.array(evaluation.untouched(lm, self.facts)["log_true"])
+        self.perplexity = scoring.perplexity(lm, windows)
+        self.reading = forecast.read(lm, self.facts, layer, passes=False)
         self.W_0 = lm.layers[layer].weight.detach().double().cpu().numpy()
-        self.named = np.arange(len(watched)) % 2 == 0
+        self.named = np.arange(len(self.facts)) % 2 == 0
         self.untouched = lifetime.Untouched(lm, self.reading)
 
     def protected_keys(self) -> np.ndarray:
@@ -193,30 +231,60 @@ class Watched:
             found[f"drift_over_{over}_{place}"] = lifetime.root_mean_square(relative)
         return found | {"change": float(np.linalg.norm(W - self.W_0) / np.linalg.norm(self.W_0))}
 
-    def examine(self, editor: editing.Editor, edits: Sequence[Fact]) -> dict[str, Any]:
+    def examine(self, editor: editing.Editor, edits: Sequence[Fact], last: int) -> dict[str, Any]:
         """The model with an account's W in it, which holds the first of these edits; it is put back afterwards.
+
+        ``last`` is how many of them the last step made: ``residual`` is the median length of theirs.
 
         Raises
         ------
         UserError
             The model gives no numbers any more.
         """
-        n = editor.n_edits
-        row = {"edits": n} | self.drift(editor.memory.W)
+        n, panels = editor.n_edits, self.chosen.panels(edits[: editor.n_edits])
+        lengths = np.linalg.norm(editor.memory.residuals, axis=0)
+        row = {"edits": n} | self.drift(editor.memory.W) | {"residual": float(np.median(lengths[n - last :]))}
         with editing.preserved(self.lm):
             editor.apply()
-            others = evaluation.untouched(self.lm, self.facts)
-            held, falls = np.array(others["hit"]), self.before - np.array(others["log_true"])
+            besides = {fact for _, panel in panels.values() for fact in panel} - set(self.facts)
+            asked = [*self.facts, *sorted(besides, key=lambda fact: fact.text)]
+            others = evaluation.untouched(self.lm, asked)
+            kept = dict(zip(asked, others["hit"], strict=True))
+            held = np.array([kept[fact] for fact in self.facts])
+            falls = self.before - np.array(others["log_true"])[: len(held)]
             if not np.isfinite(falls).all():
                 raise UserError(f"After {n} edits the model's probabilities are no numbers any more.")
             for name, part in (("", slice(None)), ("_named", self.named), ("_unnamed", ~self.named)):
                 row[f"lost{name}"] = intervals.share(~held[part])
                 row[f"fall{name}"] = intervals.mean_interval(falls[part])
+            row["panels"] = {
+                name: lost_of(count, [kept[fact] for fact in some]) for name, (count, some) in panels.items()
+            }
             for name, some in (("newest", edits[max(0, n - self.asked) : n]), ("oldest", edits[: min(n, self.asked)])):
                 found = evaluation.evaluate(self.lm, some, paraphrases=1, neighbours=0)
                 row[name] = {kind: found[kind] for kind in ("exact", "paraphrase_exact")}
             row["perplexity"] = scoring.perplexity(self.lm, self.windows)
         return row
+
+
+def lost_of(known: int, kept: Sequence[bool]) -> dict[str, Any]:
+    """Of a panel: how many facts were known, and which share is lost of those asked; none where too few were known."""
+    return {"known": known, "lost": intervals.share(not one for one in kept if known >= FEWEST)}
+
+
+def past_failure(checkpoints: Sequence[Mapping[str, Any]], perplexity: float, past: int) -> str | None:
+    """Why a sequence ends: it has failed at each of its last ``past + 1`` checkpoints. None while it has not.
+
+    A sequence has failed where half of what was known is lost, or the perplexity has doubled.
+    """
+    reasons = []
+    for row in checkpoints[-past - 1 :]:
+        lost, dearer = row["lost"]["share"] >= LOST, not row["perplexity"] < PERPLEXITY * perplexity
+        reasons.append(" and ".join(["half of the facts lost"] * lost + ["the perplexity doubled"] * dearer))
+    if len(reasons) <= past or not all(reasons):
+        return None
+    first, n = checkpoints[-past - 1]["edits"], checkpoints[-1]["edits"]
+    return f"past failure: {reasons[0]} after {first} edits, and no better at {past} checkpoints more, up to {n} edits."
 
 
 def before_any_edit(
@@ -292,6 +360,22 @@ class EditSequence:
         return {f"{self.name}/{key}": np.float32(value) for key, value in found.items()}
 
 
+def sequences_of(
+    lm: models.LanguageModel, edits: Sequence[Fact], layer: int, moment_of: Mapping[bool, np.ndarray], sizes: Sizes
+) -> list[EditSequence]:
+    """Every method in every order, nothing edited yet; ``moment_of`` are C without and with the protected keys."""
+    found = []
+    for order in range(sizes.orders):
+        turned = np.random.default_rng(order).permutation(len(edits)) if order else range(len(edits))
+        mine = [edits[i] for i in turned]
+        for method in sizes.methods:
+            rule, protected = METHODS[method]
+            editor = editing.Editor(lm, layer, rule, C=moment_of[protected], settings=sizes.settings)
+            recipe = recipe_of(lm, mine, rule, moment_of[protected], sizes)
+            found.append(EditSequence(method, order, editor, mine, recipe))
+    return found
+
+
 def recipe_of(lm: models.LanguageModel, edits: Sequence[Fact], rule: str, C: np.ndarray, sizes: Sizes) -> str:
     """Digest of the model, the edits in their order, the rule, C, and the sizes that count."""
     told = [[fact.text, fact.target_new] for fact in edits]
@@ -355,7 +439,8 @@ def go_on(
         began = time.monotonic()
         for one in done:
             try:
-                one.checkpoints.append(watched.examine(one.editor, one.edits))
+                one.checkpoints.append(watched.examine(one.editor, one.edits, one.editor.n_edits - n))
+                one.ended = past_failure(one.checkpoints, watched.perplexity, sizes.past)
             except UserError as error:
                 one.ended = str(error)
             one.save(states)
@@ -390,19 +475,23 @@ def run(job: Job, sizes: Sizes, source: str = "smollm2", facts_source: str = "bo
     lm = models.load(source, device=job.device, dtype="float32")
     searcher = None if sizes.search == "float32" else models.load(source, device=job.device, dtype=sizes.search)
     layer = len(lm.layers) // 5 if sizes.layer is None else sizes.layer
-    edits, known = choose(lm, facts_source, sizes)
+    chosen = choose(lm, facts_source, sizes)
+    edits = chosen.edits
     sampled = job.work / f"text-{Path(source).stem}.jsonl"
     where, named = (sampled, "sampled") if sampled.is_file() else ("book", "book")
     C, tokens, windows = moment(lm, where, layer, sizes)
-    watched = Watched(lm, known, layer, windows, sizes.asked)
-    job.say(f"{lm.name}, layer {layer}: {len(edits)} edits, {len(known)} facts watched, C from {tokens:,} tokens")
+    watched = Watched(lm, chosen, layer, windows, sizes.asked)
+    job.say(
+        f"{lm.name}, layer {layer}: {len(edits)} edits, {len(watched.facts)} facts watched, C from {tokens:,} tokens"
+    )
     record |= {
         "kind": "failure",
         "model": records.header(lm, architecture=False),
         "layer": layer,
         "facts": {"source": str(facts_source), "sha256": facts.fingerprint(facts_source)},
-        "watched": len(known),
-        "requests": {"all": len(edits), "invented": sum(fact.target_true is None for fact in edits)},
+        "watched": len(watched.facts),
+        "requests": {"sha256": facts.fingerprint(sizes.requests), "edits": len(edits)},
+        "panels": {name: count for name, (count, _) in chosen.panels([]).items()},
         "text": {
             "source": named,
             "sha256": text.fingerprint(where),
@@ -412,22 +501,15 @@ def run(job: Job, sizes: Sizes, source: str = "smollm2", facts_source: str = "bo
         "search": sizes.search,
         "block": sizes.block,
         "protection": sizes.protection,
-        "start": {"perplexity": scoring.perplexity(lm, windows)},
+        "start": {"perplexity": watched.perplexity},
     }
     if "before" not in record:
         alone = targets.search(lm, edits[: sizes.alone], layer, sizes.settings, batch=64)
         record["before"] = before_any_edit(alone, C, watched, sizes.settings)
     job.say(f"c²q = {record['before']['c2q']:.4f}")
-    moment_of = {False: C, True: shrinkage.protecting(C, watched.protected_keys(), sizes.protection)}
-    sequences = []
-    for order in range(sizes.orders):
-        turned = np.random.default_rng(order).permutation(len(edits)) if order else range(len(edits))
-        for method in sizes.methods:
-            rule, protected = METHODS[method]
-            editor = editing.Editor(lm, layer, rule, C=moment_of[protected], settings=sizes.settings)
-            mine = [edits[i] for i in turned]
-            recipe = recipe_of(lm, mine, rule, moment_of[protected], sizes)
-            sequences.append(EditSequence(method, order, editor, mine, recipe))
+    sequences = sequences_of(
+        lm, edits, layer, {False: C, True: shrinkage.protecting(C, watched.protected_keys(), sizes.protection)}, sizes
+    )
     states = job.work / name
     with editing.preserved(lm), ThreadPoolExecutor() as pool:
         list(pool.map(lambda one: one.take_up(states), sequences))

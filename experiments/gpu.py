@@ -225,6 +225,7 @@ def run(options: argparse.Namespace) -> int:
     import torch
 
     from job import Job
+    from superposition.errors import UserError
 
     device = torch.device(options.device)
     words = ["OUT" if options.out and word == str(options.out) else word for word in options.words]
@@ -243,6 +244,9 @@ def run(options: argparse.Namespace) -> int:
         gc.freeze()  # what is there already need not be looked through for garbage before every pass
         try:
             state[stage] = "done" if module.run(job, sizes, *told.get(stage, ())) else "goes on in the next call"
+        except UserError as error:
+            print(f"{stage}: {error}", file=sys.stderr)
+            state[stage] = "broke off"
         except Exception:  # the next stage may do better, and what is written is written
             traceback.print_exc()
             state[stage] = "broke off"

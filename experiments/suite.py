@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from failure import Watched, before_any_edit
+from failure import Chosen, Watched, before_any_edit
 from job import Job
 from superposition import editing
 from superposition.data import text
@@ -274,7 +274,7 @@ def lifetime(lm: models.LanguageModel, corpus: Corpus, layer: int, sizes: Sizes)
     if len(known) < 10:
         return None
     C = moments.of_windows(lm, windows, layers=[layer], cache=False).second_moment(layer)
-    watched = Watched(lm, known, layer, corpus.unread(sizes.length, sizes.length), 50)
+    watched = Watched(lm, Chosen(edits, known), layer, corpus.unread(sizes.length, sizes.length), 50)
     found = targets.search(lm, edits, layer, sizes.settings, batch=64)
     before = before_any_edit(found, C, watched, sizes.settings)
     editor = editing.Editor(lm, layer, "rome", C=C, settings=sizes.settings)
@@ -282,7 +282,7 @@ def lifetime(lm: models.LanguageModel, corpus: Corpus, layer: int, sizes: Sizes)
     with editing.preserved(lm):
         for checkpoint in (n for n in sizes.edit_checkpoints if n <= len(edits)):
             editor.store(found[done:checkpoint])
-            rows.append(watched.examine(editor, edits))
+            rows.append(watched.examine(editor, edits, checkpoint - done))
             done = checkpoint
     return {"layer": layer, "watched": len(known), "before": before, "checkpoints": rows}
 

@@ -48,7 +48,21 @@ def table(tmp_path_factory):
     with (folder / "facts.csv").open("w", newline="") as stream:
         csv.writer(stream).writerows([rows[0], *rows[1:769:13]])
     shutil.copy(TOY / "relations.csv", folder)
+    # requests: two facts each about forty people of whom the table knows nothing, the second ones after all the first
+    taken, people = {row[0] for row in rows[1:769:13]}, {}
+    for row in rows[1:769]:
+        if row[0] not in taken:
+            people.setdefault(row[0], []).append(row)
+    pairs = [own[:2] for own in people.values() if len(own) >= 2][:40]
+    (folder / "requests").mkdir()
+    with (folder / "requests" / "facts.csv").open("w", newline="") as stream:
+        csv.writer(stream).writerows([rows[0], *(one for one, _ in pairs), *(other for _, other in pairs)])
+    shutil.copy(TOY / "relations.csv", folder / "requests")
     return folder / "facts.csv"
+
+
+def requests_of(table):
+    return str(table.parent / "requests" / "facts.csv")
 
 
 def runner(folder, table):
@@ -61,7 +75,8 @@ def runner(folder, table):
     def run(*words, device="cpu", stages=STAGES, minutes=9):
         line = f"run --device {device} --sizes tiny --work {work} --out {folder / 'out'} --minutes {minutes}"
         model = ["--model", str(TOY), "--facts", str(table), "--stages", *stages]
-        return gpu.main([*shlex.split(line), *model, *words, "--set", "depth.shortest=20"])
+        own = ["--set", "depth.shortest=20", f"failure.requests={requests_of(table)}"]
+        return gpu.main([*shlex.split(line), *model, *words, *own])
 
     return run
 
@@ -195,27 +210,113 @@ def test_the_stages_on_a_device_that_is_not_the_cpu(go, whole, tmp_path, capsys)
 @pytest.fixture
 def watched(table, cache):
     model = models.load(TOY)
-    sizes = failure.TINY
-    edits, known = failure.choose(model, str(table), sizes)
+    sizes = replace(failure.TINY, requests=requests_of(table))
+    chosen = failure.choose(model, str(table), sizes)
     C, tokens, windows = failure.moment(model, TOY / "sentences.jsonl", 0, sizes)
-    return model, edits, C, failure.Watched(model, known[:9], 0, windows, sizes.asked), tokens
+    few = replace(chosen, watched=chosen.watched[:9])
+    return model, chosen.edits, C, failure.Watched(model, few, 0, windows, sizes.asked), tokens
 
 
-def test_edits_and_watched_facts_share_no_subject(table, cache):
-    model = models.load(TOY)
-    edits, watched = failure.choose(model, str(table), replace(failure.TINY, edits=60, watched=20))
-    assert len(edits) == 60 and len(watched) == 20
-    subjects = [fact.subject for fact in edits]
-    assert len(set(subjects)) == 60 and not set(subjects) & {fact.subject for fact in watched}
-    assert scoring.known(model, watched) == watched
-    made_up = [fact for fact in edits if fact.target_true is None]
-    listed = facts.load(table)
-    assert made_up and not {fact.subject for fact in made_up} & {fact.subject for fact in listed}
-    for fact in made_up:
-        assert fact.target_new in {one.target_true for one in listed if one.relation == fact.relation}
-        assert fact.paraphrases and all(fact.subject in one for one in fact.paraphrases)
+def test_edits_have_new_subjects_first_and_nothing_that_is_watched_is_edited(table, cache):
+    model, listed = models.load(TOY), facts.load(requests_of(table))
+    sizes = replace(failure.TINY, edits=40, watched=20, panel=15, requests=requests_of(table))
+    chosen = failure.choose(model, str(table), sizes)
+    assert len(chosen.edits) == 40 and len(chosen.watched) == 20 and set(chosen.edits) < set(listed)
+    subjects = [fact.subject for fact in chosen.edits]
+    assert len(set(subjects)) == 40 and chosen.edits != listed[:40]
+    more = failure.choose(model, str(table), replace(sizes, edits=55)).edits  # no new subject is left
+    assert more[:40] == chosen.edits and len(set(more)) == 55 and {fact.subject for fact in more} == set(subjects)
+    assert not set(subjects) & {fact.subject for fact in chosen.watched}
+    with pytest.raises(UserError, match=r"81 edits are asked for, and .*facts\.csv has 80 that can be made"):
+        failure.choose(model, str(table), replace(sizes, edits=81))
     with pytest.raises(UserError, match="knows none of the facts"):
         failure.choose(tiny("llama"), "book", failure.TINY)
+
+
+def test_a_request_about_somebody_who_is_watched_is_not_made(table, cache):
+    model = models.load(TOY)
+    known = scoring.known(model, facts.load(table))
+    sizes = replace(failure.TINY, edits=len(facts.load(table)) - len(known) + 1, requests=str(table))
+    with pytest.raises(UserError, match=f"has {sizes.edits - 1} that can be made"):
+        failure.choose(model, str(table), sizes)
+
+
+def test_panels_are_known_facts_of_edited_relations_and_of_edited_subjects(table, cache):
+    model = models.load(TOY)
+    sizes = replace(failure.TINY, edits=30, panel=12, requests=requests_of(table))
+    chosen = failure.choose(model, str(table), sizes)
+    edited = {fact.subject: fact.relation for fact in chosen.edits}
+    for panel in (chosen.same_relation, chosen.same_subject):
+        assert len(panel) == 12 and scoring.known(model, panel) == panel and not set(panel) & set(chosen.edits)
+    assert {fact.relation for fact in chosen.same_relation} <= set(edited.values())
+    assert not {fact.subject for fact in chosen.same_relation} & set(edited)
+    assert all(edited[fact.subject] != fact.relation for fact in chosen.same_subject)
+    for n in (0, 7, 30):  # only the subjects that are edited by then
+        count, asked = chosen.panels(chosen.edits[:n])["same subject"]
+        assert count == 12
+        assert asked == [one for one in chosen.same_subject if one.subject in list(edited)[:n]]
+
+
+def test_a_panel_says_what_is_lost_of_it_unless_too_little_was_known(watched):
+    model, edits, C, watch, _ = watched
+    editor = editing.Editor(model, 0, "rome", C=C, settings=replace(failure.TINY.settings, steps=20))
+    with editing.preserved(model):
+        editor.edit(edits)
+    rows = watch.examine(editor, edits, 3)
+    touched = watch.chosen.panels(edits)["same subject"][1]
+    assert len(touched) == len(watch.chosen.same_subject) >= failure.FEWEST
+    with editing.preserved(model):
+        editor.apply()
+        for name, panel in (("same relation", watch.chosen.same_relation), ("same subject", touched)):
+            hit = evaluation.untouched(model, panel)["hit"]
+            row = rows["panels"][name]
+            assert row["known"] == row["lost"]["n"] == len(panel)
+            assert row["lost"]["share"] == pytest.approx(1 - np.mean(hit))
+    assert rows["panels"]["same subject"]["lost"]["share"] > 0  # so that the comparison compares something
+    assert failure.lost_of(9, [True] * 9) == {"known": 9, "lost": dict.fromkeys(("share", "low", "high")) | {"n": 0}}
+    assert failure.lost_of(10, [True, False])["lost"]["share"] == 0.5
+
+
+def course(*rows):
+    return [
+        {"edits": 10 * i, "lost": {"share": lost}, "perplexity": perplexity}
+        for i, (lost, perplexity) in enumerate(rows, 1)
+    ]
+
+
+FINE, HALF, DOUBLE, GONE = (0.4, 19.0), (0.5, 10.0), (0.1, 20.0), (0.9, float("nan"))
+
+
+@pytest.mark.parametrize(
+    ("rows", "past", "said"),
+    [
+        ([FINE, HALF, HALF], 2, None),
+        (
+            [FINE, HALF, HALF, DOUBLE],
+            2,
+            "half of the facts lost after 20 edits, and no better at 2 checkpoints more, up",
+        ),
+        ([HALF, FINE, HALF, HALF], 2, None),
+        ([FINE, DOUBLE], 0, "the perplexity doubled after 20 edits"),
+        ([GONE, GONE], 1, "half of the facts lost and the perplexity doubled after 10 edits"),
+        ([FINE] * 9, 2, None),
+        ([], 0, None),
+    ],
+)
+def test_a_sequence_goes_on_some_way_past_failure(rows, past, said):
+    found = failure.past_failure(course(*rows), 10.0, past)
+    assert found is None if said is None else said in found
+
+
+@pytest.mark.slow
+def test_a_sequence_that_is_past_failure_ends_and_says_why(go, tmp_path, monkeypatch):
+    monkeypatch.setattr(failure, "PERPLEXITY", 0.0)  # so that every checkpoint is one of failure
+    assert go("--set", "failure.past=1", "failure.orders=1", stages=["failure"]) == 0
+    found = record_of(tmp_path, "toy-transformer-failure")
+    assert found["complete"]
+    for one in found["sequences"]:
+        assert one["edits"] == 6 and [row["edits"] for row in one["checkpoints"]] == [3, 6]
+        assert one["ended"].startswith("past failure: ") and one["ended"].endswith("up to 6 edits.")
 
 
 def test_drift_is_the_root_mean_square_of_what_the_model_itself_does(watched):
@@ -271,8 +372,9 @@ def test_what_is_examined_is_the_edited_model_and_it_is_left_as_it_was(watched):
     editor = editing.Editor(model, 0, "rome", C=C, settings=replace(failure.TINY.settings, steps=20))
     with editing.preserved(model):
         editor.edit(edits[:3])
-    row = watch.examine(editor, edits)
+    row = watch.examine(editor, edits, 2)
     assert model.digest() == bits and row["edits"] == 3
+    assert row["residual"] == pytest.approx(np.mean(np.linalg.norm(editor.memory.residuals[:, 1:], axis=0)))
     with editing.preserved(model):
         editor.apply()
         kept = evaluation.untouched(model, watch.facts)["hit"]
