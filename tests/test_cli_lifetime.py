@@ -105,6 +105,18 @@ def test_the_best_layer_is_one_at_which_edits_take():
     assert "At no layer" in cli.lifetime.describe(session.LifetimeResult([late], 100, data))
 
 
+def test_what_was_not_seen_is_written_as_nothing(tmp_path):
+    never = outlook(3, [1e-6] * 4, [0.99] * 4, lost=[0, 0, 0, 0.2])
+    data = {"model": {"name": "tiny"}, "facts": {"tried": 4}, "protect": {"asked": 7}}
+    found = session.LifetimeResult([never], 100, data)
+    found.write(tmp_path)
+    (row,) = json.loads((tmp_path / "lifetime.json").read_text(encoding="utf-8"))["layers"]
+    assert row["until_25"] is None and row["until_50_high"] is None and 30 < row["until_10"] < 100
+    with (tmp_path / "lifetime.csv").open(encoding="utf-8") as stream:
+        assert next(csv.DictReader(stream))["until_50"] == ""
+    assert "∞" in cli.lifetime.describe(found)
+
+
 def test_the_interval_is_over_facts_and_edits():
     same, apart = outlook(0, [1e-4] * 8, [1.0] * 8), outlook(0, [1e-6] * 7 + [8e-4], [1.0] * 8)
     value, low, high = same.edits_until(0.3)
@@ -128,6 +140,12 @@ def test_the_interval_is_over_facts_and_edits():
 def test_bad_input_gets_one_sentence(go, flags, changes, sentence):
     status, _, err = go(*flags, **changes)
     assert status == 2 and sentence in err and len(err.strip().splitlines()) == 1
+
+
+def test_a_single_edit_says_nothing_of_a_lifetime(go, tmp_path):
+    (tmp_path / "one.csv").write_text("subject,prompt,target_new\nOslo,{} is a city in,Norway\n", encoding="utf-8")
+    status, _, err = go(edits=tmp_path / "one.csv")
+    assert status == 2 and "From 1 edits" in err
 
 
 def test_edits_without_a_new_object(go, tmp_path):

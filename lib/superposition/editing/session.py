@@ -376,14 +376,20 @@ class LifetimeResult:
         able = [found for found in self.outlooks if found.takes >= lifetimes.TAKES]
         return max(able, key=lambda found: (found.edits_until(lifetimes.SHARES[1]).value, -found.D), default=None)
 
-    def rows(self) -> list[dict[str, float]]:
-        """A row a layer: what is known of it before any edit, and after how many edits each share is lost."""
+    def rows(self) -> list[dict[str, float | None]]:
+        """A row a layer: what is known of it before any edit, and after how many edits each share is lost.
+
+        None stands where that is more edits than were looked at.
+        """
         found = []
         for one in self.outlooks:
             row = {"layer": one.layer, "c": one.c, "q": one.q, "c2q": one.c**2 * one.q, "D": one.D, "takes": one.takes}
             for share in lifetimes.SHARES:
                 names = (f"until_{share:.0%}{end}".replace("%", "") for end in ("", "_low", "_high"))
-                row |= dict(zip(names, one.edits_until(share), strict=True))
+                row |= {
+                    name: end if np.isfinite(end) else None
+                    for name, end in zip(names, one.edits_until(share), strict=True)
+                }
             names = (f"lost_after_{self.planned}{end}" for end in ("", "_low", "_high"))
             found.append(row | dict(zip(names, one.lost_after(self.planned), strict=True)))
         return found
@@ -445,10 +451,10 @@ def lifetime(
         Whatever is wrong with model, facts, text or layers, in one sentence.
     """
     start, settings = time.perf_counter(), settings or TargetSettings()
-    if tries < 2:
-        raise UserError(f"From {tries} edits a layer's life cannot be told: try 2 or more.")
     sketch = model.outline if isinstance(model, Source) else model
     listed = _with_new(facts.load(edits))
+    if min(tries, len(listed)) < 2:
+        raise UserError(f"From {min(tries, len(listed))} edits a layer's life cannot be told: try 2 or more.")
     tried = [listed[i] for i in np.unique(np.linspace(0, len(listed) - 1, tries).astype(int))]
     subjects = {fact.subject for fact in tried}
     others = [fact for fact in facts.load_besides(protect, tried) if fact.subject not in subjects]
