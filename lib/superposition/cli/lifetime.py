@@ -79,7 +79,7 @@ def describe(outcome: LifetimeResult) -> str:
         return "\n".join([*lines, f"At no layer do the edits take: at most {TAKEN:.0%} is too little a probability."])
     lost = " to ".join(f"{share:.0%}" for share in best.lost_after(outcome.planned)[1:])
     lines.append(
-        f"Edit layer {best.layer}: of the layers at which the edits take it lasts longest. After all "
+        f"Edit layer {best.layer}: by these numbers it lasts longest of the layers at which the edits take. After all "
         f"{outcome.planned} edits of the list {lost} of what the model knows would be lost."
     )
     return "\n".join(lines)

@@ -44,7 +44,7 @@ OVER = ("answer", "stream")
 #: The shares whose loss is forecast.
 SHARES = (0.1, 0.25, 0.5)
 #: After how many edits it is looked at what is lost.
-LOOKS = (3, 10, 30, 100, 300)
+LOOKS = (10, 30, 100, 300)
 #: An edit takes at a layer if its new object is at least as likely as this; a layer is worth editing if so many do.
 TAKEN, TAKES = 0.5, 0.9
 
