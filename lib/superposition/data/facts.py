@@ -158,7 +158,7 @@ class Fact:
 
         What tests an edit is left behind: these have no paraphrases and no neighbourhood of their own.
         """
-        found = []
+        found: list[Fact] = []
         for paraphrase in self.paraphrases:
             try:
                 prompt = _with_slot(paraphrase, self.subject)

@@ -381,9 +381,16 @@ class LifetimeResult:
 
         None stands where that is more edits than were looked at.
         """
-        found = []
+        found: list[dict[str, float | None]] = []
         for one in self.outlooks:
-            row = {"layer": one.layer, "c": one.c, "q": one.q, "c2q": one.c**2 * one.q, "D": one.D, "takes": one.takes}
+            row: dict[str, float | None] = {
+                "layer": one.layer,
+                "c": one.c,
+                "q": one.q,
+                "c2q": one.c**2 * one.q,
+                "D": one.D,
+                "takes": one.takes,
+            }
             for share in lifetimes.SHARES:
                 names = (f"until_{share:.0%}{end}".replace("%", "") for end in ("", "_low", "_high"))
                 row |= {
@@ -506,7 +513,7 @@ def _outlook(
         layer=layer,
         edits=[[fact.text, fact.target_new] for fact in edits],
         known=[[fact.text, fact.target_true] for fact in known],
-        C=hashlib.sha256(np.ascontiguousarray(C.moment)).hexdigest(),
+        C=hashlib.sha256(C.moment.tobytes()).hexdigest(),
         settings=settings.as_dict(),
         dtype=str(lm.dtype),
         looks=sorted({*looks}),
