@@ -144,15 +144,13 @@ def who_overlaps(study: Record, models: Sequence[str] = ("smollm2", "gemma3")) -
 
 def partners(at: pairs.Partners, layer: int) -> Numbers:
     """Chapter 14 on the facts that overlap with an edited one, of one layer of the record ``pairs-edits``."""
-    changes = {f"{what}_apart": pairs.trend(at, f"change_{what}", "apart") for what in ("new", "true")}
-    return changes | {
+    return {
+        "true_apart": pairs.trend(at, "change_true", "apart"),
         "layer": layer,
         "failed": (~at.held).sum(),
         "zero": at.at_0.sum(),
         "took": (at.at_0 & at.held).sum(),
-        "cells_all": at.groups["all"].sum(),
         "ratio": pairs.odds_of_a_flip(at),
-        "new_all": pairs.trend(at, "change_new"),
         "shift_failed": np.median(at.shift[~at.held]),
         "shift_held": np.median(at.shift[at.held]),
     }
@@ -357,7 +355,7 @@ def causes(record: Record, forecast: Record) -> Numbers:
     left, relative, starting = conditions.left, conditions.relative, conditions.starting
     least, most = ("least overlapping", "most overlapping")
     drawn, same_norm = starting("drawn"), [name for names in conditions.of_one_norm().values() for name in names]
-    crowding, losses = conditions.column("crowding", drawn), conditions.column("loss", same_norm)
+    losses = conditions.column("loss", same_norm)
     alone = {kind: [left(name).value for name in starting(kind)] for kind in ("any direction", "order")}
     return {
         "arms": len(conditions.names),
@@ -379,7 +377,6 @@ def causes(record: Record, forecast: Record) -> Numbers:
         "ends_crowding": relative("crowding", f"{most}, same norm", of=f"{least}, same norm"),
         "lists_norm": relative("norm", "drawn 0"),
         "drawn": len(drawn),
-        "drawn_crowding": max(crowding) / min(crowding),
         "rank_drawn": conditions.rank(drawn),
         "rank_drift": conditions.rank(drawn, "drift"),
         "norm_exponent": conditions.norm_exponent(),

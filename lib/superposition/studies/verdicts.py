@@ -379,8 +379,9 @@ def _causes(record: Record) -> Verdict:
     removed, halved = (forecasts.gone(conditions.left(name)) for name in ("protected: 100", "scaled: 0.5"))
     ends = conditions.left("most overlapping, same norm", of="least overlapping, same norm")
     rank = conditions.rank(conditions.starting("drawn"), "drift")
-    stands = "loss falls by half where the overlap is taken out; falls from list to list with the mean square of "
-    stands += "$\\sum p\\,\\delta$; and falls between the extremes of overlap, all at one norm"
+    stands = (
+        "loss halves without the overlap; at one norm, it follows $\\sum p\\,\\delta$ and overlap from list to list"
+    )
     text = f"Loss gone: {percent(removed, 1)} with the overlap, {percent(halved)} with half the norm<br>"
     text += f"rank correlation of loss and $\\sum p\\,\\delta$ over lists: {interval(rank)}<br>"
     text += f"most over least overlap at one norm: {interval(ends)}"
