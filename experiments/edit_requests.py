@@ -22,12 +22,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "lib")]
-
-from superposition.data import facts  # noqa: E402
-from superposition.errors import UserError  # noqa: E402
-from superposition.io import files  # noqa: E402
+from superposition.data import facts
+from superposition.errors import UserError
+from superposition.io import files
 
 #: Subjects that are asked a second thing, at most.
 TWICE = 300

@@ -290,14 +290,13 @@ def past_failure(checkpoints: Sequence[Mapping[str, Any]], perplexity: float, pa
 def before_any_edit(
     found: editing.Targets, C: np.ndarray, watched: Watched, settings: editing.TargetSettings
 ) -> dict[str, Any]:
-    """What targets on the unedited model say beforehand: the size c of an edit, the overlap q with others, and c²q."""
-    M = forecast.directions(found.keys, C)
-    size = np.linalg.norm(found.shifts, axis=0) / np.linalg.norm(found.recalled, axis=0)
-    others, among = M.T @ watched.reading.at_subject(), M.T @ found.keys
-    c, q = lifetime.root_mean_square(size), float(np.mean(others**2))
+    """What targets on the unedited model say beforehand: an edit's size c, its overlap q with others, c²q and D."""
+    told = lifetime.outlook(watched.untouched, found, C, looks=())
+    among = forecast.directions(found.keys, C).T @ found.keys
     own = float(np.mean(among[~np.eye(len(found), dtype=bool)] ** 2))
-    on_the_bound = float(np.mean(size > 0.999 * settings.clamp_norm_factor))
-    return {"edits": len(found), "c": c, "q": q, "c2q": c * c * q, "q_among_edits": own, "on_the_bound": on_the_bound}
+    on_the_bound = float(np.mean(told.size > 0.999 * settings.clamp_norm_factor))
+    row = {"edits": len(found), "c": told.c, "q": told.q, "c2q": told.c**2 * told.q, "D": told.D}
+    return row | {"q_among_edits": own, "on_the_bound": on_the_bound}
 
 
 # --- the sequences ------------------------------------------------------------------------------------------

@@ -150,13 +150,9 @@ def alone(case: Case) -> editing.Targets:
 def before_any_edit(case: Case, found: editing.Targets) -> dict[str, np.ndarray]:
     """By edit, before any is made: its size and overlaps, and the mean square of its drift in each unit."""
     single = Edit(found.shifts, forecast.directions(found.keys, case.C))
-    overlaps = single.M.T @ case.untouched.reading.at_subject()
-    rows = {
-        "delta": np.linalg.norm(found.shifts, axis=0),
-        "size": np.linalg.norm(found.shifts, axis=0) / np.linalg.norm(found.recalled, axis=0),
-        "q": (overlaps**2).mean(1),
-        "probability": found.probability,
-    }
+    told = lifetime.outlook(case.untouched, found, case.C, looks=())
+    rows = {"delta": np.linalg.norm(found.shifts, axis=0), "size": told.size, "q": told.overlap}
+    rows["probability"] = told.probability
     for over in lifetime.OVER:
         squares = case.untouched.by_edit(single, over) ** 2  # (n, m, T)
         for place in PLACES:

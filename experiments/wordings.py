@@ -41,13 +41,13 @@ class Sizes:
     settings: editing.TargetSettings = field(default_factory=editing.TargetSettings)
 
 
-#: Which facts are protected, and in how many paraphrases beside the prompt.
+#: Which facts are protected, and whether in paraphrases beside the prompt.
 ARMS = {
-    "nothing": (None, 0),
-    "all, prompt": ("all", 0),
-    "half, prompt": ("half", 0),
-    "all, prompt and paraphrases": ("all", 2),
-    "half, prompt and paraphrases": ("half", 2),
+    "nothing": (None, False),
+    "all, prompt": ("all", False),
+    "half, prompt": ("half", False),
+    "all, prompt and paraphrases": ("all", True),
+    "half, prompt and paraphrases": ("half", True),
 }
 
 
@@ -69,7 +69,7 @@ def measure_run(lm: models.LanguageModel, layer: int, sizes: Sizes) -> tuple[dic
         metric = C
         if who is not None:
             chosen = half if who == "half" else np.ones_like(half)
-            keys = [reading.subset(chosen).everywhere() for reading in readings[: 1 + more]]
+            keys = [reading.subset(chosen).everywhere() for reading in readings[: 1 + more * sizes.inside]]
             metric = Metric(shrinkage.protecting(C.moment, np.concatenate(keys, axis=1), sizes.weight))
         editor = editing.Editor(lm, layer, C=metric, settings=sizes.settings)
         for i in range(len(found)):

@@ -109,6 +109,7 @@ def test_paraphrases_are_protected_where_asked(go, tmp_path, model_folder):
     assert moved["both"] < moved["prompt"] / 5
     (tmp_path / "relations.csv").write_text("relation,prompt\nR,People say {} flows through\n", encoding="utf-8")
     assert "have no paraphrases" in go(*options, "--protect-paraphrases")[2]
+    assert "give that, and a --protect-weight above 0" in go("--protect-paraphrases")[2]
 
 
 def test_one_call_from_python_gives_what_the_command_writes(go, tmp_path, model_folder):

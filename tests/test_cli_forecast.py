@@ -219,6 +219,11 @@ def test_run_is_what_its_parts_give():
         forecast.run(lm, [], protect, layer=1, C=C)
 
 
+def test_paraphrases_without_a_weight_are_not_taken_in_silence(go):
+    status, _, err = go("--protect-paraphrases")
+    assert status == 2 and "a --protect-weight above 0" in err
+
+
 def test_the_table_marks_who_is_forecast_to_be_lost():
     edits, protect = (facts.Fact("violin", "A {} is an", "instrument", "sport"),), tuple(facts_to_protect())
     risk, lost = np.array([0.5, 2.0, -1.0]), np.array([False, True, False])
@@ -226,7 +231,8 @@ def test_the_table_marks_who_is_forecast_to_be_lost():
     lines = cli_forecast.describe(found, "tiny", intervals.share(lost)).splitlines()
     head, expected, risk, _, *rows = lines
     assert head == "tiny, layer 1, rome: 1 edits, 3 facts to protect" and risk.endswith("most 2.000")
-    assert expected == "Forecast lost: 1 of them; of all that the model knows, if they are like it, 33 % (6 to 79 %)"
+    rest = "if the rest of what the model knows is like them, 33 % (6 to 79 %)"
+    assert expected == f"Forecast lost: 1 of them; {rest}"
     assert [line.split()[:2] for line in rows] == [["2.000", "lost"], ["0.500", "The"], ["-1.000", "The"]]
     assert len({line.index(protect[j].text) for line, j in zip(rows, (1, 0, 2), strict=True)}) == 1
     assert cli_forecast.describe(found, "tiny").splitlines()[1] == "Forecast lost: 1 of them"

@@ -47,12 +47,12 @@ def test_a_table_of_layers(go, tmp_path, model_folder):
     status, out, err = go()
     assert status == 0 and "Nothing was changed" in out, err
     data = json.loads((tmp_path / "out" / "lifetime.json").read_text(encoding="utf-8"))
-    assert data["model"]["digest_before"] == data["model"]["digest_after"]
     assert data["facts"] | {"source": None, "sha256": None} == {"source": None, "sha256": None, "count": 4, "tried": 2}
     assert data["protect"]["asked"] == 3 and data["text"]["tokens"] == 300
     with (tmp_path / "out" / "lifetime.csv").open(encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
     lm = models.load(model_folder, device="cpu")
+    assert data["model"]["digest"] == lm.digest()
     assert [int(row["layer"]) for row in rows] == list(range(len(lm.layers) - 1))
     # one layer by hand: the first and the last edit, those of France, Tokyo and Oslo untouched
     edits, known = facts.load(tmp_path / "edits.csv"), facts.load(tmp_path / "protect.csv")
@@ -74,6 +74,16 @@ def test_a_table_of_layers(go, tmp_path, model_folder):
         lost = 1 - forecast.ask(lm, reading).exact.mean()
     assert float(rows[1]["lost_after_4"]) == pytest.approx(lost)
     assert float(rows[1]["until_10_low"]) <= float(rows[1]["until_10"]) <= float(rows[1]["until_10_high"])
+
+
+def test_weights_that_have_changed_are_no_result(go, monkeypatch):
+    def spoil(lm, *_):
+        lm.layers[0].weight.mul_(2)
+        return outlook(0, [1e-4] * 4, [0.9] * 4)
+
+    monkeypatch.setattr(session, "_outlook", spoil)
+    with pytest.raises(RuntimeError, match="not what they were"), torch.no_grad():
+        go(layers="0")
 
 
 def test_run_again_nothing_is_searched_for(go, tmp_path, monkeypatch):
@@ -123,6 +133,9 @@ def test_the_interval_is_over_facts_and_edits():
     assert value == pytest.approx(30) and low < value < high
     assert apart.edits_until(0.3).low < low and apart.edits_until(0.3).high > high
     assert same.edits_until(0.9).value == np.inf
+    steady = outlook(0, [1e-4] * 8, [1.0] * 8, lost=(0.1, 0.2, 0.3, 0.8))
+    for edits in (1, 7, 42):  # there and back
+        assert steady.edits_until(steady.lost_after(edits).value).value == pytest.approx(edits)
     assert same.lost_after(30).value == pytest.approx(0.3)
     assert same.lost_after(30).low < 0.3 < same.lost_after(30).high
     assert cli.lifetime.count(same.edits_until(0.9)) == "∞ (∞ to ∞)"

@@ -364,6 +364,12 @@ def test_c_and_q_are_those_of_their_definitions(watched):
     assert before["q_among_edits"] == pytest.approx(np.mean(np.square(among)[~np.eye(5, dtype=bool)]), rel=1e-6)
     assert before["c"] == pytest.approx(np.sqrt(np.mean(np.square(sizes))), rel=1e-9)
     assert before["c2q"] == pytest.approx(before["c"] ** 2 * before["q"])
+    squares = []
+    for k, shift in zip(K.T, found.shifts.T, strict=True):
+        for row, length in enumerate(watch.reading.lengths):
+            here = watch.reading.keys[row, :length] @ inverse @ k / (k @ inverse @ k)
+            squares += list((here * np.linalg.norm(shift) / watch.untouched.stream[row, :length]) ** 2)
+    assert before["D"] == pytest.approx(np.mean(squares), rel=1e-5)
 
 
 def test_what_is_examined_is_the_edited_model_and_it_is_left_as_it_was(watched):

@@ -135,6 +135,9 @@ def test_reached_between_two_looks():
     assert response.reached(dose, share, 0.2) == pytest.approx(20)  # half way on the logarithm
     assert response.reached(dose, share, 0.08) == pytest.approx(8)
     assert response.reached(dose, share, 0.5) == np.inf
+    for wanted in (0.01, 0.1, 0.17, 0.3):
+        assert response.at(dose, share, response.reached(dose, share, wanted)) == pytest.approx(wanted)
+    assert response.at(dose, share, 4000) == pytest.approx(0.3)
 
 
 @settings(deadline=None)

@@ -89,7 +89,7 @@ def describe(found: Forecast, name: str, expected: dict[str, Any] | None = None,
         lines.append(f"Forecast lost: {found.lost.sum()} of them")
     if expected is not None:
         share, low, high = (100 * expected[end] for end in ("share", "low", "high"))
-        lines[-1] += f"; of all that the model knows, if they are like it, {share:.0f} % ({low:.0f} to {high:.0f} %)"
+        lines[-1] += f"; if the rest of what the model knows is like them, {share:.0f} % ({low:.0f} to {high:.0f} %)"
     lines += [
         f"Risk from {found.level}, in {UNITS[found.level]}: "
         f"mean {found.total.mean():.3f}, most {found.total.max():.3f}",

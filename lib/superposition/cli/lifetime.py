@@ -24,13 +24,13 @@ def add(commands: argparse._SubParsersAction) -> None:
     )
     options.share(
         command,
-        *("--edits", "--protect", "--text", "--tokens", "--shrinkage", "--out"),
+        *("--edits", "--layers", "--memory", "--protect", "--text", "--tokens", "--shrinkage", "--out"),
         edits={"required": False, "default": "book", "help": "edits that are planned, or like them (default: book)"},
         protect={"default": "book", "help": "facts with target_true, of which some may be lost (default: book)"},
+        layers={"help": options.SHARED["--layers"]["help"].replace("default: all", "default: all but the last")},
         shrinkage={"type": options.shrinkage, "help": "of C toward the identity: 0 to 1, or oas"},
     )
     command.add_argument("--tries", type=int, default=10, metavar="N", help="edits tried at each layer (default: 10)")
-    options.add_layers(command, default="all but the last")
 
 
 def main(args: argparse.Namespace, command: str) -> int:
@@ -53,15 +53,14 @@ def main(args: argparse.Namespace, command: str) -> int:
     )
     outcome.write(args.out)
     print(describe(outcome))
-    before, after = (outcome.data["model"][f"digest_{when}"][:12] for when in ("before", "after"))
-    print(f"Nothing was changed: the weights' digest is {before} before and {after} after.")
+    print(f"Nothing was changed: the weights' digest is {outcome.data['model']['digest'][:12]}, before and after.")
     print(f"Written: {args.out / 'lifetime.json'} and lifetime.csv")
     return 0
 
 
 def describe(outcome: LifetimeResult) -> str:
     """A table of layers, and which of them to edit."""
-    from superposition.editing.lifetime import SHARES, TAKEN
+    from superposition.editing.lifetime import SHARES, TAKEN, TAKES
 
     data = outcome.data
     lines = [
@@ -76,7 +75,8 @@ def describe(outcome: LifetimeResult) -> str:
         lines.append(f"{one.layer:>5} {one.takes:>6.0%} {one.c:>5.2f} {one.q:>7.4f} {one.c**2 * one.q:>7.4f}" + numbers)
     best = outcome.best
     if best is None:
-        return "\n".join([*lines, f"At no layer do the edits take: at most {TAKEN:.0%} is too little a probability."])
+        rare = f"At no layer does the value found make the new object of {TAKES:.0%} of the edits {TAKEN:.0%} likely"
+        return "\n".join([*lines, f"{rare}: try other edits."])
     lost = " to ".join(f"{share:.0%}" for share in best.lost_after(outcome.planned)[1:])
     lines.append(
         f"Edit layer {best.layer}: by these numbers it lasts longest of the layers at which the edits take. After all "

@@ -17,7 +17,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     )
     options.share(
         command,
-        *("--limit", "--text", "--tokens", "--shrinkage", "--seed", "--out"),
+        *("--limit", "--layers", "--memory", "--text", "--tokens", "--shrinkage", "--seed", "--out"),
         tokens={"help": "tokens of the text to count (default: all)"},
         shrinkage={"type": options.shrinkage, "help": "of C toward the identity: 0 to 1, or oas"},
         seed={"help": "of the bootstrap (default: 0)"},
@@ -31,7 +31,6 @@ def add(commands: argparse._SubParsersAction) -> None:
     )
     command.add_argument("--skip-first", type=int, default=0, metavar="S", help="positions of each text to leave out")
     command.add_argument("--context", type=int, default=512, metavar="T", help="token length of a text (default: 512)")
-    options.add_layers(command)
     command.add_argument("--batch", type=int, metavar="B", help="texts and prompts a forward pass")
     command.add_argument("--centred", action="store_true", help="subtract the mean key in C")
     command.add_argument("--resamples", type=int, default=1000, metavar="R", help="of the bootstrap (default: 1000)")

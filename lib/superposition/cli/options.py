@@ -110,6 +110,17 @@ SHARED: dict[str, dict[str, Any]] = {
     },
     "--limit": {"type": int, "metavar": "M", "help": "only the first M facts"},
     "--layer": {"type": int, "metavar": "L", "help": "layer to edit (default: a fifth of the way up)"},
+    "--layers": {
+        "type": layers,
+        "nargs": "+",
+        "metavar": "L",
+        "help": "layers by index, or from:to with both ends included, such as 0 5:7 -1 (default: all)",
+    },
+    "--memory": {
+        "type": size,
+        "metavar": "SIZE",
+        "help": "for C of all layers at once, such as 4G; else several passes",
+    },
     "--method": {"default": "rome", "metavar": "X"},
     "--protect": {"type": source, "metavar": "FACTS"},
     "--protect-weight": {"type": number, "metavar": "W"},
@@ -143,23 +154,6 @@ def share(command: ArgumentParser, *names: str, **changes: dict[str, Any]) -> No
     """Add the options of a model and others of :data:`SHARED` to a command, with what differs there."""
     for name in ("--model", "--device", "--dtype", "--down-projection", *names):
         command.add_argument(name, **SHARED[name] | changes.get(name[2:].replace("-", "_"), {}))
-
-
-def add_layers(command: ArgumentParser, default: str = "all") -> None:
-    """Add ``--layers``, and ``--memory`` for their second moments."""
-    command.add_argument(
-        "--layers",
-        type=layers,
-        nargs="+",
-        metavar="L",
-        help=f"layers by index, or from:to with both ends included, such as 0 5:7 -1 (default: {default})",
-    )
-    command.add_argument(
-        "--memory",
-        type=size,
-        metavar="SIZE",
-        help="for C of all layers at once, such as 4G; else several passes",
-    )
 
 
 def of(kind: type, args: Namespace) -> Any:

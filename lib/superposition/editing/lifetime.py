@@ -233,12 +233,9 @@ class Outlook:
         Interval as :meth:`edits_until`.
         """
 
-        def share(lost: np.ndarray, n: float) -> float:
-            return float(np.interp(np.log(n), np.log([1, *self.looks]), [0, *lost]))
-
-        ends = [share(lost, max(edits * part, 1)) for lost, part in self._drawn(resamples, seed)]
+        ends = [response.at(self.looks, lost, edits * part) for lost, part in self._drawn(resamples, seed)]
         low, high = np.quantile(ends, [0.025, 0.975])
-        return Estimate(share(self.lost(), edits), float(low), float(high))
+        return Estimate(response.at(self.looks, self.lost(), edits), float(low), float(high))
 
     def _drawn(self, resamples: int, seed: int) -> Iterator[tuple[Float[np.ndarray, " looks"], float]]:
         """Of resampled facts the share lost at each look, and of resampled edits their D over that of all."""
@@ -260,11 +257,14 @@ def outlook(untouched: Untouched, found: Targets, C: SecondMoment, looks: Sequen
     C : (d_m, d_m) array or Metric
         Second moment of the layer's keys.
     looks : sequence of int
-        After how many edits.
+        After how many edits; none at all spares the passes.
     """
-    reading, numbers = untouched.reading, np.array(sorted({*looks}))
+    reading, numbers = untouched.reading, np.array(sorted({*looks}), dtype=int)
     single = Edit(found.shifts, forecast.directions(found.keys, C))
-    moved = (forecast.drift(drawn(single, n), reading.keys) for n in numbers.tolist())
+    kept = np.zeros((len(numbers), len(reading)), dtype=bool)
+    for row, n in enumerate(numbers.tolist()):
+        moved = forecast.drift(drawn(single, n), reading.keys)
+        kept[row] = forecast.ask(untouched.model, reading, moved).exact
     return Outlook(
         reading.layer,
         np.linalg.norm(found.shifts, axis=0) / np.linalg.norm(found.recalled, axis=0),
@@ -272,7 +272,7 @@ def outlook(untouched: Untouched, found: Targets, C: SecondMoment, looks: Sequen
         (untouched.by_edit(single) ** 2)[:, reading.mask()].mean(1),
         found.probability,
         numbers,
-        np.stack([forecast.ask(untouched.model, reading, shift).exact for shift in moved]),
+        kept,
     )
 
 

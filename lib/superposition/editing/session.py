@@ -68,7 +68,8 @@ class Plan:
     Raises
     ------
     UserError
-        An unknown method; fine-tuning with facts to protect, or with targets found beforehand.
+        An unknown method; fine-tuning with facts to protect, or with targets found beforehand; paraphrases to protect
+        without facts or with a weight of 0.
     """
 
     method: str = "rome"
@@ -87,6 +88,8 @@ class Plan:
             raise UserError(f"There is no method {self.method!r}: choose from {', '.join(sequence.METHODS)}.")
         if self.protect and self.method == "ft":
             raise UserError("Fine-tuning has no C to put facts into: choose another --method, or leave --protect out.")
+        if self.protect_paraphrases and not (self.protect and self.protect_weight):
+            raise UserError("--protect-paraphrases adds to --protect: give that, and a --protect-weight above 0.")
         sequence.check_targets(self.targets, self.method)
 
 
@@ -140,6 +143,7 @@ def _prepare(model: LanguageModel | Source, edits: str | Path, plan: Plan, limit
 
 
 def _with_new(listed: list[Fact]) -> list[Fact]:
+    """The same facts; refuses those without a new object."""
     without = [fact for fact in listed if fact.target_new is None]
     if without:
         raise UserError(
@@ -224,7 +228,7 @@ def edit(
         "model": records.header(lm),
         "edited_digest": lm.digest(),
         "facts": _origin(edits, facts) | {"count": len(session.edits)},
-        "text": _text_of(plan, tokens),
+        "text": _text_of(plan.calibration, tokens),
         "moment": session.moment,
         "layer": session.layer,
         "method": plan.method,
@@ -251,9 +255,8 @@ def edit(
     return EditResult(data, lm, state)
 
 
-def _text_of(plan: Plan, tokens: int | None) -> dict[str, Any] | None:
+def _text_of(how: Calibration | str | Path, tokens: int | None) -> dict[str, Any] | None:
     """What a record says of the text that C is estimated from, and of how; None where it is not."""
-    how = plan.calibration
     if tokens is None or not isinstance(how, Calibration):
         return None
     return _origin(how.text, text) | {"tokens": tokens, "shrinkage": how.shrinkage, "centred": how.centred}
@@ -333,7 +336,7 @@ def forecast(
     outcome = forecasts.run(lm, session.edits, protect, level, method=plan.method, **how)
     data = {
         "model": records.header(lm, architecture=False) | {"digest_before": before, "digest_after": lm.digest()},
-        "text": _text_of(plan, tokens),
+        "text": _text_of(plan.calibration, tokens),
         "moment": session.moment,
         "protect_weight": plan.protect_weight,
         "protect_paraphrases": plan.protect_paraphrases,
@@ -480,15 +483,18 @@ def lifetime(
             tokens = summed.tokens
             for layer in summed.outer:
                 C = Metric(calibration.second_moment(summed, layer)[0])
-                found.append(_outlook(lm, layer, tried, known, C, settings, (*lifetimes.LOOKS, len(listed))))
+                looks = sorted({*lifetimes.LOOKS, len(listed)})
+                found.append(_outlook(lm, before, layer, tried, known, C, settings, looks))
                 bar.update()
             del summed  # or two groups are in memory
+    if lm.digest() != before:
+        raise RuntimeError("The weights are not what they were before.")
     data = {
         "kind": "lifetime",
-        "model": records.header(lm) | {"digest_before": before, "digest_after": lm.digest()},
+        "model": records.header(lm) | {"digest": before},
         "facts": _origin(edits, facts) | {"count": len(listed), "tried": len(tried)},
         "protect": _origin(protect, facts) | {"count": len(others), "asked": len(known)},
-        "text": _text_of(Plan(calibration=calibration), tokens),
+        "text": _text_of(calibration, tokens),
         "settings": settings.as_dict(),
         "seconds": round(time.perf_counter() - start, 1),
         "provenance": records.provenance(command=command, device=lm.device),
@@ -498,25 +504,26 @@ def lifetime(
 
 def _outlook(
     lm: LanguageModel,
+    digest: str,
     layer: int,
     edits: Sequence[Fact],
     known: Sequence[Fact],
     C: Metric,
     settings: TargetSettings,
-    looks: Sequence[int],
+    looks: list[int],
 ) -> Outlook:
-    """One layer's; kept, so that an interrupted run goes on."""
+    """One layer's; kept under all it depends on, so that an interrupted run goes on. ``digest`` is the weights'."""
     key = cache.key(
         "lifetime",
         _OUTLOOKS,
-        weights=lm.digest(),
+        weights=digest,
         layer=layer,
         edits=[[fact.text, fact.target_new] for fact in edits],
         known=[[fact.text, fact.target_true] for fact in known],
         C=hashlib.sha256(C.moment.tobytes()).hexdigest(),
         settings=settings.as_dict(),
         dtype=str(lm.dtype),
-        looks=sorted({*looks}),
+        looks=looks,
     )
 
     def make() -> dict[str, Any]:

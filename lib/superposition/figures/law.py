@@ -14,9 +14,10 @@ from superposition.figures.style import canvas, interval, plot, shared_legend, t
 from superposition.stats.intervals import Estimate
 from superposition.stats.response import LogLogistic
 from superposition.studies.law import RIVALS, Lifetime, Point, R, S, correlation
+from superposition.studies.verdicts import MODELS
 
 #: Colour of a model's points, wherever the law is drawn.
-OF_MODEL = {"smollm2": (BLUE, "SmolLM2"), "gemma3": (VERMILION, "Gemma 3")}
+OF_MODEL = {model: (colour, MODELS[model]) for model, colour in (("smollm2", BLUE), ("gemma3", VERMILION))}
 #: What the drifts are called at an axis.
 DRIFTS = {R: "relative drift $R$ of the layer", S: "relative drift $S$ of the last state"}
 

@@ -77,7 +77,7 @@ def reached(dose: ArrayLike, share: ArrayLike, wanted: float) -> float:
     """The dose at which a share was first reached, from what was seen at ascending doses above 0.
 
     Between two of them the share is taken to rise evenly with the logarithm of the dose, before the first of them with
-    the dose; infinite if it was not reached at the last.
+    the dose; infinite if it was not reached at the last. :func:`at` is the way back.
     """
     dose, share = np.asarray(dose, dtype=float), np.asarray(share, dtype=float)
     above = np.flatnonzero(share >= wanted)
@@ -88,3 +88,14 @@ def reached(dose: ArrayLike, share: ArrayLike, wanted: float) -> float:
         return float(dose[0] * wanted / share[0])
     part = slice(after - 1, after + 1)
     return float(np.exp(np.interp(wanted, share[part], np.log(dose[part]))))
+
+
+def at(dose: ArrayLike, share: ArrayLike, wanted: float) -> float:
+    """The share that is gone at a dose, from what was seen at ascending doses above 0.
+
+    Read off as :func:`reached` does; beyond the last dose it is what was gone there.
+    """
+    dose, share = np.asarray(dose, dtype=float), np.asarray(share, dtype=float)
+    if wanted <= dose[0]:
+        return float(share[0] * wanted / dose[0])
+    return float(np.interp(np.log(wanted), np.log(dose), share))

@@ -473,7 +473,7 @@ def partners(record: Record, layer: int, known: Sequence[Fact]) -> Partners:
     return Partners(of["p"], of["change_new"], of["change_true"], ~of["right"], same, groups, held, at_0, shift)
 
 
-def odds_of_a_flip(at: Partners, of: str = "push", among: str = "all", resamples: int = 500) -> Estimate:
+def odds_of_a_flip(at: Partners, of: str = "push", resamples: int = 500) -> Estimate:
     """Odds ratio of a flipped answer for each tenth of the push, or of ``p``, what facts share held fixed.
 
     The interval draws edits and partners (:func:`superposition.stats.regression.over_both`).
@@ -481,7 +481,7 @@ def odds_of_a_flip(at: Partners, of: str = "push", among: str = "all", resamples
     X = np.stack([getattr(at, of) * 10, *at.same.values()], axis=-1).astype(float)
 
     def log_odds(weights: np.ndarray) -> float:
-        use = at.groups[among] & (weights > 0)
+        use = at.groups["all"] & (weights > 0)
         return regression.logistic(X[use], at.wrong[use].astype(float), weights[use])[1]
 
     drawn = regression.over_both(log_odds, *at.p.shape, resamples=resamples)
