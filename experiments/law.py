@@ -1,17 +1,18 @@
 """The law of lifelong editing, layer by layer: how far edits move a layer, and how much of what it knew is lost.
 
-python experiments/law.py --model smollm2 --out book/records/smollm2-law.json
+python experiments/law.py --model smollm2 --out book/records/law-smollm2.json
 
 At every layer of a model but the last, whose answer at a subject no later word reads, the same edits are written by
 ROME, with targets found beforehand; at some layers also with targets found anew. After some of them it is asked which
 of the facts that nobody edits are lost, and every quantity that could forecast their share is taken down beside it: the
-relative drift in several units (:mod:`superposition.editing.lifetime`), and its rivals. What takes long is kept in the
-user's cache; run again, an interrupted run goes on where it stopped.
+relative drift in several units (:mod:`superposition.editing.lifetime`), and its rivals. The record is written after every
+layer; run again, the layers that it holds are kept, and within a layer what takes long is kept in the user's cache.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import shlex
 import sys
 import time
@@ -31,6 +32,7 @@ from superposition.data import facts
 from superposition.data.facts import Fact
 from superposition.editing import forecast, lifetime
 from superposition.editing.forecast import Reading, Said
+from superposition.errors import UserError
 from superposition.io import cache
 from superposition.linear.edit import Edit
 from superposition.linear.memory import LinearMemory
@@ -38,7 +40,7 @@ from superposition.linear.metric import Metric
 from superposition.lm import models, moments, passes, scoring
 
 #: Raise it when what a point holds changes: points are kept in the cache under it.
-POINTS = 1
+POINTS = 2
 #: At which places a relative drift is taken.
 PLACES = ("subject", "last", "all")
 
@@ -121,7 +123,9 @@ def point(case: Case, edit: Edit) -> dict[str, Any]:
     reading = case.untouched.reading
     moved = forecast.drift(edit, reading.keys)
     said, states = asked(case.lm, reading, moved)
-    arrays = {"fall": case.before[0].log_probability - said.log_probability, "kept": said.exact}
+    unedited = case.before[0]
+    arrays = {"fall": unedited.log_probability - said.log_probability, "kept": said.exact}
+    arrays["margin"] = unedited.margin - said.margin
     arrays["last state"] = moved_by(case, states)
     for over in lifetime.OVER:
         squares = case.untouched.relative(moved, over) ** 2
@@ -168,10 +172,10 @@ def anew(case: Case) -> dict[str, np.ndarray]:
         return {"keys": run.editor.memory.keys, "values": run.editor.memory.values}
 
 
-def drawn(case: Case, tried: int = 10) -> dict[str, np.ndarray]:
+def drawn(case: Case, found: editing.Targets, tried: int = 10) -> dict[str, np.ndarray]:
     """What the first of the edits say of the layer's life: the facts still said with their drawn drifts put in."""
-    told = lifetime.outlook(case.untouched, alone(case)[:tried], case.C)
-    return {"looks": told.looks, "kept": told.kept}
+    told = lifetime.outlook(case.untouched, found[:tried], case.C)
+    return {"drawn/looks": told.looks, "drawn/kept": told.kept}
 
 
 # --- a layer, a model ---------------------------------------------------------------------------------------
@@ -183,6 +187,7 @@ def at_layer(case: Case) -> dict[str, Any]:
     found = alone(case)
     say(f"layer {case.layer}: {len(found)} targets")
     result: dict[str, Any] = {f"before/{name}": value for name, value in before_any_edit(case, found).items()}
+    result |= drawn(case, found)
     ways = {"beforehand": {"keys": found.keys, "values": found.values}}
     if case.sizes.anew and case.layer % case.sizes.anew == 0:
         ways["anew"] = cache.made(case.key("anew"), lambda: anew(case))
@@ -199,40 +204,70 @@ def at_layer(case: Case) -> dict[str, Any]:
     return result | {"seconds": round(time.perf_counter() - began, 1)}
 
 
-def measure(lm: models.LanguageModel, layers: Sequence[int], sizes: Sizes) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The record's content and its arrays."""
-    edits, known = choose(lm, sizes.edits)
-    windows = scoring.held_out(lm, sizes.held_out)
-    rows, arrays, bits = [], {}, lm.digest()
-    summed = moments.estimate(lm, "book", tokens=sizes.tokens)
-    for layer in layers:
-        reading = forecast.read(lm, known, layer, passes=False)
-        C = Metric(summed.second_moment(layer))
-        case = Case(lm, layer, edits, lifetime.Untouched(lm, reading), C, windows, sizes)
-        key = case.key("layer", sizes=[sizes.looks, sizes.anew, sizes.held_out])
-        found = cache.made(key, lambda case=case: at_layer(case))
-        told = cache.made(case.key("drawn", looks=lifetime.LOOKS), lambda case=case: drawn(case))
-        kept = {f"{layer}/drawn/{name}": value for name, value in told.items()}
-        kept |= {f"{layer}/{name}": value for name, value in found.items() if isinstance(value, np.ndarray)}
-        arrays |= {name: value if value.dtype == bool else value.astype(np.float32) for name, value in kept.items()}
-        arrays["positions"] = reading.lengths.astype(np.int32)  # of a prompt and its object, whatever the layer
-        rows.append({"layer": layer} | {k: v for k, v in found.items() if not isinstance(v, np.ndarray)})
-    if lm.digest() != bits:
-        raise RuntimeError("The weights are not what they were before.")
-    data = {
+def header(case: Case) -> dict[str, Any]:
+    """What a record says of all its layers; layers of another header are not put beside them."""
+    lm, sizes = case.lm, case.sizes
+    return {
         "kind": "law",
+        "points": POINTS,
         "model": records.header(lm),
         "normalised": lm.output_norms[0] is not None,
         "facts": {"source": "book", "sha256": facts.fingerprint("book")},
         "text": {"source": "book", "tokens": sizes.tokens},
         "settings": sizes.settings.as_dict(),
-        "edits": described(edits),
-        "watched": len(known),
+        "edits": described(case.edits),
+        "watched": [fact.text for fact in case.untouched.reading.facts],
         "looks": list(sizes.looks),
-        "perplexity": scoring.perplexity(lm, windows),
-        "layers": rows,
+        "perplexity": scoring.perplexity(lm, case.windows),
     }
-    return data, arrays
+
+
+def kept_layers(path: Path, head: dict[str, Any]) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
+    """The layers, and their arrays, that a record of the same header holds already."""
+    if not path.is_file():
+        return [], {}
+    kept = records.load(path)
+    same = json.loads(json.dumps(records.rounded(head, 9)))
+    if {name: kept.data.get(name) for name in same} != same:
+        raise UserError(f"{path} holds layers of another run: give another --out, or remove it first.")
+    return kept["layers"], kept.arrays
+
+
+def in_turn(layers: int) -> list[int]:
+    """All layers but the last, in an order of which every beginning covers the depth: every sixth, third, other one."""
+    return list(dict.fromkeys(layer for step in (6, 3, 2, 1) for layer in range(0, layers - 1, step)))
+
+
+def measure(lm: models.LanguageModel, layers: Sequence[int], sizes: Sizes, out: Path, command: str) -> None:
+    """Measure the layers that the record does not hold yet, and write it after each."""
+    edits, known = choose(lm, sizes.edits)
+    windows, bits = scoring.held_out(lm, sizes.held_out), lm.digest()
+    summed = moments.estimate(lm, "book", tokens=sizes.tokens)
+    head, rows, arrays = None, [], {}
+    for layer in layers:
+        reading = forecast.read(lm, known, layer, passes=False)
+        case = Case(
+            lm, layer, edits, lifetime.Untouched(lm, reading), Metric(summed.second_moment(layer)), windows, sizes
+        )
+        if head is None:
+            head = header(case)
+            rows, arrays = kept_layers(out, head)
+        if layer in [row["layer"] for row in rows]:
+            continue
+        found = cache.made(
+            case.key("layer", sizes=[sizes.looks, sizes.anew, sizes.held_out]), lambda c=case: at_layer(c)
+        )
+        if lm.digest() != bits:
+            raise RuntimeError("The weights are not what they were before.")
+        kept = {f"{layer}/{name}": value for name, value in found.items() if isinstance(value, np.ndarray)}
+        arrays |= {
+            name: value if value.dtype.kind in "bi" else value.astype(np.float32) for name, value in kept.items()
+        }
+        arrays["positions"] = reading.lengths.astype(np.int32)  # of a prompt and its object, whatever the layer
+        told = records.provenance(command=command, seed=0)
+        plain = {name: value for name, value in found.items() if not isinstance(value, np.ndarray)}
+        rows = sorted([*rows, {"layer": layer, "commit": told["commit"]} | plain], key=lambda row: row["layer"])
+        records.write(out, head | {"layers": rows, "provenance": told}, arrays)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -244,9 +279,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if arguments is None else arguments
     asked_for = parser.parse_args(words)
     lm = models.load(asked_for.model)
-    data, arrays = measure(lm, asked_for.layers or range(len(lm.layers) - 1), Sizes())
     command = shlex.join(["python", "experiments/law.py", *map(str, words)])
-    records.write(asked_for.out, data | {"provenance": records.provenance(command=command, seed=0)}, arrays)
+    measure(lm, asked_for.layers or in_turn(len(lm.layers)), Sizes(), asked_for.out, command)
     return 0
 
 

@@ -37,24 +37,47 @@ class Drawn:
         return sample @ sample.T / 200
 
 
-def test_a_layer_is_measured_and_put_back(small, monkeypatch):
+def measured(lm, layers, out):
+    law.measure(lm, layers, SIZES, out, "made by a test")
+    made = records.load(out)
+    return made, made.arrays
+
+
+def test_a_layer_is_measured_and_put_back(small, tmp_path):
     before = small.digest()
-    data, arrays = law.measure(small, [0, 1], SIZES)
+    made, arrays = measured(small, [0, 1], tmp_path / "law.json")
     assert small.digest() == before
-    assert [row["layer"] for row in data["layers"]] == [0, 1]
+    assert [row["layer"] for row in made["layers"]] == [0, 1]
     ways = {name.split("/")[1] for name in arrays if name.startswith("0/")}
     assert ways == {"before", "drawn", "beforehand", "anew"} and not any(name.startswith("1/anew") for name in arrays)
-    for name in ("fall", "kept", "last state", "stream, all", "answer, subject"):
+    for name in ("fall", "margin", "kept", "last state", "stream, all", "answer, subject"):
         assert arrays[f"1/beforehand/3/{name}"].shape == (8,)
     # D of a first edit is the square of the drift that it makes
     first = arrays["1/beforehand/1/stream, subject"]
     assert arrays["1/before/D stream, subject"][0] == pytest.approx(np.mean(first**2), rel=1e-4)
-    # kept: nothing is searched for again, and the same comes out
-    monkeypatch.setattr(law.found_alone.__globals__["targets"], "search", None)
-    again = law.measure(small, [0, 1], SIZES)
-    assert again[0] == data
+
+
+def test_a_record_grows_by_the_layers_that_it_lacks(small, tmp_path, monkeypatch):
+    """And does so without the cache, too: what a record holds is not measured again."""
+    whole, arrays = measured(small, [0, 1], tmp_path / "whole.json")
+    measured(small, [1], tmp_path / "law.json")
+    monkeypatch.setenv("SUPERPOSITION_CACHE", str(tmp_path / "empty"))
+    plain, asked_for = law.at_layer, []
+    monkeypatch.setattr(law, "at_layer", lambda case: asked_for.append(case.layer) or plain(case))
+    again, later = measured(small, [1, 0], tmp_path / "law.json")
+    assert asked_for == [0]
+    assert [row["layer"] for row in again["layers"]] == [0, 1] and later.keys() == arrays.keys()
     for name, array in arrays.items():
-        np.testing.assert_array_equal(again[1][name], array, err_msg=name)
+        np.testing.assert_array_equal(later[name], array, err_msg=name)
+    monkeypatch.setattr(law, "POINTS", law.POINTS + 1)
+    with pytest.raises(law.UserError, match="layers of another run"):
+        measured(small, [0], tmp_path / "law.json")
+    assert records.load(tmp_path / "law.json").data == again.data and whole["looks"] == [1, 3]
+
+
+def test_every_beginning_covers_the_depth():
+    assert law.in_turn(8) == [0, 6, 3, 2, 4, 1, 5]
+    assert sorted(law.in_turn(30)) == list(range(29)) and law.in_turn(30)[:5] == [0, 6, 12, 18, 24]
 
 
 def test_a_point_says_what_an_edited_model_says(small):
