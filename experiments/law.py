@@ -5,8 +5,8 @@ python experiments/law.py --model smollm2 --out book/records/law-smollm2.json
 At every layer of a model but the last, whose answer at a subject no later word reads, the same edits are written by
 ROME, with targets found beforehand; at some layers also with targets found anew. After some of them it is asked which
 of the facts that nobody edits are lost, and every quantity that could forecast their share is taken down beside it: the
-relative drift in several units (:mod:`superposition.editing.lifetime`), and its rivals. The record is written after every
-layer; run again, the layers that it holds are kept, and within a layer what takes long is kept in the user's cache.
+relative drift in several units (:mod:`superposition.editing.lifetime`), and its rivals. The record is written after
+every layer; run again, the layers that it holds are kept, and within a layer what takes long is in the user's cache.
 """
 
 from __future__ import annotations
