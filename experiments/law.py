@@ -12,7 +12,6 @@ every layer; run again, the layers that it holds are kept, and within a layer wh
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 import sys
 import time
@@ -27,12 +26,12 @@ import torch
 from jaxtyping import Float
 
 from forecasts import choose, described, found_alone, say
+from growing import held
 from superposition import editing, records
 from superposition.data import facts
 from superposition.data.facts import Fact
 from superposition.editing import forecast, lifetime
 from superposition.editing.forecast import Reading, Said
-from superposition.errors import UserError
 from superposition.io import cache
 from superposition.linear.edit import Edit
 from superposition.linear.memory import LinearMemory
@@ -222,17 +221,6 @@ def header(case: Case) -> dict[str, Any]:
     }
 
 
-def kept_layers(path: Path, head: dict[str, Any]) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
-    """The layers, and their arrays, that a record of the same header holds already."""
-    if not path.is_file():
-        return [], {}
-    kept = records.load(path)
-    same = json.loads(json.dumps(records.rounded(head, 9)))
-    if {name: kept.data.get(name) for name in same} != same:
-        raise UserError(f"{path} holds layers of another run: give another --out, or remove it first.")
-    return kept["layers"], kept.arrays
-
-
 def in_turn(layers: int) -> list[int]:
     """All layers but the last, in an order of which every beginning covers the depth: every sixth, third, other one."""
     return list(dict.fromkeys(layer for step in (6, 3, 2, 1) for layer in range(0, layers - 1, step)))
@@ -251,7 +239,7 @@ def measure(lm: models.LanguageModel, layers: Sequence[int], sizes: Sizes, out: 
         )
         if head is None:
             head = header(case)
-            rows, arrays = kept_layers(out, head)
+            rows, arrays = held(out, head, "layers")
         if layer in [row["layer"] for row in rows]:
             continue
         found = cache.made(

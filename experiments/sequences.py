@@ -4,8 +4,8 @@ python experiments/sequences.py ways --runs smollm2:6 smollm2:12 gemma3:5 gemma3
 python experiments/sequences.py lists --runs smollm2:6 --out book/records/lists.json
 
 ``ways`` makes one list of edits in every way of :data:`ARMS`; ``lists`` makes three lists in four orders each, with
-targets found beforehand. Targets are kept in the user's cache as they are found; run again, an interrupted run goes on
-where it stopped.
+targets found beforehand. The record is written after every layer; run again, the layers that it holds are kept, and
+within a layer targets and arms are in the user's cache as they are found.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ import torch
 from jaxtyping import Float
 
 from forecasts import choose, described, say
-from law import Case, alone, before_any_edit, point
+from growing import held
+from law import POINTS, Case, alone, before_any_edit, point
 from superposition import editing, records
 from superposition.data import facts
 from superposition.editing import evaluation, forecast, lifetime
@@ -278,12 +279,23 @@ def flattened(content: dict[str, Any], stem: str) -> tuple[dict[str, Any], dict[
     return plain, arrays
 
 
-def measure(what: str, runs: Sequence[str], sizes: Sizes) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """The record's content and its arrays."""
-    rows, arrays = [], {}
+def measure(what: str, runs: Sequence[str], sizes: Sizes, out: Path, command: str) -> None:
+    """Make the sequences of the layers that the record does not hold yet, and write it after each."""
+    head = {
+        "kind": what,
+        "arms": ARMS_VERSION,
+        "points": POINTS,
+        "facts": {"source": "book", "sha256": facts.fingerprint("book")},
+        "text": {"source": "book", "tokens": sizes.tokens},
+        "settings": sizes.settings.as_dict(),
+        "looks": list(sizes.looks),
+    }
+    rows, arrays = held(out, head, "runs")
     lm: models.LanguageModel | None = None
     for run in runs:
         name, layer = run.rsplit(":", 1)
+        if (name, int(layer)) in [(row["model"], row["layer"]) for row in rows]:
+            continue
         lm = lm if lm is not None and lm.name == name else models.load(name)
         bits = lm.digest()
         case = case_of(lm, int(layer), sizes, sizes.edits * (sizes.lists if what == "lists" else 1))
@@ -291,26 +303,20 @@ def measure(what: str, runs: Sequence[str], sizes: Sizes) -> tuple[dict[str, Any
         if lm.digest() != bits:
             raise RuntimeError("The weights are not what they were before.")
         arrays |= found | {f"{name} {layer}/positions": case.untouched.reading.lengths.astype(np.int32)}
+        told = records.provenance(command=command, seed=0)
         rows.append(
             {
                 "model": name,
                 "layer": int(layer),
                 "sha256": lm.sha256,
+                "commit": told["commit"],
                 "watched": len(case.untouched.reading),
                 "edits": described(case.edits),
                 "perplexity": scoring.perplexity(lm, case.windows),
                 "points": plain,
             }
         )
-    data = {
-        "kind": what,
-        "facts": {"source": "book", "sha256": facts.fingerprint("book")},
-        "text": {"source": "book", "tokens": sizes.tokens},
-        "settings": sizes.settings.as_dict(),
-        "looks": list(sizes.looks),
-        "runs": rows,
-    }
-    return data, arrays
+        records.write(out, head | {"runs": rows, "provenance": told}, arrays)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -321,9 +327,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True)
     words = sys.argv[1:] if arguments is None else arguments
     options = parser.parse_args(words)
-    data, arrays = measure(options.what, options.runs, Sizes())
     command = shlex.join(["python", "experiments/sequences.py", *map(str, words)])
-    records.write(options.out, data | {"provenance": records.provenance(command=command, seed=0)}, arrays)
+    measure(options.what, options.runs, Sizes(), options.out, command)
     return 0
 
 

@@ -12,7 +12,7 @@ from superposition.studies.law import Lifetime, Point
 
 def points(model, seed, count=6):
     rng = np.random.default_rng(seed)
-    names = tuple(law.RIVALS)
+    names = tuple(law.QUANTITIES)
     return [
         Point(
             model,
@@ -50,7 +50,7 @@ def test_the_law_draws_every_point_and_the_curve(groups, drawn):
 
 
 def test_every_rival_has_a_panel_with_its_correlation(groups, drawn):
-    names = list(law.RIVALS)
+    names = list(law.QUANTITIES)
     figure = figures.loss_by_rivals(groups, names)
     every = [point for some in groups.values() for point in some]
     assert len(figure.axes) == len(names)

@@ -13,6 +13,7 @@ import wordings
 from superposition import editing, records
 from superposition.data.facts import Fact
 from superposition.editing import forecast, lifetime
+from superposition.errors import UserError
 from superposition.linear.memory import LinearMemory
 from superposition.linear.metric import Metric
 
@@ -70,7 +71,7 @@ def test_a_record_grows_by_the_layers_that_it_lacks(small, tmp_path, monkeypatch
     for name, array in arrays.items():
         np.testing.assert_array_equal(later[name], array, err_msg=name)
     monkeypatch.setattr(law, "POINTS", law.POINTS + 1)
-    with pytest.raises(law.UserError, match="layers of another run"):
+    with pytest.raises(UserError, match="parts of another run"):
         measured(small, [0], tmp_path / "law.json")
     assert records.load(tmp_path / "law.json").data == again.data and whole["looks"] == [1, 3]
 
@@ -173,6 +174,18 @@ def test_interrupted_sequences_go_on_with_the_same_results(sequence_case, monkey
     whole = sequences.walk(case, arms, every=1)
     for name, editor in whole.items():
         np.testing.assert_allclose(resumed[name].memory.values, editor.memory.values, rtol=1e-4, atol=1e-5)
+
+
+def test_a_record_of_sequences_grows_by_the_layers_that_it_lacks(sequence_case, monkeypatch, tmp_path):
+    sizes = replace(WAYS, arms=WAYS.arms[:1] + WAYS.arms[-1:])
+    monkeypatch.setattr(sequences.models, "load", lambda name: sequence_case.lm)
+    out, asked_for, plain = tmp_path / "ways.json", [], sequences.every_arm
+    monkeypatch.setattr(sequences, "every_arm", lambda case: asked_for.append(case.layer) or plain(case))
+    for layers in ((1,), (0, 1)):
+        sequences.measure("ways", [f"tiny:{layer}" for layer in layers], sizes, out, "made by a test")
+    made = records.load(out)
+    assert asked_for == [1, 0] and [row["layer"] for row in made["runs"]] == [1, 0]
+    assert {name.split("/")[0] for name in made.arrays} == {"tiny 0", "tiny 1"}
 
 
 def test_lists_and_orders(sequence_case):

@@ -260,3 +260,10 @@ def test_the_commit_is_the_checkouts_and_is_marked_when_the_library_differs(tmp_
     assert records.provenance(command="x")["commit"] == head
     (package / "records.py").write_text("")
     assert records.provenance(command="x")["commit"] == head + "+"
+
+
+def test_bars_are_those_of_the_file():
+    bar = records.bars("claim-19.curve")
+    assert bar["correlation"] == 0.95 and bar["error"] == 0.05
+    with pytest.raises(UserError, match="holds no trial"):
+        records.bars("claim-19.none")

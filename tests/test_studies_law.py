@@ -46,6 +46,7 @@ def record_of(D_of, looks=LOOKS):
             arrays[f"{stem}{law.R}"] = np.where(np.arange(FACTS) % 2, 0.0, 2 * R)
             for name in ("answer, subject", "stream, subject", "last state"):
                 arrays[f"{stem}{name}"] = np.full(FACTS, R)
+            arrays[f"{stem}margin"] = np.where(np.arange(FACTS) % 2, 3 * R, -R)
             arrays[f"{stem}kept"] = facts_of(TRUE.share(R))
             row |= {f"beforehand/{n}/{name}": value for name, value in PLAIN.items()}
         rows.append(row)
@@ -68,7 +69,8 @@ def test_points_hold_what_the_record_does():
     assert one.quantities["size"] == pytest.approx(2 * np.sqrt(15))
     assert one.quantities["overlap"] == pytest.approx(np.sqrt(15 * 1e-4))
     assert one.quantities["perplexity"] == 2
-    assert {*law.RIVALS} <= {*one.quantities}
+    assert one.quantities[law.MU] == pytest.approx(2 * one.drift)
+    assert {*law.QUANTITIES} <= {*one.quantities}
     with pytest.raises(UserError, match="holds no points"):
         law.points(Made({"kind": "measurement"}, {}))
 
@@ -77,7 +79,7 @@ def test_sequences_give_points_by_arm():
     content, arrays = {"before": {}}, {}
     for arm in ("moving, rome", "none, ft"):
         content[arm] = {f"5/{name}": value for name, value in PLAIN.items()}
-        arrays |= {f"gemma3 9/{arm}/5/{name}": np.full(4, 0.5) for name in ("stream, all", "answer, subject")}
+        arrays |= {f"gemma3 9/{arm}/5/{name}": np.full(4, 0.5) for name in ("stream, all", "margin")}
         arrays[f"gemma3 9/{arm}/5/kept"] = np.array([True, True, True, False])
     arrays |= {f"gemma3 9/before/{name}": np.full(3, 0.1) for name in ("size", "q", f"D {law.R}")}
     arrays["gemma3 9/positions"] = np.array([1, 2, 3, 4])
@@ -109,6 +111,23 @@ def test_the_curve_is_found_again_and_forecasts_lifetimes():
     late = [life for life in lives if np.isinf(life.came)]
     assert late and all(life.forecast > 0.9 * LOOKS[-1] for life in late)
     assert all(life.forecast < LOOKS[0] for life in lives if np.isnan(life.came))
+
+
+def test_points_outside_the_fit_set_are_grouped():
+    record = record_of(D_OF)
+    for n in LOOKS:
+        for name in [name for name in record.arrays if name.startswith(f"3/beforehand/{n}/")]:
+            record.arrays[name.replace("beforehand", "anew")] = record.arrays[name]
+        record["layers"][3] |= {f"anew/{n}/{name}": value for name, value in PLAIN.items()}
+    points = law.points(record)
+    groups = law.grouped(points)
+    assert {of: len(group) for of, group in groups.items()} == {
+        ("smollm2", "other layers"): 9,
+        ("smollm2", "targets anew"): 3,
+    }
+    assert {point.layer for point in groups["smollm2", "targets anew"]} == {3}
+    assert {law.kind_of(point) for point in points if law.is_fitted(point)} == {"fitted"}
+    assert law.unseen(points) == []  # all six layers had been seen
 
 
 def test_lifetimes_by_drawn_drifts():

@@ -11,6 +11,7 @@ from superposition import records
 from superposition.data import facts
 from superposition.studies import edit_sequences, quoted, scaling
 from superposition.studies.pairs import partners
+from superposition.studies.verdicts import LAW
 
 BOOK = Path(__file__).parents[1] / "book"
 LISTED = "one a last token"
@@ -29,9 +30,10 @@ QUOTED = [
         lambda load: quoted.single_edits(load("smollm2-single-edits"), load("benchmark-editing")),
     ),
     ("16-lifelong-failure", "", lambda load: quoted.lifelong_failure(*map(load, LIFELONG))),
-    ("17-forecasting-damage", "other_", lambda load: quoted.forecasts_of_damage(load("forecasts"))),
-    ("17-forecasting-damage", "", lambda load: quoted.causes(load("causes"), load("forecasts"))),
-    ("18-cures", "", lambda load: quoted.cures(*map(load, ("cures", "smollm2-lifelong", "benchmark-editing")))),
+    ("17-law", "", lambda load: quoted.law_of_loss(*map(load, LAW))),
+    ("18-forecasting-damage", "other_", lambda load: quoted.forecasts_of_damage(load("forecasts"))),
+    ("18-forecasting-damage", "", lambda load: quoted.causes(load("causes"), load("forecasts"))),
+    ("19-cures", "", lambda load: quoted.cures(*map(load, ("cures", "smollm2-lifelong", "benchmark-editing")))),
 ]
 LIFELONG = ("smollm2-lifelong", "benchmark-editing", "smollm2-single-edits")
 

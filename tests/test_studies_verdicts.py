@@ -322,11 +322,58 @@ def test_claim_17_needs_damage_that_goes_with_overlap():
         falls[names.index("protected: 100")] = falls[names.index("as it is")]
         loss[:] = -drift
 
-    assert word(17, "17", altered("causes", useless)) == "refuted"
+    assert word(17, "18", altered("causes", useless)) == "refuted"
 
     def decisive(data, arrays):
         names, falls, loss, drift = parts(data, arrays)
         falls[names.index("most overlapping, same norm")] = 9.0
         loss[:] = drift
 
-    assert word(17, "17", altered("causes", decisive)) == "reproduced"
+    assert word(17, "18", altered("causes", decisive)) == "reproduced"
+
+
+# The law, with drifts that tell the loss as well as they could, or not at all
+
+
+def law_of(share):
+    """The records of the law, with facts kept as a curve over R has it, and D and drawn drifts to match."""
+
+    def change(data, arrays):
+        for row in data["layers"]:
+            layer = row["layer"]
+            for stem in {name.rpartition("/")[0] for name in arrays if re.match(rf"{layer}/\w+/\d+/", name)}:
+                n = int(stem.split("/")[2])
+                R = 0.1 * (1 + layer) ** 0.5 * n**0.5 * (1.3 if "anew" in stem else 1)
+                for name in ("stream, all", "last state"):
+                    arrays[f"{stem}/{name}"][:] = R
+                arrays[f"{stem}/kept"][:] = np.arange(len(arrays[f"{stem}/kept"])) >= share(R) * data["known"]
+            arrays[f"{layer}/before/D stream, all"][:] = 0.01 * (1 + layer)
+            looks = arrays[f"{layer}/drawn/looks"]
+            for look, n in enumerate(looks):
+                kept = arrays[f"{layer}/drawn/kept"][look]
+                kept[:] = np.arange(len(kept)) >= share(0.1 * (1 + layer) ** 0.5 * n**0.5) * len(kept)
+
+    def told(name):
+        def whole(data, arrays):
+            data["known"] = len(data["watched"])
+            change(data, arrays)
+
+        return altered(name, whole)
+
+    return [told(name) for name in verdicts.LAW]
+
+
+def settled(claim, *given):
+    return [trial.settle(*given).word for trial in verdicts.TRIALS if trial.claim == claim]
+
+
+def test_claims_19_and_20_stand_where_there_is_a_law():
+    given = law_of(lambda R: R**1.5 / (0.8**1.5 + R**1.5))
+    assert settled(19, *given) == ["reproduced"] * 3
+    by_drift, by_draw = settled(20, *given)
+    assert by_draw == "reproduced" and by_drift != "refuted"
+
+
+def test_claims_19_and_20_fall_where_the_drift_tells_nothing():
+    given = law_of(lambda R: 0.9 / (1 + R))
+    assert settled(19, *given) == ["refuted"] * 3

@@ -11,7 +11,9 @@ import numpy as np
 from PIL import Image
 
 from superposition import records
-from superposition.figures import needed_and_found
+from superposition.figures import loss_by_drift, needed_and_found
+from superposition.studies import law
+from superposition.studies.verdicts import LAW
 
 SEEN = 0.5  # mean change of a channel, of 255, from which a smaller palette could be seen
 
@@ -53,7 +55,19 @@ def draw(folder: Path) -> list[Path]:
     figure = needed_and_found(record, record["layers"][len(record["layers"]) // 2], order=order)
     figure.savefig(drawn, dpi=110, metadata={"Software": None})
     answer.write_bytes(lighten(drawn.getvalue()))
-    return [answer]
+    return [answer, draw_law(folder)]
+
+
+def draw_law(folder: Path) -> Path:
+    """Write the picture of the law: what is lost over how far edits move the layer, the last state, the margins."""
+    points = [point for name in LAW for point in law.points(records.load(name))]
+    drifts, drawn = (law.R, law.S, law.MU), io.BytesIO()
+    groups = law.by_kind(points)
+    figure = loss_by_drift(groups, {name: law.fit(groups["fitted"], name) for name in drifts}, names=drifts)
+    figure.savefig(drawn, dpi=110, metadata={"Software": None})
+    path = folder / "law.png"
+    path.write_bytes(lighten(drawn.getvalue()))
+    return path
 
 
 if __name__ == "__main__":

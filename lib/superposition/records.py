@@ -11,6 +11,7 @@ import platform
 import resource
 import subprocess
 import sys
+import tomllib
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -325,6 +326,27 @@ def names(kind: str | None = None) -> list[str]:
     """Names of the book's records, of one ``kind`` if given, in alphabetical order."""
     found = sorted(path.stem for path in paths.records_dir().glob("*.json"))
     return [name for name in found if kind is None or load(name).data.get("kind") == kind]
+
+
+def bars(trial: str) -> dict[str, Any]:
+    """What decides a trial of a claim about a lifetime of edits, as it was written down before (``bars.toml``).
+
+    Parameters
+    ----------
+    trial : str
+        The claim and the trial's word, such as ``"claim-19.curve"``.
+
+    Raises
+    ------
+    UserError
+        There is no such trial.
+    """
+    claim, _, word = trial.partition(".")
+    frozen = tomllib.loads((paths.data_dir() / "bars.toml").read_text(encoding="utf-8"))
+    try:
+        return frozen[claim][word]
+    except KeyError as error:
+        raise UserError(f"bars.toml holds no trial {trial!r}.") from error
 
 
 def assert_agrees(live: Any, recorded: Any, *, within: float, what: str) -> float:

@@ -11,7 +11,7 @@ mean square of the relative drift of single edits, each alone on the unedited mo
 untouched. Both are known before any edit.
 
 How long a layer lasts is known then, too: the drift of n edits is that of a few, drawn at random and scaled
-(:func:`drawn`); with it put in, the model says what it will have lost. Chapter ``17-forecasting-damage``.
+(:func:`drawn`); with it put in, the model says what it will have lost. Chapter ``17-law``.
 """
 
 from __future__ import annotations

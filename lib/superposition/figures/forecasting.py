@@ -1,4 +1,4 @@
-"""Plots of forecasts, causes and cures (chapters 17 and 18)."""
+"""Plots of forecasts, causes and cures (chapters 18 and 19)."""
 
 from __future__ import annotations
 

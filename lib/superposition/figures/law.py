@@ -13,13 +13,17 @@ from superposition.figures.colours import BLACK, BLUE, DASHED, GREY, MARKERS, VE
 from superposition.figures.style import canvas, interval, plot, shared_legend, ticks
 from superposition.stats.intervals import Estimate
 from superposition.stats.response import LogLogistic
-from superposition.studies.law import RIVALS, Lifetime, Point, R, S, correlation
+from superposition.studies.law import MU, QUANTITIES, Lifetime, Point, R, S, correlation
 from superposition.studies.verdicts import MODELS
 
 #: Colour of a model's points, wherever the law is drawn.
 OF_MODEL = {model: (colour, MODELS[model]) for model, colour in (("smollm2", BLUE), ("gemma3", VERMILION))}
 #: What the drifts are called at an axis.
-DRIFTS = {R: "relative drift $R$ of the layer", S: "relative drift $S$ of the last state"}
+DRIFTS = {
+    R: "relative drift $R$ of the layer",
+    S: "relative drift $S$ of the last state",
+    MU: r"change of the margin $\mu$ (nats)",
+}
 
 
 def _scatter(axis: Axes, groups: Mapping[str, Sequence[Point]], name: str, size: float) -> None:
@@ -76,7 +80,7 @@ def loss_by_rivals(groups: Mapping[str, Sequence[Point]], names: Sequence[str], 
     for axis, name in zip(panels, names, strict=False):
         _scatter(axis, groups, name, 7)
         axis.set(xscale="log", ylim=(0, 1))
-        axis.set_title(f"{RIVALS[name]}\n{correlation(every, name):.2f}", fontsize=8, fontweight="normal")
+        axis.set_title(f"{QUANTITIES[name]}\n{correlation(every, name):.2f}", fontsize=8, fontweight="normal")
         axis.tick_params(labelsize=7, which="both")
         axis.xaxis.set_major_formatter("{x:g}")
         axis.xaxis.set_minor_formatter("")

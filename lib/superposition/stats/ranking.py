@@ -1,6 +1,6 @@
 """How well a forecast ranks: the area under the ROC curve and Spearman's correlation, with intervals over facts.
 
-Chapter ``17-forecasting-damage``.
+Chapter ``18-forecasting-damage``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The law of lifelong editing, read off its records: how much is lost at which drift, and how long a layer lasts.
 
 A *point* is a model after some edits at one layer: which of the facts that nobody edits it still says, how far the
-edits have moved the layer, and what else was proposed to tell how much is lost. Chapter ``17-forecasting-damage``.
+edits have moved the layer, and what else was proposed to tell how much is lost. Chapter ``17-law``.
 """
 
 from __future__ import annotations
@@ -24,8 +24,12 @@ from superposition.stats.response import LogLogistic
 R = "stream, all"
 #: The drift of the last state, which the model's head reads.
 S = "last state"
-#: The quantities of a point by name, and how a small figure calls them.
-RIVALS = {
+#: The mean distance, in nats, by which a fact's margin over the next best answer has moved.
+MU = "margin"
+#: What else was proposed to tell how much is lost (``book/data/bars.toml``, ``claim-19.rivals``).
+RIVALS = ("edits", "change", "size", "overlap", "condition", "energy", "perplexity")
+#: The quantities of a point by name, and how figures and tables call them.
+QUANTITIES = {
     "edits": "number of edits $n$",
     "change": r"$\|\Delta W\|/\|W\|$",
     "size": r"size, $c\sqrt{n}$",
@@ -36,11 +40,16 @@ RIVALS = {
     "answer, subject": "drift over the answer",
     "stream, subject": "drift, subject only",
     R: "relative drift $R$",
-    "last state": "last state's drift $S$",
+    S: "last state's drift $S$",
+    MU: r"change of the margin $\mu$",
     "forecast": r"forecast drift, $\sqrt{nD}$",
 }
 #: The shares whose loss ends a layer's life.
 SHARES = (0.1, 0.25, 0.5)
+#: Layers whose points had been seen when S was put beside R (``book/data/bars.toml``, ``claim-19.state``).
+SEEN = {"smollm2": range(9), "gemma3": range(1)}
+#: Kinds of points; the curve is fitted to those of the first.
+KINDS = ("fitted", "other layers", "targets anew", "other editors", "fine-tuning")
 
 
 @dataclass(frozen=True)
@@ -57,7 +66,7 @@ class Point:
     kept : (m,) bool
         Which of the watched facts the model still says.
     quantities : mapping
-        By name: the drifts (root mean squares), and those of :data:`RIVALS`.
+        By name: the drifts (root mean squares), and those of :data:`QUANTITIES`.
     """
 
     model: str
@@ -99,6 +108,7 @@ def _point(of: Mapping[str, Any], stem: str, before: Mapping[str, float], unedit
         if name.startswith(("stream", "answer", "last state")):
             weights = of["positions"] if name.endswith("all") else None
             drifts[name] = np.sqrt(np.average(np.square(found[name], dtype=float), weights=weights))
+    drifts[MU] = np.abs(found[MU]).mean()
     rivals = {"edits": n} | {name: found[name] for name in ("change", "condition", "energy")}
     rivals |= {"perplexity": found["perplexity"] / unedited}
     rivals |= {"size": np.sqrt(n) * before["c"], "overlap": np.sqrt(n * before["q"])}
@@ -172,6 +182,37 @@ def fit(some: Sequence[Point], name: str = R) -> LogLogistic:
 def is_fitted(point: Point) -> bool:
     """Whether a point is of the set that the curve is fitted to (``book/data/bars.toml``)."""
     return (point.model, point.rule, point.targets) == ("smollm2", "rome", "beforehand") and point.layer % 2 == 0
+
+
+def kind_of(point: Point) -> str:
+    """Which of :data:`KINDS` a point is of."""
+    if point.rule == "ft":
+        return "fine-tuning"
+    if point.rule != "rome":
+        return "other editors"
+    if point.targets != "beforehand":
+        return "targets anew"
+    return "fitted" if is_fitted(point) else "other layers"
+
+
+def by_kind(some: Sequence[Point]) -> dict[str, list[Point]]:
+    """Points by their kind, those that the curve is fitted to first."""
+    found = {kind: [point for point in some if kind_of(point) == kind] for kind in KINDS}
+    return {kind: group for kind, group in found.items() if group}
+
+
+def grouped(some: Sequence[Point]) -> dict[tuple[str, str], list[Point]]:
+    """Points by model and kind, in the order in which they come; those the curve is fitted to are left out."""
+    found: dict[tuple[str, str], list[Point]] = {}
+    for point in some:
+        if not is_fitted(point):
+            found.setdefault((point.model, kind_of(point)), []).append(point)
+    return found
+
+
+def unseen(some: Sequence[Point]) -> list[Point]:
+    """Without the layers that had been seen when S was put beside R."""
+    return [point for point in some if point.layer not in SEEN[point.model]]
 
 
 def correlation(some: Sequence[Point], name: str = R) -> float:

@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from superposition import records
 from superposition.records import Record
 from superposition.stats import intervals
 from superposition.stats.shape import extremes
-from superposition.studies import confounds, edit_sequences, forecasts, nulls, pairs, scaling, toys
+from superposition.studies import confounds, edit_sequences, forecasts, law, nulls, pairs, scaling, toys
 
 Numbers = dict[str, Any]
 
@@ -280,6 +281,65 @@ def _cost_of_an_edit(cost: Record) -> Numbers:
 
 # Chapter 17
 
+#: Groups of points outside the fit set by the prose's words.
+GROUPS = {
+    "odd": ("smollm2", "other layers"),
+    "anew": ("smollm2", "targets anew"),
+    "gemma": ("gemma3", "other layers"),
+    "gemma_anew": ("gemma3", "targets anew"),
+}
+
+
+def law_of_loss(*measured: Record) -> Numbers:
+    """Chapter 17, of the records of the law, a model each."""
+    points = [point for record in measured for point in law.points(record)]
+    fitted, bar = [point for point in points if law.is_fitted(point)], records.bars("claim-19.curve")
+    groups = law.grouped(points)
+    held_out = [point for group in groups.values() for point in group]
+    ends = [point for point in points if point.edits == measured[0]["looks"][-1] and point.targets == "beforehand"]
+    curves = {word: law.fit(fitted, name) for word, name in (("R", law.R), ("S", law.S), ("mu", law.MU))}
+    numbers: Numbers = {
+        record["model"]["name"]: {
+            "layers": len(record["layers"]),
+            "watched": len(record["watched"]),
+            "gain": extremes([p.quantities[law.MU] / p.drift for p in ends if p.model == record["model"]["name"]]),
+            "ahead": extremes([p.quantities["forecast"] / p.drift for p in ends if p.model == record["model"]["name"]]),
+        }
+        for record in measured
+    }
+    numbers |= {
+        "edits": len(measured[0]["edits"]),
+        "points": len(points),
+        "hours": sum(row["seconds"] for record in measured for row in record["layers"]) / 3600,
+        "bar": {"correlation": bar["correlation"], "error": round(100 * bar["error"])},
+        "bend": curves["S"].middle,
+    }
+    for word, name in (("R", law.R), ("S", law.S), ("mu", law.MU)):
+        told = law.unseen if name == law.S else list
+        numbers[word] = _scored(law.score(told(held_out), curves[word], name))
+        for group, of in GROUPS.items():
+            numbers[f"{word}_{group}"] = _scored(law.score(told(groups[of]), curves[word], name))
+    lives = {"by_drift": law.lifetimes(held_out, law.by_drift(curves["R"])), "by_draw": []}
+    for record in measured:
+        lives["by_draw"] += law.lifetimes(law.points(record), law.by_draw(record))
+    return numbers | {word: _forecast_lives(some) for word, some in lives.items()}
+
+
+def _scored(score: law.Score) -> Numbers:
+    error = intervals.Estimate(*(100 * end for end in score.error))
+    return {"correlation": score.correlation, "error": error}
+
+
+def _forecast_lives(lives: Sequence[law.Lifetime]) -> Numbers:
+    seen = [life for life in lives if life.seen]
+    factors = [life.factor for life in seen]
+    least, middle, most = np.quantile(factors, [0.1, 0.5, 0.9], method="nearest")
+    near = float(law.within(seen, records.bars("claim-20.lifetime")["factor"]).mean())
+    return {"seen": len(seen), "near": near, "least": float(least), "middle": float(middle), "most": float(most)}
+
+
+# Chapter 18
+
 #: Statistics of the forecasts that the prose quotes: a forecast and a measure, by the prose's word.
 STATISTICS = {
     "keys": ("p norm, from the subject on", "ranks"),
@@ -300,7 +360,7 @@ STATISTICS = {
 
 
 def forecasts_of_damage(record: Record) -> Numbers:
-    """Chapter 17 on forecasts, of the record ``forecasts``: the first model, and as ``other`` the second."""
+    """Chapter 18 on forecasts, of the record ``forecasts``: the first model, and as ``other`` the second."""
     runs = list(forecasts.runs(record).values())
     main = runs[0]
     few, some, end = (main.damage(look) for look in (0, 1, -1))
@@ -350,7 +410,7 @@ def _of_model(runs: list[forecasts.Forecasts]) -> Numbers:
 
 
 def causes(record: Record, forecast: Record) -> Numbers:
-    """Chapter 17 on causes, of the records ``causes`` and ``forecasts``."""
+    """Chapter 18 on causes, of the records ``causes`` and ``forecasts``."""
     conditions = forecasts.Conditions(record)
     left, relative, starting = conditions.left, conditions.relative, conditions.starting
     least, most = ("least overlapping", "most overlapping")
@@ -394,9 +454,9 @@ def causes(record: Record, forecast: Record) -> Numbers:
     }
 
 
-# Chapter 18
+# Chapter 19
 
-#: Conditions of chapter 18 by the prose's words.
+#: Conditions of chapter 19 by the prose's words.
 CURES = {
     "plain": "as it is",
     "cap": "cap: 0.25",
@@ -420,7 +480,7 @@ CURES = {
 
 
 def cures(record: Record, lifelong: Record, cost: Record) -> Numbers:
-    """Chapter 18, of the records ``cures``, ``smollm2-lifelong`` and ``benchmark-editing``."""
+    """Chapter 19, of the records ``cures``, ``smollm2-lifelong`` and ``benchmark-editing``."""
     conditions = forecasts.Conditions(record, seed=18)
     data, wide = conditions.data, 14336  # the width of a Llama 3 8B's keys
     named = np.arange(data["watched"]) % 2 == 0  # the half whose keys went into C

@@ -20,9 +20,9 @@ from superposition.linear import capacity, overlap
 from superposition.linear.memory import LinearMemory
 from superposition.records import Record
 from superposition.stats.intervals import mean_over_seeds
-from superposition.studies import edit_sequences, forecasts, measurement, nulls, pairs, scaling, toy_memory, toys
+from superposition.studies import edit_sequences, forecasts, law, measurement, nulls, pairs, scaling, toy_memory, toys
 
-#: The claims in short. 1 to 17 are those of Hu et al. (arXiv 2408.07413) or follow from them, 18 is ours.
+#: The claims in short. 1 to 17 are those of Hu et al. (arXiv 2408.07413) or follow from them, the later ones are ours.
 CLAIMS = {
     1: "a single edit is exact",
     2: "the recursion of edits equals the unrolled sum",
@@ -42,10 +42,14 @@ CLAIMS = {
     16: "whitened angles are near 90°, raw angles are not",
     17: "superposition causes the failure",
     18: "(ours) the squared overlaps of an edit add up to one over its leverage",
+    19: "(ours) how much is lost is one function of how far edits move the layer",
+    20: "(ours) how many edits a layer bears is known before any edit",
 }
 
 #: The language models that were measured, by what records call them, and their measurements.
 MODELS, MEASURED = {"smollm2": "SmolLM2", "gemma3": "Gemma 3"}, ("smollm2-400", "gemma3-400")
+#: The records of the law.
+LAW = ("law-smollm2", "law-gemma3")
 
 #: The fewest models that could speak of a law of size.
 MODELS_FOR_A_LAW = 5
@@ -388,6 +392,64 @@ def _causes(record: Record) -> Verdict:
     return Verdict(stands, [removed.low > 0.5, rank.low > 0, ends.low > 1], text)
 
 
+# The law. What decides was written down before: ``book/data/bars.toml``
+
+
+def _points(measured: Iterable[Record]) -> list[law.Point]:
+    return [point for record in measured for point in law.points(record)]
+
+
+def _one_curve(trial: str, name: str, *measured: Record) -> Verdict:
+    """Whether one curve over R, or over S, tells the share lost of every group of points outside its fit set."""
+    bar, points = records.bars(trial), _points(measured)
+    curve = law.fit([point for point in points if law.is_fitted(point)], name)
+    held_out = law.unseen(points) if name == law.S else points
+    cases, texts = [], []
+    for (model, kind), group in law.grouped(held_out).items():
+        found = law.score(group, curve, name)
+        cases.append(found.correlation.value >= bar["correlation"] and found.error.value <= bar["error"])
+        texts.append(
+            f"{MODELS[model]}, {kind}: {interval(found.correlation)}, error "
+            f"{interval((100 * end for end in found.error), 1)}"
+        )
+    stands = f"in a group of points, the rank correlation is {bar['correlation']} or more and the error "
+    stands += f"{100 * bar['error']:.0f} points at most"
+    what = "last state's drift $S$" if name == law.S else "layer's drift $R$"
+    return Verdict(stands, cases, f"Rank correlation with the {what}, error in points<br>" + "<br>".join(texts))
+
+
+def _ahead_of_rivals(*measured: Record) -> Verdict:
+    held_out = [point for group in law.grouped(_points(measured)).values() for point in group]
+    leads = {name: law.ahead(held_out, name) for name in law.RIVALS}
+    least, most = (choose(leads, key=lambda name: leads[name].value) for choose in (min, max))
+    stands = "the rank correlation of $R$ with the share lost exceeds the rival's, with its interval (seven rivals)"
+    text = f"$R$: {interval((law.correlation(held_out),) * 3)[:4]}; least ahead of the {law.QUANTITIES[least]}, by "
+    text += f"{interval(leads[least])}; most of the {law.QUANTITIES[most]}, by {interval(leads[most])}"
+    return Verdict(stands, [lead.low > 0 for lead in leads.values()], text)
+
+
+def _lifetime_by_drift(*measured: Record) -> Verdict:
+    bar, points = records.bars("claim-20.lifetime"), _points(measured)
+    curve = law.fit([point for point in points if law.is_fitted(point)])
+    held_out = [point for group in law.grouped(points).values() for point in group]
+    return _within(law.lifetimes(held_out, law.by_drift(curve)), bar["factor"], "$n_a = R_a^2/D$")
+
+
+def _lifetime_by_draw(*measured: Record) -> Verdict:
+    lives = [life for record in measured for life in law.lifetimes(law.points(record), law.by_draw(record))]
+    return _within(lives, records.bars("claim-20.drawn")["factor"], "the drawn drift of ten edits")
+
+
+def _within(lives: Sequence[law.Lifetime], factor: float, what: str) -> Verdict:
+    """Whether forecasts of lifetimes lie within a factor of those that came."""
+    seen = [life for life in lives if life.seen]
+    factors = np.array([life.factor for life in seen])
+    stands = f"the number of edits until 10, 25 or 50 % is lost lies within a factor of {factor} of {what}"
+    low, middle, high = np.quantile(factors, [0.1, 0.5, 0.9], method="nearest")
+    text = f"Forecast over what came: {middle:.2f} in the median, {low:.2f} to {high:.2f} in four of five"
+    return Verdict(stands, list(law.within(seen, factor)), text)
+
+
 #: All trials, in the order of the claims.
 #:
 #: :meta hide-value:
@@ -415,6 +477,11 @@ TRIALS = [
     Trial(15, "09-toy-transformer", _partners_in_toys, ("toy-transformer",)),
     Trial(15, "14-who-overlaps", _partners_change, ("pairs-edits",)),
     Trial(16, "11-superposition-in-llms", partial(each_model, _angles), MEASURED),
-    Trial(17, "17-forecasting-damage", _causes, ("causes",)),
+    Trial(17, "18-forecasting-damage", _causes, ("causes",)),
     Trial(18, "05-capacity", _conservation),
+    Trial(19, "17-law", partial(_one_curve, "claim-19.curve", law.R), LAW),
+    Trial(19, "17-law", partial(_one_curve, "claim-19.state", law.S), LAW),
+    Trial(19, "17-law", _ahead_of_rivals, LAW),
+    Trial(20, "17-law", _lifetime_by_drift, LAW),
+    Trial(20, "17-law", _lifetime_by_draw, LAW),
 ]

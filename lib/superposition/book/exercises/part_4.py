@@ -1,4 +1,4 @@
-"""Part IV, chapters 15 to 18, and the capstone."""
+"""Part IV, chapters 15 to 19, and the capstone."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def check_17_drift(ask, rng, number):
 
 
 @check("Right on all {} problems: each edit answers for its own part.", problems=20, seed=177)
-def check_17_blame(ask, rng, number):
+def check_18_blame(ask, rng, number):
     """Check ``function(slope, shares, delta)``: the fall (n,) that each edit brings to one prompt, to first order.
 
     ``slope`` (T, d) is the gradient of log p by the memory's answer at each position, ``shares`` (n, T) the
@@ -105,7 +105,7 @@ def check_17_blame(ask, rng, number):
 
 
 @check("Right on all {} problems: written, and the others are spared as far as they can be.", problems=20, seed=18)
-def check_18_protect(ask, rng, number):
+def check_19_protect(ask, rng, number):
     """Check ``function(C, k_e, K_w, weight)``: the direction M (d_m,) that writes k_e and spares the keys K_w.
 
     It has ``Mᵀk_e = 1`` and the least ``MᵀCM + weight · mean_w (Mᵀk_w)²``. Oracle: the stationarity conditions as one
