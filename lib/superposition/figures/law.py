@@ -13,7 +13,7 @@ from superposition.figures.colours import BLACK, BLUE, DASHED, GREY, MARKERS, VE
 from superposition.figures.style import canvas, interval, plot, shared_legend, ticks
 from superposition.stats.intervals import Estimate
 from superposition.stats.response import LogLogistic
-from superposition.studies.law import MU, QUANTITIES, Lifetime, Point, R, S, correlation
+from superposition.studies.law import MU, QUANTITIES, Lifetime, Point, R, S, correlation, series
 from superposition.studies.verdicts import MODELS
 
 #: Colour of a model's points, wherever the law is drawn.
@@ -38,11 +38,25 @@ def _scatter(axis: Axes, groups: Mapping[str, Sequence[Point]], name: str, size:
     axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
 
 
+def _join(axis: Axes, points: Sequence[Point], name: str) -> None:
+    """A thin line through the points of every layer, by number of edits; at its end, the layer's number."""
+    for some in series(points).values():
+        colour, _ = OF_MODEL[some[0].model]
+        x, y = [point.quantities[name] for point in some], [point.lost for point in some]
+        axis.plot(x, y, color=colour, linewidth=0.5, alpha=0.5)
+        if some[0].rule == "rome" and some[0].targets == "beforehand":
+            axis.annotate(
+                str(some[0].layer), (x[-1], y[-1]), (3, 1), textcoords="offset points", fontsize=6, color=colour
+            )
+
+
 @plot
 def loss_by_drift(
     groups: Mapping[str, Sequence[Point]], curves: Mapping[str, LogLogistic], *, names: Sequence[str] = (R, S)
 ) -> Figure:
     """Share lost over each of some drifts, a panel each, with the curve that was fitted to the first group.
+
+    The points of a layer are joined, and its number stands at the last of those with targets found beforehand.
 
     Parameters
     ----------
@@ -53,10 +67,11 @@ def loss_by_drift(
     figure, axes = canvas(1, len(names), height=4.2, sharey=True)
     every = [point for points in groups.values() for point in points]
     for axis, name in zip(axes, names, strict=True):
-        _scatter(axis, groups, name, 26)
+        _scatter(axis, groups, name, 22)
         x = np.array([point.quantities[name] for point in every])
         doses = np.geomspace(x.min() / 1.2, x.max() * 1.2, 200)
         axis.plot(doses, curves[name].share(doses), color=BLACK, linewidth=1.4)
+        _join(axis, every, name)
         axis.set(xscale="log", xlabel=DRIFTS[name], ylim=(0, 1))
         ticks(axis.xaxis, [dose for dose in (0.03, 0.1, 0.3, 1, 3, 10) if doses[0] <= dose <= doses[-1]])
     for (label, _), marker, number in zip(groups.items(), MARKERS, range(len(groups)), strict=False):

@@ -264,6 +264,8 @@ class Lifetime:
     ----------
     model : str
     layer : int
+    targets : str
+        ``beforehand`` or ``anew``.
     share : float
     forecast : float
         Infinite if it is more than was looked at.
@@ -274,6 +276,7 @@ class Lifetime:
 
     model: str
     layer: int
+    targets: str
     share: float
     forecast: float
     came: float
@@ -289,6 +292,14 @@ class Lifetime:
         return self.forecast / self.came
 
 
+def series(some: Sequence[Point]) -> dict[tuple[str, int, str, str], list[Point]]:
+    """Points by model, layer, rule and kind of targets, those of each in the order of their edits."""
+    found: dict[tuple[str, int, str, str], list[Point]] = {}
+    for point in sorted(some, key=lambda point: point.edits):
+        found.setdefault((point.model, point.layer, point.rule, point.targets), []).append(point)
+    return found
+
+
 def lifetimes(
     some: Sequence[Point], forecasts: Callable[[Point, float], float], shares: Sequence[float] = SHARES
 ) -> list[Lifetime]:
@@ -297,16 +308,12 @@ def lifetimes(
     ``forecasts`` gives the number of edits for a point, of which only the layer counts, and a share:
     :func:`by_drift` or :func:`by_draw`.
     """
-    series: dict[tuple, list[Point]] = {}
-    for point in some:
-        series.setdefault((point.model, point.layer, point.rule, point.targets), []).append(point)
     found = []
-    for of in series.values():
-        of = sorted(of, key=lambda point: point.edits)
+    for of in series(some).values():
         lost = [point.lost for point in of]
         for share in shares:
             came = np.nan if lost[0] > 1.5 * share else response.reached([point.edits for point in of], lost, share)
-            found.append(Lifetime(of[0].model, of[0].layer, share, forecasts(of[0], share), came))
+            found.append(Lifetime(of[0].model, of[0].layer, of[0].targets, share, forecasts(of[0], share), came))
     return found
 
 
