@@ -32,16 +32,19 @@ from superposition.data import facts
 from superposition.data.facts import Fact
 from superposition.editing import forecast, lifetime
 from superposition.editing.forecast import Reading, Said
-from superposition.io import cache
+from superposition.io import cache, paths
 from superposition.linear.edit import Edit
 from superposition.linear.memory import LinearMemory
 from superposition.linear.metric import Metric
-from superposition.lm import models, moments, passes, scoring
+from superposition.lm import keys, models, moments, passes, scoring
 
 #: Raise it when what a point holds changes: points are kept in the cache under it.
 POINTS = 2
 #: At which places a relative drift is taken.
 PLACES = ("subject", "last", "all")
+#: How many edits are tried for forecasts of a layer's life, and after how many edits they look, by drawn drifts and by
+#: replay (``book/data/bars.toml``).
+TRIED, DRAWN, REPLAYED = 10, (10, 30, 100, 300), (5, 15, 30, 60)
 
 
 @dataclass(frozen=True)
@@ -171,10 +174,29 @@ def anew(case: Case) -> dict[str, np.ndarray]:
         return {"keys": run.editor.memory.keys, "values": run.editor.memory.values}
 
 
-def drawn(case: Case, found: editing.Targets, tried: int = 10) -> dict[str, np.ndarray]:
-    """What the first of the edits say of the layer's life: the facts still said with their drawn drifts put in."""
-    told = lifetime.outlook(case.untouched, found[:tried], case.C)
-    return {"drawn/looks": told.looks, "drawn/kept": told.kept}
+def drawn(case: Case, found: editing.Targets) -> dict[str, np.ndarray]:
+    """What the first of the edits say of the layer's life, by the sum of their drifts times random numbers.
+
+    For n edits the drift of each is multiplied by a normal number of variance n over the edits tried; for fewer edits
+    than were tried they are taken as they are. The facts that are still said with that put in.
+    """
+    kept, reading = [], case.untouched.reading
+    single = Edit(found.shifts, forecast.directions(found.keys, case.C))[:TRIED]
+    for n in DRAWN:
+        normal = np.random.default_rng([0, n]).standard_normal(TRIED) * (n / TRIED) ** 0.5
+        edit = single[:n] if n < TRIED else Edit(single.delta * normal, single.M)
+        kept.append(forecast.ask(case.lm, reading, forecast.drift(edit, reading.keys)).exact)
+    return {"drawn/looks": np.array(DRAWN), "drawn/kept": np.stack(kept)}
+
+
+def replay(case: Case) -> dict[str, np.ndarray]:
+    """What the first of the edits, and the keys of all, say of the layer's life; after the list come the requests."""
+    found, listed = alone(case), facts.load(paths.data_dir() / "requests" / "facts.csv")
+    more = [fact for fact in listed if keys.locate(case.lm.tokenizer, fact).position > 0]
+    more = more[: max(REPLAYED) - len(found)]
+    K = np.concatenate([found.keys, keys.extract(case.lm, more, layers=[case.layer])[case.layer]], axis=1)
+    told = lifetime.outlook(case.untouched, found[:TRIED], case.C, K, REPLAYED)
+    return {"replay/looks": told.looks, "replay/kept": told.kept}
 
 
 # --- a layer, a model ---------------------------------------------------------------------------------------
@@ -203,9 +225,8 @@ def at_layer(case: Case) -> dict[str, Any]:
     return result | {"seconds": round(time.perf_counter() - began, 1)}
 
 
-def header(case: Case) -> dict[str, Any]:
+def header(lm: models.LanguageModel, edits: Sequence[Fact], watched: Sequence[Fact], sizes: Sizes) -> dict[str, Any]:
     """What a record says of all its layers; layers of another header are not put beside them."""
-    lm, sizes = case.lm, case.sizes
     return {
         "kind": "law",
         "points": POINTS,
@@ -214,10 +235,10 @@ def header(case: Case) -> dict[str, Any]:
         "facts": {"source": "book", "sha256": facts.fingerprint("book")},
         "text": {"source": "book", "tokens": sizes.tokens},
         "settings": sizes.settings.as_dict(),
-        "edits": described(case.edits),
-        "watched": [fact.text for fact in case.untouched.reading.facts],
+        "edits": described(edits),
+        "watched": [fact.text for fact in watched],
         "looks": list(sizes.looks),
-        "perplexity": scoring.perplexity(lm, case.windows),
+        "perplexity": scoring.perplexity(lm, scoring.held_out(lm, sizes.held_out)),
     }
 
 
@@ -227,35 +248,30 @@ def in_turn(layers: int) -> list[int]:
 
 
 def measure(lm: models.LanguageModel, layers: Sequence[int], sizes: Sizes, out: Path, command: str) -> None:
-    """Measure the layers that the record does not hold yet, and write it after each."""
+    """Measure what the record does not hold yet of these layers, and write it after each."""
     edits, known = choose(lm, sizes.edits)
     windows, bits = scoring.held_out(lm, sizes.held_out), lm.digest()
+    head = header(lm, edits, known, sizes)
+    listed, arrays = held(out, head, "layers")
+    rows = {row["layer"]: row for row in listed}
     summed = moments.estimate(lm, "book", tokens=sizes.tokens)
-    head, rows, arrays = None, [], {}
     for layer in layers:
-        reading = forecast.read(lm, known, layer, passes=False)
-        case = Case(
-            lm, layer, edits, lifetime.Untouched(lm, reading), Metric(summed.second_moment(layer)), windows, sizes
-        )
-        if head is None:
-            head = header(case)
-            rows, arrays = held(out, head, "layers")
-        if layer in [row["layer"] for row in rows]:
+        if f"{layer}/replay/kept" in arrays:
             continue
-        found = cache.made(
-            case.key("layer", sizes=[sizes.looks, sizes.anew, sizes.held_out]), lambda c=case: at_layer(c)
-        )
+        reading, C = forecast.read(lm, known, layer, passes=False), Metric(summed.second_moment(layer))
+        case = Case(lm, layer, edits, lifetime.Untouched(lm, reading), C, windows, sizes)
+        key = case.key("layer", sizes=[sizes.looks, sizes.anew, sizes.held_out])
+        found = dict(rows[layer] if layer in rows else cache.made(key, lambda case=case: at_layer(case)))
+        found |= cache.made(case.key("replay", looks=REPLAYED, tried=TRIED), lambda case=case: replay(case))
         if lm.digest() != bits:
             raise RuntimeError("The weights are not what they were before.")
         kept = {f"{layer}/{name}": value for name, value in found.items() if isinstance(value, np.ndarray)}
-        arrays |= {
-            name: value if value.dtype.kind in "bi" else value.astype(np.float32) for name, value in kept.items()
-        }
+        arrays |= {name: x if x.dtype.kind in "bi" else x.astype(np.float32) for name, x in kept.items()}
         arrays["positions"] = reading.lengths.astype(np.int32)  # of a prompt and its object, whatever the layer
         told = records.provenance(command=command, seed=0)
         plain = {name: value for name, value in found.items() if not isinstance(value, np.ndarray)}
-        rows = sorted([*rows, {"layer": layer, "commit": told["commit"]} | plain], key=lambda row: row["layer"])
-        records.write(out, head | {"layers": rows, "provenance": told}, arrays)
+        rows[layer] = {"layer": layer} | plain | {"commit": told["commit"]}
+        records.write(out, head | {"layers": [rows[at] for at in sorted(rows)], "provenance": told}, arrays)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -19,6 +19,7 @@ WATCHED = [
 ]
 EDITS = [Fact("violin", "A {} is an", "instrument", "sport"), Fact("football", "{} is a", "sport", "city")]
 LAYER = 1
+SCALARS = {name: np.ones(2) for name in ("loss", "first_loss", "probability")} | {"steps": np.ones(2, dtype=int)}
 ONE_HEAD = COMMON | {"num_key_value_heads": 1}
 
 
@@ -118,13 +119,23 @@ def test_squares_of_independent_residuals_add():
     assert np.mean(total) == pytest.approx(2 * np.mean(single), rel=0.03)
 
 
-def test_drawn_edits_move_as_far_as_so_many_like_these_would(lm, untouched):
-    edit, inside = memory_of(lm).edits, untouched.reading.mask()
-    assert lifetime.drawn(edit, 1).matrix() == pytest.approx(edit[:1].matrix())
-    apart = lifetime.Edit(np.linalg.qr(edit.delta)[0], edit.M)  # so that the squares add
-    squares = (forecast.shares(apart.M, untouched.reading.keys) ** 2).sum(0)[inside].mean() / len(apart)
-    draws = [lifetime.drawn(apart, 8, seed) for seed in range(800)]
-    found = [(forecast.drift(draw, untouched.reading.keys) ** 2).sum(2)[inside].mean() for draw in draws]
-    assert np.mean(found) == pytest.approx(8 * squares, rel=0.1)
-    with pytest.raises(UserError, match="0 edits move nothing"):
-        lifetime.drawn(edit, 0)
+def test_a_replay_of_edits_that_were_all_tried_is_the_sequence_itself(lm):
+    """And of others it is the sequence in which they ask for borrowed shifts, edit by edit."""
+    rng, layer = np.random.default_rng(3), lm.layers[LAYER]
+    sample = rng.standard_normal((layer.d_m, 200))
+    C, K, W_0 = sample @ sample.T / 200, rng.standard_normal((layer.d_m, 5)), layer.weight.double().numpy()
+    shifts = rng.standard_normal((layer.d, 2))
+    recalled = W_0 @ K[:, :2]
+    found = editing.Targets(K[:, :2], recalled + shifts, shifts, recalled, **SCALARS)
+    change = lifetime.replayed(found, K, C)
+    assert len(change) == 5
+    W = W_0.copy()
+    for i in range(5):
+        k, u = K[:, i], np.linalg.solve(C, K[:, i])
+        residual = W_0 @ k + (shifts.T if i > 1 else shifts[:, i : i + 1].T) - W @ k  # of the others, one of the two
+        nearest = np.abs(residual - change.delta[:, i]).sum(1).argmin()
+        np.testing.assert_allclose(change.delta[:, i], residual[nearest], rtol=1e-8, atol=1e-10)
+        W += np.outer(residual[nearest], u / (u @ k))
+    np.testing.assert_allclose(W_0 + change.matrix(), W, rtol=1e-8, atol=1e-10)
+    with pytest.raises(UserError, match="keys of 1 edits, and 2 were tried"):
+        lifetime.replayed(found, K[:, :1], C)

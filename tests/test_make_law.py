@@ -1,5 +1,6 @@
 """The experiments behind the law, in miniature: what a point holds, what is kept, what is put back."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -26,6 +27,9 @@ SIZES = law.Sizes(
 def small(monkeypatch, cache):
     """A tiny model that is taken to know some facts and not others, and a C drawn at random."""
     listed = law.facts.load("book")
+    monkeypatch.setattr(law, "TRIED", 2)
+    monkeypatch.setattr(law, "DRAWN", (1, 3))
+    monkeypatch.setattr(law, "REPLAYED", (1, 3, 5))
     monkeypatch.setattr(law, "choose", lambda lm, count: (listed[:count], listed[20:28]))
     monkeypatch.setattr(units, "choose", lambda lm, count: (listed[:count], listed[20:28]))
     monkeypatch.setattr(law.moments, "estimate", lambda lm, *_, **__: Drawn())
@@ -50,7 +54,9 @@ def test_a_layer_is_measured_and_put_back(small, tmp_path):
     assert small.digest() == before
     assert [row["layer"] for row in made["layers"]] == [0, 1]
     ways = {name.split("/")[1] for name in arrays if name.startswith("0/")}
-    assert ways == {"before", "drawn", "beforehand", "anew"} and not any(name.startswith("1/anew") for name in arrays)
+    assert ways == {"before", "drawn", "replay", "beforehand", "anew"} and not any(
+        name.startswith("1/anew") for name in arrays
+    )
     for name in ("fall", "margin", "kept", "last state", "stream, all", "answer, subject"):
         assert arrays[f"1/beforehand/3/{name}"].shape == (8,)
     # D of a first edit is the square of the drift that it makes
@@ -70,10 +76,19 @@ def test_a_record_grows_by_the_layers_that_it_lacks(small, tmp_path, monkeypatch
     assert [row["layer"] for row in again["layers"]] == [0, 1] and later.keys() == arrays.keys()
     for name, array in arrays.items():
         np.testing.assert_array_equal(later[name], array, err_msg=name)
+    # a record of before there were replays gets them, and nothing else is measured
+    data = json.loads((tmp_path / "law.json").read_text(encoding="utf-8"))
+    for name in [name for name in later if "/replay/" in name]:
+        del later[name]
+    records.write(tmp_path / "law.json", data, later)
+    filled, arrays_again = measured(small, [0, 1], tmp_path / "law.json")
+    assert asked_for == [0] and arrays_again.keys() == arrays.keys()
+    assert [{**row, "commit": None} for row in filled["layers"]] == [{**row, "commit": None} for row in again["layers"]]
+    np.testing.assert_array_equal(arrays_again["0/replay/kept"], arrays["0/replay/kept"])
     monkeypatch.setattr(law, "POINTS", law.POINTS + 1)
     with pytest.raises(UserError, match="parts of another run"):
         measured(small, [0], tmp_path / "law.json")
-    assert records.load(tmp_path / "law.json").data == again.data and whole["looks"] == [1, 3]
+    assert records.load(tmp_path / "law.json").data == filled.data and whole["looks"] == [1, 3]
 
 
 def test_every_beginning_covers_the_depth():

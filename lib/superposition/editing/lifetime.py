@@ -10,8 +10,9 @@ mean square of the relative drift of single edits, each alone on the unedited mo
 ``‖W₀k‖`` that is ``D = c² q``: ``c`` the size of an edit, ``‖δ‖/‖W₀k‖``, and ``q = mean p²`` its overlap with what is
 untouched. Both are known before any edit.
 
-How long a layer lasts is known then, too: the drift of n edits is that of a few, drawn at random and scaled
-(:func:`drawn`); with it put in, the model says what it will have lost. Chapter ``17-law``.
+How long a layer lasts can be told then, too: keys cost next to nothing, so those of all edits to come are read; their
+shifts are borrowed from a few edits that were tried (:func:`replayed`); with the drift of the whole put in, the model
+says what it will have lost. Chapter ``17-law``.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from superposition.editing.forecast import Reading
 from superposition.editing.targets import Targets
 from superposition.errors import UserError
 from superposition.linear.edit import Edit
+from superposition.linear.memory import LinearMemory
 from superposition.linear.metric import SecondMoment
 from superposition.lm import passes
 from superposition.stats import response
@@ -147,22 +149,37 @@ class Untouched:
         return np.stack([self.relative(part[..., None] * delta, over) for part, delta in alone])
 
 
-def drawn(edit: Edit, n: int, seed: int = 0) -> Edit:
-    """What n edits would write if they were like these m: each of these times a normal number of variance n/m.
+def replayed(found: Targets, K: Float[np.ndarray, "d_m N"], C: SecondMoment, seed: int = 0) -> Edit:
+    """What ROME would write, edit by edit, if those that were not tried asked for the shifts of those that were.
 
-    A sum of many residuals that point anywhere is normal with the same second moments. For n below m it is the first n.
+    Every edit's target is its own answer of the unedited model and a shift; what earlier edits have already moved there
+    it need not write again (:meth:`superposition.linear.memory.LinearMemory.edit_batch`).
+
+    Parameters
+    ----------
+    found : Targets
+        The edits that were tried, each alone on the unedited model.
+    K : (d_m, N) array
+        Keys of all edits in their order, the first those of ``found``.
+    C : (d_m, d_m) array or Metric
+        Second moment of the layer's keys.
+    seed : int
+        Of the draw that says whose shift each of the others gets.
 
     Raises
     ------
     UserError
-        Fewer than one edit.
+        There are fewer keys than edits that were tried.
     """
-    if n < 1:
-        raise UserError(f"{n} edits move nothing: ask for 1 or more.")
-    m = len(edit)
-    if n < m:
-        return edit[:n]
-    return Edit(edit.delta * np.random.default_rng([seed, n]).standard_normal(m) * (n / m) ** 0.5, edit.M)
+    tried, N = len(found), K.shape[1]
+    if N < tried:
+        raise UserError(f"There are keys of {N} edits, and {tried} were tried: give the keys of all.")
+    others = np.random.default_rng(seed).integers(tried, size=N - tried)
+    change = LinearMemory(
+        np.zeros((len(found.shifts), len(K))), C
+    )  # the answers before are in values and residuals alike
+    change.edit_batch(K, found.shifts[:, [*range(tried), *others]], "rome")
+    return change.edits
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,9 +198,9 @@ class Outlook:
     probability : (n,)
         Of the new object with the edit's value put in.
     looks : (looks,)
-        After how many edits like these it was looked, ascending.
+        After how many edits it was looked, ascending.
     kept : (looks, m) bool
-        Which of the untouched facts the model still says then (:func:`drawn`).
+        Which of the untouched facts the model still says then (:func:`replayed`).
     """
 
     layer: int
@@ -245,7 +262,13 @@ class Outlook:
             yield 1 - self.kept[:, facts].mean(1), float(self.drift[edits].mean() / self.D)
 
 
-def outlook(untouched: Untouched, found: Targets, C: SecondMoment, looks: Sequence[int] = LOOKS) -> Outlook:
+def outlook(
+    untouched: Untouched,
+    found: Targets,
+    C: SecondMoment,
+    K: Float[np.ndarray, "d_m N"] | None = None,
+    looks: Sequence[int] = LOOKS,
+) -> Outlook:
     """What single edits say of a layer's life, if ROME writes them.
 
     Parameters
@@ -256,14 +279,18 @@ def outlook(untouched: Untouched, found: Targets, C: SecondMoment, looks: Sequen
         Each edit alone on the unedited model (:func:`superposition.editing.targets.search`).
     C : (d_m, d_m) array or Metric
         Second moment of the layer's keys.
+    K : (d_m, N) array, optional
+        Keys of all edits to come, the first those of ``found``; by default there are no others.
     looks : sequence of int
-        After how many edits; none at all spares the passes.
+        After how many edits; those of more than N are left out, and none at all spares the passes.
     """
-    reading, numbers = untouched.reading, np.array(sorted({*looks}), dtype=int)
+    K = found.keys if K is None else K
+    reading, numbers = untouched.reading, np.array(sorted({n for n in looks if n <= K.shape[1]}), dtype=int)
     single = Edit(found.shifts, forecast.directions(found.keys, C))
     kept = np.zeros((len(numbers), len(reading)), dtype=bool)
+    edits = replayed(found, K, C)
     for row, n in enumerate(numbers.tolist()):
-        moved = forecast.drift(drawn(single, n), reading.keys)
+        moved = forecast.drift(edits[:n], reading.keys)
         kept[row] = forecast.ask(untouched.model, reading, moved).exact
     return Outlook(
         reading.layer,
