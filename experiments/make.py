@@ -46,6 +46,8 @@ COMMANDS = {
     ),
     "causes": "python experiments/forecasts.py causes --runs smollm2:6 --out book/records/causes.json",
     "cures": "python experiments/forecasts.py cures --runs smollm2:6 --out book/records/cures.json",
+    "law-smollm2": "python experiments/law.py --model smollm2 --out book/records/law-smollm2.json",
+    "law-gemma3": "python experiments/law.py --model gemma3 --out book/records/law-gemma3.json",
     "search-units": (
         "python experiments/units.py --runs smollm2:6 smollm2:12 smollm2:25 gemma3:5 gemma3:9 "
         "--out book/records/search-units.json"

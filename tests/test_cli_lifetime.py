@@ -11,7 +11,7 @@ from conftest import SENTENCES
 from superposition import cli, editing
 from superposition.data import facts
 from superposition.editing import forecast, lifetime, session, targets
-from superposition.lm import models, moments
+from superposition.lm import keys, models, moments
 
 EDITS = (
     "subject,prompt,target_new\nviolin,A {} is an,sport\nfootball,{} is a,city\nOslo,{} is a city in,Japan\n"
@@ -67,8 +67,10 @@ def test_a_table_of_layers(go, tmp_path, model_folder):
     assert float(rows[1]["q"]) == pytest.approx((p**2).mean(), rel=1e-4)
     squares = lifetime.Untouched(lm, reading).by_edit(lifetime.Edit(found.shifts, M)) ** 2
     assert float(rows[1]["D"]) == pytest.approx(squares[:, reading.mask()].mean(), rel=1e-4)
-    # after four edits: what the model says with W and the drawn edit's matrix
-    four = lifetime.drawn(lifetime.Edit(found.shifts, M), 4)
+    # after four edits: what the model says with W and what the four would write, the middle two by borrowed shifts
+    K = keys.extract(lm, [edits[i] for i in (0, 3, 1, 2)], layers=[1])[1]
+    np.testing.assert_allclose(K[:, :2], found.keys, atol=1e-6)
+    four = lifetime.replayed(found, K, C)
     with editing.preserved(lm), torch.no_grad():
         lm.layers[1].weight.add_(torch.from_numpy(four.matrix()))
         lost = 1 - forecast.ask(lm, reading).exact.mean()

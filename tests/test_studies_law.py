@@ -122,11 +122,13 @@ def test_points_outside_the_fit_set_are_grouped():
     points = law.points(record)
     groups = law.grouped(points)
     assert {of: len(group) for of, group in groups.items()} == {
-        ("smollm2", "other layers"): 9,
+        ("smollm2", "targets beforehand"): 9,
         ("smollm2", "targets anew"): 3,
     }
     assert {point.layer for point in groups["smollm2", "targets anew"]} == {3}
     assert {law.kind_of(point) for point in points if law.is_fitted(point)} == {"fitted"}
+    assert {point.targets for point in law.beforehand(points)} == {"beforehand"}
+    assert law.beforehand(points, unseen=True) == law.beforehand(points)  # none of these layers had been replayed
     assert law.unseen(points) == []  # all six layers had been seen
 
 
@@ -136,7 +138,7 @@ def test_lifetimes_by_drawn_drifts():
         record.arrays[f"{layer}/drawn/looks"] = np.array([3, 10, 30, 100])
         shares = TRUE.share(np.sqrt(D * np.array([3, 10, 30, 100])))
         record.arrays[f"{layer}/drawn/kept"] = np.stack([facts_of(share) for share in shares])
-    lives = law.lifetimes(law.points(record), law.by_draw(record))
+    lives = law.lifetimes(law.points(record), law.by_asking(record, "drawn"))
     assert sum(life.seen for life in lives) > 6
     assert all(0.8 < life.factor < 1.3 for life in lives if life.seen)
     assert np.isinf(next(life.forecast for life in lives if (life.layer, life.share) == (0, 0.5)))

@@ -18,8 +18,9 @@ def add(commands: argparse._SubParsersAction) -> None:
     command = commands.add_parser(
         "lifetime",
         help="how many edits each layer bears until a tenth, a quarter, half of what the model knows is lost",
-        description="Reads the model and changes nothing. At each layer a few edits are tried, each alone; from their "
-        "size and their overlap with what the model knows follows how long the layer lasts under ROME. "
+        description="Reads the model and changes nothing. At each layer a few edits are tried, each alone, and the "
+        "keys of all are read; what they would write one after another by ROME, with targets found beforehand, is put "
+        "in, and the model is asked what it still knows. "
         "Writes DIR/lifetime.json and DIR/lifetime.csv (a row a layer). Interrupted, it goes on where it stopped.",
     )
     options.share(

@@ -352,7 +352,7 @@ def forecast(
 
 
 #: Raise it when what a layer's outlook is changes: outlooks are kept in the cache under it.
-_OUTLOOKS = 1
+_OUTLOOKS = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -433,6 +433,9 @@ def lifetime(
 ) -> LifetimeResult:
     """How many edits each layer bears until a share of what the model knows is lost, told before any edit is made.
 
+    It is told of edits by ROME with targets found beforehand (:func:`superposition.editing.lifetime.replayed`). Where
+    the list is shorter than the last look, the book's requests follow it.
+
     Parameters
     ----------
     model, command
@@ -476,7 +479,7 @@ def lifetime(
     before, known = lm.digest(), scoring.known(lm, others)[:most]
     if not known:
         raise UserError("The model knows none of the facts to protect about other subjects: give others.")
-    reading = calibration.reading(lm)
+    reading, coming = calibration.reading(lm), _coming(lm, tried, listed, known)
     found, tokens = [], 0
     with console.bar(total=len(chosen), what="lifetime", unit="layer") as bar:
         for summed in moments.in_groups(lm, calibration.text, memory=memory, layers=layers, **reading):
@@ -484,7 +487,7 @@ def lifetime(
             for layer in summed.outer:
                 C = Metric(calibration.second_moment(summed, layer)[0])
                 looks = sorted({*lifetimes.LOOKS, len(listed)})
-                found.append(_outlook(lm, before, layer, tried, known, C, settings, looks))
+                found.append(_outlook(lm, before, layer, (tried, coming), known, C, settings, looks))
                 bar.update()
             del summed  # or two groups are in memory
     if lm.digest() != before:
@@ -502,23 +505,44 @@ def lifetime(
     return LifetimeResult(found, len(listed), data)
 
 
+def _coming(lm: LanguageModel, tried: Sequence[Fact], listed: Sequence[Fact], known: Sequence[Fact]) -> list[Fact]:
+    """The edits that follow those that are tried: the rest of the list, then the book's requests up to the last look.
+
+    Requests about subjects that are named already are left out, and those whose key would be at position 0.
+    """
+    coming = [fact for fact in listed if fact not in tried]
+    taken = {fact.subject for fact in (*listed, *known)}
+    for fact in facts.load(paths.data_dir() / "requests" / "facts.csv"):
+        if len(tried) + len(coming) >= max(lifetimes.LOOKS):
+            break
+        if fact.subject not in taken and keys.locate(lm.tokenizer, fact).position > 0:
+            taken.add(fact.subject)
+            coming.append(fact)
+    return coming
+
+
 def _outlook(
     lm: LanguageModel,
     digest: str,
     layer: int,
-    edits: Sequence[Fact],
+    edits: tuple[Sequence[Fact], Sequence[Fact]],
     known: Sequence[Fact],
     C: Metric,
     settings: TargetSettings,
     looks: list[int],
 ) -> Outlook:
-    """One layer's; kept under all it depends on, so that an interrupted run goes on. ``digest`` is the weights'."""
+    """One layer's, of the edits to try and those that follow; ``digest`` is the weights'.
+
+    It is kept under all it depends on, so that an interrupted run goes on.
+    """
+    tried, coming = edits
     key = cache.key(
         "lifetime",
         _OUTLOOKS,
         weights=digest,
         layer=layer,
-        edits=[[fact.text, fact.target_new] for fact in edits],
+        edits=[[fact.text, fact.target_new] for fact in tried],
+        coming=[fact.text for fact in coming],
         known=[[fact.text, fact.target_true] for fact in known],
         C=hashlib.sha256(C.moment.tobytes()).hexdigest(),
         settings=settings.as_dict(),
@@ -528,6 +552,8 @@ def _outlook(
 
     def make() -> dict[str, Any]:
         untouched = lifetimes.Untouched(lm, forecasts.read(lm, known, layer, passes=False))
-        return vars(lifetimes.outlook(untouched, search(lm, edits, layer, settings), C, looks))
+        found = search(lm, tried, layer, settings)
+        others = [keys.extract(lm, coming, layers=[layer])[layer]] if coming else []
+        return vars(lifetimes.outlook(untouched, found, C, np.concatenate([found.keys, *others], axis=1), looks))
 
     return Outlook(**cache.made(key, make))

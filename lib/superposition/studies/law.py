@@ -48,8 +48,10 @@ QUANTITIES = {
 SHARES = (0.1, 0.25, 0.5)
 #: Layers whose points had been seen when S was put beside R (``book/data/bars.toml``, ``claim-19.state``).
 SEEN = {"smollm2": range(9), "gemma3": range(1)}
+#: Layers at which replays had been seen when their bar was frozen (``claim-20.replay``).
+REPLAYS_SEEN = {"smollm2": (6, 12, 18, 24)}
 #: Kinds of points; the curve is fitted to those of the first.
-KINDS = ("fitted", "other layers", "targets anew", "other editors", "fine-tuning")
+KINDS = ("fitted", "targets beforehand", "targets anew", "other editors", "fine-tuning")
 
 
 @dataclass(frozen=True)
@@ -192,7 +194,7 @@ def kind_of(point: Point) -> str:
         return "other editors"
     if point.targets != "beforehand":
         return "targets anew"
-    return "fitted" if is_fitted(point) else "other layers"
+    return "fitted" if is_fitted(point) else "targets beforehand"
 
 
 def by_kind(some: Sequence[Point]) -> dict[str, list[Point]]:
@@ -306,7 +308,7 @@ def lifetimes(
     """Of every layer, rule and kind of targets among points, a row a share.
 
     ``forecasts`` gives the number of edits for a point, of which only the layer counts, and a share:
-    :func:`by_drift` or :func:`by_draw`.
+    :func:`by_drift` or :func:`by_asking`.
     """
     found = []
     for of in series(some).values():
@@ -327,14 +329,24 @@ def by_drift(curve: LogLogistic) -> Callable[[Point, float], float]:
     return edits
 
 
-def by_draw(record: Record) -> Callable[[Point, float], float]:
-    """Lifetimes from the drifts of ten edits, drawn at random, as a record of the kind ``law`` holds them."""
+def by_asking(record: Record, way: str) -> Callable[[Point, float], float]:
+    """Lifetimes from what the model still says with a forecast drift put in, as a record of the kind ``law`` holds it.
+
+    ``way`` is ``drawn``, the drifts of ten edits times random numbers, or ``replay``, the keys of all edits with the
+    shifts of ten.
+    """
 
     def edits(point: Point, share: float) -> float:
-        kept, looks = (record.arrays[f"{point.layer}/drawn/{name}"] for name in ("kept", "looks"))
+        kept, looks = (record.arrays[f"{point.layer}/{way}/{name}"] for name in ("kept", "looks"))
         return response.reached(looks, 1 - kept.mean(1), share)
 
     return edits
+
+
+def beforehand(some: Sequence[Point], *, unseen: bool = False) -> list[Point]:
+    """Points whose targets were found beforehand; if asked, without the layers at which replays had been seen."""
+    found = [point for point in some if point.targets == "beforehand"]
+    return [point for point in found if not (unseen and point.layer in REPLAYS_SEEN.get(point.model, ()))]
 
 
 def within(some: Sequence[Lifetime], factor: float) -> Bool[np.ndarray, " n"]:

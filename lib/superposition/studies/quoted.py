@@ -15,6 +15,7 @@ import numpy as np
 from superposition import records
 from superposition.records import Record
 from superposition.stats import intervals
+from superposition.stats.response import LogLogistic
 from superposition.stats.shape import extremes
 from superposition.studies import confounds, edit_sequences, forecasts, law, nulls, pairs, scaling, toys
 
@@ -283,11 +284,15 @@ def _cost_of_an_edit(cost: Record) -> Numbers:
 
 #: Groups of points outside the fit set by the prose's words.
 GROUPS = {
-    "odd": ("smollm2", "other layers"),
+    "odd": ("smollm2", "targets beforehand"),
     "anew": ("smollm2", "targets anew"),
-    "gemma": ("gemma3", "other layers"),
+    "gemma": ("gemma3", "targets beforehand"),
     "gemma_anew": ("gemma3", "targets anew"),
 }
+
+
+#: The edits that a replay tries: until so many it is exact.
+REPLAYED = 10
 
 
 def law_of_loss(*measured: Record) -> Numbers:
@@ -296,15 +301,10 @@ def law_of_loss(*measured: Record) -> Numbers:
     fitted, bar = [point for point in points if law.is_fitted(point)], records.bars("claim-19.curve")
     groups = law.grouped(points)
     held_out = [point for group in groups.values() for point in group]
-    ends = [point for point in points if point.edits == measured[0]["looks"][-1] and point.targets == "beforehand"]
     curves = {word: law.fit(fitted, name) for word, name in (("R", law.R), ("S", law.S), ("mu", law.MU))}
+    ends = {of: some[-1] for of, some in law.series(points).items()}
     numbers: Numbers = {
-        record["model"]["name"]: {
-            "layers": len(record["layers"]),
-            "watched": len(record["watched"]),
-            "gain": extremes([p.quantities[law.MU] / p.drift for p in ends if p.model == record["model"]["name"]]),
-            "ahead": extremes([p.quantities["forecast"] / p.drift for p in ends if p.model == record["model"]["name"]]),
-        }
+        record["model"]["name"]: {"layers": len(record["layers"]), "watched": len(record["watched"])}
         for record in measured
     }
     numbers |= {
@@ -312,17 +312,35 @@ def law_of_loss(*measured: Record) -> Numbers:
         "points": len(points),
         "hours": sum(row["seconds"] for record in measured for row in record["layers"]) / 3600,
         "bar": {"correlation": bar["correlation"], "error": round(100 * bar["error"])},
-        "bend": curves["S"].middle,
+        "gain": extremes([end.quantities[law.MU] / end.drift for end in ends.values()]),
+        "early": _end(ends["gemma3", 0, "rome", "beforehand"]),
+        "late": _end(ends["smollm2", 18, "rome", "beforehand"]),
+        "behind_norm": law.ahead(held_out, law.R, "change"),
     }
+    for targets in ("beforehand", "anew"):
+        over = [end.quantities["forecast"] / end.drift for end in ends.values() if end.targets == targets]
+        numbers[f"over_{targets}"] = {"middle": float(np.median(over))} | extremes(over)
     for word, name in (("R", law.R), ("S", law.S), ("mu", law.MU)):
         told = law.unseen if name == law.S else list
         numbers[word] = _scored(law.score(told(held_out), curves[word], name))
         for group, of in GROUPS.items():
             numbers[f"{word}_{group}"] = _scored(law.score(told(groups[of]), curves[word], name))
-    lives = {"by_drift": law.lifetimes(held_out, law.by_drift(curves["R"])), "by_draw": []}
+    return numbers | _lifetimes(measured, held_out, curves["R"])
+
+
+def _end(point: law.Point) -> Numbers:
+    return {"drift": point.drift, "lost": point.lost}
+
+
+def _lifetimes(measured: Sequence[Record], held_out: list[law.Point], curve: LogLogistic) -> Numbers:
+    lives = {"by_drift": law.lifetimes(held_out, law.by_drift(curve)), "by_draw": [], "by_replay": [], "anew": []}
     for record in measured:
-        lives["by_draw"] += law.lifetimes(law.points(record), law.by_draw(record))
-    return numbers | {word: _forecast_lives(some) for word, some in lives.items()}
+        own, replay = law.points(record), law.by_asking(record, "replay")
+        lives["by_draw"] += law.lifetimes(own, law.by_asking(record, "drawn"))
+        lives["by_replay"] += law.lifetimes(law.beforehand(own, unseen=True), replay)
+        lives["anew"] += law.lifetimes([point for point in own if point.targets == "anew"], replay)
+    lives["beyond"] = [life for life in lives["by_replay"] if life.came > REPLAYED]
+    return {word: _forecast_lives(some) for word, some in lives.items()}
 
 
 def _scored(score: law.Score) -> Numbers:
