@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -79,7 +80,7 @@ class Point:
     kept: Bool[np.ndarray, " m"]
     quantities: Mapping[str, float]
 
-    @property
+    @cached_property
     def lost(self) -> float:
         """The share of the watched facts that the model does not say any more."""
         return 1 - float(self.kept.mean())
@@ -219,8 +220,8 @@ def unseen(some: Sequence[Point]) -> list[Point]:
 
 def correlation(some: Sequence[Point], name: str = R) -> float:
     """Spearman's rank correlation of a quantity with the share lost."""
-    values = [point.quantities[name] for point in some]
-    return float(scipy.stats.spearmanr(values, [point.lost for point in some]).statistic)
+    values, lost = [point.quantities[name] for point in some], [point.lost for point in some]
+    return float(np.corrcoef(scipy.stats.rankdata(values), scipy.stats.rankdata(lost))[0, 1])
 
 
 def error(some: Sequence[Point], curve: LogLogistic, name: str = R) -> float:

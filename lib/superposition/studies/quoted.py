@@ -282,15 +282,6 @@ def _cost_of_an_edit(cost: Record) -> Numbers:
 
 # Chapter 17
 
-#: Groups of points outside the fit set by the prose's words.
-GROUPS = {
-    "odd": ("smollm2", "targets beforehand"),
-    "anew": ("smollm2", "targets anew"),
-    "gemma": ("gemma3", "targets beforehand"),
-    "gemma_anew": ("gemma3", "targets anew"),
-}
-
-
 #: The edits that a replay tries: until so many it is exact.
 REPLAYED = 10
 
@@ -310,8 +301,8 @@ def law_of_loss(*measured: Record) -> Numbers:
     numbers |= {
         "edits": len(measured[0]["edits"]),
         "points": len(points),
-        "hours": sum(row["seconds"] for record in measured for row in record["layers"]) / 3600,
-        "bar": {"correlation": bar["correlation"], "error": round(100 * bar["error"])},
+        "bar": {"correlation": bar["correlation"], "error": round(100 * bar["error"])}
+        | {"factor": records.bars("claim-20.lifetime")["factor"]},
         "gain": extremes([end.quantities[law.MU] / end.drift for end in ends.values()]),
         "early": _end(ends["gemma3", 0, "rome", "beforehand"]),
         "late": _end(ends["smollm2", 18, "rome", "beforehand"]),
@@ -320,11 +311,10 @@ def law_of_loss(*measured: Record) -> Numbers:
     for targets in ("beforehand", "anew"):
         over = [end.quantities["forecast"] / end.drift for end in ends.values() if end.targets == targets]
         numbers[f"over_{targets}"] = {"middle": float(np.median(over))} | extremes(over)
-    for word, name in (("R", law.R), ("S", law.S), ("mu", law.MU)):
-        told = law.unseen if name == law.S else list
-        numbers[word] = _scored(law.score(told(held_out), curves[word], name))
-        for group, of in GROUPS.items():
-            numbers[f"{word}_{group}"] = _scored(law.score(told(groups[of]), curves[word], name))
+    beforehand = {model: groups[model, "targets beforehand"] for model in ("smollm2", "gemma3")}
+    numbers["mu"] = _scored(law.score(held_out, curves["mu"], law.MU))
+    numbers["R"] = {model: _scored(law.score(some, curves["R"])) for model, some in beforehand.items()}
+    numbers["S_gemma3"] = _scored(law.score(law.unseen(beforehand["gemma3"]), curves["S"], law.S))
     return numbers | _lifetimes(measured, held_out, curves["R"])
 
 

@@ -455,6 +455,7 @@ def _within(lives: Sequence[law.Lifetime], factor: float, what: str) -> Verdict:
     stands = f"edits until 10, 25 or 50 % is lost, at a layer, lie within a factor of {factor} of {what}"
     low, middle, high = np.quantile(factors, [0.1, 0.5, 0.9], method="nearest")
     text = f"Forecast over what came: {middle:.2f} in the median, {low:.2f} to {high:.2f} in four of five"
+    text = text.replace("inf", "∞")
     return Verdict(stands, list(law.within(seen, factor)), text)
 
 
