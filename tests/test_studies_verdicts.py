@@ -343,7 +343,7 @@ def law_of(share):
             layer = row["layer"]
             for stem in {name.rpartition("/")[0] for name in arrays if re.match(rf"{layer}/\w+/\d+/", name)}:
                 n = int(stem.split("/")[2])
-                R = 0.1 * (1 + layer) ** 0.5 * n**0.5 * (1.3 if "anew" in stem else 1)
+                R = 0.1 * (1 + layer) ** 0.5 * n**0.5 * (1.05 if "anew" in stem else 1)
                 for name in ("stream, all", "last state"):
                     arrays[f"{stem}/{name}"][:] = R
                 arrays[f"{stem}/kept"][:] = np.arange(len(arrays[f"{stem}/kept"])) >= share(R) * data["known"]
@@ -371,7 +371,8 @@ def test_claims_19_and_20_stand_where_there_is_a_law():
     given = law_of(lambda R: R**1.5 / (0.8**1.5 + R**1.5))
     assert settled(19, *given) == ["reproduced"] * 3
     by_drift, by_draw, by_replay = settled(20, *given)
-    assert by_draw == by_replay == "reproduced" and by_drift != "refuted"
+    # a draw looks after ten edits first, so that it cannot tell shorter lives well; a replay looks when the record does
+    assert by_replay == "reproduced" and "refuted" not in (by_drift, by_draw)
 
 
 def test_claims_19_and_20_fall_where_the_drift_tells_nothing():

@@ -70,7 +70,8 @@ def fit(dose: ArrayLike, share: ArrayLike) -> LogLogistic:
         return LogLogistic(*np.exp(logs)).share(dose) - share
 
     start = (np.log(np.median(dose)) + 1, 0.0)
-    return LogLogistic(*map(float, np.exp(scipy.optimize.least_squares(errors, start).x)))
+    widest = (np.array([start[0] - 50, -7]), np.array([start[0] + 50, 7]))  # where no curve fits it would run away
+    return LogLogistic(*map(float, np.exp(scipy.optimize.least_squares(errors, start, bounds=widest).x)))
 
 
 def reached(dose: ArrayLike, share: ArrayLike, wanted: float) -> float:
