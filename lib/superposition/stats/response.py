@@ -71,7 +71,7 @@ def fit(dose: ArrayLike, share: ArrayLike) -> LogLogistic:
 
     start = (np.log(np.median(dose)) + 1, 0.0)
     widest = (np.array([start[0] - 50, -7]), np.array([start[0] + 50, 7]))  # where no curve fits it would run away
-    return LogLogistic(*map(float, np.exp(scipy.optimize.least_squares(errors, start, bounds=widest).x)))
+    return LogLogistic(*map(float, np.exp(scipy.optimize.least_squares(errors, start, bounds=widest, xtol=1e-12).x)))
 
 
 def reached(dose: ArrayLike, share: ArrayLike, wanted: float) -> float:
