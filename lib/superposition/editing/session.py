@@ -508,10 +508,12 @@ def lifetime(
 def _coming(lm: LanguageModel, tried: Sequence[Fact], listed: Sequence[Fact], known: Sequence[Fact]) -> list[Fact]:
     """The edits that follow those that are tried: the rest of the list, then the book's requests up to the last look.
 
-    Requests about subjects that are named already are left out, and those whose key would be at position 0.
+    Edits about what the model is asked for are left out, for those facts would be lost to the edit itself; and of the
+    requests those about subjects of the list, and those whose key would be at position 0.
     """
-    coming = [fact for fact in listed if fact not in tried]
-    taken = {fact.subject for fact in (*listed, *known)}
+    asked = {fact.subject for fact in known}
+    coming = [fact for fact in listed if fact not in tried and fact.subject not in asked]
+    taken = asked | {fact.subject for fact in listed}
     for fact in facts.load(paths.data_dir() / "requests" / "facts.csv"):
         if len(tried) + len(coming) >= max(lifetimes.LOOKS):
             break
