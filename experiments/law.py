@@ -32,19 +32,19 @@ from superposition.data import facts
 from superposition.data.facts import Fact
 from superposition.editing import forecast, lifetime
 from superposition.editing.forecast import Reading, Said
-from superposition.io import cache, paths
+from superposition.io import cache
 from superposition.linear.edit import Edit
 from superposition.linear.memory import LinearMemory
 from superposition.linear.metric import Metric
 from superposition.lm import keys, models, moments, passes, scoring
+from superposition.studies.law import TRIED
 
 #: Raise it when what a point holds changes: points are kept in the cache under it.
 POINTS = 2
 #: At which places a relative drift is taken.
 PLACES = ("subject", "last", "all")
-#: How many edits are tried for forecasts of a layer's life, and after how many edits they look, by drawn drifts and by
-#: replay (``book/data/bars.toml``).
-TRIED, DRAWN, REPLAYED = 10, (10, 30, 100, 300), (5, 15, 30, 60)
+#: After how many edits forecasts of a layer's life look, by drawn drifts and by replay (``book/data/bars.toml``).
+DRAWN, REPLAYED = (10, 30, 100, 300), (5, 15, 30, 60)
 
 
 @dataclass(frozen=True)
@@ -191,9 +191,8 @@ def drawn(case: Case, found: editing.Targets) -> dict[str, np.ndarray]:
 
 def replay(case: Case) -> dict[str, np.ndarray]:
     """What the first of the edits, and the keys of all, say of the layer's life; after the list come the requests."""
-    found, listed = alone(case), facts.load(paths.data_dir() / "requests" / "facts.csv")
-    more = [fact for fact in listed if keys.locate(case.lm.tokenizer, fact).position > 0]
-    more = more[: max(REPLAYED) - len(found)]
+    found, watched = alone(case), case.untouched.reading.facts
+    more = lifetime.coming(case.lm, case.edits, case.edits, watched, max(REPLAYED))
     K = np.concatenate([found.keys, keys.extract(case.lm, more, layers=[case.layer])[case.layer]], axis=1)
     told = lifetime.outlook(case.untouched, found[:TRIED], case.C, K, REPLAYED)
     return {"replay/looks": told.looks, "replay/kept": told.kept}

@@ -12,6 +12,7 @@ from superposition import cli, editing
 from superposition.data import facts
 from superposition.editing import forecast, lifetime, session, targets
 from superposition.lm import keys, models, moments
+from superposition.lm.calibration import Calibration
 
 EDITS = (
     "subject,prompt,target_new\nviolin,A {} is an,sport\nfootball,{} is a,city\nOslo,{} is a city in,Japan\n"
@@ -40,6 +41,7 @@ def go(tmp_path, cache, model_folder, capsys, monkeypatch):
         said = capsys.readouterr()
         return status, said.out, said.err
 
+    go.model = model_folder
     return go
 
 
@@ -47,7 +49,7 @@ def test_a_table_of_layers(go, tmp_path, model_folder):
     status, out, err = go()
     assert status == 0 and "Nothing was changed" in out, err
     data = json.loads((tmp_path / "out" / "lifetime.json").read_text(encoding="utf-8"))
-    assert data["facts"] | {"source": None, "sha256": None} == {"source": None, "sha256": None, "count": 4, "tried": 2}
+    assert {name: data["facts"][name] for name in ("count", "tried")} == {"count": 4, "tried": 2}
     assert data["protect"]["asked"] == 3 and data["text"]["tokens"] == 300
     with (tmp_path / "out" / "lifetime.csv").open(encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
@@ -67,17 +69,32 @@ def test_a_table_of_layers(go, tmp_path, model_folder):
     assert float(rows[1]["q"]) == pytest.approx((p**2).mean(), rel=1e-4)
     squares = lifetime.Untouched(lm, reading).by_edit(lifetime.Edit(found.shifts, M)) ** 2
     assert float(rows[1]["D"]) == pytest.approx(squares[:, reading.mask()].mean(), rel=1e-4)
-    # after four edits: what the model says with W and what the four would write, the last two by borrowed shifts
-    coming = session._coming(lm, [edits[0], edits[3]], edits, known)
+    # after three edits, all but that of Oslo: what the model says with W and what they would write
+    coming = lifetime.coming(lm, [edits[0], edits[3]], edits, known, 4)
     assert coming[0] is edits[1] and "Oslo" not in [fact.subject for fact in coming]  # Oslo is asked for
-    K = keys.extract(lm, [edits[0], edits[3], *coming[:2]], layers=[1])[1]
+    K = keys.extract(lm, [edits[0], edits[3], coming[0]], layers=[1])[1]
     np.testing.assert_allclose(K[:, :2], found.keys, rtol=1e-5, atol=1e-5)  # float32, in another batch
-    four = lifetime.replayed(found, K, C)
+    three = lifetime.replayed(found, K, C)
     with editing.preserved(lm), torch.no_grad():
-        lm.layers[1].weight.add_(torch.from_numpy(four.matrix()))
+        lm.layers[1].weight.add_(torch.from_numpy(three.matrix()))
         lost = 1 - forecast.ask(lm, reading).exact.mean()
-    assert float(rows[1]["lost_after_4"]) == pytest.approx(lost)
+    assert float(rows[1]["lost_after_3"]) == pytest.approx(lost)
+    assert data["facts"]["replayed"] == 3
     assert float(rows[1]["until_10_low"]) <= float(rows[1]["until_10"]) <= float(rows[1]["until_10_high"])
+
+
+def test_what_the_list_is_about_is_asked_last(go, tmp_path):
+    """With room for two questions nothing is left out: Oslo, whom the list names, is not asked for."""
+    known = [fact.subject for fact in facts.load(tmp_path / "protect.csv")]
+    assert known == ["France", "Tokyo", "Oslo"]
+    edits = facts.load(tmp_path / "edits.csv")
+    text = Calibration(tmp_path / "text.txt", tokens=300)
+    lm = models.load(go.model, device="cpu")
+    for most, replayed in ((2, 4), (3, 3)):
+        found = session.lifetime(
+            lm, tmp_path / "edits.csv", text, layers=[1], protect=tmp_path / "protect.csv", tries=2, most=most
+        )
+        assert found.planned == replayed and found.data["facts"]["count"] == len(edits)
 
 
 def test_weights_that_have_changed_are_no_result(go, monkeypatch):
@@ -112,16 +129,20 @@ def outlook(layer, drift, probability, lost=(0.0, 0.1, 0.3, 0.8)):
 def test_the_best_layer_is_one_at_which_edits_take():
     late = outlook(9, [1e-6] * 4, [0.1, 0.2, 0.99, 0.1], lost=[0, 0, 0, 0])
     good, poor = outlook(3, [1e-4] * 4, [0.99] * 4), outlook(4, [1e-5] * 4, [0.99] * 4, lost=[0.1, 0.2, 0.5, 0.9])
-    data = {"model": {"name": "tiny"}, "facts": {"tried": 4}, "protect": {"asked": 7}}
+    data = {"model": {"name": "tiny"}, "facts": {"tried": 4, "count": 100}, "protect": {"asked": 7}}
     found = session.LifetimeResult([poor, good, late], 100, data)
     assert found.best is good
-    assert "Edit layer 3" in cli.lifetime.describe(found)
+    assert "Edit layer 3" in cli.lifetime.describe(found) and "all 100 edits of the list" in cli.lifetime.describe(
+        found
+    )
+    fewer = session.LifetimeResult([good], 97, data)
+    assert "After 97 edits of the list (left out: 3 about what is asked for)" in cli.lifetime.describe(fewer)
     assert "At no layer" in cli.lifetime.describe(session.LifetimeResult([late], 100, data))
 
 
 def test_what_was_not_seen_is_written_as_nothing(tmp_path):
     never = outlook(3, [1e-6] * 4, [0.99] * 4, lost=[0, 0, 0, 0.2])
-    data = {"model": {"name": "tiny"}, "facts": {"tried": 4}, "protect": {"asked": 7}}
+    data = {"model": {"name": "tiny"}, "facts": {"tried": 4, "count": 100}, "protect": {"asked": 7}}
     found = session.LifetimeResult([never], 100, data)
     found.write(tmp_path)
     (row,) = json.loads((tmp_path / "lifetime.json").read_text(encoding="utf-8"))["layers"]

@@ -1,5 +1,7 @@
 """The studies of the law, on records in which the law holds by construction, or does not."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -108,6 +110,10 @@ def test_the_curve_is_found_again_and_forecasts_lifetimes():
     for life in lives:
         assert life.forecast == pytest.approx(TRUE.dose(life.share) ** 2 / D_OF[life.layer], rel=0.03)
     assert all(0.8 < life.factor < 1.2 for life in seen) and law.within(lives, 1.25).all()
+    assert law.share_within(lives, 1.25, resamples=20) == (1, 1, 1)
+    half = [replace(life, forecast=life.came * (3 if life.layer == 1 else 1)) for life in seen]
+    told = law.share_within(half, 1.25, resamples=200)
+    assert told.value == np.mean([life.layer != 1 for life in half]) and told.low < told.value < told.high
     late = [life for life in lives if np.isinf(life.came)]
     assert late and all(life.forecast > 0.9 * LOOKS[-1] for life in late)
     assert all(life.forecast < LOOKS[0] for life in lives if np.isnan(life.came))

@@ -378,3 +378,12 @@ def test_claims_19_and_20_stand_where_there_is_a_law():
 def test_claims_19_and_20_fall_where_the_drift_tells_nothing():
     given = law_of(lambda R: 0.9 / (1 + R))
     assert settled(19, *given) == ["refuted"] * 3
+
+
+def test_claim_20_falls_where_the_model_says_nothing_of_the_loss():
+    given = law_of(lambda R: R**1.5 / (0.8**1.5 + R**1.5))
+    for record in given:
+        for name, array in record.arrays.items():
+            if name.endswith(("drawn/kept", "replay/kept")):
+                array[:] = True
+    assert settled(20, *given)[1:] == ["refuted", "refuted"]

@@ -79,9 +79,13 @@ def describe(outcome: LifetimeResult) -> str:
         rare = f"At no layer does the value found make the new object of {TAKES:.0%} of the edits {TAKEN:.0%} likely"
         return "\n".join([*lines, f"{rare}: try other edits."])
     lost = " to ".join(f"{share:.0%}" for share in best.lost_after(outcome.planned)[1:])
+    left_out = data["facts"]["count"] - outcome.planned
+    after = f"all {outcome.planned} edits of the list"
+    if left_out:
+        after = f"{outcome.planned} edits of the list (left out: {left_out} about what is asked for)"
     lines.append(
-        f"Edit layer {best.layer}: by these numbers it lasts longest of the layers at which the edits take. After all "
-        f"{outcome.planned} edits of the list {lost} of what the model knows would be lost."
+        f"Edit layer {best.layer}: by these numbers it lasts longest of the layers at which the edits take. After "
+        f"{after} {lost} of what the model knows would be lost."
     )
     return "\n".join(lines)
 

@@ -27,14 +27,17 @@ import torch
 from jaxtyping import Bool, Float, Int
 from numpy.typing import ArrayLike
 
+from superposition.data import facts
+from superposition.data.facts import Fact
 from superposition.editing import forecast
 from superposition.editing.forecast import Reading
 from superposition.editing.targets import Targets
 from superposition.errors import UserError
+from superposition.io import paths
 from superposition.linear.edit import Edit
 from superposition.linear.memory import LinearMemory
 from superposition.linear.metric import SecondMoment
-from superposition.lm import passes
+from superposition.lm import keys, passes
 from superposition.stats import response
 from superposition.stats.intervals import Estimate
 
@@ -147,6 +150,26 @@ class Untouched:
             return np.abs(parts) * lengths * self.reading.mask() / self.lengths(over)
         alone = zip(parts, edit.delta.T, strict=True)
         return np.stack([self.relative(part[..., None] * delta, over) for part, delta in alone])
+
+
+def coming(
+    model: LanguageModel, tried: Sequence[Fact], listed: Sequence[Fact], asked: Sequence[Fact], most: int
+) -> list[Fact]:
+    """The edits that follow those that are tried: the rest of a list, then the book's requests until there are enough.
+
+    Edits about subjects that the model is asked for are left out, for such facts would be lost to the edit itself; of
+    the requests also those about subjects of the list, and those whose key would be at position 0.
+    """
+    watched = {fact.subject for fact in asked}
+    found = [fact for fact in listed if fact not in tried and fact.subject not in watched]
+    taken = watched | {fact.subject for fact in listed}
+    for fact in facts.load(paths.data_dir() / "requests" / "facts.csv"):
+        if len(tried) + len(found) >= most:
+            break
+        if fact.subject not in taken and keys.locate(model.tokenizer, fact).position > 0:
+            taken.add(fact.subject)
+            found.append(fact)
+    return found
 
 
 def replayed(found: Targets, K: Float[np.ndarray, "d_m N"], C: SecondMoment, seed: int = 0) -> Edit:

@@ -364,7 +364,7 @@ class LifetimeResult:
     outlooks : list of Outlook
         One a layer.
     planned : int
-        How many edits the list holds that was asked for.
+        How many edits of the list were replayed: all but those about facts that the model is asked for.
     data : dict
         What the record says besides the layers.
     """
@@ -452,7 +452,8 @@ def lifetime(
     tries : int
         How many edits are tried at each layer, each alone; they are spread evenly over the list.
     most : int
-        How many of the facts to protect are asked at most, the first that the model knows.
+        How many of the facts to protect are asked at most, the first that the model knows; those about subjects of the
+        list come last, for edits about what is asked for are left out.
     settings : TargetSettings, optional
         Of the target values.
     memory : int, optional
@@ -471,6 +472,8 @@ def lifetime(
     tried = [listed[i] for i in np.unique(np.linspace(0, len(listed) - 1, tries).astype(int))]
     subjects = {fact.subject for fact in tried}
     others = [fact for fact in facts.load_besides(protect, tried) if fact.subject not in subjects]
+    named = {fact.subject for fact in listed}
+    others.sort(key=lambda fact: fact.subject in named)  # asked last: edits about what is asked for are left out
     layers = range(len(sketch.layers) - 1) if layers is None else layers
     chosen = sketch.select(layers)
     keys.note_first(keys.locate_all(sketch, tried))
@@ -479,14 +482,15 @@ def lifetime(
     before, known = lm.digest(), scoring.known(lm, others)[:most]
     if not known:
         raise UserError("The model knows none of the facts to protect about other subjects: give others.")
-    reading, coming = calibration.reading(lm), _coming(lm, tried, listed, known)
-    found, tokens = [], 0
+    coming = lifetimes.coming(lm, tried, listed, known, max(lifetimes.LOOKS))
+    planned = len(tried) + sum(fact in coming for fact in listed)
+    reading, found, tokens = calibration.reading(lm), [], 0
     with console.bar(total=len(chosen), what="lifetime", unit="layer") as bar:
         for summed in moments.in_groups(lm, calibration.text, memory=memory, layers=layers, **reading):
             tokens = summed.tokens
             for layer in summed.outer:
                 C = Metric(calibration.second_moment(summed, layer)[0])
-                looks = sorted({*lifetimes.LOOKS, len(listed)})
+                looks = sorted({*lifetimes.LOOKS, planned})
                 found.append(_outlook(lm, before, layer, (tried, coming), known, C, settings, looks))
                 bar.update()
             del summed  # or two groups are in memory
@@ -495,32 +499,14 @@ def lifetime(
     data = {
         "kind": "lifetime",
         "model": records.header(lm) | {"digest": before},
-        "facts": _origin(edits, facts) | {"count": len(listed), "tried": len(tried)},
+        "facts": _origin(edits, facts) | {"count": len(listed), "tried": len(tried), "replayed": planned},
         "protect": _origin(protect, facts) | {"count": len(others), "asked": len(known)},
         "text": _text_of(calibration, tokens),
         "settings": settings.as_dict(),
         "seconds": round(time.perf_counter() - start, 1),
         "provenance": records.provenance(command=command, device=lm.device),
     }
-    return LifetimeResult(found, len(listed), data)
-
-
-def _coming(lm: LanguageModel, tried: Sequence[Fact], listed: Sequence[Fact], known: Sequence[Fact]) -> list[Fact]:
-    """The edits that follow those that are tried: the rest of the list, then the book's requests up to the last look.
-
-    Edits about what the model is asked for are left out, for those facts would be lost to the edit itself; and of the
-    requests those about subjects of the list, and those whose key would be at position 0.
-    """
-    asked = {fact.subject for fact in known}
-    coming = [fact for fact in listed if fact not in tried and fact.subject not in asked]
-    taken = asked | {fact.subject for fact in listed}
-    for fact in facts.load(paths.data_dir() / "requests" / "facts.csv"):
-        if len(tried) + len(coming) >= max(lifetimes.LOOKS):
-            break
-        if fact.subject not in taken and keys.locate(lm.tokenizer, fact).position > 0:
-            taken.add(fact.subject)
-            coming.append(fact)
-    return coming
+    return LifetimeResult(found, planned, data)
 
 
 def _outlook(

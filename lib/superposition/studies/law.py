@@ -47,6 +47,8 @@ QUANTITIES = {
 }
 #: The shares whose loss ends a layer's life.
 SHARES = (0.1, 0.25, 0.5)
+#: How many edits are tried for forecasts of a layer's life (``book/data/bars.toml``); a replay of so many is exact.
+TRIED = 10
 #: Layers whose points had been seen when S was put beside R (``book/data/bars.toml``, ``claim-19.state``).
 SEEN = {"smollm2": range(9), "gemma3": range(1)}
 #: Layers at which replays had been seen when their bar was frozen (``claim-20.replay``).
@@ -294,6 +296,11 @@ class Lifetime:
         """Forecast over what came."""
         return self.forecast / self.came
 
+    @property
+    def place(self) -> str:
+        """Model and layer, as of a :class:`Point`."""
+        return f"{self.model} {self.layer}"
+
 
 def series(some: Sequence[Point]) -> dict[tuple[str, int, str, str], list[Point]]:
     """Points by model, layer, rule and kind of targets, those of each in the order of their edits."""
@@ -353,3 +360,10 @@ def beforehand(some: Sequence[Point], *, unseen: bool = False) -> list[Point]:
 def within(some: Sequence[Lifetime], factor: float) -> Bool[np.ndarray, " n"]:
     """Of lifetimes that were seen: whether the forecast lies within a factor of them."""
     return np.array([abs(np.log(row.factor)) <= np.log(factor) for row in some if row.seen], dtype=bool)
+
+
+def share_within(some: Sequence[Lifetime], factor: float, resamples: int = 500) -> Estimate:
+    """Of lifetimes that were seen: the share whose forecast lies within a factor, with its interval over layers."""
+    seen = [row for row in some if row.seen]
+    near = within(seen, factor)
+    return over_clusters(lambda drawn: near[drawn].mean(), [row.place for row in seen], resamples=resamples)

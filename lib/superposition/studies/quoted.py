@@ -282,9 +282,6 @@ def _cost_of_an_edit(cost: Record) -> Numbers:
 
 # Chapter 17
 
-#: The edits that a replay tries: until so many it is exact.
-REPLAYED = 10
-
 
 def law_of_loss(*measured: Record) -> Numbers:
     """Chapter 17, of the records of the law, a model each."""
@@ -310,7 +307,7 @@ def law_of_loss(*measured: Record) -> Numbers:
     }
     for targets in ("beforehand", "anew"):
         over = [end.quantities["forecast"] / end.drift for end in ends.values() if end.targets == targets]
-        numbers[f"over_{targets}"] = {"middle": float(np.median(over))} | extremes(over)
+        numbers[f"over_{targets}"] = {"middle": float(np.median(over))}
     beforehand = {model: groups[model, "targets beforehand"] for model in ("smollm2", "gemma3")}
     numbers["mu"] = _scored(law.score(held_out, curves["mu"], law.MU))
     numbers["R"] = {model: _scored(law.score(some, curves["R"])) for model, some in beforehand.items()}
@@ -329,7 +326,7 @@ def _lifetimes(measured: Sequence[Record], held_out: list[law.Point], curve: Log
         lives["by_draw"] += law.lifetimes(own, law.by_asking(record, "drawn"))
         lives["by_replay"] += law.lifetimes(law.beforehand(own, unseen=True), replay)
         lives["anew"] += law.lifetimes([point for point in own if point.targets == "anew"], replay)
-    lives["beyond"] = [life for life in lives["by_replay"] if life.came > REPLAYED]
+    lives["beyond"] = [life for life in lives["by_replay"] if life.came > law.TRIED]
     return {word: _forecast_lives(some) for word, some in lives.items()}
 
 
@@ -340,10 +337,8 @@ def _scored(score: law.Score) -> Numbers:
 
 def _forecast_lives(lives: Sequence[law.Lifetime]) -> Numbers:
     seen = [life for life in lives if life.seen]
-    factors = [life.factor for life in seen]
-    least, middle, most = np.quantile(factors, [0.1, 0.5, 0.9], method="nearest")
-    near = float(law.within(seen, records.bars("claim-20.lifetime")["factor"]).mean())
-    return {"seen": len(seen), "near": near, "least": float(least), "middle": float(middle), "most": float(most)}
+    near = law.share_within(seen, records.bars("claim-20.lifetime")["factor"])
+    return {"seen": len(seen), "near": near, "middle": float(np.median([life.factor for life in seen]))}
 
 
 # Chapter 18

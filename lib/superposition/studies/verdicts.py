@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -423,7 +423,7 @@ def _ahead_of_rivals(*measured: Record) -> Verdict:
     leads = {name: law.ahead(held_out, name) for name in law.RIVALS}
     least, most = (choose(leads, key=lambda name: leads[name].value) for choose in (min, max))
     stands = "the rank correlation of $R$ with the share lost exceeds the rival's, with its interval (seven rivals)"
-    text = f"$R$: {interval((law.correlation(held_out),) * 3)[:4]}; least ahead of the {law.QUANTITIES[least]}, by "
+    text = f"$R$: {law.correlation(held_out):.2f}; least ahead of the {law.QUANTITIES[least]}, by "
     text += f"{interval(leads[least])}; most of the {law.QUANTITIES[most]}, by {interval(leads[most])}"
     return Verdict(stands, [lead.low > 0 for lead in leads.values()], text)
 
@@ -445,7 +445,13 @@ def _lifetime_by_replay(*measured: Record) -> Verdict:
     for record in measured:
         points = law.beforehand(law.points(record), unseen=True)
         lives += law.lifetimes(points, law.by_asking(record, "replay"))
-    return _within(lives, records.bars("claim-20.replay")["factor"], "the replay's forecast")
+    factor = records.bars("claim-20.replay")["factor"]
+    verdict, beyond = _within(lives, factor, "the replay's forecast"), [life for life in lives if life.came > law.TRIED]
+    near = int(law.within(beyond, factor).sum())
+    text = (
+        f"{verdict.text}; of the {sum(life.seen for life in beyond)} that outlast the {law.TRIED} edits tried, {near}"
+    )
+    return replace(verdict, text=text)
 
 
 def _within(lives: Sequence[law.Lifetime], factor: float, what: str) -> Verdict:
@@ -453,9 +459,8 @@ def _within(lives: Sequence[law.Lifetime], factor: float, what: str) -> Verdict:
     seen = [life for life in lives if life.seen]
     factors = np.array([life.factor for life in seen])
     stands = f"edits until 10, 25 or 50 % is lost, at a layer, lie within a factor of {factor} of {what}"
-    low, middle, high = np.quantile(factors, [0.1, 0.5, 0.9], method="nearest")
-    text = f"Forecast over what came: {middle:.2f} in the median, {low:.2f} to {high:.2f} in four of five"
-    text = text.replace("inf", "∞")
+    text = f"Within the factor: {percent(law.share_within(seen, factor))}; forecast over what came in the median "
+    text += f"{np.median(factors):.2f}"
     return Verdict(stands, list(law.within(seen, factor)), text)
 
 
