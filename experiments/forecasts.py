@@ -238,12 +238,12 @@ def forecast_layer(case: Case) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     row |= {"probability_alone": targets.probability.tolist(), "seconds": round(time.perf_counter() - start, 1)}
     arrays |= {"residuals": edit.delta, "directions": edit.M}
     arrays |= {"edit keys": targets.keys, "residuals in a row": memory.residuals}
-    costs = cache.made(case.key("costs", 1, watched=len(reading)), lambda: costs_of_knowing(case, reading, edit))
+    costs = cache.made(case.key("costs", 2, watched=len(reading)), lambda: costs_of_knowing(case, reading, edit))
     return row | {"costs": costs}, arrays
 
 
 def costs_of_knowing(case: Case, reading: Reading, edit: Edit, timed: int = 5) -> dict[str, float]:
-    """Seconds for what forecasts are made of: for all watched facts, or for a target value.
+    """CPU seconds for what forecasts are made of: for all watched facts, or for a target value.
 
     ``targets`` is for an edit of several that are searched together, ``dry run`` for an edit alone, as a sequence needs
     it; the rest is for all watched facts: ``keys`` as far as the layer, ``pass`` through the model with the drift put
@@ -252,9 +252,9 @@ def costs_of_knowing(case: Case, reading: Reading, edit: Edit, timed: int = 5) -
     lm, layer, found = case.lm, case.layer, {}
 
     def took(name: str, what: Callable[[], Any], times: int = 1) -> None:
-        began = time.perf_counter()
+        began = time.process_time()
         what()
-        found[name] = (time.perf_counter() - began) / times
+        found[name] = (time.process_time() - began) / times
 
     moved, some = forecast.drift(edit, reading.keys), case.edits[:timed]
     took("keys", lambda: forecast.read(lm, case.watched, layer, passes=False))
