@@ -26,7 +26,7 @@ from jaxtyping import Float, Int
 from superposition import editing, records
 from superposition.data import facts
 from superposition.data.facts import Fact
-from superposition.editing import forecast, targets
+from superposition.editing import forecast, lifetime, targets
 from superposition.editing.forecast import Reading
 from superposition.io import cache
 from superposition.linear import shrinkage
@@ -37,7 +37,7 @@ from superposition.lm import keys, models, moments, passes, scoring
 from superposition.stats import ranking
 
 #: Raise it when an arm's name comes to mean something else: arms are kept in the cache under it.
-ARMS_VERSION = 2
+ARMS_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -393,6 +393,7 @@ class Arms:
         self.lm, self.layer = case.lm, case.layer
         self.reading = forecast.read(self.lm, case.watched, self.layer, passes=False)
         self.before = forecast.ask(self.lm, self.reading)
+        self.untouched = lifetime.Untouched(self.lm, self.reading)
         asked = [Fact(f.subject, f.prompt, target_true=f.target_new) for f in edits]
         self.edited = forecast.read(self.lm, asked, self.layer, passes=False)
         sizes = [case.sizes.edits, case.sizes.pool, case.sizes.chosen]
@@ -416,6 +417,8 @@ class Arms:
             "loss": float(np.maximum(fall, 0).mean()),
             "kept": float(said.exact.mean()),
             "norm": edit.norm(),
+            "R": lifetime.root_mean_square(self.untouched.relative(moved * mask[..., None])[self.reading.mask()]),
+            "size": float(np.sqrt(size.mean())),
             "sum_of_lengths": float(np.sqrt(size).sum()),
             "crowding": float((squares * size[:, None]).sum() / len(fall)),  # Σ_i Σ_t p² |δ|², mean over facts
             "crowding_at_subject": float((at_subject * size[:, None]).sum() / len(fall)),
@@ -459,7 +462,18 @@ def choose_by_overlap(crowd: np.ndarray, count: int, tilt: float, rng: np.random
     return rng.choice(len(crowd), size=count, replace=False, p=weight / weight.sum())
 
 
-def causes_layer(case: Case, draws: int = 3) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def any_direction(
+    M: Float[np.ndarray, "d_m n"], K: Float[np.ndarray, "d_m n"], rng: np.random.Generator
+) -> Float[np.ndarray, "d_m n"]:
+    """Directions that write the same edits, ``M_iᵀk_i = 1``, as long as those given, and random otherwise."""
+    along = K / np.sum(K**2, axis=0)
+    noise = rng.standard_normal(M.shape)
+    noise -= K * np.sum(along * noise, axis=0)
+    left = np.sqrt(np.sum(M**2, axis=0) - np.sum(along**2, axis=0))
+    return along + noise * left / np.linalg.norm(noise, axis=0)
+
+
+def causes_layer(case: Case, draws: int = 8) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Arms that change one thing and hold the rest: which edits, where they point, how long they are, in what order."""
     start = time.perf_counter()
     pool, watched, C, edits, count = case.pool, case.watched, case.C, case.sizes.edits, case.sizes.chosen
@@ -483,12 +497,10 @@ def causes_layer(case: Case, draws: int = 3) -> tuple[dict[str, Any], dict[str, 
             elif weight in (1.0, 10.0):
                 arms.add(f"half protected: {weight:g}", other)
     plain = targets.keys[:, first] / np.sum(targets.keys[:, first] ** 2, axis=0)
-    length = np.linalg.norm(M, axis=0)
     arms.add("not whitened, same norm", Edit(delta, plain).scaled_to(norm))
     for draw in range(draws):
-        noise = rng.standard_normal(M.shape)
-        noise *= length / np.linalg.norm(noise, axis=0)
-        arms.add(f"any direction, same norm {draw}", Edit(delta, noise).scaled_to(norm))
+        other = any_direction(M, targets.keys[:, first], rng)
+        arms.add(f"any direction, same norm {draw}", Edit(delta, other).scaled_to(norm), own=first)
         arms.add(f"residuals swapped {draw}", Edit(delta[:, rng.permutation(edits)], M).scaled_to(norm))
         arms.add(f"signs drawn {draw}", Edit(delta * rng.choice([-1.0, 1.0], edits), M))
         random = rng.standard_normal(delta.shape)
@@ -498,7 +510,9 @@ def causes_layer(case: Case, draws: int = 3) -> tuple[dict[str, Any], dict[str, 
         arms.add(f"order {draw}", case.replay(targets, order).edits)
     arms.add("all at once", Edit(targets.shifts[:, first], M))
     for rule in ("rls-hard", "rls-soft"):
-        other = case.replay(targets, first, rule).edits
+        other = write_each(
+            case, targets, first, rule, editing.Editor(case.lm, case.layer, rule, C=case.C).options
+        ).edits
         arms.add(rule, other, own=first)
         arms.add(f"{rule}, same norm", other.scaled_to(norm))
     own = forecast.shares(forecast.directions(targets.keys, C), arms.reading.keys)
@@ -768,7 +782,7 @@ def compact(row: dict[str, Any], arrays: dict[str, np.ndarray], first: bool) -> 
 
 
 #: Raise one when what it computes changes: what is finished is kept in the cache under it.
-VERSIONS = {"forecasts": 4, "causes": 2, "cures": 4}
+VERSIONS = {"forecasts": 4, "causes": 3, "cures": 5}
 KINDS = {"forecasts": forecast_layer, "causes": causes_layer, "cures": cures_layer}
 #: What the book's records are made by.
 SIZES = Sizes()

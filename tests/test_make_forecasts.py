@@ -95,12 +95,24 @@ def test_arms_change_one_thing(bench, case):
     protected = [arms[f"protected: {weight}"]["p2"] for weight in ("0.1", "1", "10", "100")]
     assert all(a > b for a, b in zip([base["p2"], *protected], protected, strict=False))
     assert arms["scaled: 0.5"]["crowding"] == pytest.approx(base["crowding"] / 4)
+    assert arms["scaled: 0.5"]["R"] == pytest.approx(base["R"] / 2)
+    assert arms["rls-soft"]["size"] != pytest.approx(arms["rls-hard"]["size"])
     assert arms["only at: subject"]["crowding"] == pytest.approx(base["crowding_at_subject"])
     assert arms["least overlapping"]["p2"] <= arms["most overlapping"]["p2"]
     short, kept = bench.compact(row, arrays, first=False)
     read = dict(zip(short["columns"], kept["table"][short["arms"].index("all at once")], strict=True))
     assert np.isnan(read.pop("held"))  # not asked of this arm
     assert {name: float(value) for name, value in read.items()} == pytest.approx(arms["all at once"])
+
+
+def test_any_direction_writes_the_edits_at_the_same_length(bench):
+    rng = np.random.default_rng(7)
+    K, metric = rng.standard_normal((9, 4)), Metric(np.diag(rng.uniform(0.1, 3, 9)))
+    M = forecast.directions(K, metric)
+    one, other = (bench.any_direction(M, K, rng) for _ in range(2))
+    np.testing.assert_allclose(np.sum(one * K, axis=0), 1)
+    np.testing.assert_allclose(np.linalg.norm(one, axis=0), np.linalg.norm(M, axis=0))
+    assert np.abs(one - other).max() > 0.01
 
 
 def test_cures_leave_the_model_and_say_what_holds(bench, case):
