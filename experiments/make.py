@@ -46,6 +46,7 @@ COMMANDS = {
     ),
     "causes": "python experiments/forecasts.py causes --runs smollm2:6 --out book/records/causes.json",
     "cures": "python experiments/forecasts.py cures --runs smollm2:6 --out book/records/cures.json",
+    "wordings": "python experiments/wordings.py --runs smollm2:6 --out book/records/wordings.json",
     "law-smollm2": "python experiments/law.py --model smollm2 --out book/records/law-smollm2.json",
     "law-gemma3": "python experiments/law.py --model gemma3 --out book/records/law-gemma3.json",
     "search-units": (

@@ -51,6 +51,9 @@ def test_a_sequence_is_forecast_made_and_put_back(bench, case, monkeypatch):
     assert falls.shape == (2, 12) and np.abs(falls).max() > 0.01
     np.testing.assert_allclose(arrays["forecast 4 known residuals: drift, all"], falls[-1], atol=1e-3)
     assert row["looks"][-1]["ranks"]["known residuals: drift, all"][0] > 0.97
+    for look, n in enumerate(LOOKS):  # a dry run knows who is lost
+        said = arrays[f"forecast {n} known residuals: margin left"] <= 0
+        assert (said == arrays["kept"][look]).all()
     first = arrays["forecast 4 first order, all"]
     by_place = arrays["forecast 4 first order, subject"] + arrays["forecast 4 first order, not the subject"]
     np.testing.assert_allclose(first, by_place, atol=1e-9)

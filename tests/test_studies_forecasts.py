@@ -95,6 +95,14 @@ def test_a_calibration_has_the_interval_of_a_bootstrap_over_facts():
     assert line.pearson == pytest.approx(expected.rvalue) and line.short == pytest.approx(np.mean(came - made))
 
 
+def test_a_forecast_takes_what_it_needs_once_or_for_each_edit():
+    costs = {"keys": 1, "pass": 10, "slope": 100, "targets": 1000, "dry run": 10_000}
+    run = forecasts.Forecasts(small({}, looks=(2, 5), costs=costs))
+    seconds = {name: run.seconds(name) for name in forecasts.NEEDS}
+    assert seconds["p over margin, from the subject on"] == 11 and seconds["first order, all"] == 5101
+    assert seconds["known residuals: margin left"] == 50_011
+
+
 def test_a_dose_is_a_share_of_each_fifth():
     rng = np.random.default_rng(2)
     size, kept = rng.random(50), rng.random(50) < 0.6
@@ -122,26 +130,26 @@ def test_runs_are_named_by_model_and_layer():
 # Causes and cures
 
 NAMES = ["as it is", "scaled: 0.5", "scaled: 2.0", "drawn 0", "drawn 1", "drawn 2"]
-COLUMNS = ["norm", "loss", "crowding", "kept", "held"]
+COLUMNS = ["norm", "loss", "crowding", "kept", "held", "edits", "size", "p2", "R"]
 
 
 def conditions(**more) -> forecasts.Conditions:
     base = np.tile([1.0, -5.0, 2.0, 1.0], 8)
     falls = base * np.array([1, 0.25, 4, 2, 3, 4])[:, None]
     table = [
-        [10, 1.0, 5, 0.5, 1.0],
-        [5, 0.25, 5, 0.75, 1.0],
-        [20, 4.0, 5, 0.25, 1.0],
-        [10, 2.0, 1, 0.5, 0.5],
-        [20, 3.0, 2, 0.25, 0.75],
-        [30, 4.0, 3, 0.0, 1.0],
+        [10, 1.0, 5, 0.5, 1.0, 4, 2, 1, 0.4],
+        [5, 0.25, 5, 0.75, 1.0, 4, 1, 1, 0.2],
+        [20, 4.0, 5, 0.25, 1.0, 4, 4, 1, 0.8],
+        [10, 2.0, 1, 0.5, 0.5, 2, 2, 2, 0.1],
+        [20, 3.0, 2, 0.25, 0.75, 1, 4, 1, 0.2],
+        [30, 4.0, 3, 0.0, 1.0, 4, 6, 9, 0.3],
     ]
     return forecasts.Conditions(small({"table": table, "falls": falls}, arms=NAMES, columns=COLUMNS), **more)
 
 
 def test_conditions_by_name_prefix_and_column():
     run = conditions()
-    assert run["drawn 1"] == {"norm": 20, "loss": 3, "crowding": 2, "kept": 0.25, "held": 0.75}
+    assert run["drawn 1"] == dict(zip(COLUMNS, [20, 3, 2, 0.25, 0.75, 1, 4, 1, 0.2], strict=True))
     assert run.starting("drawn") == ["drawn 0", "drawn 1", "drawn 2"]
     assert run.column("crowding", ["drawn 2", "drawn 0"]) == [3, 1]
     assert run.relative("norm", "drawn 2") == 3 and run.relative("norm", "drawn 2", of="drawn 1") == 1.5
@@ -185,8 +193,31 @@ def test_loss_by_the_norm_and_its_power():
 
 def test_a_cure_and_the_mean_of_several_draws_of_it():
     assert conditions().cure("drawn 1") == forecasts.Cure(
-        left=Estimate(*[pytest.approx(3)] * 3), lost=0.75, held=0.75, norm=2
+        left=Estimate(*[pytest.approx(3)] * 3), lost=0.75, held=0.75, norm=2, size=2, overlap=2, edits=1, R=0.2
     )
     mean = conditions().cure("drawn 0", "drawn 1", "drawn 2")
     assert mean.left == pytest.approx((3, 3, 3))
-    assert (mean.lost, mean.held, mean.norm) == (0.75, 0.75, 2)
+    assert (mean.lost, mean.held, mean.norm, mean.size) == (0.75, 0.75, 2, 2)
+    assert mean.overlap == pytest.approx(((4 + 4 + 9) / 3) ** 0.5) and mean.R == pytest.approx(0.2)
+
+
+def test_protection_is_asked_of_the_named_or_the_others_in_a_wording():
+    arms = {name: {"perplexity": 20.0} for name in ("nothing", "half, prompt")} | {"all, prompt": {"perplexity": 22.0}}
+    run = {"model": "toy", "layer": 1, "arms": arms, "perplexity": 10.0}
+    record = Record("small", {"runs": [run], "inside": 2}, Path())
+    falls = {"nothing": [2.0, 2, 2, -1], "half, prompt": [0.5, 4, 1, 9], "all, prompt": [1, 1, 1, 1]}
+    vars(record)["arrays"] = {
+        "toy 1/half": np.array([True, False, True, False]),
+        "toy 1/said/0": np.array([True, True, True, False]),
+        "toy 1/said/3": np.array([False, False, True, False]),
+        **{f"toy 1/{arm}/fall/{wording}": np.array(fall) for arm, fall in falls.items() for wording in (0, 3)},
+    }
+    wordings = forecasts.Wordings(record)
+    assert wordings.left("half, prompt", 0).value == 1.5 / 4
+    assert wordings.left("half, prompt", 0, unnamed=True) == Estimate(2, 2, 2)
+    assert wordings.left("half, prompt", 3) == Estimate(0.5, 0.5, 0.5)
+    assert wordings.left("all, prompt", 0).value == 0.5 and wordings.dearer("all, prompt") == 2.2
+    with pytest.raises(UserError, match="leaves no fact"):
+        wordings.left("all, prompt", 0, unnamed=True)
+    with pytest.raises(UserError, match="no arm 'some'"):
+        wordings.left("some", 0)

@@ -34,6 +34,7 @@ QUOTED = [
     ("18-forecasting-damage", "other_", lambda load: quoted.forecasts_of_damage(load("forecasts"))),
     ("18-forecasting-damage", "", lambda load: quoted.causes(load("causes"), load("forecasts"))),
     ("19-cures", "", lambda load: quoted.cures(*map(load, ("cures", "smollm2-lifelong", "benchmark-editing")))),
+    ("19-cures", "words_", lambda load: quoted.wordings(load("wordings"))),
 ]
 LIFELONG = ("smollm2-lifelong", "benchmark-editing", "smollm2-single-edits")
 

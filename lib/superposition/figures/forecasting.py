@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,61 +29,92 @@ _RUNS = ((BLUE, "o"), (SKY, "s"), (VERMILION, "D"), (ORANGE, "^"))
 
 #: Forecasts by what they know, each with how the figure calls it.
 LADDER = {
-    "no edit known": {"null: unsure": "how unsure the model is now"},
+    "no edit known": {"null: margin": "margin over the next answer"},
     "keys": {
-        "p norm, subject": r"$\sqrt{\sum p^2}$ at the subject",
-        "p norm, from the subject on": r"$\sqrt{\sum p^2}$ from the subject on",
-        "p norm, all": r"$\sqrt{\sum p^2}$ at every position",
+        "p norm, from the subject on": r"overlap, $\sqrt{\sum p^2}$",
+        "p over margin, from the subject on": "overlap over margin",
+        "slope spread": "spread of the slope",
     },
-    "keys and slopes": {"slope spread": "spread of the slope"},
     "values": {
-        "drift norm, subject": r"$\|\Delta\|$ at the subject",
-        "drift norm, all": r"$\|\Delta\|$ at every position",
+        "drift norm, all": r"length of the drift, $\|\Delta\|$",
+        "push over margin, from the subject on": r"$\sqrt{\sum p^2 \|\delta\|^2}$ over margin",
     },
     "passes": {
-        "first order, all": "first order, every position",
-        "second order, all": "second order, every position",
-        "drift, subject": r"$\Delta$ put in at the subject",
-        "drift, all": r"$\Delta$ put in everywhere",
+        "first order, all": "fall to first order",
+        "drift, all": "fall, drift put in",
+        "margin left": "margin left, drift put in",
     },
+    "dry run": {"known residuals: margin left": "margin left, targets anew"},
 }
 
 
 @plot
-def ladder(
-    ranks: Mapping[str, Mapping[str, Sequence[float]]],
+def skill_and_cost(
+    skill: Mapping[str, Mapping[str, Sequence[float]]],
+    seconds: Mapping[str, Mapping[str, float]],
     groups: Mapping[str, Mapping[str, str]] = LADDER,
     *,
-    measure: str = "rank correlation with the loss",
+    measure: str = "chance that a lost fact ranks above a kept one",
+    chance: float = 0.5,
 ) -> Figure:
-    """Rank correlation of forecasts with the loss, a row a forecast, a colour a run, bars for the intervals.
+    """Left how well forecasts rank, right the seconds that they take: a row a forecast, a colour a run.
 
     Parameters
     ----------
-    ranks : mapping of run to mapping of forecast to (value, low, high)
+    skill : mapping of run to mapping of forecast to (value, low, high)
+    seconds : mapping of run to mapping of forecast to seconds
     groups : mapping of a group's title to mapping of forecast to how the figure calls it
+    measure : str
+        Of the skill.
+    chance : float
+        Of a forecast that knows nothing.
     """
     rows = [(name, label) for named in groups.values() for name, label in named.items()]
-    figure, (axis,) = canvas(height=0.9 + 0.34 * len(rows) + 0.1 * len(groups))
+    figure, (left, right) = canvas(
+        1, 2, height=1.1 + 0.36 * len(rows) + 0.1 * len(groups), sharey=True, width_ratios=(3, 1.5)
+    )
     place, places, start = 0.0, [], []
     for named in groups.values():
         start.append(place)
         places += [place + step for step in range(len(named))]
         place += len(named) + 0.4
-    spread = np.linspace(-0.24, 0.24, len(ranks))
-    for (run, found), (colour, marker), off in zip(ranks.items(), _RUNS, spread, strict=False):
+    spread = np.linspace(-0.24, 0.24, len(skill))
+    for (run, found), (colour, marker), off in zip(skill.items(), _RUNS, spread, strict=False):
+        style = {"color": colour, "marker": marker, "markersize": 5}
         for (name, _), at in zip(rows, places, strict=True):
-            if name in found:
-                interval(axis, at + off, *found[name], linewidth=1.4, color=colour, marker=marker, markersize=5)
-        axis.plot([], [], color=colour, marker=marker, markersize=5, label=run)
-    axis.axvline(0, **DASHED)
-    axis.set_yticks(places, labels=[label for _, label in rows])
-    axis.set_ylim(place - 0.6, -0.9)
-    style = {"fontsize": 9, "style": "italic", "color": "#444444", "ha": "right", "va": "center"}
+            interval(left, at + off, *found[name], linewidth=1.4, **style)
+            right.plot(seconds[run][name], at + off, linestyle="", **style)
+        left.plot([], [], label=run, **style)
+    left.axvline(chance, **DASHED)
+    left.set_yticks(places, labels=[label for _, label in rows])
+    left.set_ylim(place - 0.6, -0.9)
+    words = {"fontsize": 9, "style": "italic", "color": "#444444", "ha": "right", "va": "center"}
     for title, at in zip(groups, start, strict=True):
-        axis.text(0.995, at - 0.45, title, transform=axis.get_yaxis_transform(), **style)
-    axis.set(xlim=(None, 1.02), xlabel=measure)
-    axis.legend(loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=len(ranks), columnspacing=1.2, handletextpad=0.2)
+        right.text(0.995, at - 0.45, title, transform=right.get_yaxis_transform(), **words)
+    left.set(xlabel=measure)
+    right.set(xscale="log", xlabel="CPU seconds (log)")
+    shared_legend(left, len(skill), "outside upper center")
+    return figure
+
+
+@plot
+def loss_by_fifths(doses: Mapping[str, Mapping[str, Sequence[Mapping[str, float]]]]) -> Figure:
+    """Share lost in each fifth of the facts, from the safest to those most at risk: a panel a run, a line a forecast.
+
+    ``doses`` maps a run and a forecast's label to shares, ``share``, ``low`` and ``high`` each.
+    """
+    figure, axes = canvas(1, len(doses), height=2.9, sharey=True)
+    for axis, (run, forecasts) in zip(axes, doses.items(), strict=True):
+        off = np.linspace(-0.12, 0.12, len(forecasts))
+        for (label, shares), colour, marker, aside in zip(forecasts.items(), CYCLE, MARKERS, off, strict=False):
+            value, low, high = (np.array([share[end] for share in shares]) for end in ("share", "low", "high"))
+            x, bars = np.arange(1, len(value) + 1) + aside, [value - low, high - value]
+            axis.errorbar(x, value, bars, color=colour, marker=marker, markersize=4, linewidth=1.2, label=label)
+        axis.set(title=run, xlabel="fifth of the facts", xticks=np.arange(1, len(value) + 1))
+        axis.title.set_fontsize(9)
+        axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes[0].set_ylabel("facts lost")
+    shared_legend(axes[0], len(forecasts), "outside upper center")
     return figure
 
 
@@ -164,15 +195,26 @@ def dose_and_damage(
 
 
 @plot
-def cures(rows: Mapping[str, Mapping[str, Any]], start: str) -> Figure:
-    """Edits that hold against damage to the others, a point a cure; ``start`` is the one without any."""
-    figure, (axis,) = canvas(height=3.8)
-    for turn, (label, row) in enumerate(rows.items()):
+def cures_on_the_curve(
+    rows: Mapping[str, Mapping[str, Any]], start: str, curve: Callable[[np.ndarray], np.ndarray] | None = None
+) -> Figure:
+    """Share of facts lost over the relative drift R, a numbered point a cure: ``R`` and ``lost`` of each.
+
+    ``start`` is the one without any cure. One whose R is NaN is counted and not drawn. ``curve`` gives the share lost
+    at an R, and is drawn behind the points.
+    """
+    figure, (axis,) = canvas(height=4.2)
+    if curve is not None:
+        x = np.linspace(0, 1.15 * np.nanmax([row["R"] for row in rows.values()]), 100)[1:]
+        axis.plot(x, curve(x), **DASHED)
+    for number, (label, row) in enumerate(rows.items(), 1):
+        if np.isnan(row["R"]):
+            continue
         colour, marker = (VERMILION, "s") if label == start else (BLUE, "o")
-        axis.plot(row["loss"], row["held"], color=colour, marker=marker, markersize=6, linestyle="")
-        up = 5 if turn % 2 else -11
-        axis.annotate(label, (row["loss"], row["held"]), xytext=(5, up), textcoords="offset points", fontsize=8)
-    axis.set(xlabel=r"damage: mean loss of $\log p$ of untouched facts (nats)", ylabel="edits that hold (exact match)")
+        axis.plot(row["R"], row["lost"], color=colour, marker=marker, markersize=6, linestyle="")
+        axis.annotate(str(number), (row["R"], row["lost"]), (5, 3), textcoords="offset points", fontsize=8)
+    axis.set(xlabel="relative drift $R$ of the layer", ylabel="untouched facts lost", xlim=(0, None), ylim=(0, None))
+    axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     return figure
 
 

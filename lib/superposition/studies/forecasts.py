@@ -19,6 +19,19 @@ from superposition.stats import ranking
 from superposition.stats.intervals import Estimate, share
 
 MEASURES = ("ranks", "sizes", "separations")
+#: What forecasts take of a record's ``costs``: ``targets`` and ``dry run`` for each edit, the rest for all facts.
+NEEDS = {
+    "null: margin": ("pass",),
+    "p norm, from the subject on": ("keys",),
+    "p over margin, from the subject on": ("keys", "pass"),
+    "slope spread": ("keys", "slope"),
+    "drift norm, all": ("keys", "targets"),
+    "push over margin, from the subject on": ("keys", "pass", "targets"),
+    "first order, all": ("keys", "slope", "targets"),
+    "drift, all": ("keys", "pass", "targets"),
+    "margin left": ("keys", "pass", "targets"),
+    "known residuals: margin left": ("keys", "pass", "dry run"),
+}
 
 
 def gone(left: Estimate) -> Estimate:
@@ -123,6 +136,11 @@ class Forecasts(Run):
         statistics = self.arrays["statistics"][look, MEASURES.index(measure), self.data["forecasts"].index(name)]
         return Estimate(*statistics.astype(float).tolist())
 
+    def seconds(self, name: str) -> float:
+        """CPU seconds that a forecast of :data:`NEEDS` takes for all of the edits."""
+        costs, each = self.data["costs"], ("targets", "dry run")
+        return sum(costs[part] * (self.edits[-1] if part in each else 1) for part in NEEDS[name])
+
     def damage(self, look: int = -1) -> Damage:
         """What the edits did to the watched facts."""
         fall, kept = self.fall(look), self.arrays["kept"][look]
@@ -173,15 +191,31 @@ def runs(record: Record) -> dict[str, Forecasts]:
 
 @dataclass(frozen=True)
 class Cure:
-    """What a condition leaves of the loss, the share of facts lost and of edits held, and the norm relative to ROME's.
+    """What a condition does: mean over its draws.
 
-    Its interval is over facts.
+    Attributes
+    ----------
+    left : Estimate
+        Of the loss, as a share of what it is without; the interval is over facts.
+    lost, held : float
+        Shares of the watched facts, and of the edits.
+    norm, size, overlap : float
+        Of the change, of an edit (root mean square of ``|δ|``), and the sum of ``p²`` that a watched fact meets by edit
+        (its root), relative to what they are without. NaN where the record has none.
+    edits : float
+        How many it makes.
+    R : float
+        Relative drift; NaN where it was not taken.
     """
 
     left: Estimate
     lost: float
     held: float
     norm: float
+    size: float
+    overlap: float
+    edits: float
+    R: float
 
 
 class Conditions(Run):
@@ -265,8 +299,59 @@ class Conditions(Run):
 
     def cure(self, *names: str) -> Cure:
         """What a cure leaves, in the mean over several draws of it."""
-        rows = [self.table[name] for name in names]
         left = np.mean([self.left(name) for name in names], axis=0).tolist()
-        kept, held = (float(np.mean([row[column] for row in rows])) for column in ("kept", "held"))
-        norm = float(np.mean([self.relative("norm", name) for name in names]))
-        return Cure(Estimate(*left), 1 - kept, held, norm)
+        mean = {column: float(np.mean(self.column(column, names))) for column in ("kept", "held", "edits", "R")}
+        times = {column: float(np.mean([self.relative(column, name) for name in names])) for column in ("norm", "size")}
+        squares = [self.relative("p2", name) / self.relative("edits", name) for name in names]
+        return Cure(
+            Estimate(*left),
+            lost=1 - mean.pop("kept"),
+            overlap=float(np.sqrt(np.mean(squares))),
+            **times,
+            **mean,
+        )
+
+
+# Protection in other words
+
+
+class Wordings:
+    """A run of the record ``wordings``: facts whose keys went into C in some wordings, and which were asked in others.
+
+    Wording 0 is the prompt, the next ``inside`` are paraphrases that may be in C, and the last one never is.
+
+    Attributes
+    ----------
+    data : dict
+        The run's entry in the record; under ``arms`` what was protected (``nothing``, ``all, prompt``, and others).
+    inside : int
+        Paraphrases that may be in C.
+    """
+
+    def __init__(self, record: Record, number: int = 0):
+        self.data, self.inside = record["runs"][number], record["inside"]
+        stem = f"{self.data['model']} {self.data['layer']}/"
+        self.arrays = {name.removeprefix(stem): array for name, array in record.arrays.items() if name.startswith(stem)}
+
+    def left(self, arm: str, wording: int, *, unnamed: bool = False) -> Estimate:
+        """Loss under an arm over that without protection, of the facts that the model said in a wording.
+
+        Where half of the facts are named, of those, or of the ``unnamed`` ones; the bootstrap interval is over facts.
+
+        Raises
+        ------
+        UserError
+            There is no such arm, or no fact is left out by it.
+        """
+        if arm not in self.data["arms"]:
+            raise UserError(f"The record has no arm {arm!r}: choose among {', '.join(self.data['arms'])}.")
+        half = self.arrays["half"] if arm.startswith("half") else np.ones_like(self.arrays["half"])
+        among = self.arrays[f"said/{wording}"] & (~half if unnamed else half)
+        if not among.any():
+            raise UserError(f"{arm!r} leaves no fact to ask: ask for the named ones.")
+        loss = {name: np.maximum(self.arrays[f"{name}/fall/{wording}"].astype(float), 0) for name in (arm, "nothing")}
+        return ratio_of_sums(loss[arm], loss["nothing"], seed=19, among=among)
+
+    def dearer(self, arm: str) -> float:
+        """Perplexity of plain text after the edits, over that of the unedited model."""
+        return self.data["arms"][arm]["perplexity"] / self.data["perplexity"]

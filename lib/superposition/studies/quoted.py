@@ -345,20 +345,21 @@ def _forecast_lives(lives: Sequence[law.Lifetime]) -> Numbers:
 
 #: Statistics of the forecasts that the prose quotes: a forecast and a measure, by the prose's word.
 STATISTICS = {
-    "keys": ("p norm, from the subject on", "ranks"),
-    "values": ("drift norm, all", "ranks"),
-    "drift": ("drift, all", "ranks"),
-    "keys_subject": ("p norm, subject", "ranks"),
+    "margin": ("null: margin", "separations"),
+    "overlap": ("p norm, from the subject on", "separations"),
+    "over_margin": ("p over margin, from the subject on", "separations"),
+    "spread": ("slope spread", "separations"),
+    "length": ("drift norm, all", "separations"),
+    "push": ("push over margin, from the subject on", "separations"),
+    "first": ("first order, all", "separations"),
+    "put_in": ("drift, all", "separations"),
+    "left": ("margin left", "separations"),
+    "dry": ("known residuals: margin left", "separations"),
+    "rank": ("drift, all", "ranks"),
     "apart": ("each alone: drift, all", "ranks"),
     "hind_subject": ("known residuals: drift, subject", "ranks"),
     "hind_first": ("known residuals: first order, all", "ranks"),
     "hind_second": ("known residuals: second order, all", "ranks"),
-    "size_slope": ("slope spread", "sizes"),
-    "size_keys": ("p norm, from the subject on", "sizes"),
-    "unsure_lost": ("null: unsure", "separations"),
-    "overlap_lost": ("p norm, from the subject on", "separations"),
-    "spread_lost": ("slope spread", "separations"),
-    "put_in_lost": ("drift, all", "separations"),
 }
 
 
@@ -366,17 +367,12 @@ def forecasts_of_damage(record: Record) -> Numbers:
     """Chapter 18 on forecasts, of the record ``forecasts``: the first model, and as ``other`` the second."""
     runs = list(forecasts.runs(record).values())
     main = runs[0]
-    few, some, end = (main.damage(look) for look in (0, 1, -1))
-    first = [run for run in runs if run.model == main.model]
-    less = [
-        run.statistic(f"p norm, {place}").value - run.statistic(f"drift norm, {place}").value
-        for run in first
-        for place in ("subject", "from the subject on", "all")
-    ]
+    few, end = (main.damage(look) for look in (0, -1))
+    first, others = ([run for run in runs if (run.model == main.model) == same] for same in (True, False))
     worst, kept = main.at_risk(), main.arrays["kept"][-1]
-    ranked = {"drift_few": ("drift, all", 0), "drift_some": ("drift, all", 1), "drift_end": ("drift, all", -1)}
-    ranked |= {"first_few": ("first order, all", 0), "first_end": ("first order, all", -1)}
-    others = [run for run in runs if run.model != main.model]
+    doses = {"dose": "p norm, from the subject on", "dose_margin": "p over margin, from the subject on"}
+    took = {"over_margin": "p over margin, from the subject on", "spread": "slope spread", "left": "margin left"}
+    took |= {"dry": "known residuals: margin left"}
     return dict(
         edits=max(record["looks"]),
         few=record["looks"][0],
@@ -387,15 +383,13 @@ def forecasts_of_damage(record: Record) -> Numbers:
         few_fall=few.fall,
         few_gained=few.gained,
         few_lost=few.lost,
-        some_fall=some.fall,
-        end_fall=end.fall,
         end_lost=end.lost,
-        less=extremes(less),
         theorem_error=float(f"{max(run.theorem_error() for run in runs):.2g}"),
         ten_lost=int((~kept[worst]).sum()),
         ten_chance=10 * float((~kept).mean()),
-        other=_of_model(others) | {"fall_end": extremes([run.damage().fall for run in others])},
-        **{word: main.statistic(name, look=look).value for word, (name, look) in ranked.items()},
+        other=_of_model(others),
+        seconds={word: main.seconds(name) for word, name in took.items()},
+        **{word: {"safest": of[0], "worst": of[-1]} for word, name in doses.items() for of in [main.dose(name)]},
         **_of_model(first),
     )
 
@@ -406,7 +400,6 @@ def _of_model(runs: list[forecasts.Forecasts]) -> Numbers:
     return {
         "lost": {"few": extremes([damage.lost for damage in few]), "end": extremes([damage.lost for damage in end])},
         "slope": extremes([line.slope.value for line in lines]),
-        "pearson": extremes([line.pearson for line in lines]),
         "short": extremes([line.short for line in lines]),
         "growth": extremes([run.growth() for run in runs]),
     } | {word: extremes([run.statistic(*of).value for run in runs]) for word, of in STATISTICS.items()}
@@ -486,7 +479,6 @@ def cures(record: Record, lifelong: Record, cost: Record) -> Numbers:
     """Chapter 19, of the records ``cures``, ``smollm2-lifelong`` and ``benchmark-editing``."""
     conditions = forecasts.Conditions(record, seed=18)
     data, wide = conditions.data, 14336  # the width of a Llama 3 8B's keys
-    named = np.arange(data["watched"]) % 2 == 0  # the half whose keys went into C
     held = {name: edit_sequences.checkpoint(lifelong, name)["every"]["exact"]["share"] for name in ("ft", "rls-hard")}
     numbers: Numbers = {
         "arms": len(conditions.names),
@@ -496,8 +488,6 @@ def cures(record: Record, lifelong: Record, cost: Record) -> Numbers:
         "layer": data["layer"],
         "few": record["looks"][0],
         "any": conditions.cure(*conditions.starting("skip: 25% drawn")),
-        "named_left": conditions.left("protect half: 10", among=named, seed=19),
-        "unnamed_left": conditions.left("protect half: 10", among=~named, seed=19),
         "search": cost["target"]["seconds_alone"],
         "alpha_seconds": data["costs"]["alphaedit"]["edit"],
         "wide": wide,
@@ -512,3 +502,21 @@ def cures(record: Record, lifelong: Record, cost: Record) -> Numbers:
     for name in ("rome", "rls-hard", "rls-soft", "alphaedit", "memit", "ft"):
         numbers[f"long_{name}"] = edit_sequences.untouched_lost(lifelong, name)
     return numbers | {word: conditions.cure(name) for word, name in CURES.items()}
+
+
+def wordings(record: Record) -> Numbers:
+    """Chapter 19 on protection in other words, of the record ``wordings``."""
+    found, prompt, more = forecasts.Wordings(record), "all, prompt", "all, prompt and paraphrases"
+    last = found.inside + 1
+    return {
+        "inside": found.inside,
+        "asked": int(found.arrays[f"said/{last}"].sum()),
+        "prompt": found.left(prompt, 0),
+        "prompt_other": found.left(prompt, last),
+        "more_other": found.left(more, last),
+        "unnamed": found.left("half, prompt", 0, unnamed=True),
+        "unnamed_more": found.left("half, prompt and paraphrases", 0, unnamed=True),
+        "dearer": found.dearer(prompt),
+        "dearer_plain": found.dearer("nothing"),
+        "held": found.data["arms"][more]["exact"],
+    }
