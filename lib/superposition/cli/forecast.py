@@ -21,7 +21,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     command = commands.add_parser(
         "forecast",
         help="which facts a list of edits will damage, before anything is edited",
-        description="Reads the model and changes nothing. Level keys looks at overlaps only; values also finds each "
+        description="Reads the model and changes nothing. Level keys sets overlaps over margins; values also finds each "
         "edit's target value; passes also runs the protected prompts with the drift put in, and gives nats. It is "
         "exact for edits made one at a time by `edit --targets beforehand`. Writes "
         "DIR/forecast.json, DIR/forecast.csv (a row a fact) and DIR/by_edit.npz (edits by facts).",

@@ -5,8 +5,8 @@ position, not only at the subject. Nothing before the layer changes, so the keys
 the unedited model, and the whole drift is known as soon as the edits' keys and target values are. How much a forecast
 may know, and what it costs:
 
-* ``"keys"``: the edits' keys and those of the protected prompts; one pass that stops at the layer. Gives the shares
-  ``M_iᵀk`` (for ROME the degree of superposition p), and with them a risk without a unit.
+* ``"keys"``: the edits' keys and those of the protected prompts, and one pass for the margins of the protected facts.
+  Gives the shares ``M_iᵀk`` (for ROME the degree of superposition p), and how much of them there is for a nat of margin.
 * ``"values"``: also target values, found for each edit on the unedited model. Gives the drift itself and its size.
 * ``"passes"``: also passes of the unedited model above the layer. Gives the fall of log-probability, in nats: by its
   gradient (first order, and the share of each edit in it), and with the drift put in as the prompt runs.
@@ -46,9 +46,9 @@ if TYPE_CHECKING:
 #: What a forecast may know, from little to much.
 LEVELS = ("keys", "values", "passes")
 #: The unit of a forecast's numbers, by level.
-UNITS = {"keys": "share of the layer's answer", "values": "length of the drift", "passes": "nats of log-probability"}
-#: The positions that the level ``"keys"`` looks at.
-RISKY = "from the subject on"
+UNITS = {"keys": "overlap by nat of margin", "values": "length of the drift", "passes": "nats of log-probability"}
+#: The positions that the level ``"keys"`` looks at, and the least margin that it divides by, in nats.
+RISKY, LEAST_MARGIN = "from the subject on", 1e-3
 #: Where a drift can be put in (:meth:`Reading.mask`).
 PLACES = ("subject", "last", "subject and last", "not the subject", "after the subject", "from the subject on", "all")
 
@@ -357,7 +357,8 @@ class Forecast:
     edits, protect : tuple of Fact
     by_edit : (n, m) array
         What edit i is forecast to do to fact j. At the level ``"passes"`` it is signed, a fall being positive, and adds
-        up to ``total`` nearly; at the others it is a size.
+        up to ``total`` nearly; at the others it is a size. At the level ``"keys"`` that is the root of the summed squares of
+        its shares, over how far the fact's object is ahead of the next best answer or behind it.
     total : (m,) array
         What all edits together are forecast to do to fact j.
     before : (m,) array or None
@@ -498,7 +499,8 @@ def run(  # twelve parameters: each is a caller's own choice, and a container fo
     if level == "keys":
         K = key_reader.extract(model, edits, layers=[layer])[layer]
         M = directions(K, editor.memory.metric, method, **editor.options)
-        risk = norm_over(shares(M, reading.keys), reading.mask(RISKY))
+        margin = np.maximum(np.abs(ask(model, reading, batch=batch).margin), LEAST_MARGIN)
+        risk = norm_over(shares(M, reading.keys), reading.mask(RISKY)) / margin
         forecast = Forecast(*about, risk, np.sqrt((risk**2).sum(0)))
     else:
         targets = search(model, edits, layer, settings) if targets is None else targets
