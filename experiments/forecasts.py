@@ -162,7 +162,8 @@ def live(case: Case, watch: Callable[[], forecast.Said]) -> tuple[LinearMemory, 
         The probability each target had when it was found.
     """
     lm, layer, edits, looks = case.lm, case.layer, case.edits, case.sizes.looks
-    key, bits, weight = case.key("life", 2, edits=described(edits), looks=looks), lm.digest(), lm.layers[layer].weight
+    key, bits, weight = case.key("life", 3, edits=described(edits), looks=looks), lm.digest(), lm.layers[layer].weight
+    W_0 = weight.clone()  # the search measures lengths by the unedited answer
     memory, (d, d_m) = LinearMemory(case.W, case.C), weight.shape
     told = {"values": np.zeros((d, 0)), "keys": np.zeros((d_m, 0)), "probability": np.zeros(0)}
     told |= cache.load(key) or {}
@@ -170,7 +171,7 @@ def live(case: Case, watch: Callable[[], forecast.Said]) -> tuple[LinearMemory, 
     with passes.restored(weight):
         for i, fact in enumerate(edits):
             if i == told["keys"].shape[1]:
-                found = targets.search(lm, [fact], layer, case.sizes.settings)
+                found = targets.search(lm, [fact], layer, case.sizes.settings, W_0=W_0)
                 told = {name: np.concatenate([told[name], getattr(found, name)], -1) for name in told}
             memory.edit(told["keys"][:, i], told["values"][:, i])
             weight.copy_(torch.from_numpy(memory.W))
@@ -208,14 +209,18 @@ def forecast_layer(case: Case) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         made |= candidates_from_slopes(reading, edit) | candidates_from_margins(reading, edit)
         kept = cache.made(
             case.key("passes", 2, edits=described(case.edits[:n]), last=n == max(looks)),
-            lambda n=n, edit=edit: by_passes(case, reading, edit, memory, targets, n),
+            lambda n=n, edit=edit: by_passes(case, reading, edit, n),
         )
         if "by edit" in kept:
             arrays["by edit"] = kept.pop("by edit")
+            kept |= cache.made(
+                case.key("hindsight", 1, edits=described(case.edits)),
+                lambda edit=edit: hindsight(lm, reading, edit.M, memory, targets),
+            )
         made |= kept
         known = Edit(memory.residuals[:, :n], edit.M)
         made |= cache.made(
-            case.key("margins left", 1, edits=described(case.edits[:n])),
+            case.key("margins left", 2, edits=described(case.edits[:n])),
             lambda edit=edit, known=known: margins_left(lm, reading, edit, known),
         )
         for name, value in made.items():
@@ -270,16 +275,14 @@ def costs_of_knowing(case: Case, reading: Reading, edit: Edit, timed: int = 5) -
     return found
 
 
-def by_passes(
-    case: Case, reading: Reading, edit: Edit, memory: LinearMemory, targets: editing.Targets, n: int
-) -> dict[str, np.ndarray]:
-    """Forecasts that take passes of the model; after the last look at every place, in hindsight, and by edit."""
+def by_passes(case: Case, reading: Reading, edit: Edit, n: int) -> dict[str, np.ndarray]:
+    """Forecasts that take passes of the model; after the last look at every place, and by edit."""
     if n < max(case.sizes.looks):
         return candidates_from_passes(case.lm, reading, edit, places=("all",))
     kept = candidates_from_passes(case.lm, reading, edit)
     slope = forecast.slope_along(case.lm, reading, forecast.drift(edit, reading.keys), 2)
     by_edit = forecast.first_order(slope, edit, reading.keys)
-    return kept | hindsight(case.lm, reading, edit.M, memory, targets) | {"by edit": by_edit}
+    return kept | {"by edit": by_edit}
 
 
 def candidates_from_keys(reading: Reading, part: Float[np.ndarray, "n m T"]) -> dict[str, Float[np.ndarray, " m"]]:
@@ -802,7 +805,7 @@ def compact(row: dict[str, Any], arrays: dict[str, np.ndarray], first: bool) -> 
 
 
 #: Raise one when what it computes changes: what is finished is kept in the cache under it.
-VERSIONS = {"forecasts": 5, "causes": 3, "cures": 5}
+VERSIONS = {"forecasts": 6, "causes": 3, "cures": 5}
 KINDS = {"forecasts": forecast_layer, "causes": causes_layer, "cures": cures_layer}
 #: What the book's records are made by.
 SIZES = Sizes()

@@ -80,6 +80,16 @@ def test_a_sequence_is_forecast_made_and_put_back(bench, case, monkeypatch):
     assert "directions" not in bench.compact(row, arrays, first=False)[1]
 
 
+def test_a_sequence_is_the_one_that_the_editor_makes(bench, case):
+    """Also where the bound is measured by the unedited answer, which the model as it is by then does not show."""
+    memory, _, _ = bench.live(
+        case, lambda: forecast.ask(case.lm, forecast.read(case.lm, case.watched, 1, passes=False))
+    )
+    with editing.preserved(case.lm):
+        made = editing.run(case.lm, case.edits, "rome", layer=1, C=case.C, settings=case.sizes.settings)
+    np.testing.assert_allclose(memory.residuals, made.editor.memory.residuals, rtol=1e-4, atol=1e-6)
+
+
 def test_arms_change_one_thing(bench, case):
     lm = case.lm
     before = lm.digest()
