@@ -210,6 +210,7 @@ def test_run_is_what_its_parts_give():
     passes = by_level["passes"]
     np.testing.assert_allclose(passes.total, reading.log_probability - said.log_probability, atol=1e-5)
     np.testing.assert_array_equal(passes.lost, reading.exact & ~said.exact)
+    np.testing.assert_allclose(passes.left, np.where(reading.exact, said.margin, np.inf), atol=1e-5)
     assert passes.endangered(1) == [(int(passes.total.argmax()), 0)]
     with pytest.raises(forecast.UserError, match="to be edited and to be protected"):
         forecast.run(lm, edits, [*protect, edits[0]], layer=1, C=C)
@@ -229,14 +230,19 @@ def test_paraphrases_without_a_weight_are_not_taken_in_silence(go):
 def test_the_table_marks_who_is_forecast_to_be_lost():
     edits, protect = (facts.Fact("violin", "A {} is an", "instrument", "sport"),), tuple(facts_to_protect())
     risk, lost = np.array([0.5, 2.0, -1.0]), np.array([False, True, False])
-    found = forecast.Forecast("passes", 1, "rome", edits, protect, risk[None], risk, -risk, lost)
+    told = risk[None], risk, -risk, lost, np.array([np.inf, -0.25, 1.5])  # the first is not known now
+    found = forecast.Forecast("passes", 1, "rome", edits, protect, *told)
+    assert [j for j, _ in found.endangered()] == [1, 2, 0]
+    assert [row["margin_left"] for row in found.summary()["facts"]] == [-0.25, 1.5, None]
     lines = cli_forecast.describe(found, "tiny", intervals.share(lost)).splitlines()
-    head, expected, risk, _, *rows = lines
+    head, expected, risk, columns, *rows = lines
+    assert columns.split()[:2] == ["risk", "left"]
     assert head == "tiny, layer 1, rome: 1 edits, 3 facts to protect" and risk.endswith("most 2.000")
     rest = "if the rest of what the model knows is like them, 33 % (6 to 79 %)"
     assert expected == f"Forecast lost: 1 of them; {rest}"
-    assert [line.split()[:2] for line in rows] == [["2.000", "lost"], ["0.500", "The"], ["-1.000", "The"]]
-    assert len({line.index(protect[j].text) for line, j in zip(rows, (1, 0, 2), strict=True)}) == 1
+    assert [line.split()[:2] for line in rows] == [["2.000", "-0.25"], ["-1.000", "1.50"], ["0.500", "inf"]]
+    assert [line.split()[2] for line in rows] == ["lost", "The", "The"]
+    assert len({line.index(protect[j].text) for line, j in zip(rows, (1, 2, 0), strict=True)}) == 1
     assert cli_forecast.describe(found, "tiny").splitlines()[1] == "Forecast lost: 1 of them"
 
 

@@ -49,14 +49,6 @@ def test_forecast_and_loss_marks_the_lost_and_draws_the_diagonal_for_nats(drawn)
     drawn(figure)
 
 
-def test_calibration_draws_the_means_of_bins(drawn):
-    made = np.arange(12.0)
-    figure = figures.calibration({"it": (made, 2 * made)}, bins=3)
-    points = figure.axes[0].lines[0].get_xydata()
-    np.testing.assert_allclose(points, [[1.5, 3], [5.5, 11], [9.5, 19]])
-    drawn(figure)
-
-
 def test_what_is_left_and_doses(drawn):
     figure = figures.what_is_left([("all", 1.0, 1.0, 1.0), ("half", 0.5, 0.4, 0.6)])
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["all", "half"]

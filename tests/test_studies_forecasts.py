@@ -58,6 +58,7 @@ def lived() -> forecasts.Forecasts:
         "kept": np.tile([[True] * 4, [False] * 4, [True, True, False, True]], 8),
         "forecast 5 drift, all": np.tile([0.5, -1.5, 2.0, 1.0], 8),
         "forecast 2 drift, all": np.full(32, 9.0),
+        "forecast 5 margin left": np.tile([-0.5, -1.5, 1.0, 0.5], 8),
         "forecast 5 known residuals: drift, all": np.tile([1.0, -2.75, 4.0, 2.125], 8),
         "statistics": np.arange(3 * 3 * 2 * 3).reshape(3, 3, 2, 3),
     }
@@ -116,7 +117,7 @@ def test_a_dose_is_a_share_of_each_fifth():
 def test_the_theorems_error_who_is_at_risk_and_what_the_sequence_cost():
     run = lived()
     assert run.theorem_error() == 0.25
-    assert run.forecast("drift, all")[run.at_risk()].tolist() == [2.0] * 8 + [1.0] * 2
+    assert run.forecast("margin left")[run.at_risk()].tolist() == [1.0] * 8 + [0.5] * 2
     assert run.cost_of_sequence() == pytest.approx((2, 2, 2))
     run.arrays["fall"] = np.random.default_rng(0).normal(size=(3, 32))
     losses = (np.maximum(falls, 0) for falls in (run.fall(), run.forecast("drift, all")))

@@ -32,10 +32,11 @@ QUOTED = [
     ("16-lifelong-failure", "", lambda load: quoted.lifelong_failure(*map(load, LIFELONG))),
     ("17-law", "", lambda load: quoted.law_of_loss(*map(load, LAW))),
     ("18-forecasting-damage", "other_", lambda load: quoted.forecasts_of_damage(load("forecasts"))),
-    ("18-forecasting-damage", "", lambda load: quoted.causes(load("causes"), load("forecasts"))),
-    ("19-cures", "", lambda load: quoted.cures(*map(load, ("cures", "smollm2-lifelong", "benchmark-editing")))),
+    ("18-forecasting-damage", "", lambda load: quoted.causes(load("causes"))),
+    ("19-cures", "", lambda load: quoted.cures(*map(load, CURES))),
     ("19-cures", "words_", lambda load: quoted.wordings(load("wordings"))),
 ]
+CURES = ("cures", "causes", "smollm2-lifelong", "benchmark-editing")
 LIFELONG = ("smollm2-lifelong", "benchmark-editing", "smollm2-single-edits")
 
 

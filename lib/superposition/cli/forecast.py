@@ -21,8 +21,8 @@ def add(commands: argparse._SubParsersAction) -> None:
     command = commands.add_parser(
         "forecast",
         help="which facts a list of edits will damage, before anything is edited",
-        description="Reads the model and changes nothing. Level keys sets overlaps over margins; values also finds each "
-        "edit's target value; passes also runs the protected prompts with the drift put in, and gives nats. It is "
+        description="Reads the model and changes nothing. Level keys sets overlaps over margins; values also finds "
+        "each edit's target value; passes also runs the protected prompts with the drift put in, and gives nats. It is "
         "exact for edits made one at a time by `edit --targets beforehand`. Writes "
         "DIR/forecast.json, DIR/forecast.csv (a row a fact) and DIR/by_edit.npz (edits by facts).",
     )
@@ -78,7 +78,8 @@ def main(args: argparse.Namespace, command: str) -> int:
 def describe(found: Forecast, name: str, expected: dict[str, Any] | None = None, count: int = 10) -> str:
     """How many facts are forecast to be lost, then the ten most at risk, each with the edit most to blame, as a table.
 
-    "lost" marks a fact that will not be said any more. ``expected`` is their share, with an interval for what the model
+    Where the margins that facts keep are forecast they stand under "left", and the facts in their order; "lost" marks a
+    fact that will not be said any more. ``expected`` is their share, with an interval for what the model
     knows besides.
     """
     from superposition.editing.forecast import UNITS
@@ -93,16 +94,23 @@ def describe(found: Forecast, name: str, expected: dict[str, Any] | None = None,
     lines += [
         f"Risk from {found.level}, in {UNITS[found.level]}: "
         f"mean {found.total.mean():.3f}, most {found.total.max():.3f}",
-        f"{'risk':>8}  {'':4}  {'fact at risk':<48}  {'of it':>7}  edit most to blame",
+        f"{'risk':>8}  {_left(found)}{'':4}  {'fact at risk':<48}  {'of it':>7}  edit most to blame",
     ]
     for j, i in found.endangered(count):
         fact, edit = found.protect[j], found.edits[i]
         lost = "lost" if found.lost is not None and found.lost[j] else ""
         lines.append(
-            f"{found.total[j]:>8.3f}  {lost:4}  {_cut(f'{fact.text} {fact.target_true}'):<48}  "
+            f"{found.total[j]:>8.3f}  {_left(found, j)}{lost:4}  {_cut(f'{fact.text} {fact.target_true}'):<48}  "
             f"{found.by_edit[i, j]:>7.3f}  {_cut(f'{edit.text} {edit.target_new}')}"
         )
     return "\n".join(lines)
+
+
+def _left(found: Forecast, j: int | None = None) -> str:
+    """A column of the margins that are left, in nats, if they are known: its head, or what it says of fact j."""
+    if found.left is None:
+        return ""
+    return f"{'left' if j is None else format(found.left[j], '.2f'):>6}  "
 
 
 def cost(found: Forecast, seconds: float) -> str:

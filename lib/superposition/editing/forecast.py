@@ -6,7 +6,7 @@ the unedited model, and the whole drift is known as soon as the edits' keys and 
 may know, and what it costs:
 
 * ``"keys"``: the edits' keys and those of the protected prompts, and one pass for the margins of the protected facts.
-  Gives the shares ``M_iᵀk`` (for ROME the degree of superposition p), and how much of them there is for a nat of margin.
+  Gives the shares ``M_iᵀk`` (for ROME the degree of superposition p), and how much of them comes on a nat of margin.
 * ``"values"``: also target values, found for each edit on the unedited model. Gives the drift itself and its size.
 * ``"passes"``: also passes of the unedited model above the layer. Gives the fall of log-probability, in nats: by its
   gradient (first order, and the share of each edit in it), and with the drift put in as the prompt runs.
@@ -357,14 +357,17 @@ class Forecast:
     edits, protect : tuple of Fact
     by_edit : (n, m) array
         What edit i is forecast to do to fact j. At the level ``"passes"`` it is signed, a fall being positive, and adds
-        up to ``total`` nearly; at the others it is a size. At the level ``"keys"`` that is the root of the summed squares of
-        its shares, over how far the fact's object is ahead of the next best answer or behind it.
+        up to ``total`` nearly; at the others it is a size. At the level ``"keys"`` that is the root of the sum of its
+        squared shares, over how far the fact's object is ahead of the next best answer or behind it.
     total : (m,) array
         What all edits together are forecast to do to fact j.
     before : (m,) array or None
         The facts' log-probability before any edit (level ``"passes"``).
     lost : (m,) bool or None
         Whether the model says the true object now and is forecast not to say it any more (level ``"passes"``).
+    left : (m,) array or None
+        By how many nats the true object stays ahead of its likeliest rival, below 0 where it is lost (level
+        ``"passes"``); infinite where the model does not say it now, and so has nothing to lose.
     """
 
     level: str
@@ -376,10 +379,14 @@ class Forecast:
     total: Float[np.ndarray, " m"]
     before: Float[np.ndarray, " m"] | None = None
     lost: Bool[np.ndarray, " m"] | None = None
+    left: Float[np.ndarray, " m"] | None = None
 
     def endangered(self, count: int = 10) -> list[tuple[int, int]]:
-        """The facts most at risk, the worst first, each with the edit most to blame: pairs (j, i)."""
-        worst = np.argsort(-self.total, kind="stable")[:count]
+        """The facts most at risk, the worst first, each with the edit most to blame: pairs (j, i).
+
+        By the margin that is left, if it is known, then by ``total``.
+        """
+        worst = np.lexsort([-self.total] if self.left is None else [-self.total, self.left])[:count]
         return [(int(j), int(self.by_edit[:, j].argmax())) for j in worst]
 
     def summary(self) -> dict[str, Any]:
@@ -392,8 +399,9 @@ class Forecast:
             row["edit_share"] = float(self.by_edit[i, j])
             if self.before is not None:
                 row["log_probability"] = float(self.before[j])
-            if self.lost is not None:
+            if self.lost is not None and self.left is not None:
                 row["lost"] = bool(self.lost[j])
+                row["margin_left"] = float(self.left[j]) if np.isfinite(self.left[j]) else None
             rows.append(row)
         harm = self.by_edit.sum(1)
         return {
@@ -517,7 +525,9 @@ def run(  # twelve parameters: each is a caller's own choice, and a container fo
             assert slope is not None  # level "passes" has read the gradient
             fall = reading.log_probability - after.log_probability
             by_edit = first_order(slope, edit, reading.keys)
-            forecast = Forecast(*about, by_edit, fall, reading.log_probability, reading.exact & ~after.exact)
+            left = np.where(reading.exact, after.margin, np.inf)
+            lost = reading.exact & ~after.exact
+            forecast = Forecast(*about, by_edit, fall, reading.log_probability, lost, left)
     if model.digest() != bits:
         raise RuntimeError("The weights are not what they were before the forecast.")
     return forecast

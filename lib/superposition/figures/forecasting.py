@@ -142,25 +142,6 @@ def forecast_and_loss(
 
 
 @plot
-def calibration(forecasts: Mapping[str, tuple[np.ndarray, np.ndarray]], bins: int = 6) -> Figure:
-    """Mean fall that came about against the mean forecast, in bins of equally many facts; left all, right the bulk.
-
-    ``forecasts`` maps a label to (forecast, fall).
-    """
-    figure, (axis,) = canvas(height=3.2)
-    for (label, (made, fall)), (colour, marker) in zip(forecasts.items(), _RUNS, strict=False):
-        parts = np.array_split(np.argsort(made, kind="stable"), bins)
-        x, y = ([float(values[part].mean()) for part in parts] for values in (made, fall))
-        error = 1.96 * np.array([fall[part].std(ddof=1) / np.sqrt(len(part)) for part in parts])
-        axis.errorbar(x, y, error, color=colour, marker=marker, markersize=5, linewidth=1.3, label=label)
-    ends = axis.get_xlim()
-    axis.plot(ends, ends, **DASHED, label="as forecast")
-    axis.set(xlabel="forecast fall, mean of a bin (nats)", ylabel="fall that came about,\nmean of the bin (nats)")
-    axis.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3)
-    return figure
-
-
-@plot
 def what_is_left(rows: Sequence[tuple[str, float, float, float]], *, unit: str = "share of the damage left") -> Figure:
     """Horizontal bars with intervals: (label, value, low, high), 1 being the damage of the edits as they are."""
     figure, (axis,) = canvas(height=0.8 + 0.33 * len(rows))

@@ -168,8 +168,8 @@ class Forecasts(Run):
         return float(np.abs(self.forecast("known residuals: drift, all") - self.fall()).max())
 
     def at_risk(self, count: int = 10) -> np.ndarray:
-        """Indices of the watched facts most at risk, as forecast by the drift put in; the worst first."""
-        return np.argsort(-self.forecast("drift, all"))[:count]
+        """Indices of the watched facts most at risk, by the margin that is left with the drift put in; worst first."""
+        return np.argsort(-self.forecast("margin left"), kind="stable")[:count]
 
     def growth(self, count: int = 10) -> float:
         """Length of the residuals in the sequence over that of the same edits alone: median of the last edits."""

@@ -400,18 +400,17 @@ def _of_model(runs: list[forecasts.Forecasts]) -> Numbers:
     return {
         "lost": {"few": extremes([damage.lost for damage in few]), "end": extremes([damage.lost for damage in end])},
         "slope": extremes([line.slope.value for line in lines]),
-        "short": extremes([line.short for line in lines]),
         "growth": extremes([run.growth() for run in runs]),
+        "cost": extremes([run.cost_of_sequence().value for run in runs]),
     } | {word: extremes([run.statistic(*of).value for run in runs]) for word, of in STATISTICS.items()}
 
 
-def causes(record: Record, forecast: Record) -> Numbers:
-    """Chapter 18 on causes, of the records ``causes`` and ``forecasts``."""
+def causes(record: Record) -> Numbers:
+    """Chapter 18 on causes, of the record ``causes``."""
     conditions = forecasts.Conditions(record)
     left, relative, starting = conditions.left, conditions.relative, conditions.starting
     least, most = ("least overlapping", "most overlapping")
     drawn, same_norm = starting("drawn"), [name for names in conditions.of_one_norm().values() for name in names]
-    losses = conditions.column("loss", same_norm)
     alone = {kind: [left(name).value for name in starting(kind)] for kind in ("any direction", "order")}
     return {
         "arms": len(conditions.names),
@@ -423,14 +422,10 @@ def causes(record: Record, forecast: Record) -> Numbers:
         "protected": left("protected: 100").value,
         "removed": forecasts.gone(left("protected: 100")),
         "same_norm_arms": len(same_norm),
-        "least_loss": min(losses),
-        "most_loss": max(losses),
         "rank_all": conditions.rank(same_norm).value,
         "ends": left(most, of=least),
         "ends_norm": relative("norm", most, of=least),
-        "ends_p2": relative("p2", most, of=least),
         "ends_same": left(f"{most}, same norm", of=f"{least}, same norm"),
-        "ends_crowding": relative("crowding", f"{most}, same norm", of=f"{least}, same norm"),
         "lists_norm": relative("norm", "drawn 0"),
         "drawn": len(drawn),
         "rank_drawn": conditions.rank(drawn),
@@ -442,11 +437,9 @@ def causes(record: Record, forecast: Record) -> Numbers:
         "half": left("scaled: 0.5"),
         "exactly": left("rls-hard").value,
         "blind": left("all at once"),
-        "blind_drift": relative("drift", "all at once"),
         "signs": left(*starting("signs drawn")),
         "at_subject": left("only at: subject").value,
         "elsewhere": left("only at: not the subject").value,
-        "lived": forecasts.Forecasts(forecast).cost_of_sequence(),
     }
 
 
@@ -454,32 +447,24 @@ def causes(record: Record, forecast: Record) -> Numbers:
 
 #: Conditions of chapter 19 by the prose's words.
 CURES = {
-    "plain": "as it is",
     "cap": "cap: 0.25",
+    "ridge": "shrinkage: 0.1",
     "skip": "skip: 25% by harm",
-    "tenth": "skip: 10% by harm",
-    "skip_overlap": "skip: 25% by overlap",
     "alpha": "rule: alphaedit",
     "memit": "rule: memit",
-    "soft": "rule: rls-soft",
     "hard": "rule: rls-hard",
-    "protect1": "protect: 1",
     "protect10": "protect: 10",
-    "protect100": "protect: 100",
     "spread2": "spread: 2",
     "spread3": "spread: 3",
     "first": "order: safe last, by harm",
     "last": "order: safe first, by harm",
-    "among_first": "order: safe last, by overlap among edits",
-    "among_last": "order: safe first, by overlap among edits",
 }
 
 
-def cures(record: Record, lifelong: Record, cost: Record) -> Numbers:
-    """Chapter 19, of the records ``cures``, ``smollm2-lifelong`` and ``benchmark-editing``."""
+def cures(record: Record, causes: Record, lifelong: Record, cost: Record) -> Numbers:
+    """Chapter 19, of the records ``cures``, ``causes``, ``smollm2-lifelong`` and ``benchmark-editing``."""
     conditions = forecasts.Conditions(record, seed=18)
     data, wide = conditions.data, 14336  # the width of a Llama 3 8B's keys
-    held = {name: edit_sequences.checkpoint(lifelong, name)["every"]["exact"]["share"] for name in ("ft", "rls-hard")}
     numbers: Numbers = {
         "arms": len(conditions.names),
         "minutes": record["seconds"] / 60,
@@ -488,6 +473,7 @@ def cures(record: Record, lifelong: Record, cost: Record) -> Numbers:
         "layer": data["layer"],
         "few": record["looks"][0],
         "any": conditions.cure(*conditions.starting("skip: 25% drawn")),
+        "as_short": conditions.relative("norm", "rule: memit") ** forecasts.Conditions(causes).norm_exponent(),
         "search": cost["target"]["seconds_alone"],
         "alpha_seconds": data["costs"]["alphaedit"]["edit"],
         "wide": wide,
@@ -496,10 +482,9 @@ def cures(record: Record, lifelong: Record, cost: Record) -> Numbers:
         "prepare": data["costs"]["protect"]["prepare"],
         "long": lifelong["lives"]["rome"]["edits"],
         "long_watched": len(lifelong["untouched"]),
-        "long_ft_held": held["ft"],
-        "long_hard_held": held["rls-hard"],
+        "long_ft_held": edit_sequences.checkpoint(lifelong, "ft")["every"]["exact"]["share"],
     }
-    for name in ("rome", "rls-hard", "rls-soft", "alphaedit", "memit", "ft"):
+    for name in ("rome", "rls-hard", "rls-soft", "memit", "ft"):
         numbers[f"long_{name}"] = edit_sequences.untouched_lost(lifelong, name)
     return numbers | {word: conditions.cure(name) for word, name in CURES.items()}
 
@@ -514,8 +499,6 @@ def wordings(record: Record) -> Numbers:
         "prompt": found.left(prompt, 0),
         "prompt_other": found.left(prompt, last),
         "more_other": found.left(more, last),
-        "unnamed": found.left("half, prompt", 0, unnamed=True),
-        "unnamed_more": found.left("half, prompt and paraphrases", 0, unnamed=True),
         "dearer": found.dearer(prompt),
         "dearer_plain": found.dearer("nothing"),
         "held": found.data["arms"][more]["exact"],
