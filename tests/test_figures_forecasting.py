@@ -63,10 +63,11 @@ def test_what_is_left_and_doses(drawn):
 
 def test_cures_are_numbered_on_the_curve(drawn):
     rows = {"plain": {"R": 0.4, "lost": 0.9}, "unknown": {"R": np.nan, "lost": 0}, "better": {"R": 0.1, "lost": 0.8}}
+    rows["same"] = {"R": 0.1001, "lost": 0.8}
     figure = figures.cures_on_the_curve(rows, "plain", lambda x: x / 2)
     (axis,) = figure.axes
-    assert {(text.get_text(), *text.xy) for text in axis.texts} == {("1", 0.4, 0.9), ("3", 0.1, 0.8)}
-    curve, first, second = axis.lines
+    assert {(text.get_text(), *text.xy) for text in axis.texts} == {("1", 0.4, 0.9), ("3, 4", 0.1, 0.8)}
+    curve, first, second, _ = axis.lines
     np.testing.assert_allclose(curve.get_ydata(), curve.get_xdata() / 2)
     assert first.get_color() != second.get_color()
     assert [line.get_xydata()[0].tolist() for line in (first, second)] == [[0.4, 0.9], [0.1, 0.8]]

@@ -188,12 +188,17 @@ def cures_on_the_curve(
     if curve is not None:
         x = np.linspace(0, 1.15 * np.nanmax([row["R"] for row in rows.values()]), 100)[1:]
         axis.plot(x, curve(x), **DASHED)
+    numbers: dict[tuple[float, float], list[str]] = {}
     for number, (label, row) in enumerate(rows.items(), 1):
-        if np.isnan(row["R"]):
+        at = row["R"], row["lost"]
+        if np.isnan(at[0]):
             continue
-        colour, marker = (VERMILION, "s") if label == start else (BLUE, "o")
-        axis.plot(row["R"], row["lost"], color=colour, marker=marker, markersize=6, linestyle="")
-        axis.annotate(str(number), (row["R"], row["lost"]), (5, 3), textcoords="offset points", fontsize=8)
+        colour, marker, above = (VERMILION, "s", 3) if label == start else (BLUE, "o", 2)
+        axis.plot(*at, color=colour, marker=marker, markersize=6, linestyle="", zorder=above)
+        near = next((old for old in numbers if np.allclose(old, at, rtol=0, atol=0.003)), at)
+        numbers.setdefault(near, []).append(str(number))
+    for at, some in numbers.items():  # one label for points that lie upon each other
+        axis.annotate(", ".join(some), at, (6, 3), textcoords="offset points", fontsize=8)
     axis.set(xlabel="relative drift $R$ of the layer", ylabel="untouched facts lost", xlim=(0, None), ylim=(0, None))
     axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     return figure

@@ -348,16 +348,9 @@ STATISTICS = {
     "margin": ("null: margin", "separations"),
     "overlap": ("p norm, from the subject on", "separations"),
     "over_margin": ("p over margin, from the subject on", "separations"),
-    "spread": ("slope spread", "separations"),
-    "length": ("drift norm, all", "separations"),
     "push": ("push over margin, from the subject on", "separations"),
-    "first": ("first order, all", "separations"),
-    "put_in": ("drift, all", "separations"),
     "left": ("margin left", "separations"),
-    "dry": ("known residuals: margin left", "separations"),
     "rank": ("drift, all", "ranks"),
-    "apart": ("each alone: drift, all", "ranks"),
-    "hind_subject": ("known residuals: drift, subject", "ranks"),
     "hind_first": ("known residuals: first order, all", "ranks"),
     "hind_second": ("known residuals: second order, all", "ranks"),
 }
@@ -367,11 +360,11 @@ def forecasts_of_damage(record: Record) -> Numbers:
     """Chapter 18 on forecasts, of the record ``forecasts``: the first model, and as ``other`` the second."""
     runs = list(forecasts.runs(record).values())
     main = runs[0]
-    few, end = (main.damage(look) for look in (0, -1))
+    few = main.damage(0)
     first, others = ([run for run in runs if (run.model == main.model) == same] for same in (True, False))
     worst, kept = main.at_risk(), main.arrays["kept"][-1]
     doses = {"dose": "p norm, from the subject on", "dose_margin": "p over margin, from the subject on"}
-    took = {"over_margin": "p over margin, from the subject on", "spread": "slope spread", "left": "margin left"}
+    took = {"over_margin": "p over margin, from the subject on", "left": "margin left"}
     took |= {"dry": "known residuals: margin left"}
     return dict(
         edits=max(record["looks"]),
@@ -383,7 +376,6 @@ def forecasts_of_damage(record: Record) -> Numbers:
         few_fall=few.fall,
         few_gained=few.gained,
         few_lost=few.lost,
-        end_lost=end.lost,
         theorem_error=float(f"{max(run.theorem_error() for run in runs):.2g}"),
         ten_lost=int((~kept[worst]).sum()),
         ten_chance=10 * float((~kept).mean()),
@@ -416,8 +408,6 @@ def causes(record: Record) -> Numbers:
         "arms": len(conditions.names),
         "chosen_edits": int(conditions["drawn 0"]["edits"]),
         "pool": conditions.data["pool"],
-        "held": conditions["as it is"]["held"],
-        "protected_held": conditions["protected: 100"]["held"],
         "protected_norm": relative("norm", "protected: 100"),
         "protected": left("protected: 100").value,
         "removed": forecasts.gone(left("protected: 100")),
@@ -437,7 +427,6 @@ def causes(record: Record) -> Numbers:
         "half": left("scaled: 0.5"),
         "exactly": left("rls-hard").value,
         "blind": left("all at once"),
-        "signs": left(*starting("signs drawn")),
         "at_subject": left("only at: subject").value,
         "elsewhere": left("only at: not the subject").value,
     }
