@@ -522,7 +522,7 @@ def run(  # twelve parameters: each is a caller's own choice, and a container fo
         else:
             after = ask(model, reading, moved, batch=batch)
             slope = slope_along(model, reading, moved, nodes, batch=batch) if nodes else reading.gradient
-            assert slope is not None  # level "passes" has read the gradient
+            assert slope is not None and reading.exact is not None  # level "passes" has read the gradient
             fall = reading.log_probability - after.log_probability
             by_edit = first_order(slope, edit, reading.keys)
             left = np.where(reading.exact, after.margin, np.inf)

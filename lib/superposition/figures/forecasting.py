@@ -71,13 +71,13 @@ def skill_and_cost(
     """
     rows = [(name, label) for named in groups.values() for name, label in named.items()]
     figure, (left, right) = canvas(
-        1, 2, height=1.1 + 0.36 * len(rows) + 0.1 * len(groups), sharey=True, width_ratios=(3, 1.5)
+        1, 2, height=1.1 + 0.36 * len(rows) + 0.25 * len(groups), sharey=True, width_ratios=(3, 1.5)
     )
     place, places, start = 0.0, [], []
     for named in groups.values():
         start.append(place)
         places += [place + step for step in range(len(named))]
-        place += len(named) + 0.4
+        place += len(named) + 0.8
     spread = np.linspace(-0.24, 0.24, len(skill))
     for (run, found), (colour, marker), off in zip(skill.items(), _RUNS, spread, strict=False):
         style = {"color": colour, "marker": marker, "markersize": 5}
@@ -87,10 +87,10 @@ def skill_and_cost(
         left.plot([], [], label=run, **style)
     left.axvline(chance, **DASHED)
     left.set_yticks(places, labels=[label for _, label in rows])
-    left.set_ylim(place - 0.6, -0.9)
+    left.set_ylim(place - 1.0, -1.2)
     words = {"fontsize": 9, "style": "italic", "color": "#444444", "ha": "right", "va": "center"}
     for title, at in zip(groups, start, strict=True):
-        right.text(0.995, at - 0.45, title, transform=right.get_yaxis_transform(), **words)
+        right.text(0.995, at - 0.7, title, transform=right.get_yaxis_transform(), **words)
     left.set(xlabel=measure)
     right.set(xscale="log", xlabel="CPU seconds (log)")
     shared_legend(left, len(skill), "outside upper center")
@@ -105,12 +105,12 @@ def loss_by_fifths(doses: Mapping[str, Mapping[str, Sequence[Mapping[str, float]
     """
     figure, axes = canvas(1, len(doses), height=2.9, sharey=True)
     for axis, (run, forecasts) in zip(axes, doses.items(), strict=True):
-        off = np.linspace(-0.12, 0.12, len(forecasts))
+        off, parts = np.linspace(-0.12, 0.12, len(forecasts)), len(next(iter(forecasts.values())))
         for (label, shares), colour, marker, aside in zip(forecasts.items(), CYCLE, MARKERS, off, strict=False):
             value, low, high = (np.array([share[end] for share in shares]) for end in ("share", "low", "high"))
-            x, bars = np.arange(1, len(value) + 1) + aside, [value - low, high - value]
+            x, bars = np.arange(1, parts + 1) + aside, [value - low, high - value]
             axis.errorbar(x, value, bars, color=colour, marker=marker, markersize=4, linewidth=1.2, label=label)
-        axis.set(title=run, xlabel="fifth of the facts", xticks=np.arange(1, len(value) + 1))
+        axis.set(title=run, xlabel="fifth of the facts", xticks=np.arange(1, parts + 1))
         axis.title.set_fontsize(9)
         axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes[0].set_ylabel("facts lost")

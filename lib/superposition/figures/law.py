@@ -14,7 +14,7 @@ from superposition.figures.style import canvas, interval, plot, shared_legend, t
 from superposition.stats.intervals import Estimate
 from superposition.stats.response import LogLogistic
 from superposition.studies.law import MU, QUANTITIES, Lifetime, Point, R, S, correlation, series
-from superposition.studies.verdicts import MODELS
+from superposition.studies.measurement import MODELS
 
 #: Colour of a model's points, wherever the law is drawn.
 OF_MODEL = {model: (colour, MODELS[model]) for model, colour in (("smollm2", BLUE), ("gemma3", VERMILION))}

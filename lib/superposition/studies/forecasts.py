@@ -17,6 +17,7 @@ from superposition.errors import UserError
 from superposition.records import Record
 from superposition.stats import ranking
 from superposition.stats.intervals import Estimate, share
+from superposition.studies.measurement import MODELS
 
 MEASURES = ("ranks", "sizes", "separations")
 #: What forecasts take of a record's ``costs``: ``targets`` and ``dry run`` for each edit, the rest for all facts.
@@ -181,9 +182,9 @@ class Forecasts(Run):
 
 
 def runs(record: Record) -> dict[str, Forecasts]:
-    """The runs of the record ``forecasts``, by ``MODEL, layer LAYER``."""
+    """The runs of the record ``forecasts``, by ``MODEL, layer LAYER``, with the model's name as the book has it."""
     every = [Forecasts(record, number) for number in range(len(record["runs"]))]
-    return {f"{run.model}, layer {run.layer}": run for run in every}
+    return {f"{MODELS.get(run.model, run.model)}, layer {run.layer}": run for run in every}
 
 
 # Causes and cures

@@ -19,6 +19,8 @@ from superposition.records import Record
 from superposition.stats import shape
 from superposition.stats.intervals import Estimate
 
+#: The language models that were measured, by what records call them.
+MODELS = {"smollm2": "SmolLM2", "gemma3": "Gemma 3"}
 #: Degrees from 90° within which an angle counts as a right angle.
 BAR = 10
 

@@ -21,6 +21,7 @@ from superposition.linear.memory import LinearMemory
 from superposition.records import Record
 from superposition.stats.intervals import mean_over_seeds
 from superposition.studies import edit_sequences, forecasts, law, measurement, nulls, pairs, scaling, toy_memory, toys
+from superposition.studies.measurement import MODELS
 
 #: The claims in short. 1 to 17 are those of Hu et al. (arXiv 2408.07413) or follow from them, the later ones are ours.
 CLAIMS = {
@@ -46,8 +47,8 @@ CLAIMS = {
     20: "(ours) how many edits a layer bears is known before any edit",
 }
 
-#: The language models that were measured, by what records call them, and their measurements.
-MODELS, MEASURED = {"smollm2": "SmolLM2", "gemma3": "Gemma 3"}, ("smollm2-400", "gemma3-400")
+#: The measurements of the language models.
+MEASURED = ("smollm2-400", "gemma3-400")
 #: The records of the law.
 LAW = ("law-smollm2", "law-gemma3")
 
