@@ -197,8 +197,11 @@ def cures_on_the_curve(
         axis.plot(*at, color=colour, marker=marker, markersize=6, linestyle="", zorder=above)
         near = next((old for old in numbers if np.allclose(old, at, rtol=0, atol=0.003)), at)
         numbers.setdefault(near, []).append(str(number))
-    for at, some in numbers.items():  # one label for points that lie upon each other
-        axis.annotate(", ".join(some), at, (6, 3), textcoords="offset points", fontsize=8)
+    named: list[tuple[float, float]] = []
+    for at, some in numbers.items():  # one label for points that lie upon each other, lower where one is near
+        up = -11 if any(np.allclose(old, at, rtol=0, atol=0.01) for old in named) else 3
+        axis.annotate(", ".join(some), at, (6, up), textcoords="offset points", fontsize=8)
+        named.append(at)
     axis.set(xlabel="relative drift $R$ of the layer", ylabel="untouched facts lost", xlim=(0, None), ylim=(0, None))
     axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     return figure
