@@ -197,11 +197,10 @@ def cures_on_the_curve(
         axis.plot(*at, color=colour, marker=marker, markersize=6, linestyle="", zorder=above)
         near = next((old for old in numbers if np.allclose(old, at, rtol=0, atol=0.003)), at)
         numbers.setdefault(near, []).append(str(number))
-    named: list[tuple[float, float]] = []
-    for at, some in numbers.items():  # one label for points that lie upon each other, lower where one is near
-        up = -11 if any(np.allclose(old, at, rtol=0, atol=0.01) for old in named) else 3
-        axis.annotate(", ".join(some), at, (6, up), textcoords="offset points", fontsize=8)
-        named.append(at)
+    for at, some in numbers.items():  # one label for points that lie upon each other, on the left where one is near
+        left = any(other > at and np.allclose(other, at, rtol=0, atol=0.01) for other in numbers)
+        style = {"ha": "right" if left else "left", "textcoords": "offset points", "fontsize": 8}
+        axis.annotate(", ".join(some), at, (-6 if left else 6, 3), **style)
     axis.set(xlabel="relative drift $R$ of the layer", ylabel="untouched facts lost", xlim=(0, None), ylim=(0, None))
     axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     return figure
