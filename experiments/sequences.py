@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from forecasts import choose, described, say
+from forecasts import choose, described, found_alone, say
 from growing import held
 from law import POINTS, Case, alone, before_any_edit, point
 from superposition import editing, records
@@ -38,7 +38,7 @@ from superposition.lm import models, moments, scoring
 #: Raise it when what an arm's name stands for changes: what is found is kept in the cache under it.
 ARMS_VERSION = 1
 #: Where targets are found anew.
-ANEW = ("moving", "anchored", "norm anchors")
+ANEW = ("moving", "anchored", "norm anchors", "ROME's units", "ROME's units anchored")
 #: The rule by which no edit moves the answer at any other edit's key.
 APART = "no overlap"
 
@@ -52,6 +52,8 @@ class Arm:
     targets : str
         ``moving`` or ``anchored``: found anew, within that ball; ``norm anchors``: found anew within the moving ball
         and then scaled to the unedited length; ``beforehand``: found on the unedited model; ``none``: fine-tuning.
+        ``ROME's units``: anew, with the absolute steps and the moving ball of ROME's code; the same ``anchored``, or
+        ``beforehand``.
     rule : str
         One of :data:`superposition.linear.memory.RULES`, :data:`APART`, or ``ft``.
     batch : int
@@ -69,7 +71,9 @@ class Arm:
     def settings(self, of: editing.TargetSettings) -> editing.TargetSettings:
         """The settings of its search."""
         changes = {"moving": {"bound": "moving"}, "norm anchors": {"bound": "moving", "values": "anchored"}}
-        return replace(of, **changes.get(self.targets, {}))
+        own = {"step": "absolute"} if self.targets.startswith("ROME's units") else {}
+        changes["ROME's units"] = {"bound": "moving"}
+        return replace(of, **changes.get(self.targets, {}), **own)
 
 
 _RULES = (("rome", 1), ("memit", 1), ("rls-soft", 1), ("rls-hard", 1), ("alphaedit", 1), (APART, 1), ("emmet", 10))
@@ -77,6 +81,10 @@ ARMS = (
     *(Arm(targets, rule, batch) for targets in ("moving", "anchored", "beforehand") for rule, batch in _RULES),
     Arm("norm anchors", "rome"),
     Arm("none", "ft"),
+    Arm("ROME's units", "rome"),
+    Arm("ROME's units", APART),
+    Arm("ROME's units anchored", "rome"),
+    Arm("ROME's units beforehand", "rome"),
 )
 
 
@@ -105,9 +113,10 @@ def apart(K: Float[np.ndarray, "d_m n"], C: Metric) -> Callable[..., Float[np.nd
 
 
 def arms_of(case: Case) -> list[Arm]:
-    """The arms of a layer: with the moving bound ROME alone, where no output norm drives residuals to the bound."""
-    norm = case.lm.output_norms[case.layer]
-    return [arm for arm in case.sizes.arms if arm.targets != "moving" or arm.rule == "rome" or norm is not None]
+    """The arms of a layer: with a moving bound ROME alone, where no output norm drives residuals to the bound."""
+    norm, settings = case.lm.output_norms[case.layer], case.sizes.settings
+    every = case.sizes.arms
+    return [arm for arm in every if norm is not None or arm.rule == "rome" or arm.settings(settings).bound != "moving"]
 
 
 # --- making a sequence --------------------------------------------------------------------------------------
@@ -153,7 +162,8 @@ def walk(case: Case, arms: Sequence[Arm], every: int = 10) -> dict[str, editing.
 
 def replayed(case: Case, arm: Arm) -> editing.Editor:
     """The sequence of an arm with targets found beforehand: nothing is searched for but what each edit has alone."""
-    editor, found = editor_of(case, arm), alone(case)
+    editor = editor_of(case, arm)
+    found = found_alone(case.lm, case.layer, arm.settings(case.sizes.settings), case.edits)
     for start in range(0, len(found), arm.batch):
         editor.store(found[start : start + arm.batch], apply=False)
     return editor

@@ -13,7 +13,7 @@ import units
 import wordings
 from superposition import editing, records
 from superposition.data.facts import Fact
-from superposition.editing import forecast, lifetime
+from superposition.editing import forecast, lifetime, targets
 from superposition.errors import UserError
 from superposition.linear.memory import LinearMemory
 from superposition.linear.metric import Metric
@@ -145,21 +145,27 @@ def test_every_arm_is_the_sequence_that_its_name_says(sequence_case):
     found = sequences.every_arm(case)
     assert lm.digest() == before and found.keys() == {"before", *(arm.name for arm in sequences.arms_of(case))}
     everything = {arm.name for arm in WAYS.arms}
-    assert everything - found.keys() == {name for name in everything if name[:6] == "moving" and name[-4:] != "rome"}
+    moves = {arm.name for arm in WAYS.arms if arm.settings(WAYS.settings).bound == "moving"}
+    assert everything - found.keys() == {name for name in moves if name[-4:] != "rome"}
     normalised = replace(case, lm=tiny("gemma3_text"))
     assert {arm.name for arm in sequences.arms_of(normalised)} == everything
-    for targets, changes in {"moving": {"bound": "moving"}, "anchored": {}}.items():
+    units = {"step": "absolute", "bound": "moving"}
+    for where, changes in {"moving": {"bound": "moving"}, "anchored": {}, "ROME's units": units}.items():
         with editing.preserved(lm):
             settings = replace(WAYS.settings, **changes)
             run = editing.run(lm, case.edits, "rome", layer=1, C=case.C, settings=settings)
-        arm = found[f"{targets}, rome"]
+        arm = found[f"{where}, rome"]
         lengths = np.linalg.norm(run.editor.memory.residuals, axis=0)
         np.testing.assert_allclose(arm["delta"], lengths, rtol=1e-2)
         np.testing.assert_allclose(arm["among"], run.editor.memory.directions.T @ run.editor.memory.keys, atol=1e-6)
-    for targets in ("anchored", "beforehand"):  # whatever was written before, no other edit's key feels it
-        arm = found[f"{targets}, {sequences.APART}"]
+    for where in ("anchored", "beforehand"):  # whatever was written before, no other edit's key feels it
+        arm = found[f"{where}, {sequences.APART}"]
         np.testing.assert_allclose(arm["among"], np.eye(4), atol=1e-6)
         np.testing.assert_allclose(arm["recalled_norm"], found["before"]["delta"] / found["before"]["size"], rtol=1e-3)
+    own = targets.search(lm, case.edits, 1, replace(WAYS.settings, step="absolute"))
+    lengths = np.linalg.norm(own.shifts, axis=0)
+    np.testing.assert_allclose(found["ROME's units beforehand, rome"]["shift_norm"], lengths, rtol=1e-3)
+    assert not np.allclose(lengths, found["before"]["delta"], rtol=1e-2)
     anchors = found["norm anchors, rome"]
     first = found["before"]["delta"][0] / found["before"]["size"][0]
     assert anchors["recalled_norm"][0] == pytest.approx(first, rel=1e-4)

@@ -195,7 +195,7 @@ def kind_of(point: Point) -> str:
         return "fine-tuning"
     if point.rule != "rome":
         return "other editors"
-    if point.targets != "beforehand":
+    if not point.targets.endswith("beforehand"):  # in whichever units
         return "targets anew"
     return "fitted" if is_fitted(point) else "targets beforehand"
 
