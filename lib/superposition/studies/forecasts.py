@@ -91,15 +91,6 @@ class Damage:
     lost: float
 
 
-@dataclass(frozen=True)
-class Reliability:
-    """How falls follow their forecast: nats for a nat (a line's slope), Pearson's correlation, mean not forecast."""
-
-    slope: Estimate
-    pearson: float
-    short: float
-
-
 class Forecasts(Run):
     """A run of the record ``forecasts``; ``look`` counts the points at which the watched facts were asked.
 
@@ -148,13 +139,12 @@ class Forecasts(Run):
         loss = np.maximum(fall, 0).mean()
         return Damage(fall.mean(), (fall < 0).mean(), loss, fall.max(), 1 - kept.mean())
 
-    def calibration(self, name: str = "drift, all", resamples: int = 1000) -> Reliability:
-        """How the falls follow a forecast in nats; interval of the slope over facts."""
-        made, came = pairs = np.stack([self.forecast(name), self.fall()])
+    def calibration(self, name: str = "drift, all", resamples: int = 1000) -> Estimate:
+        """How many nats come about for a nat of a forecast: a line's slope, with its interval over facts."""
+        made, came = self.forecast(name), self.fall()
         chosen = np.random.default_rng(0).integers(0, len(made), (resamples, len(made)))
         slopes = [np.polyfit(made[drawn], came[drawn], 1)[0] for drawn in chosen]
-        slope = Estimate(np.polyfit(made, came, 1)[0], *np.quantile(slopes, [0.025, 0.975]))
-        return Reliability(slope, np.corrcoef(pairs)[0, 1], (came - made).mean())
+        return Estimate(float(np.polyfit(made, came, 1)[0]), *map(float, np.quantile(slopes, [0.025, 0.975])))
 
     def dose(self, name: str, parts: int = 5) -> list[dict[str, Any]]:
         """What share of the facts is lost in the end by how large a forecast was: fifths of them, from low to high.

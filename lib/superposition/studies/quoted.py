@@ -388,10 +388,9 @@ def forecasts_of_damage(record: Record) -> Numbers:
 
 def _of_model(runs: list[forecasts.Forecasts]) -> Numbers:
     few, end = ([run.damage(look) for run in runs] for look in (0, -1))
-    lines = [run.calibration() for run in runs]
     return {
         "lost": {"few": extremes([damage.lost for damage in few]), "end": extremes([damage.lost for damage in end])},
-        "slope": extremes([line.slope.value for line in lines]),
+        "slope": extremes([run.calibration().value for run in runs]),
         "growth": extremes([run.growth() for run in runs]),
         "cost": extremes([run.cost_of_sequence().value for run in runs]),
     } | {word: extremes([run.statistic(*of).value for run in runs]) for word, of in STATISTICS.items()}
