@@ -49,6 +49,7 @@ COMMANDS = {
     "wordings": "python experiments/wordings.py --runs smollm2:6 --out book/records/wordings.json",
     "law-smollm2": "python experiments/law.py --model smollm2 --out book/records/law-smollm2.json",
     "law-gemma3": "python experiments/law.py --model gemma3 --out book/records/law-gemma3.json",
+    "runaway": "python experiments/sequences.py runaway --runs gemma3:5 gemma3:9 --out book/records/runaway.json",
     "search-units": (
         "python experiments/units.py --runs smollm2:6 smollm2:12 smollm2:25 gemma3:5 gemma3:9 "
         "--out book/records/search-units.json"

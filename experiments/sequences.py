@@ -1,9 +1,11 @@
 """Sequences of sixty edits: where the target values come from, what bounds them, how they are written.
 
+python experiments/sequences.py runaway --runs gemma3:5 gemma3:9 --out book/records/runaway.json
 python experiments/sequences.py ways --runs smollm2:6 smollm2:12 gemma3:5 gemma3:9 --out book/records/sequences.json
 python experiments/sequences.py lists --runs smollm2:6 --out book/records/lists.json
 
-``ways`` makes one list of edits in every way of :data:`ARMS`; ``lists`` makes three lists in four orders each, with
+``runaway`` makes one list of edits by ROME with each of three causes of growing residuals taken away (:data:`LOOP`);
+``ways`` makes it in every way of :data:`ARMS`; ``lists`` makes three lists in four orders each, with
 targets found beforehand. The record is written after every layer; run again, the layers that it holds are kept, and
 within a layer targets and arms are in the user's cache as they are found.
 """
@@ -81,6 +83,13 @@ ARMS = (
     *(Arm(targets, rule, batch) for targets in ("moving", "anchored", "beforehand") for rule, batch in _RULES),
     Arm("norm anchors", "rome"),
     Arm("none", "ft"),
+)
+#: As edited; without overlap among the edits; with the ball anchored; with targets beforehand. In both units.
+LOOP = (
+    Arm("moving", "rome"),
+    Arm("moving", APART),
+    Arm("anchored", "rome"),
+    Arm("beforehand", "rome"),
     Arm("ROME's units", "rome"),
     Arm("ROME's units", APART),
     Arm("ROME's units anchored", "rome"),
@@ -332,13 +341,14 @@ def measure(what: str, runs: Sequence[str], sizes: Sizes, out: Path, command: st
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and write the record."""
     parser = argparse.ArgumentParser(prog="python experiments/sequences.py", description=__doc__)
-    parser.add_argument("what", choices=("ways", "lists"))
+    parser.add_argument("what", choices=("runaway", "ways", "lists"))
     parser.add_argument("--runs", nargs="+", required=True, metavar="MODEL:LAYER")
     parser.add_argument("--out", type=Path, required=True)
     words = sys.argv[1:] if arguments is None else arguments
     options = parser.parse_args(words)
     command = shlex.join(["python", "experiments/sequences.py", *map(str, words)])
-    measure(options.what, options.runs, Sizes(), options.out, command)
+    sizes = Sizes(arms=LOOP) if options.what == "runaway" else Sizes()
+    measure(options.what, options.runs, sizes, options.out, command)
     return 0
 
 

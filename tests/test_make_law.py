@@ -17,6 +17,7 @@ from superposition.editing import forecast, lifetime, targets
 from superposition.errors import UserError
 from superposition.linear.memory import LinearMemory
 from superposition.linear.metric import Metric
+from superposition.studies import runaway
 
 SIZES = law.Sizes(
     edits=3, looks=(1, 3), anew=2, tokens=400, held_out=60, settings=editing.TargetSettings(steps=2, contexts=("",))
@@ -125,7 +126,11 @@ WAYS = sequences.Sizes(
     lists=2,
     orders=2,
     rules=("rome", "rls-hard"),
-    arms=tuple(arm for arm in sequences.ARMS if arm.rule in ("rome", "rls-soft", sequences.APART, "emmet", "ft")),
+    arms=tuple(
+        arm
+        for arm in dict.fromkeys((*sequences.ARMS, *sequences.LOOP))
+        if arm.rule in ("rome", "rls-soft", sequences.APART, "emmet", "ft")
+    ),
     settings=editing.TargetSettings(steps=3, contexts=("",), stop_probability=1.0),
 )
 
@@ -207,6 +212,26 @@ def test_a_record_of_sequences_grows_by_the_layers_that_it_lacks(sequence_case, 
     made = records.load(out)
     assert asked_for == [1, 0] and [row["layer"] for row in made["runs"]] == [1, 0]
     assert {name.split("/")[0] for name in made.arrays} == {"tiny 0", "tiny 1"}
+
+
+def test_the_study_reads_the_loop_off_the_record_that_the_script_writes(small, monkeypatch, tmp_path):
+    """Every arm under the name by which the study looks for it, in both units."""
+    lm, listed = tiny("gemma3_text"), law.facts.load("book")
+    monkeypatch.setattr(sequences.models, "load", lambda name: lm)
+    monkeypatch.setattr(sequences, "choose", lambda lm, count: (listed[:count], listed[20:28]))
+    sizes = replace(WAYS, looks=(2, 4), arms=sequences.LOOP)
+    monkeypatch.setattr(runaway, "LATE", 2)
+    sequences.measure("runaway", ["tiny:1"], sizes, tmp_path / "runaway.json", "made by a test")
+    case, record = sequences.case_of(lm, 1, sizes, 4), records.load(tmp_path / "runaway.json")
+    for whose, step in (("answer", "relative"), ("ROME", "absolute")):
+        (loop,) = runaway.loops(record, whose)
+        alone = targets.search(lm, case.edits, 1, replace(sizes.settings, step=step))
+        np.testing.assert_allclose(loop.alone, np.linalg.norm(alone.shifts, axis=0), rtol=1e-3)
+        np.testing.assert_allclose(loop.answers, np.linalg.norm(case.W_0 @ alone.keys, axis=0), rtol=1e-3)
+        np.testing.assert_allclose(np.diag(loop.P), 1, rtol=1e-5)
+        for arm in loop.came:  # the first edit meets the unedited model in every arm
+            assert loop.grown(arm)[0] == pytest.approx(1, rel=1e-3)
+        assert loop.forecast[0] == pytest.approx(loop.came[runaway.WHOLE][0], rel=1e-3)
 
 
 def test_lists_and_orders(sequence_case):

@@ -128,7 +128,7 @@ def before_any_edit(arrays: Mapping[str, np.ndarray], stem: str) -> dict[str, fl
 
 
 def points(record: Record) -> list[Point]:
-    """All points of a record of the kind ``law`` or ``ways``.
+    """All points of a record of the kind ``law``, ``ways`` or ``runaway``.
 
     Raises
     ------
@@ -137,7 +137,7 @@ def points(record: Record) -> list[Point]:
     """
     if record["kind"] == "law":
         return _of_layers(record)
-    if record["kind"] == "ways":
+    if record["kind"] in ("ways", "runaway"):
         return _of_sequences(record)
     raise UserError(f"A record of the kind {record['kind']!r} holds no points of the law.")
 

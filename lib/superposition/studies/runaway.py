@@ -1,0 +1,148 @@
+"""The loop of norms in a model that normalises what its memory writes, read off the record ``runaway`` (chapter 16).
+
+A sequence by ROME may lengthen its own residuals: edits overlap, each residual may be as long as the answer that it
+meets allows, and each target is sought in the edited model. Every arm here takes away one of these three.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Float
+
+from superposition.editing import forecast
+from superposition.records import Record
+from superposition.stats.intervals import Estimate, over_clusters
+from superposition.stats.ranking import rank_correlation
+from superposition.stats.regression import log_slope
+
+#: With all three causes.
+WHOLE = "as edited"
+#: What is taken away, one at a time, and how figures and tables call it.
+CAUSES = ("no overlap among the edits", "anchored ball", "targets beforehand")
+#: Names of the arms by the units of the search: of the unedited answer, or absolute as in ROME's code.
+ARMS = {
+    "answer": {
+        WHOLE: "moving, rome",
+        CAUSES[0]: "moving, no overlap",
+        CAUSES[1]: "anchored, rome",
+        CAUSES[2]: "beforehand, rome",
+    },
+    "ROME": {
+        WHOLE: "ROME's units, rome",
+        CAUSES[0]: "ROME's units, no overlap",
+        CAUSES[1]: "ROME's units anchored, rome",
+        CAUSES[2]: "ROME's units beforehand, rome",
+    },
+}
+#: Edits at the beginning whose lengths are forecast, and at the end whose growth is looked at (``bars.toml``).
+FIRST, LAST = 20, 10
+#: The number of edits from which on the exponent of the change is fitted.
+LATE = 15
+
+
+@dataclass(frozen=True)
+class Loop:
+    """How long the residuals of one list of edits came out at a layer.
+
+    Attributes
+    ----------
+    model : str
+    layer : int
+    alone : (n,)
+        Length of each edit's residual, alone on the unedited model.
+    answers : (n,)
+        ``‖W_0 k‖`` at its key.
+    P : (n, n)
+        ``p(k_i, k_j)`` among the edits, in their order.
+    came : mapping of arm to (n,)
+        Length of each residual in a sequence: :data:`WHOLE`, and with each of :data:`CAUSES` taken away.
+    lost : mapping of arm to share
+        Of the facts known before that nobody edits, after all edits.
+    exponent : mapping of arm to float
+        ``‖W_n - W_0‖`` grows like this power of n, by least squares over the looks from :data:`LATE` on.
+    """
+
+    model: str
+    layer: int
+    alone: Float[np.ndarray, " n"]
+    answers: Float[np.ndarray, " n"]
+    P: Float[np.ndarray, "n n"]
+    came: Mapping[str, Float[np.ndarray, " n"]]
+    lost: Mapping[str, float]
+    exponent: Mapping[str, float]
+
+    @cached_property
+    def forecast(self) -> Float[np.ndarray, " n"]:
+        """Lengths told from keys and single edits, before any edit (:func:`superposition.editing.forecast.lengths`)."""
+        return forecast.lengths(self.alone, self.answers, self.P)
+
+    @property
+    def rate(self) -> float:
+        """``c² q`` among the edits' own keys: the share by which an edit lengthens the squared answer of the next."""
+        apart = self.P[np.triu_indices(len(self.P), 1)]
+        return float(np.mean(np.square(self.alone / self.answers)) * np.mean(np.square(apart)))
+
+    def grown(self, arm: str = WHOLE) -> Float[np.ndarray, " n"]:
+        """Length in a sequence over the length alone."""
+        return self.came[arm] / self.alone
+
+    def growth(self, arm: str = WHOLE) -> Estimate:
+        """Median of :meth:`grown` over the last edits; interval over these edits, drawn as if independent."""
+        last = self.grown(arm)[-LAST:]
+        return over_clusters(lambda drawn: float(np.median(last[drawn])), np.arange(len(last)))
+
+    def kept(self, cause: str) -> Estimate:
+        """Share of the growth that is left with a cause taken away; interval over the last edits."""
+        whole, without = self.grown()[-LAST:], self.grown(cause)[-LAST:]
+        return over_clusters(
+            lambda drawn: float(np.median(without[drawn]) / np.median(whole[drawn])), np.arange(len(whole))
+        )
+
+    def correlation(self) -> Estimate:
+        """Rank correlation of the forecast lengths with those that came, over the first edits; interval over edits."""
+        return Estimate(*rank_correlation(self.forecast[:FIRST], self.came[WHOLE][:FIRST]))
+
+    def near(self, factor: float) -> float:
+        """Share of the first edits whose forecast length lies within a factor of the one that came."""
+        off = np.log(self.forecast[:FIRST] / self.came[WHOLE][:FIRST])
+        return float(np.mean(np.abs(off) <= np.log(factor)))
+
+
+def loops(record: Record, units: str) -> list[Loop]:
+    """The loop at every layer of a record of sequences whose model normalises what the memory writes.
+
+    Only there does the record hold a sequence by a moving ball without overlap. ``units`` is one of :data:`ARMS`.
+    """
+    found = []
+    for row in record["runs"]:
+        names, arms = ARMS[units], row["points"]
+        if not set(names.values()) <= set(arms):
+            continue
+        stem = f"{row['model']} {row['layer']}"
+
+        def array(name: str, stem: str = stem) -> np.ndarray:
+            return record.arrays[f"{stem}/{name}"].astype(float)
+
+        # The answer's norm is of the unedited model, whatever the units; the length alone is of these units.
+        answers = array("before/delta") / array("before/size")
+        alone = array("before/delta" if units == "answer" else f"{names[CAUSES[-1]]}/shift_norm")
+        looks = record["looks"]
+        late = [n for n in looks if n >= LATE]
+        change = {arm: [arms[name][f"{n}/change"] for n in late] for arm, name in names.items()}
+        found.append(
+            Loop(
+                row["model"],
+                row["layer"],
+                alone,
+                answers,
+                array(f"{names[WHOLE]}/among"),
+                came={arm: array(f"{name}/delta") for arm, name in names.items()},
+                lost={arm: 1 - float(array(f"{name}/{looks[-1]}/kept").mean()) for arm, name in names.items()},
+                exponent={arm: float(log_slope(late, np.array(values))) for arm, values in change.items()},
+            )
+        )
+    return found
