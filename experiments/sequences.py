@@ -31,11 +31,12 @@ from superposition import editing, records
 from superposition.data import facts
 from superposition.editing import evaluation, forecast, lifetime
 from superposition.io import cache
-from superposition.linear import rules
+from superposition.linear import overlap, rules
 from superposition.linear.edit import Edit
 from superposition.linear.memory import LinearMemory
 from superposition.linear.metric import Metric
 from superposition.lm import models, moments, scoring
+from superposition.studies.law import drifts
 
 #: Raise it when what an arm's name stands for changes: what is found is kept in the cache under it.
 ARMS_VERSION = 1
@@ -226,7 +227,9 @@ def arm_of(case: Case, arm: Arm, editor: editing.Editor | None) -> dict[str, Any
 
 def every_arm(case: Case) -> dict[str, Any]:
     """Every arm of one layer; arms that search alike share their passes."""
-    result: dict[str, Any] = {"before": before_any_edit(case, alone(case))}
+    found = alone(case)
+    before = before_any_edit(case, found) | {"P": overlap.superposition_matrix(found.keys, case.C)}
+    result: dict[str, Any] = {"before": before}
     groups: dict[tuple[str, int], list[Arm]] = {}
     for arm in arms_of(case):
         groups.setdefault((arm.targets, arm.batch), []).append(arm)
@@ -283,6 +286,17 @@ def case_of(lm: models.LanguageModel, layer: int, sizes: Sizes, count: int) -> C
     return Case(lm, layer, edits, untouched, C, scoring.held_out(lm, sizes.held_out), sizes)
 
 
+def told_in_short(arm: dict[str, Any], positions: np.ndarray) -> dict[str, Any]:
+    """What the record keeps of an arm: per fact what is still said at each look, of all else means and shares."""
+    looks = sorted({int(name.split("/")[0]) for name in arm if "/" in name})
+    short = {name: value for name, value in arm.items() if "/" not in name and name != "among"}
+    for n in looks:
+        found = {name.removeprefix(f"{n}/"): value for name, value in arm.items() if name.startswith(f"{n}/")}
+        numbers = {name: value for name, value in found.items() if not isinstance(value, np.ndarray)}
+        short |= {f"{n}/{name}": value for name, value in (numbers | drifts(found, positions)).items()}
+    return short | {"kept": np.stack([arm[f"{n}/kept"] for n in looks])}
+
+
 def flattened(content: dict[str, Any], stem: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Plain numbers and arrays of nested content, the arrays under their paths and no wider than they need be."""
     plain: dict[str, Any] = {}
@@ -318,10 +332,13 @@ def measure(what: str, runs: Sequence[str], sizes: Sizes, out: Path, command: st
         lm = lm if lm is not None and lm.name == name else models.load(name)
         bits = lm.digest()
         case = case_of(lm, int(layer), sizes, sizes.edits * (sizes.lists if what == "lists" else 1))
-        plain, found = flattened(every_list(case) if what == "lists" else every_arm(case), f"{name} {layer}")
+        positions = case.untouched.reading.lengths.astype(np.int32)
+        made = every_list(case) if what == "lists" else every_arm(case)
+        made = {arm: of if arm == "before" else told_in_short(of, positions) for arm, of in made.items()}
+        plain, found = flattened(made, f"{name} {layer}")
         if lm.digest() != bits:
             raise RuntimeError("The weights are not what they were before.")
-        arrays |= found | {f"{name} {layer}/positions": case.untouched.reading.lengths.astype(np.int32)}
+        arrays |= found
         told = records.provenance(command=command, seed=0)
         rows.append(
             {

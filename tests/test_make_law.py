@@ -18,6 +18,7 @@ from superposition.errors import UserError
 from superposition.linear.memory import LinearMemory
 from superposition.linear.metric import Metric
 from superposition.studies import runaway
+from superposition.studies.law import points as points_of
 
 SIZES = law.Sizes(
     edits=3, looks=(1, 3), anew=2, tokens=400, held_out=60, settings=editing.TargetSettings(steps=2, contexts=("",))
@@ -232,6 +233,10 @@ def test_the_study_reads_the_loop_off_the_record_that_the_script_writes(small, m
         for arm in loop.came:  # the first edit meets the unedited model in every arm
             assert loop.grown(arm)[0] == pytest.approx(1, rel=1e-3)
         assert loop.forecast[0] == pytest.approx(loop.came[runaway.WHOLE][0], rel=1e-3)
+    last = sequences.every_arm(case)["ROME's units, rome"]
+    (point,) = [one for one in points_of(record) if (one.targets, one.rule, one.edits) == ("ROME's units", "rome", 4)]
+    assert point.drift == pytest.approx(lifetime.root_mean_square(last["4/stream, all"]), rel=0.2)
+    assert point.lost == 1 - last["4/kept"].mean() and point.quantities["change"] == pytest.approx(last["4/change"])
 
 
 def test_lists_and_orders(sequence_case):

@@ -80,16 +80,16 @@ def test_points_hold_what_the_record_does():
 def test_sequences_give_points_by_arm():
     content, arrays = {"before": {}}, {}
     for arm in ("moving, rome", "none, ft"):
-        content[arm] = {f"5/{name}": value for name, value in PLAIN.items()}
-        arrays |= {f"gemma3 9/{arm}/5/{name}": np.full(4, 0.5) for name in ("stream, all", "margin")}
-        arrays[f"gemma3 9/{arm}/5/kept"] = np.array([True, True, True, False])
+        content[arm] = {f"{n}/{name}": value for name, value in PLAIN.items() for n in (5, 9)}
+        content[arm] |= {f"{n}/{name}": n / 10 for name in ("stream, all", "margin") for n in (5, 9)}
+        arrays[f"gemma3 9/{arm}/kept"] = np.array([[True, True, True, False], [False, True, True, False]])
     arrays |= {f"gemma3 9/before/{name}": np.full(3, 0.1) for name in ("size", "q", f"D {law.R}")}
-    arrays["gemma3 9/positions"] = np.array([1, 2, 3, 4])
     run = {"model": "gemma3", "layer": 9, "points": content, "perplexity": 4.0}
-    points = law.points(Made({"kind": "ways", "runs": [run], "looks": [5]}, arrays))
+    points = law.points(Made({"kind": "ways", "runs": [run], "looks": [5, 9]}, arrays))
     assert [(p.targets, p.rule, p.edits, p.lost, p.drift) for p in points] == [
-        ("moving", "rome", 5, 0.25, pytest.approx(0.5)),
-        ("none", "ft", 5, 0.25, pytest.approx(0.5)),
+        (targets, rule, n, lost, pytest.approx(n / 10))
+        for targets, rule in (("moving", "rome"), ("none", "ft"))
+        for n, lost in ((5, 0.25), (9, 0.5))
     ]
 
 

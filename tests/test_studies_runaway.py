@@ -64,9 +64,9 @@ def record_of(growth=4.0, n=24):
             if arm == WHOLE and growth is not None:
                 came[-runaway.LAST :] = growth * mine[-runaway.LAST :]
             stem = f"gemma3 9/{name}"
-            arrays |= {f"{stem}/delta": came, f"{stem}/among": P, f"{stem}/{n}/kept": np.arange(10) < 3}
+            arrays |= {f"{stem}/delta": came, f"{stem}/kept": np.arange(10) < np.array([[9], [5], [3]])}
             arrays[f"{stem}/shift_norm"] = mine
-    arrays |= {"gemma3 9/before/delta": alone, "gemma3 9/before/size": alone / answers}
+    arrays |= {"gemma3 9/before/P": P, "gemma3 9/before/delta": alone, "gemma3 9/before/size": alone / answers}
     runs = [{"model": "gemma3", "layer": 9, "points": points}]
     runs.append({"model": "smollm2", "layer": 6, "points": {"moving, rome": {}, "anchored, rome": {}}})
     record = Made(runs=runs, looks=[5, 15, n])

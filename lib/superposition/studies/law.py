@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import scipy.stats
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 
 from superposition.errors import UserError
 from superposition.records import Record
@@ -102,23 +102,34 @@ def _mean_square(x: np.ndarray) -> float:
     return float(np.mean(np.square(x, dtype=float)))
 
 
-def _point(of: Mapping[str, Any], stem: str, before: Mapping[str, float], unedited: float, **names: Any) -> Point:
-    """From everything a record holds of a point, under its stem, and what was known before any edit.
+def drifts(found: Mapping[str, Any], positions: Int[np.ndarray, " m"]) -> dict[str, float]:
+    """The drifts of a point, from those of its facts: root mean squares, and of the margin's change the mean size.
 
     A drift is a mean square over the positions of a fact: where there are several, each counts once in R.
+
+    Parameters
+    ----------
+    found : mapping of name to (m,)
+        What begins with ``stream``, ``answer`` or ``last state`` is a drift; :data:`MU` must be there.
+    positions : (m,)
+        How many positions each fact has.
     """
-    found = {name.removeprefix(stem): value for name, value in of.items() if name.startswith(stem)}
-    n, drifts = names["edits"], {}
+    numbers = {MU: float(np.abs(found[MU]).mean())}
     for name in found:
         if name.startswith(("stream", "answer", "last state")):
-            weights = of["positions"] if name.endswith("all") else None
-            drifts[name] = np.sqrt(np.average(np.square(found[name], dtype=float), weights=weights))
-    drifts[MU] = np.abs(found[MU]).mean()
-    rivals = {"edits": n} | {name: found[name] for name in ("change", "condition", "energy")}
-    rivals |= {"perplexity": found["perplexity"] / unedited}
+            weights = positions if name.endswith("all") else None
+            numbers[name] = float(np.sqrt(np.average(np.square(found[name], dtype=float), weights=weights)))
+    return numbers
+
+
+def _point(found: Mapping[str, Any], before: Mapping[str, float], unedited: float, **names: Any) -> Point:
+    """From the drifts and everything else a record holds of a point, and what was known before any edit."""
+    n, rivals = names["edits"], {name: found[name] for name in ("change", "condition", "energy")}
+    rivals |= {"edits": n, "perplexity": found["perplexity"] / unedited}
     rivals |= {"size": np.sqrt(n) * before["c"], "overlap": np.sqrt(n * before["q"])}
     rivals |= {"forecast": np.sqrt(n * before["D"])}
-    return Point(**names, kept=found["kept"], quantities={k: float(v) for k, v in (drifts | rivals).items()})
+    moved = {name: found[name] for name in found if name == MU or name.startswith(("stream", "answer", "last state"))}
+    return Point(**names, kept=found["kept"], quantities={k: float(v) for k, v in (moved | rivals).items()})
 
 
 def before_any_edit(arrays: Mapping[str, np.ndarray], stem: str) -> dict[str, float]:
@@ -142,19 +153,22 @@ def points(record: Record) -> list[Point]:
     raise UserError(f"A record of the kind {record['kind']!r} holds no points of the law.")
 
 
+def _under(stem: str, of: Mapping[str, Any]) -> dict[str, Any]:
+    return {name.removeprefix(stem): value for name, value in of.items() if name.startswith(stem)}
+
+
 def _of_layers(record: Record) -> list[Point]:
-    found, model = [], record["model"]["name"]
+    found, model, positions = [], record["model"]["name"], record.arrays["positions"]
     for row in record["layers"]:
         layer = row["layer"]
-        arrays = {k.removeprefix(f"{layer}/"): v for k, v in record.arrays.items() if k.startswith(f"{layer}/")}
-        arrays["positions"] = record.arrays["positions"]
+        arrays = _under(f"{layer}/", record.arrays)
         before = before_any_edit(arrays, "before/")
         for targets in ("beforehand", "anew"):
             for n in record["looks"]:
-                stem = f"{targets}/{n}/"
-                if f"{stem}kept" in arrays:
+                of = _under(f"{targets}/{n}/", arrays | row)
+                if "kept" in of:
                     names = {"model": model, "layer": layer, "rule": "rome", "targets": targets, "edits": n}
-                    found.append(_point(arrays | row, stem, before, record["perplexity"], **names))
+                    found.append(_point(of | drifts(of, positions), before, record["perplexity"], **names))
     return found
 
 
@@ -162,17 +176,15 @@ def _of_sequences(record: Record) -> list[Point]:
     found = []
     for row in record["runs"]:
         stem = f"{row['model']} {row['layer']}/"
-        arrays = {k.removeprefix(stem): v for k, v in record.arrays.items() if k.startswith(stem)}
-        before = before_any_edit(arrays, "before/")
+        before = before_any_edit(record.arrays, f"{stem}before/")
         for arm, plain in row["points"].items():
             if arm == "before":
                 continue
             targets, rule = arm.split(", ", 1)
-            all_of = {k.removeprefix(f"{arm}/"): v for k, v in arrays.items() if k.startswith(f"{arm}/")} | plain
-            all_of["positions"] = arrays["positions"]
-            for n in record["looks"]:
+            for n, kept in zip(record["looks"], record.arrays[f"{stem}{arm}/kept"], strict=True):
+                of = _under(f"{n}/", plain) | {"kept": kept}
                 names = {"model": row["model"], "layer": row["layer"], "rule": rule, "targets": targets, "edits": n}
-                found.append(_point(all_of, f"{n}/", before, row["perplexity"], **names))
+                found.append(_point(of, before, row["perplexity"], **names))
     return found
 
 

@@ -139,9 +139,9 @@ def loops(record: Record, units: str) -> list[Loop]:
                 row["layer"],
                 alone,
                 answers,
-                array(f"{names[WHOLE]}/among"),
+                array("before/P"),
                 came={arm: array(f"{name}/delta") for arm, name in names.items()},
-                lost={arm: 1 - float(array(f"{name}/{looks[-1]}/kept").mean()) for arm, name in names.items()},
+                lost={arm: 1 - float(array(f"{name}/kept")[-1].mean()) for arm, name in names.items()},
                 exponent={arm: float(log_slope(late, np.array(values))) for arm, values in change.items()},
             )
         )
