@@ -221,7 +221,6 @@ def test_the_study_reads_the_loop_off_the_record_that_the_script_writes(small, m
     monkeypatch.setattr(sequences.models, "load", lambda name: lm)
     monkeypatch.setattr(sequences, "choose", lambda lm, count: (listed[:count], listed[20:28]))
     sizes = replace(WAYS, looks=(2, 4), arms=sequences.LOOP)
-    monkeypatch.setattr(runaway, "LATE", 2)
     sequences.measure("runaway", ["tiny:1"], sizes, tmp_path / "runaway.json", "made by a test")
     case, record = sequences.case_of(lm, 1, sizes, 4), records.load(tmp_path / "runaway.json")
     for whose, step in (("answer", "relative"), ("ROME", "absolute")):

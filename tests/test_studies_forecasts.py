@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import scipy.stats
 
 from superposition.errors import UserError
 from superposition.records import Record
@@ -78,19 +77,6 @@ def test_a_statistic_by_look_measure_and_forecast():
     for name, measure in (("c", "ranks"), ("a", "ranking")):
         with pytest.raises(UserError, match="There is no"):
             run.statistic(name, measure)
-
-
-def test_calibration_of_a_forecast_that_is_half_of_what_came():
-    assert lived().calibration() == pytest.approx((2, 2, 2))
-
-
-def test_a_calibration_has_the_interval_of_a_bootstrap_over_facts():
-    made, came = np.random.default_rng(1).normal(size=(2, 20))
-    run = forecasts.Forecasts(small({"fall": [came], "forecast 5 drift, all": made}, looks=[5]))
-    draws = np.random.default_rng(0).integers(0, 20, (1000, 20))
-    slopes = [scipy.stats.linregress(made[rows], came[rows]).slope for rows in draws]
-    expected = scipy.stats.linregress(made, came).slope, *np.quantile(slopes, [0.025, 0.975])
-    assert run.calibration() == pytest.approx(expected)
 
 
 def test_a_forecast_takes_what_it_needs_once_or_for_each_edit():

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
+import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from superposition.editing import forecast
 from superposition.linear import overlap
 from superposition.linear.memory import LinearMemory
 from superposition.studies import runaway
@@ -34,14 +34,14 @@ def test_lengths_are_exact_where_residuals_stand_at_right_angles(seed, n, c):
     answers = np.linalg.norm(memory.W_0 @ memory.keys, axis=0)
     P = overlap.superposition_matrix(memory.keys, memory.metric)
     came = np.linalg.norm(memory.residuals, axis=0)
-    np.testing.assert_allclose(forecast.lengths(c * answers, answers, P), came, rtol=1e-8)
+    np.testing.assert_allclose(overlap.residual_lengths(c * answers, answers, P), came, rtol=1e-8)
 
 
 def test_lengths_without_overlap_are_those_alone():
     alone, answers = np.array([1.0, 2, 3]), np.array([2.0, 2, 2])
-    assert np.array_equal(forecast.lengths(alone, answers, np.eye(3)), alone)
+    assert np.array_equal(overlap.residual_lengths(alone, answers, np.eye(3)), alone)
     only_later = np.tril(np.ones((3, 3)))  # what an edit leaves at earlier keys does not lengthen later ones
-    assert np.array_equal(forecast.lengths(alone, answers, only_later), alone)
+    assert np.array_equal(overlap.residual_lengths(alone, answers, only_later), alone)
 
 
 class Made(dict):
@@ -59,17 +59,17 @@ def record_of(growth=4.0, n=24):
     for units, names in runaway.ARMS.items():
         mine = alone * (1 if units == "answer" else 10)
         for arm, name in names.items():
-            points[name] = {f"{look}/change": 0.1 * look**0.7 for look in (15, n)} | {"5/change": 9.0}
-            came = forecast.lengths(mine, answers, P) if arm == WHOLE else mine * 1.5
+            points[name] = {f"{look}/perplexity": 10.0 + look for look in (5, n)}
+            came = overlap.residual_lengths(mine, answers, P) if arm == WHOLE else mine * 1.5
             if arm == WHOLE and growth is not None:
                 came[-runaway.LAST :] = growth * mine[-runaway.LAST :]
             stem = f"gemma3 9/{name}"
-            arrays |= {f"{stem}/delta": came, f"{stem}/kept": np.arange(10) < np.array([[9], [5], [3]])}
+            arrays |= {f"{stem}/delta": came, f"{stem}/kept": np.arange(10) < np.array([[9], [3]])}
             arrays[f"{stem}/shift_norm"] = mine
     arrays |= {"gemma3 9/before/P": P, "gemma3 9/before/delta": alone, "gemma3 9/before/size": alone / answers}
-    runs = [{"model": "gemma3", "layer": 9, "points": points}]
+    runs = [{"model": "gemma3", "layer": 9, "points": points, "perplexity": 17.0}]
     runs.append({"model": "smollm2", "layer": 6, "points": {"moving, rome": {}, "anchored, rome": {}}})
-    record = Made(runs=runs, looks=[5, 15, n])
+    record = Made(runs=runs, looks=[5, n])
     record.arrays = arrays
     return record, alone, answers, P
 
@@ -80,7 +80,7 @@ def test_the_loop_is_read_off_its_record(units):
     (loop,) = runaway.loops(record, units)
     scale = 1 if units == "answer" else 10
     assert (loop.model, loop.layer) == ("gemma3", 9) and loop.lost[WHOLE] == pytest.approx(0.7)
-    assert loop.exponent[WHOLE] == pytest.approx(0.7)
+    assert loop.dearer[WHOLE] == pytest.approx(34 / 17)
     np.testing.assert_allclose(loop.alone, scale * alone)
     np.testing.assert_allclose(loop.answers, answers)
     assert loop.growth().value == pytest.approx(4) and loop.growth(CAUSES[0]).value == pytest.approx(1.5)
@@ -99,3 +99,14 @@ def test_a_forecast_that_came_true_is_one_and_a_shuffled_one_is_not():
     (loop,) = runaway.loops(record, "answer")
     assert loop.correlation().value < 0.8 and loop.near(1.5) < 1
     assert loop.correlation().low < loop.correlation().value < loop.correlation().high
+
+
+def test_a_forecast_that_needs_the_overlaps_loses_to_none_without_them():
+    record, *_ = record_of(growth=None)
+    (loop,) = runaway.loops(record, "answer")
+    shuffled = loop.overlaps_shuffled()
+    assert shuffled.low <= shuffled.value <= shuffled.high < loop.correlation().value
+    assert loop.overlaps_shuffled() == shuffled
+    came = loop.came[WHOLE][: runaway.FIRST]
+    assert loop.by_number() == pytest.approx(scipy.stats.spearmanr(range(len(came)), came).statistic)
+    assert loop.near(1.01, first=3) == 1

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from superposition.figures.colours import BLACK, BLUE, FAINT, GREEN, ORANGE, PURPLE, SKY, VERMILION
-from superposition.figures.style import canvas, curve, plot
+from superposition.figures.style import canvas, curve, plot, shared_legend, ticks
 from superposition.records import Record
 
 #: Colour, dash and name of each method.
@@ -171,3 +172,33 @@ def suffering_by_age(record: Record, names: Sequence[str]) -> Figure:
         axis.set(xlabel="edit j", title=words)
     axes[0].set(ylim=(0, None), ylabel=r"$\|\Delta_e[:, j]\|$")
     return figure
+
+
+@plot
+def residuals_along(panels: Mapping[str, Mapping[str, Float[np.ndarray, " n"]]], *, wide: int = 5) -> Figure:
+    """Length of each residual over that of the same edit alone, along a sequence: a panel a case, a line an arm.
+
+    Lines are running medians over ``wide`` edits. The first arm of a panel is drawn heaviest, the last dashed; that one
+    may be shorter than the others, or leave the axis.
+    """
+    figure, axes = canvas(1, len(panels), height=3.6, sharey=True)
+    top = 1.0
+    for axis, (title, arms) in zip(axes, panels.items(), strict=True):
+        *names, last = arms
+        for name, colour in zip(names, (VERMILION, BLUE, GREEN, PURPLE), strict=False):
+            grown = _running_median(arms[name], wide)
+            axis.plot(*grown, color=colour, linewidth=2.4 if name == names[0] else 1.3, label=name)
+            top = max(top, grown[1].max())
+        axis.plot(*_running_median(arms[last], wide), color=BLACK, linewidth=1.3, linestyle="--", label=last)
+        axis.axhline(1, color=FAINT, linewidth=0.8)
+        axis.set(title=title, xlabel="edit $n$", yscale="log")
+    axes[0].set_ylim(0.5, 1.3 * top)
+    ticks(axes[0].yaxis, [value for value in (0.5, 1, 2, 3, 5, 10, 20, 50, 100) if value < 1.3 * top])
+    axes[0].set_ylabel(r"$\|\delta(v_n)\|$, over its length alone")
+    shared_legend(axes[0], 3)
+    return figure
+
+
+def _running_median(values: Float[np.ndarray, " n"], wide: int) -> tuple[np.ndarray, np.ndarray]:
+    windows = np.lib.stride_tricks.sliding_window_view(values, wide)
+    return np.arange(len(windows)) + (wide + 1) / 2, np.median(windows, axis=1)

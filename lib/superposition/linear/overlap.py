@@ -94,3 +94,26 @@ def strongest(P: Float[np.ndarray, "m m"], count: int) -> list[tuple[int, int]]:
     order = np.argsort(stronger, axis=None, kind="stable")[::-1][:count]
     pairs = zip(*np.unravel_index(order, P.shape), strict=True)
     return [(int(i), int(j)) for i, j in pairs if np.isfinite(stronger[i, j])]
+
+
+def residual_lengths(
+    alone: Float[np.ndarray, " n"], answers: Float[np.ndarray, " n"], P: Float[np.ndarray, "n n"]
+) -> Float[np.ndarray, " n"]:
+    """How long the residuals of edits come out where each is in proportion to the answer that it meets.
+
+    ``‖δ_n‖ = c_n √(a_n² + Σ_{i<n} P[i, n]² ‖δ_i‖²)`` with ``c_n = alone_n / a_n``: what earlier edits left at a key
+    is taken to stand at right angles to its unedited answer and to each other. Equation ``eq-failure-lengths``.
+
+    Parameters
+    ----------
+    alone : (n,)
+        Length of each edit's residual, alone on the unedited model.
+    answers : (n,)
+        ``a_i = ‖W_0 k_i‖``.
+    P : (n, n)
+        ``p(k_i, k_j)``, or another rule's ``m_iᵀk_j``, in the order of the edits; only i < j counts.
+    """
+    squares = np.zeros(len(alone))
+    for n, (own, answer) in enumerate(zip(alone, answers, strict=True)):
+        squares[n] = (own / answer) ** 2 * (answer**2 + P[:n, n] ** 2 @ squares[:n])
+    return np.sqrt(squares)

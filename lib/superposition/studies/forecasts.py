@@ -139,13 +139,6 @@ class Forecasts(Run):
         loss = np.maximum(fall, 0).mean()
         return Damage(fall.mean(), (fall < 0).mean(), loss, fall.max(), 1 - kept.mean())
 
-    def calibration(self, name: str = "drift, all", resamples: int = 1000) -> Estimate:
-        """How many nats come about for a nat of a forecast: a line's slope, with its interval over facts."""
-        made, came = self.forecast(name), self.fall()
-        chosen = np.random.default_rng(0).integers(0, len(made), (resamples, len(made)))
-        slopes = [np.polyfit(made[drawn], came[drawn], 1)[0] for drawn in chosen]
-        return Estimate(float(np.polyfit(made, came, 1)[0]), *map(float, np.quantile(slopes, [0.025, 0.975])))
-
     def dose(self, name: str, parts: int = 5) -> list[dict[str, Any]]:
         """What share of the facts is lost in the end by how large a forecast was: fifths of them, from low to high.
 

@@ -17,7 +17,7 @@ from superposition.records import Record
 from superposition.stats import intervals
 from superposition.stats.response import LogLogistic
 from superposition.stats.shape import extremes
-from superposition.studies import confounds, edit_sequences, forecasts, law, nulls, pairs, scaling, toys
+from superposition.studies import confounds, edit_sequences, forecasts, law, nulls, pairs, runaway, scaling, toys
 
 Numbers = dict[str, Any]
 
@@ -204,8 +204,8 @@ def single_edits(record: Record, cost: Record) -> Numbers:
 # Chapter 16
 
 
-def lifelong_failure(record: Record, cost: Record, single: Record) -> Numbers:
-    """Chapter 16, of the records ``smollm2-lifelong``, ``benchmark-editing`` and ``smollm2-single-edits``."""
+def lifelong_failure(record: Record) -> Numbers:
+    """Chapter 16, of the record ``smollm2-lifelong``."""
     methods = ("rome", "memit", "memit batch 20", "alphaedit", "rls-soft", "rls-hard", "ft")
     start, ends = record["start"], {name: edit_sequences.checkpoint(record, name) for name in methods}
     numbers: Numbers = {
@@ -216,67 +216,75 @@ def lifelong_failure(record: Record, cost: Record, single: Record) -> Numbers:
         "text_weight": record["write"]["text_weight"],
         "free": 1 - record["write"]["protected"],
         "rome_ratio": edit_sequences.residual_ratio(record, "rome"),
-        "own_answer": np.median([row["recalled_norm"] for row in single["edits"]]),
         "start_text": start["perplexity"],
-        "near_start": start["old"]["neighbourhood_exact"]["share"],
         "near_n": start["old"]["neighbourhood_exact"]["n"],
-        "near": extremes([end["old"]["neighbourhood_exact"]["share"] for end in ends.values()]),
     }
-    short = {"soft": "rls-soft", "hard": "rls-hard", "alpha": "alphaedit", "rome": "rome", "memit": "memit", "ft": "ft"}
-    for word, name in short.items():
+    for word, name in {"soft": "rls-soft", "alpha": "alphaedit", "rome": "rome", "memit": "memit", "ft": "ft"}.items():
         end = ends[name]
         shares = end["every"] | {"untouched": end["untouched_exact"]}
         numbers[word] = {what: shares[what]["share"] for what in ("exact", "success", "untouched")}
-        numbers[word] |= {"text": end["perplexity"], "drift": end["drift"], "interference": end["interference"]}
-    against = {"ahead": ("rls-soft", "alphaedit"), "history": ("rls-soft", "memit"), "null": ("alphaedit", "memit")}
-    against["batches"] = ("rls-soft", "memit batch 20")
-    numbers |= {word: edit_sequences.untouched_change(record, *pair) for word, pair in against.items()}
+        numbers[word] |= {"text": end["perplexity"], "interference": end["interference"]}
+    against = {"history": "memit", "batches": "memit batch 20"}
+    numbers |= {word: edit_sequences.untouched_change(record, "rls-soft", name) for word, name in against.items()}
     sequences = record["lives"]  # the record's key
     closed = [row["closed_form_error"] for row in sequences.values() if "closed_form_error" in row]
     errors, guarded = edit_sequences.prediction_errors(record), sequences["alphaedit"]["protection"]
     numbers |= {"accounts": len(closed), "closed_most": max(closed), "looks": len(errors), "worst_error": max(errors)}
     numbers |= {"leak": guarded["leak"], "free_directions": guarded["free"]}
-    numbers["theirs"] = 2000 / 16384  # edits a dimension of a key, in the published run on GPT-J (fang2025alphaedit)
     numbers["rome"] |= vars(edit_sequences.growth(record, "rome"))
-    return dict(**numbers, **_growth(record), **_ages(record), **_cost_of_an_edit(cost))
+    return dict(**numbers, **_growth(record), **_ages(record))
 
 
 def _growth(record: Record) -> Numbers:
     growth = {name: edit_sequences.growth(record, name) for name in edit_sequences.with_interference(record)}
     whole = edit_sequences.whole(record)
     slopes = [growth[name].slope for name in whole]
-    late = [edit_sequences.growth(record, name, first=edit_sequences.LATE).slope.value for name in whole]
     return {
         "long": len(whole),
         "slope": extremes([slope.value for slope in slopes]) | {"top": max(slope.high for slope in slopes)},
-        "late": extremes(late),
         "over": extremes([g.over_walk for g in growth.values()]),
         "second": growth["rome order 2"],
-        "short_edits": record["lives"]["rome order 2"]["edits"],
-        "largest": edit_sequences.largest_share(record, "rome order 2"),
     }
 
 
 def _ages(record: Record) -> Numbers:
     ages = edit_sequences.ages(record)
     missed, missed_early = edit_sequences.missed(record, "rome")
-    numbers: Numbers = {"age": ages["rome"], "soft_age": ages["rls-soft"], "age_lives": len(ages)}
+    numbers: Numbers = {
+        "age": ages["rome"],
+        "soft_age": ages["rls-soft"],
+        "memit_age": ages["memit"],
+        "age_lives": len(ages),
+    }
     numbers["age_low_least"] = min(age.ratio.low for age in ages.values())
     return numbers | {"missed": missed, "missed_early": missed_early}
 
 
-def _cost_of_an_edit(cost: Record) -> Numbers:
-    target, writing, two = cost["target"], cost["writing"], cost["two_threads"]
+def runaway_residuals(record: Record) -> Numbers:
+    """Chapter 16, of the record ``runaway``: in the units of ROME's code, and in those of the unedited answer."""
+    numbers: Numbers = {"edits": record["looks"][-1], "first": runaway.FIRST, "last": runaway.LAST}
+    numbers["watched"] = record["runs"][0]["watched"]
+    bar = records.bars("claim-21.lengths-units")
+    numbers |= {"factor": bar["factor"], "bar": bar["correlation"]}
+    for word, units in (("own", "ROME"), ("answer", "answer")):
+        loops = runaway.loops(record, units)
+        numbers[word] = {"lost": extremes([loop.lost[runaway.WHOLE] for loop in loops])}
+        numbers[word] |= {str(loop.layer): _loop(loop, numbers["factor"]) for loop in loops}
+    return numbers
+
+
+def _loop(loop: runaway.Loop, factor: float) -> Numbers:
+    left = {cause: loop.kept(cause) for cause in runaway.CAUSES}
     return {
-        "search": target["seconds_alone"],
-        "together": target["seconds_at_once"],
-        "batch": cost["at_once"],
-        "timed": cost["facts"],
-        "over_floor": target["seconds_alone"] / target["floor_multiplying"],
-        "tuning": cost["fine_tuning_seconds"],
-        "write": extremes([1000 * seconds for seconds in writing.values()]),
-        "edit": {"mean": cost["rome_edit_seconds"], "most": cost["rome_edit_seconds_most"]},
-        "two": {"mean": two["rome_edit_seconds"], "most": two["rome_edit_seconds_most"]},
+        "growth": loop.growth(),
+        "rank": loop.correlation(),
+        "near": loop.near(factor),
+        "ten": loop.near(factor, first=10),
+        "number": loop.by_number(),
+        "shuffled": loop.overlaps_shuffled(),
+        "rate": loop.rate,
+        "dearer": loop.dearer[runaway.WHOLE],
+        "left": max(left.values(), key=lambda share: share.value),
     }
 
 
@@ -390,8 +398,6 @@ def _of_model(runs: list[forecasts.Forecasts]) -> Numbers:
     few, end = ([run.damage(look) for run in runs] for look in (0, -1))
     return {
         "lost": {"few": extremes([damage.lost for damage in few]), "end": extremes([damage.lost for damage in end])},
-        "slope": extremes([run.calibration().value for run in runs]),
-        "growth": extremes([run.growth() for run in runs]),
         "cost": extremes([run.cost_of_sequence().value for run in runs]),
     } | {word: extremes([run.statistic(*of).value for run in runs]) for word, of in STATISTICS.items()}
 
@@ -409,7 +415,6 @@ def causes(record: Record) -> Numbers:
         "pool": conditions.data["pool"],
         "protected_norm": relative("norm", "protected: 100"),
         "protected": left("protected: 100").value,
-        "protected_same": left("protected, same norm: 100").value,
         "signs": left(*starting("signs drawn")).value,
         "removed": forecasts.gone(left("protected: 100")),
         "same_norm_arms": len(same_norm),
@@ -472,9 +477,8 @@ def cures(record: Record, causes: Record, lifelong: Record, cost: Record) -> Num
         "prepare": data["costs"]["protect"]["prepare"],
         "long": lifelong["lives"]["rome"]["edits"],
         "long_watched": len(lifelong["untouched"]),
-        "long_ft_held": edit_sequences.checkpoint(lifelong, "ft")["every"]["exact"]["share"],
     }
-    for name in ("rome", "rls-hard", "rls-soft", "memit", "ft"):
+    for name in ("rome", "rls-soft"):
         numbers[f"long_{name}"] = edit_sequences.untouched_lost(lifelong, name)
     return numbers | {word: conditions.cure(name) for word, name in CURES.items()}
 

@@ -13,11 +13,10 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Float
 
-from superposition.editing import forecast
+from superposition.linear.overlap import residual_lengths
 from superposition.records import Record
 from superposition.stats.intervals import Estimate, over_clusters
 from superposition.stats.ranking import rank_correlation
-from superposition.stats.regression import log_slope
 
 #: With all three causes.
 WHOLE = "as edited"
@@ -40,8 +39,6 @@ ARMS = {
 }
 #: Edits at the beginning whose lengths are forecast, and at the end whose growth is looked at (``bars.toml``).
 FIRST, LAST = 20, 10
-#: The number of edits from which on the exponent of the change is fitted.
-LATE = 15
 
 
 @dataclass(frozen=True)
@@ -62,8 +59,8 @@ class Loop:
         Length of each residual in a sequence: :data:`WHOLE`, and with each of :data:`CAUSES` taken away.
     lost : mapping of arm to share
         Of the facts known before that nobody edits, after all edits.
-    exponent : mapping of arm to float
-        ``‖W_n - W_0‖`` grows like this power of n, by least squares over the looks from :data:`LATE` on.
+    dearer : mapping of arm to float
+        Perplexity of plain text after all edits, over that of the unedited model.
     """
 
     model: str
@@ -73,12 +70,12 @@ class Loop:
     P: Float[np.ndarray, "n n"]
     came: Mapping[str, Float[np.ndarray, " n"]]
     lost: Mapping[str, float]
-    exponent: Mapping[str, float]
+    dearer: Mapping[str, float]
 
     @cached_property
     def forecast(self) -> Float[np.ndarray, " n"]:
-        """Lengths told from keys and single edits, before any edit (:func:`superposition.editing.forecast.lengths`)."""
-        return forecast.lengths(self.alone, self.answers, self.P)
+        """Lengths told before any edit (:func:`superposition.linear.overlap.residual_lengths`)."""
+        return residual_lengths(self.alone, self.answers, self.P)
 
     @property
     def rate(self) -> float:
@@ -106,10 +103,25 @@ class Loop:
         """Rank correlation of the forecast lengths with those that came, over the first edits; interval over edits."""
         return Estimate(*rank_correlation(self.forecast[:FIRST], self.came[WHOLE][:FIRST]))
 
-    def near(self, factor: float) -> float:
+    def near(self, factor: float, first: int = FIRST) -> float:
         """Share of the first edits whose forecast length lies within a factor of the one that came."""
-        off = np.log(self.forecast[:FIRST] / self.came[WHOLE][:FIRST])
+        off = np.log(self.forecast[:first] / self.came[WHOLE][:first])
         return float(np.mean(np.abs(off) <= np.log(factor)))
+
+    def by_number(self) -> float:
+        """The same correlation of the edit's number, which knows only that lengths grow."""
+        return rank_correlation(np.arange(FIRST, dtype=float), self.came[WHOLE][:FIRST], resamples=1)[0]
+
+    def overlaps_shuffled(self, draws: int = 200, seed: int = 0) -> Estimate:
+        """The same correlation with overlaps dealt out among the edits at random: median, and 95 % of draws."""
+        rng, found = np.random.default_rng(seed), []
+        alone, answers, came = self.alone[:FIRST], self.answers[:FIRST], self.came[WHOLE][:FIRST]
+        for _ in range(draws):
+            turned = rng.permutation(len(came))
+            told = residual_lengths(alone, answers, self.P[np.ix_(turned, turned)])
+            found.append(rank_correlation(told, came, resamples=1)[0])
+        low, middle, high = np.quantile(found, [0.025, 0.5, 0.975])
+        return Estimate(float(middle), float(low), float(high))
 
 
 def loops(record: Record, units: str) -> list[Loop]:
@@ -130,9 +142,7 @@ def loops(record: Record, units: str) -> list[Loop]:
         # The answer's norm is of the unedited model, whatever the units; the length alone is of these units.
         answers = array("before/delta") / array("before/size")
         alone = array("before/delta" if units == "answer" else f"{names[CAUSES[-1]]}/shift_norm")
-        looks = record["looks"]
-        late = [n for n in looks if n >= LATE]
-        change = {arm: [arms[name][f"{n}/change"] for n in late] for arm, name in names.items()}
+        dear = f"{record['looks'][-1]}/perplexity"
         found.append(
             Loop(
                 row["model"],
@@ -142,7 +152,7 @@ def loops(record: Record, units: str) -> list[Loop]:
                 array("before/P"),
                 came={arm: array(f"{name}/delta") for arm, name in names.items()},
                 lost={arm: 1 - float(array(f"{name}/kept")[-1].mean()) for arm, name in names.items()},
-                exponent={arm: float(log_slope(late, np.array(values))) for arm, values in change.items()},
+                dearer={arm: arms[name][dear] / row["perplexity"] for arm, name in names.items()},
             )
         )
     return found

@@ -20,7 +20,18 @@ from superposition.linear import capacity, overlap
 from superposition.linear.memory import LinearMemory
 from superposition.records import Record
 from superposition.stats.intervals import mean_over_seeds
-from superposition.studies import edit_sequences, forecasts, law, measurement, nulls, pairs, scaling, toy_memory, toys
+from superposition.studies import (
+    edit_sequences,
+    forecasts,
+    law,
+    measurement,
+    nulls,
+    pairs,
+    runaway,
+    scaling,
+    toy_memory,
+    toys,
+)
 from superposition.studies.measurement import MODELS
 
 #: The claims in short. 1 to 17 are those of Hu et al. (arXiv 2408.07413) or follow from them, the later ones are ours.
@@ -45,6 +56,7 @@ CLAIMS = {
     18: "(ours) the squared overlaps of an edit add up to one over its leverage",
     19: "(ours) how much is lost is one function of how far edits move the layer",
     20: "(ours) how many edits a layer bears is known before any edit",
+    21: "(ours) where a model normalises what its memory writes, overlap makes residuals run away",
 }
 
 #: The measurements of the language models.
@@ -57,8 +69,11 @@ MODELS_FOR_A_LAW = 5
 # The facts of a list, how far a statistic of it may scatter, and the seeds of the random memories for a theorem.
 FACTS, LARGEST_SCATTER, SEEDS = 128, 1 / 5, range(5)
 
+#: Whose steps a search for target values takes, as the lines of claim 21 call them.
+UNITS = {"answer": "the unedited answer", "ROME": "ROME's code"}
 #: What a record is of, where it is not of both models.
 SYSTEMS = {"toy-memory": "toy memories", "toy-transformer": "toy transformers"}
+SYSTEMS["runaway"] = MODELS["gemma3"]
 SYSTEMS |= dict.fromkeys(("smollm2-lifelong", "pairs-edits", "causes"), "SmolLM2")
 
 
@@ -214,17 +229,19 @@ DIFFER = "they differ by less than {bound} of their size"
 
 def _interference_in_toys(record: Record) -> Verdict:
     stands = "predicted and measured agree within the bound, in a trained model"
-    return below(stands, toys.exactness(record), toys.EXACT, "In {number} lives " + DIFFER)
+    return below(stands, toys.exactness(record), toys.EXACT, "In {number} sequences " + DIFFER)
 
 
 def _interference_of_one(record: Record) -> Verdict:
-    stands = "predicted and measured agree within the rounding of the weights, after the first edit of a life"
+    stands = "predicted and measured agree within the rounding of the weights, after the first edit of a sequence"
     errors, bound = edit_sequences.prediction_errors(record, edits=1), edit_sequences.ROUNDING
-    return below(stands, errors, bound, "In {number} lives " + DIFFER)
+    return below(stands, errors, bound, "In {number} sequences " + DIFFER)
 
 
 def _interference_of_sequences(record: Record) -> Verdict:
-    stands = "predicted and measured agree within the rounding of the weights, at a stop in a life of up to 200 edits"
+    stands = (
+        "predicted and measured agree within the rounding of the weights, at a stop in a sequence of up to 200 edits"
+    )
     errors, bound = edit_sequences.prediction_errors(record), edit_sequences.ROUNDING
     return below(stands, errors, bound, "At {number} stops " + DIFFER)
 
@@ -232,14 +249,16 @@ def _interference_of_sequences(record: Record) -> Verdict:
 def _earlier_suffer(record: Record) -> Verdict:
     old, _, young = toy_memory.by_age(record)
     ends = " against ".join(interval(mean_over_seeds(third)) for third in (old, young))
-    stands = "the first third of a life's edits suffers more than the last third"
+    stands = "the first third of a sequence's edits suffers more than the last third"
     return Verdict(stands, list(old > young), f"Proved in the mean, for random keys; squared change {ends}")
 
 
 def _earlier_suffer_in_a_model(record: Record) -> Verdict:
     ratios = {name: age.ratio for name, age in edit_sequences.ages(record).items()}
-    stands = "the interval of what a life's first third of edits suffers, over what its last third does, lies above 1"
-    least = f"the least of {len(ratios)} lives {interval(min(ratios.values()), 1)}"
+    stands = (
+        "the interval of what a sequence's first third of edits suffers, over what its last third does, lies above 1"
+    )
+    least = f"the least of {len(ratios)} sequences {interval(min(ratios.values()), 1)}"
     cases = [ratio.low > 1 for ratio in ratios.values()]
     return Verdict(stands, cases, f"ROME {interval(ratios['rome'], 1)}; {least}")
 
@@ -248,7 +267,7 @@ def _growth(record: Record) -> Verdict:
     slopes = toy_memory.growth(record, first=toy_memory.LATE)
     fixed, _, anew, _, lean = map(interval, slopes.values())
     stands = (
-        "late in a life, the interval of the slope on log-log axes reaches 1 (five ways to choose keys and targets)"
+        "late in a sequence, the interval of the slope on log-log axes reaches 1 (five ways to choose keys and targets)"
     )
     text = f"Slope {fixed} with fixed targets, {anew} with re-optimised ones, {lean} if residuals align and keys lean"
     return Verdict(stands, [slope.high >= 1 for slope in slopes.values()], text)
@@ -259,8 +278,8 @@ def _growth_in_a_model(record: Record) -> Verdict:
     long = edit_sequences.whole(record)
     least, *_, most = sorted(slopes[name] for name in long)
     late = sorted(edit_sequences.growth(record, name, first=edit_sequences.LATE).slope for name in long)
-    stands = "the interval of a life's slope on log-log axes reaches 1; that of a long life, late, lies above 0"
-    text = f"Slope {interval(least)} to {interval(most)} in long lives; "
+    stands = "the interval of a sequence's slope on log-log axes reaches 1; that of a long sequence, late, lies above 0"
+    text = f"Slope {interval(least)} to {interval(most)} in long sequences; "
     text += f"from the hundredth edit on {interval(late[0])} and more"
     return Verdict(stands, [*(slope.high >= 1 for slope in slopes.values()), *(slope.low > 0 for slope in late)], text)
 
@@ -465,6 +484,35 @@ def _within(lives: Sequence[law.Lifetime], factor: float, what: str) -> Verdict:
     return Verdict(stands, list(law.within(seen, factor)), text)
 
 
+def _lengths_known(trial: str, units: str, record: Record) -> Verdict:
+    """Whether keys and single edits of the unedited model tell how long the residuals of a sequence come out."""
+    bar, cases, texts = records.bars(trial), [], []
+    for loop in runaway.loops(record, units):
+        ranks, near = loop.correlation(), loop.near(bar["factor"])
+        cases.append(bool(ranks.value >= bar["correlation"] and near >= 0.5))
+        texts.append(f"layer {loop.layer}: {interval(ranks)}, {near:.0%} within the factor".replace("%", "\u00a0%"))
+    stands = f"of the first {runaway.FIRST} lengths, the forecast's rank correlation is {bar['correlation']} or more, "
+    stands += f"half within a factor of {bar['factor']}"
+    return Verdict(stands, cases, f"Steps in units of {UNITS[units]}; rank correlation<br>" + "<br>".join(texts))
+
+
+def _fed_by(trial: str, units: str, record: Record) -> Verdict:
+    """Whether residuals stop growing when one of the causes is taken away."""
+    bar, cases, texts = records.bars(trial), [], []
+    for loop in runaway.loops(record, units):
+        left = {cause: loop.kept(cause) for cause in runaway.CAUSES}
+        cases += [bool(share.value < bar["share"]) for share in left.values()]
+        most = max(left, key=lambda cause: left[cause].value)
+        texts.append(
+            f"layer {loop.layer}: residuals {interval(loop.growth(), 1)} times as long as alone; "
+            f"most of that is left with {most}, {percent(left[most])}"
+        )
+    stands = (
+        "with one cause taken away, less than half of the growth of the residuals is left (three causes, two layers)"
+    )
+    return Verdict(stands, cases, f"Steps in units of {UNITS[units]}<br>" + "<br>".join(texts))
+
+
 #: All trials, in the order of the claims.
 #:
 #: :meta hide-value:
@@ -500,4 +548,8 @@ TRIALS = [
     Trial(20, "17-law", _lifetime_by_drift, LAW),
     Trial(20, "17-law", _lifetime_by_draw, LAW),
     Trial(20, "17-law", _lifetime_by_replay, LAW),
+    Trial(21, "16-lifelong-failure", partial(_lengths_known, "claim-21.lengths", "answer"), ("runaway",)),
+    Trial(21, "16-lifelong-failure", partial(_fed_by, "claim-21.taken-away", "answer"), ("runaway",)),
+    Trial(21, "16-lifelong-failure", partial(_lengths_known, "claim-21.lengths-units", "ROME"), ("runaway",)),
+    Trial(21, "16-lifelong-failure", partial(_fed_by, "claim-21.taken-away-units", "ROME"), ("runaway",)),
 ]
