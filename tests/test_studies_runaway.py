@@ -59,7 +59,7 @@ def record_of(growth=4.0, n=24):
     for units, names in runaway.ARMS.items():
         mine = alone * (1 if units == "answer" else 10)
         for arm, name in names.items():
-            points[name] = {f"{look}/perplexity": 10.0 + look for look in (5, n)}
+            points[name] = {f"{look}/perplexity": 10.0 + look for look in (5, n)} | {f"{n}/success": 0.8}
             came = overlap.residual_lengths(mine, answers, P) if arm == WHOLE else mine * 1.5
             if arm == WHOLE and growth is not None:
                 came[-runaway.LAST :] = growth * mine[-runaway.LAST :]
@@ -80,7 +80,7 @@ def test_the_loop_is_read_off_its_record(units):
     (loop,) = runaway.loops(record, units)
     scale = 1 if units == "answer" else 10
     assert (loop.model, loop.layer) == ("gemma3", 9) and loop.lost[WHOLE] == pytest.approx(0.7)
-    assert loop.dearer[WHOLE] == pytest.approx(34 / 17)
+    assert loop.dearer[WHOLE] == pytest.approx(34 / 17) and loop.hold[CAUSES[0]] == 0.8
     np.testing.assert_allclose(loop.alone, scale * alone)
     np.testing.assert_allclose(loop.answers, answers)
     assert loop.growth().value == pytest.approx(4) and loop.growth(CAUSES[0]).value == pytest.approx(1.5)
@@ -110,3 +110,4 @@ def test_a_forecast_that_needs_the_overlaps_loses_to_none_without_them():
     came = loop.came[WHOLE][: runaway.FIRST]
     assert loop.by_number() == pytest.approx(scipy.stats.spearmanr(range(len(came)), came).statistic)
     assert loop.near(1.01, first=3) == 1
+    assert loop.alone_near(1.01, first=1) == 1 > loop.alone_near(1.01)

@@ -243,7 +243,7 @@ def _growth(record: Record) -> Numbers:
         "long": len(whole),
         "slope": extremes([slope.value for slope in slopes]) | {"top": max(slope.high for slope in slopes)},
         "over": extremes([g.over_walk for g in growth.values()]),
-        "second": growth["rome order 2"],
+        "second": vars(growth["rome order 2"]) | {"edits": record["lives"]["rome order 2"]["edits"]},
     }
 
 
@@ -280,6 +280,7 @@ def _loop(loop: runaway.Loop, factor: float) -> Numbers:
         "rank": loop.correlation(),
         "near": loop.near(factor),
         "ten": loop.near(factor, first=10),
+        "alone_ten": loop.alone_near(factor, first=10),
         "number": loop.by_number(),
         "shuffled": loop.overlaps_shuffled(),
         "rate": loop.rate,

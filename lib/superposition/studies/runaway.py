@@ -59,6 +59,8 @@ class Loop:
         Length of each residual in a sequence: :data:`WHOLE`, and with each of :data:`CAUSES` taken away.
     lost : mapping of arm to share
         Of the facts known before that nobody edits, after all edits.
+    hold : mapping of arm to share
+        Of the edits, after all of them: the new object is more probable than the true one.
     dearer : mapping of arm to float
         Perplexity of plain text after all edits, over that of the unedited model.
     """
@@ -70,6 +72,7 @@ class Loop:
     P: Float[np.ndarray, "n n"]
     came: Mapping[str, Float[np.ndarray, " n"]]
     lost: Mapping[str, float]
+    hold: Mapping[str, float]
     dearer: Mapping[str, float]
 
     @cached_property
@@ -108,6 +111,10 @@ class Loop:
         off = np.log(self.forecast[:first] / self.came[WHOLE][:first])
         return float(np.mean(np.abs(off) <= np.log(factor)))
 
+    def alone_near(self, factor: float, first: int = FIRST) -> float:
+        """The same share of lengths alone, which know nothing of other edits."""
+        return float(np.mean(np.abs(np.log(self.grown()[:first])) <= np.log(factor)))
+
     def by_number(self) -> float:
         """The same correlation of the edit's number, which knows only that lengths grow."""
         return rank_correlation(np.arange(FIRST, dtype=float), self.came[WHOLE][:FIRST], resamples=1)[0]
@@ -142,7 +149,7 @@ def loops(record: Record, units: str) -> list[Loop]:
         # The answer's norm is of the unedited model, whatever the units; the length alone is of these units.
         answers = array("before/delta") / array("before/size")
         alone = array("before/delta" if units == "answer" else f"{names[CAUSES[-1]]}/shift_norm")
-        dear = f"{record['looks'][-1]}/perplexity"
+        dear, held = (f"{record['looks'][-1]}/{what}" for what in ("perplexity", "success"))
         found.append(
             Loop(
                 row["model"],
@@ -152,6 +159,7 @@ def loops(record: Record, units: str) -> list[Loop]:
                 array("before/P"),
                 came={arm: array(f"{name}/delta") for arm, name in names.items()},
                 lost={arm: 1 - float(array(f"{name}/kept")[-1].mean()) for arm, name in names.items()},
+                hold={arm: arms[name][held] for arm, name in names.items()},
                 dearer={arm: arms[name][dear] / row["perplexity"] for arm, name in names.items()},
             )
         )
