@@ -104,3 +104,15 @@ def test_line_colours_differ_and_stand_out_from_white():
 
     for colour in style.CYCLE[:3]:
         assert 1.05 / (luminance(colour) + 0.05) > 3, colour
+
+
+def test_residuals_along_a_sequence_are_running_medians_and_the_last_arm_may_be_short(drawn):
+    rng = np.random.default_rng(0)
+    arms = {name: np.exp(rng.normal(size=30)) for name in ("as edited", "one away", "another away")}
+    figure = figures.residuals_along({"a": arms | {"forecast": arms["as edited"][:8]}, "b": arms})
+    first = figure.axes[0].lines
+    x, y = first[0].get_data()
+    assert list(x[:2]) == [3, 4] and y[0] == np.median(arms["as edited"][:5]) and len(x) == 26
+    assert first[0].get_linewidth() > first[1].get_linewidth()
+    assert first[3].get_linestyle() == "--" and len(first[3].get_xdata()) == 4
+    drawn(figure)

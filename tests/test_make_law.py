@@ -234,7 +234,8 @@ def test_the_study_reads_the_loop_off_the_record_that_the_script_writes(small, m
         assert loop.forecast[0] == pytest.approx(loop.came[runaway.WHOLE][0], rel=1e-3)
     last = sequences.every_arm(case)["ROME's units, rome"]
     (point,) = [one for one in points_of(record) if (one.targets, one.rule, one.edits) == ("ROME's units", "rome", 4)]
-    assert point.drift == pytest.approx(lifetime.root_mean_square(last["4/stream, all"]), rel=0.2)
+    weights = case.untouched.reading.lengths  # of each fact, how many positions
+    assert point.drift**2 == pytest.approx(np.average(last["4/stream, all"] ** 2, weights=weights))
     assert point.lost == 1 - last["4/kept"].mean() and point.quantities["change"] == pytest.approx(last["4/change"])
 
 

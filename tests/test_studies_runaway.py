@@ -85,7 +85,7 @@ def test_the_loop_is_read_off_its_record(units):
     np.testing.assert_allclose(loop.answers, answers)
     assert loop.growth().value == pytest.approx(4) and loop.growth(CAUSES[0]).value == pytest.approx(1.5)
     for cause in CAUSES:
-        assert loop.kept(cause) == pytest.approx((0.375, 0.375, 0.375))
+        assert loop.left(cause) == pytest.approx((0.375, 0.375, 0.375))
     above = P[np.triu_indices(len(P), 1)]
     assert loop.rate == pytest.approx(np.mean((scale * alone / answers) ** 2) * np.mean(above**2))
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from superposition import records
+from superposition.linear.overlap import residual_lengths
 from superposition.records import Record
 from superposition.studies import nulls, verdicts
 from superposition.studies.verdicts import Verdict
@@ -387,3 +388,29 @@ def test_claim_20_falls_where_the_model_says_nothing_of_the_loss():
             if name.endswith(("drawn/kept", "replay/kept")):
                 array[:] = True
     assert settled(20, *given)[1:] == ["refuted", "refuted"]
+
+
+def of_claim_21(change) -> list[str]:
+    """Lengths and causes in units of the unedited answer, then both in those of ROME's code."""
+    record = altered("runaway", change)
+    return [trial.settle(record).word for trial in verdicts.TRIALS if trial.claim == 21]
+
+
+def test_claim_21_falls_without_growth_and_stands_where_it_ends_with_its_causes():
+    def as_alone(_, arrays):
+        for layer in (5, 9):
+            for targets in ("moving", "ROME's units"):
+                alone = "before/delta" if targets == "moving" else f"{targets} beforehand, rome/shift_norm"
+                arrays[f"gemma3 {layer}/{targets}, rome/delta"] = arrays[f"gemma3 {layer}/{alone}"].copy()
+
+    def grown(_, arrays):
+        for layer in (5, 9):
+            stem = f"gemma3 {layer}"
+            answers = arrays[f"{stem}/before/delta"] / arrays[f"{stem}/before/size"]
+            told = residual_lengths(arrays[f"{stem}/before/delta"], answers, arrays[f"{stem}/before/P"])
+            told[-10:] = 9 * arrays[f"{stem}/before/delta"][-10:]
+            arrays[f"{stem}/moving, rome/delta"] = told
+
+    assert of_claim_21(as_alone) == ["refuted"] * 4
+    assert of_claim_21(grown) == ["reproduced"] * 4
+    assert of_claim_21(lambda *_: None) == ["refuted", "refuted", "reproduced", "reproduced"]

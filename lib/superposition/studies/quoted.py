@@ -274,7 +274,7 @@ def runaway_residuals(record: Record) -> Numbers:
 
 
 def _loop(loop: runaway.Loop, factor: float) -> Numbers:
-    left = {cause: loop.kept(cause) for cause in runaway.CAUSES}
+    left = {cause: loop.left(cause) for cause in runaway.CAUSES}
     return {
         "growth": loop.growth(),
         "rank": loop.correlation(),

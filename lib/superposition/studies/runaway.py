@@ -95,7 +95,7 @@ class Loop:
         last = self.grown(arm)[-LAST:]
         return over_clusters(lambda drawn: float(np.median(last[drawn])), np.arange(len(last)))
 
-    def kept(self, cause: str) -> Estimate:
+    def left(self, cause: str) -> Estimate:
         """Share of the growth that is left with a cause taken away; interval over the last edits."""
         whole, without = self.grown()[-LAST:], self.grown(cause)[-LAST:]
         return over_clusters(

@@ -500,7 +500,7 @@ def _fed_by(trial: str, units: str, record: Record) -> Verdict:
     """Whether residuals stop growing when one of the causes is taken away."""
     bar, cases, texts = records.bars(trial), [], []
     for loop in runaway.loops(record, units):
-        left = {cause: loop.kept(cause) for cause in runaway.CAUSES}
+        left = {cause: loop.left(cause) for cause in runaway.CAUSES}
         cases += [bool(share.value < bar["share"]) for share in left.values()]
         most = max(left, key=lambda cause: left[cause].value)
         texts.append(
