@@ -33,6 +33,7 @@ from superposition.io import files, paths
 from superposition.linear import shrinkage
 from superposition.lm import keys, models, moments, scoring
 from superposition.stats import intervals
+from superposition.studies.law import TRIED
 
 #: Methods by name: the rule, and whether half of the watched facts are put into C.
 METHODS = {
@@ -299,6 +300,35 @@ def before_any_edit(
     return row | {"q_among_edits": own, "on_the_bound": on_the_bound}
 
 
+def replays(
+    found: editing.Targets, sequences: Sequence[EditSequence], watched: Watched, sizes: Sizes
+) -> dict[str, list[dict[str, Any]]]:
+    """By name of sequence and checkpoint, what a replay says beforehand: the share lost, and R.
+
+    All edits are written in their steps by the sequence's own method, on the unedited model's account; an edit that was
+    not tried borrows a shift, and each is written whole (:func:`superposition.editing.lifetime.replayed`).
+
+    Parameters
+    ----------
+    found : editing.Targets
+        The first edits of these sequences, each alone on the unedited model.
+    """
+    told, reading, lm = {}, watched.reading, watched.lm
+    for one in sequences:
+        editor = one.editor
+        K = keys.extract(lm, one.edits, layers=[reading.layer])[reading.layer]
+        K = np.concatenate([found.keys, K[:, len(found) :]], axis=1)
+        C, method = editor.memory.metric, editor.method
+        edits = lifetime.replayed(found, K, C, method, step=sizes.block, whole=True, **editor.options)
+        told[one.name] = rows = []
+        for n in (n for n in sizes.checkpoints if n <= len(edits)):
+            moved = forecast.drift(edits[:n], reading.keys)
+            relative = watched.untouched.relative(moved)[reading.mask("all")]
+            kept = forecast.ask(lm, reading, moved).exact
+            rows.append({"edits": n, "lost": intervals.share(~kept), "drift": lifetime.root_mean_square(relative)})
+    return told
+
+
 # --- the sequences ------------------------------------------------------------------------------------------
 
 
@@ -509,6 +539,9 @@ def run(job: Job, sizes: Sizes, source: str = "smollm2", facts_source: str = "bo
     sequences = sequences_of(
         lm, edits, layer, {False: C, True: shrinkage.protecting(C, watched.protected_keys(), sizes.protection)}, sizes
     )
+    if "replay" not in record:
+        first = [one for one in sequences if one.order == 0]  # the others begin with edits that were not tried
+        record["replay"] = replays(targets.search(lm, edits[:TRIED], layer, sizes.settings), first, watched, sizes)
     states = job.work / name
     with editing.preserved(lm), ThreadPoolExecutor() as pool:
         list(pool.map(lambda one: one.take_up(states), sequences))

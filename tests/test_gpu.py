@@ -166,6 +166,19 @@ def test_a_sample_is_cut_short_by_the_time_and_made_once(tmp_path, cache, model_
 # --- to failure -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
+def test_a_replay_foretells_the_first_step_of_every_method_to_the_last_fact(whole):
+    """For those edits were tried, all of them on the unedited model."""
+    record = record_of(whole, "toy-transformer-failure")
+    came = checkpoints_of(record)
+    assert {*record["replay"]} == {f"{method} 0" for method in failure.METHODS}
+    for name, told in record["replay"].items():
+        assert [row["edits"] for row in told] == [row["edits"] for row in came[name]] == [3, 6, 12]
+        assert told[0]["lost"] == came[name][0]["lost"]
+        assert told[0]["drift"] == pytest.approx(came[name][0]["drift_over_stream_all"], rel=1e-3)
+        assert 0 < told[0]["drift"] < told[-1]["drift"]
+
+
 def checkpoints_of(record):
     return {f"{one['method']} {one['order']}": one["checkpoints"] for one in record["sequences"]}
 

@@ -139,3 +139,22 @@ def test_a_replay_of_edits_that_were_all_tried_is_the_sequence_itself(lm):
     np.testing.assert_allclose(W_0 + change.matrix(), W, rtol=1e-8, atol=1e-10)
     with pytest.raises(UserError, match="keys of 1 edits, and 2 were tried"):
         lifetime.replayed(found, K[:, :1], C)
+
+
+@pytest.mark.parametrize("rule", ["rome", "memit-history"])
+def test_a_replay_of_whole_shifts_writes_each_on_top_of_what_earlier_steps_have_moved(rule):
+    """Against the sequence in which every step's targets are its answers by then, and the shifts."""
+    rng = np.random.default_rng(5)
+    sample, K, W = rng.standard_normal((8, 200)), rng.standard_normal((8, 6)), rng.standard_normal((4, 8))
+    C, shifts = sample @ sample.T / 200, rng.standard_normal((4, 6))
+    scalars = {name: np.ones(6, x.dtype) for name, x in SCALARS.items()}
+    found = editing.Targets(K, W @ K + shifts, shifts, W @ K, **scalars)
+    options = {} if rule == "rome" else {"weight": 0.5}
+    change = lifetime.replayed(found, K, C, rule, step=3, whole=True, **options)
+    memory = LinearMemory(W, C)
+    for now in (slice(0, 3), slice(3, 6)):
+        memory.edit_batch(K[:, now], memory.recall(K[:, now]) + shifts[:, now], rule, **options)
+    np.testing.assert_allclose(change.matrix(), memory.W - W, rtol=1e-8, atol=1e-10)
+    np.testing.assert_allclose(change.delta[:, 0], shifts[:, 0])
+    if rule != "rome":  # its steps are written at once
+        np.testing.assert_allclose(change.delta, shifts)

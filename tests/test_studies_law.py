@@ -194,3 +194,59 @@ def test_clusters_are_drawn_whole():
     assert found.high - found.low == pytest.approx(expected, rel=0.1)
     with pytest.raises(UserError, match="at least two"):
         intervals.over_clusters(lambda i: 0.0, [3, 3])
+
+
+EDITS = (10, 30, 100, 300, 1000)
+
+
+def to_failure(D=8e-4, faster=1.0):
+    """A record of a thousand edits by two methods in two orders, the second of which moves the layer half as far."""
+    sequences, replay = [], {}
+    for method, part in (("rome", 1.0), ("rome, protected", 0.5)):
+        rows = []
+        for n in EDITS:
+            R = part * np.sqrt(n * D)
+            row = {"edits": n, "change": 3 * R / part, "perplexity": 8 + R, "lost": {"share": float(TRUE.share(R))}}
+            row |= {f"drift_over_{of}": R for of in ("answer_subject", "stream_subject", "stream_all")}
+            rows.append(row)
+        sequences += [{"method": method, "order": order, "checkpoints": rows} for order in (0, 1)]
+        shares = [float(TRUE.share(part * np.sqrt(faster * n * D))) for n in EDITS]
+        told = zip(EDITS, shares, strict=True)
+        replay[f"{method} 0"] = [{"edits": n, "lost": {"share": share}} for n, share in told]
+    content = {"kind": "failure", "model": {"name": "smollm2"}, "layer": 6, "start": {"perplexity": 4.0}}
+    return Made(content | {"before": {"c": 2.0, "q": D / 4, "D": D}, "sequences": sequences, "replay": replay}, {})
+
+
+def test_a_thousand_edits_are_points_of_their_own_kind():
+    record = to_failure()
+    points = law.points(record)
+    assert {law.kind_of(point) for point in points} == {"a thousand edits"}
+    assert not any(law.is_fitted(point) for point in points)
+    assert {rule for _, _, rule, _ in law.series(points)} == {
+        *("rome", "rome, order 1", "rome, protected", "rome, protected, order 1")
+    }
+    one = points[2]
+    assert one.drift == pytest.approx(np.sqrt(100 * 8e-4)) and one.lost == pytest.approx(TRUE.share(one.drift))
+    assert one.quantities["perplexity"] == pytest.approx((8 + one.drift) / 4)
+    assert one.quantities["size"] == pytest.approx(20) and "condition" not in one.quantities
+    assert {point.rule for point in points if "forecast" in point.quantities} == {"rome", "rome, order 1"}
+    # all are of one layer, so intervals are over methods; the change knows nothing of the method, and R does
+    fitted = [point for point in law.points(record_of(D_OF)) if law.is_fitted(point)]
+    told = law.score(points, law.fit(fitted), resamples=50)
+    assert told.correlation.value == pytest.approx(1) and told.error.value < 0.01
+    lead = law.ahead(points, "change", resamples=100)
+    assert lead.value > 0 and lead.low <= lead.value <= lead.high
+    with_rivals = [*points, *law.points(record_of(D_OF))]
+    alike = law.points(record_of(D_OF))
+    assert law.ahead(with_rivals, law.S, resamples=20) == law.ahead(alike, law.S, resamples=20)
+
+
+@pytest.mark.parametrize("faster", [1.0, 4.0])
+def test_lifetimes_by_the_replay_of_each_method(faster):
+    record = to_failure(faster=faster)
+    points = [point for point in law.points(record) if "order" not in point.rule]
+    lives = law.lifetimes(points, law.by_replay(record))
+    seen = [life for life in lives if life.seen and np.isfinite(life.forecast)]
+    assert {life.rule for life in seen} == {"rome", "rome, protected"}
+    for life in seen:
+        assert life.factor == 1 if faster == 1 else life.factor < 0.6

@@ -79,13 +79,14 @@ def test_the_loop_is_read_off_its_record(units):
     record, alone, answers, P = record_of()
     (loop,) = runaway.loops(record, units)
     scale = 1 if units == "answer" else 10
-    assert (loop.model, loop.layer) == ("gemma3", 9) and loop.lost[WHOLE] == pytest.approx(0.7)
+    assert (loop.model, loop.layer) == ("gemma3", 9) and loop.lost() == pytest.approx(0.7)
     assert loop.dearer[WHOLE] == pytest.approx(34 / 17) and loop.hold[CAUSES[0]] == 0.8
     np.testing.assert_allclose(loop.alone, scale * alone)
     np.testing.assert_allclose(loop.answers, answers)
     assert loop.growth().value == pytest.approx(4) and loop.growth(CAUSES[0]).value == pytest.approx(1.5)
     for cause in CAUSES:
         assert loop.left(cause) == pytest.approx((0.375, 0.375, 0.375))
+        assert loop.loss_left(cause) == pytest.approx((1, 1, 1))  # the same facts are lost in every arm
     above = P[np.triu_indices(len(P), 1)]
     assert loop.rate == pytest.approx(np.mean((scale * alone / answers) ** 2) * np.mean(above**2))
 
@@ -111,3 +112,12 @@ def test_a_forecast_that_needs_the_overlaps_loses_to_none_without_them():
     assert loop.by_number() == pytest.approx(scipy.stats.spearmanr(range(len(came)), came).statistic)
     assert loop.near(1.01, first=3) == 1
     assert loop.alone_near(1.01, first=1) == 1 > loop.alone_near(1.01)
+
+
+def test_the_share_of_a_loss_that_is_left_is_of_facts_in_pairs():
+    record, *_ = record_of()
+    record.arrays["gemma3 9/moving, no overlap/kept"][-1] = np.arange(10) < 6  # four lost of seven
+    (loop,) = runaway.loops(record, "answer")
+    left = loop.loss_left(CAUSES[0])
+    assert left.value == pytest.approx(4 / 7) and 0 <= left.low < left.value < left.high <= 1
+    assert loop.lost(CAUSES[0]) == pytest.approx(0.4)

@@ -172,11 +172,22 @@ def coming(
     return found
 
 
-def replayed(found: Targets, K: Float[np.ndarray, "d_m N"], C: SecondMoment, seed: int = 0) -> Edit:
-    """What ROME would write, edit by edit, if those that were not tried asked for the shifts of those that were.
+def replayed(
+    found: Targets,
+    K: Float[np.ndarray, "d_m N"],
+    C: SecondMoment,
+    rule: str = "rome",
+    *,
+    step: int = 1,
+    whole: bool = False,
+    seed: int = 0,
+    **options: Any,
+) -> Edit:
+    """What a rule would write, if the edits that were not tried asked for the shifts of those that were.
 
     Every edit's target is its own answer of the unedited model and a shift; what earlier edits have already moved there
-    it need not write again (:meth:`superposition.linear.memory.LinearMemory.edit_batch`).
+    it need not write again (:meth:`superposition.linear.memory.LinearMemory.edit_batch`). Targets that are found anew
+    in the edited model are otherwise: there an edit asks for its shift on top of what earlier steps have moved.
 
     Parameters
     ----------
@@ -186,6 +197,12 @@ def replayed(found: Targets, K: Float[np.ndarray, "d_m N"], C: SecondMoment, see
         Keys of all edits in their order, the first those of ``found``.
     C : (d_m, d_m) array or Metric
         Second moment of the layer's keys.
+    rule, options
+        As :meth:`superposition.linear.memory.LinearMemory.edit_batch` takes them.
+    step : int
+        How many edits are asked for, and written, at a time.
+    whole : bool
+        Write each shift whole, as for targets that are found anew.
     seed : int
         Of the draw that says whose shift each of the others gets.
 
@@ -198,10 +215,14 @@ def replayed(found: Targets, K: Float[np.ndarray, "d_m N"], C: SecondMoment, see
     if N < tried:
         raise UserError(f"There are keys of {N} edits, and {tried} were tried: give the keys of all.")
     others = np.random.default_rng(seed).integers(tried, size=N - tried)
+    shifts = found.shifts[:, [*range(tried), *others]]
     change = LinearMemory(
         np.zeros((len(found.shifts), len(K))), C
     )  # the answers before are in values and residuals alike
-    change.edit_batch(K, found.shifts[:, [*range(tried), *others]], "rome")
+    for start in range(0, N, step):
+        now = slice(start, start + step)
+        moved = change.recall(K[:, now]) if whole else 0
+        change.edit_batch(K[:, now], shifts[:, now] + moved, rule, **options)
     return change.edits
 
 

@@ -17,7 +17,7 @@ from superposition.figures.nulls import lists_by_size
 from superposition.figures.scaling import law_of_one_pair, models_by_depth, models_by_width, before_training
 from superposition.figures.pairs import shares_by_depth, effects, strongest_by_depth, relation_by_wording, by_overlap
 from superposition.figures.editing import sweep_of_layers, traced, before_and_after, edit_sequences, growth_on_a_layer
-from superposition.figures.editing import suffering_by_age, residuals_along
+from superposition.figures.editing import suffering_by_age, loss_to_failure, loss_by_kind, residuals_along
 from superposition.figures.forecasting import skill_and_cost, loss_by_fifths, forecast_and_loss, what_is_left
 from superposition.figures.forecasting import dose_and_damage, cures_on_the_curve, cures_on_the_way
-from superposition.figures.law import loss_by_drift, loss_by_rivals, lifetimes_forecast, leads_of_drift
+from superposition.figures.law import loss_by_drift, loss_by_method, loss_by_rivals, lifetimes_forecast, leads_of_drift

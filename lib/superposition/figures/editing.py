@@ -8,13 +8,15 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
 
-from superposition.figures.colours import BLACK, BLUE, FAINT, GREEN, ORANGE, PURPLE, SKY, VERMILION
-from superposition.figures.style import canvas, curve, plot, shared_legend, ticks
+from superposition.figures.colours import BLACK, BLUE, DASHED, FAINT, GREEN, ORANGE, PURPLE, SKY, VERMILION
+from superposition.figures.style import canvas, curve, interval, plot, shared_legend, ticks
 from superposition.records import Record
+from superposition.studies.to_failure import METHODS, PANELS, PROTECTED, SHARES, Course
 
 #: Colour, dash and name of each method.
-_METHODS = {
+OF_METHOD = {
     "rome": (BLUE, "-", "ROME"),
     "memit": (SKY, "-", "MEMIT, one at a time"),
     "memit batch 20": (SKY, "--", "MEMIT, twenty at a time"),
@@ -22,6 +24,8 @@ _METHODS = {
     "rls-hard": (PURPLE, "--", "RLS, hard"),
     "alphaedit": (GREEN, "-", "AlphaEdit"),
     "ft": (VERMILION, "-", "fine-tuning"),
+    "memit with history": (PURPLE, "-", METHODS["memit with history"]),
+    PROTECTED: (ORANGE, "-", METHODS[PROTECTED]),
 }
 
 
@@ -109,7 +113,7 @@ def edit_sequences(record: Record) -> Figure:
     )
     figure, axes = canvas(4, 2, height=9.0, sharex=True)
     for axis, (path, title, unedited) in zip(axes.flat, panels, strict=False):
-        for name, (colour, dash, words) in _METHODS.items():
+        for name, (colour, dash, words) in OF_METHOD.items():
             if name not in record["lives"]:  # the record's key of the sequences
                 continue
             n, values = _points(record["lives"][name], *path)
@@ -139,7 +143,7 @@ def growth_on_a_layer(record: Record, names: Sequence[str]) -> Figure:
     """
     figure, axes = canvas(1, 2, height=3.5)
     for name in names:
-        colour, dash, words = _METHODS[name]
+        colour, dash, words = OF_METHOD[name]
         norms = np.sqrt((record.arrays[f"{name}/interference"].astype(float) ** 2).mean(1))
         residual = record.arrays[f"{name}/residual"]
         n = np.arange(1, len(norms) + 1)
@@ -162,7 +166,7 @@ def suffering_by_age(record: Record, names: Sequence[str]) -> Figure:
     """Norm of what later edits did to edit j, against j: each edit a dot, means of ten as a line."""
     figure, axes = canvas(1, len(names), height=3.0, sharey=True)
     for axis, name in zip(axes, names, strict=True):
-        colour, _, words = _METHODS[name]
+        colour, _, words = OF_METHOD[name]
         norms = record.arrays[f"{name}/on_edits"]
         j = np.arange(1, len(norms) + 1)
         axis.scatter(j, norms, s=9, color=colour, alpha=0.45, linewidth=0)
@@ -171,6 +175,49 @@ def suffering_by_age(record: Record, names: Sequence[str]) -> Figure:
         axis.plot(*means, color=BLACK, linewidth=1.5)
         axis.set(xlabel="edit j", title=words)
     axes[0].set(ylim=(0, None), ylabel=r"$\|\Delta_e[:, j]\|$")
+    return figure
+
+
+@plot
+def loss_to_failure(courses: Mapping[str, Course]) -> Figure:
+    """Share lost of the facts that nobody edits, by method and number of edits (95 % over facts), and the perplexity.
+
+    Where some of the watched facts are protected by name, the dashed line is of the others.
+    """
+    figure, (left, right) = canvas(1, 2, height=3.7, width_ratios=[1.6, 1])
+    for name, course in courses.items():
+        colour, dash, words = OF_METHOD[name]
+        style = {"color": colour, "linestyle": dash, "marker": ".", "markersize": 5}
+        curve(left, course.edits, *course.share("lost").T, alpha=0.13, label=words, **style)
+        if name == PROTECTED:
+            unnamed = course.share("lost_unnamed")[:, 0]
+            left.plot(course.edits, unnamed, color=colour, linestyle="--", linewidth=1.2, label="of it, not named")
+        right.plot(course.edits, course.dearer, **style)
+    left.axhline(SHARES[-1], **DASHED)
+    left.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    left.set(xlabel="edits $n$", ylabel="lost, of what the model knew", ylim=(0, 0.8), xlim=(0, None))
+    right.set(xlabel="edits $n$", ylabel="perplexity, over the unedited model's", ylim=(1, None), xlim=(0, None))
+    shared_legend(left, 3)
+    return figure
+
+
+@plot
+def loss_by_kind(courses: Mapping[str, Course], edits: int) -> Figure:
+    """Share lost after so many edits of three kinds of facts that nobody edits, by method (95 % over facts)."""
+    figure, (axis,) = canvas(height=3.2)
+    apart = 0.8 / len(courses)
+    for number, (name, course) in enumerate(courses.items()):
+        colour, _, words = OF_METHOD[name]
+        row = int(np.flatnonzero(course.edits == edits)[0])
+        for place, path in enumerate(PANELS.values()):
+            share = course.share(*path)[row]
+            mark = {"marker": "o", "markersize": 5, "label": words if place == 0 else None}
+            interval(axis, place + apart * (number - (len(courses) - 1) / 2), *share, color=colour, **mark)
+    axis.set_yticks(range(len(PANELS)), labels=list(PANELS))
+    axis.invert_yaxis()
+    axis.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axis.set(xlabel=f"lost after {edits} edits, of what the model knew", xlim=(0, 1))
+    shared_legend(axis, len(courses))
     return figure
 
 

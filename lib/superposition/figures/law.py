@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from superposition.figures.colours import BLACK, BLUE, DASHED, GREY, MARKERS, VERMILION
+from superposition.figures.editing import OF_METHOD
 from superposition.figures.style import canvas, interval, plot, shared_legend, ticks
 from superposition.stats.intervals import Estimate
 from superposition.stats.response import LogLogistic
@@ -81,6 +82,26 @@ def loss_by_drift(
         axes[0].plot([], [], color=colour, linewidth=5, label=label)
     axes[0].plot([], [], color=BLACK, linewidth=1.4, label="curve fitted to the hollow points")
     axes[0].set_ylabel("lost, of what the model knew")
+    shared_legend(axes[0], 3)
+    return figure
+
+
+@plot
+def loss_by_method(points: Sequence[Point], curves: Mapping[str, LogLogistic]) -> Figure:
+    """Share lost over each of some quantities, a panel each: a line a method, by number of edits, and the curve."""
+    figure, axes = canvas(1, len(curves), height=3.8, sharey=True)
+    for axis, (name, fitted) in zip(axes, curves.items(), strict=True):
+        for (_, _, rule, _), some in series(points).items():
+            colour, dash, words = OF_METHOD[rule]
+            x, y = [point.quantities[name] for point in some], [point.lost for point in some]
+            axis.plot(x, y, color=colour, linestyle=dash, marker="o", markersize=4, linewidth=1, label=words)
+        x = np.array([point.quantities[name] for point in points])
+        doses = np.geomspace(x.min() / 1.2, x.max() * 1.2, 200)
+        axis.plot(doses, fitted.share(doses), color=BLACK, linewidth=1.4, label="curve fitted before, on 30 edits")
+        axis.set(xscale="log", xlabel=DRIFTS.get(name, QUANTITIES[name]))
+        ticks(axis.xaxis, [dose for dose in (0.03, 0.1, 0.3, 1, 3) if doses[0] <= dose <= doses[-1]])
+    axes[0].yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes[0].set(ylabel="lost, of what the model knew", ylim=(0, 1))
     shared_legend(axes[0], 3)
     return figure
 

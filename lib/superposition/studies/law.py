@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -54,7 +53,7 @@ SEEN = {"smollm2": range(9), "gemma3": range(1)}
 #: Layers at which replays had been seen when their bar was frozen (``claim-20.replay``).
 REPLAYS_SEEN = {"smollm2": (6, 12, 18, 24)}
 #: Kinds of points; the curve is fitted to those of the first.
-KINDS = ("fitted", "targets beforehand", "targets anew", "other editors", "fine-tuning")
+KINDS = ("fitted", "targets beforehand", "targets anew", "other editors", "fine-tuning", "a thousand edits")
 
 
 @dataclass(frozen=True)
@@ -68,10 +67,12 @@ class Point:
     rule, targets : str
         How the edits were written, and where their targets came from: ``beforehand``, or found ``anew``.
     edits : int
-    kept : (m,) bool
-        Which of the watched facts the model still says.
+    lost : float
+        The share of the watched facts that the model does not say any more.
     quantities : mapping
-        By name: the drifts (root mean squares), and those of :data:`QUANTITIES`.
+        By name: the drifts (root mean squares), and what its record has of :data:`QUANTITIES`.
+    record : str
+        Kind of the record that it is of: ``law``, ``ways``, ``runaway`` or ``failure``.
     """
 
     model: str
@@ -79,13 +80,9 @@ class Point:
     rule: str
     targets: str
     edits: int
-    kept: Bool[np.ndarray, " m"]
+    lost: float
     quantities: Mapping[str, float]
-
-    @cached_property
-    def lost(self) -> float:
-        """The share of the watched facts that the model does not say any more."""
-        return 1 - float(self.kept.mean())
+    record: str
 
     @property
     def drift(self) -> float:
@@ -129,7 +126,8 @@ def _point(found: Mapping[str, Any], before: Mapping[str, float], unedited: floa
     rivals |= {"size": np.sqrt(n) * before["c"], "overlap": np.sqrt(n * before["q"])}
     rivals |= {"forecast": np.sqrt(n * before["D"])}
     moved = {name: found[name] for name in found if name == MU or name.startswith(("stream", "answer", "last state"))}
-    return Point(**names, kept=found["kept"], quantities={k: float(v) for k, v in (moved | rivals).items()})
+    lost = 1 - float(found["kept"].mean())
+    return Point(**names, lost=lost, quantities={k: float(v) for k, v in (moved | rivals).items()})
 
 
 def before_any_edit(arrays: Mapping[str, np.ndarray], stem: str) -> dict[str, float]:
@@ -139,7 +137,7 @@ def before_any_edit(arrays: Mapping[str, np.ndarray], stem: str) -> dict[str, fl
 
 
 def points(record: Record) -> list[Point]:
-    """All points of a record of the kind ``law``, ``ways`` or ``runaway``.
+    """All points of a record of the kind ``law``, ``ways``, ``runaway`` or ``failure``.
 
     Raises
     ------
@@ -150,6 +148,8 @@ def points(record: Record) -> list[Point]:
         return _of_layers(record)
     if record["kind"] in ("ways", "runaway"):
         return _of_sequences(record)
+    if record["kind"] == "failure":
+        return _to_failure(record)
     raise UserError(f"A record of the kind {record['kind']!r} holds no points of the law.")
 
 
@@ -168,6 +168,7 @@ def _of_layers(record: Record) -> list[Point]:
                 of = _under(f"{targets}/{n}/", arrays | row)
                 if "kept" in of:
                     names = {"model": model, "layer": layer, "rule": "rome", "targets": targets, "edits": n}
+                    names["record"] = "law"
                     found.append(_point(of | drifts(of, positions), before, record["perplexity"], **names))
     return found
 
@@ -184,7 +185,27 @@ def _of_sequences(record: Record) -> list[Point]:
             for n, kept in zip(record["looks"], record.arrays[f"{stem}{arm}/kept"], strict=True):
                 of = _under(f"{n}/", plain) | {"kept": kept}
                 names = {"model": row["model"], "layer": row["layer"], "rule": rule, "targets": targets, "edits": n}
+                names["record"] = record["kind"]
                 found.append(_point(of, before, row["perplexity"], **names))
+    return found
+
+
+def _to_failure(record: Record) -> list[Point]:
+    """With the quantities that such a record has; a forecast of R only for ROME, as D is of its single edits."""
+    found, before = [], record["before"]
+    names = {"model": record["model"]["name"], "layer": record["layer"], "targets": "anew", "record": "failure"}
+    for sequence in record["sequences"]:
+        rule = sequence["method"] + f", order {sequence['order']}" * (sequence["order"] > 0)
+        for row in sequence["checkpoints"]:
+            n, quantities = row["edits"], {"edits": row["edits"], "change": row["change"]}
+            quantities |= {"size": np.sqrt(n) * before["c"], "overlap": np.sqrt(n * before["q"])}
+            quantities |= {"perplexity": row["perplexity"] / record["start"]["perplexity"]}
+            for name in ("answer, subject", "stream, subject", R):
+                quantities[name] = row["drift_over_" + name.replace(", ", "_")]
+            if sequence["method"] == "rome":
+                quantities["forecast"] = np.sqrt(n * before["D"])
+            told = {name: float(value) for name, value in quantities.items()}
+            found.append(Point(**names, rule=rule, edits=n, lost=row["lost"]["share"], quantities=told))
     return found
 
 
@@ -198,11 +219,14 @@ def fit(some: Sequence[Point], name: str = R) -> LogLogistic:
 
 def is_fitted(point: Point) -> bool:
     """Whether a point is of the set that the curve is fitted to (``book/data/bars.toml``)."""
-    return (point.model, point.rule, point.targets) == ("smollm2", "rome", "beforehand") and point.layer % 2 == 0
+    of = point.record, point.model, point.rule, point.targets
+    return of == ("law", "smollm2", "rome", "beforehand") and point.layer % 2 == 0
 
 
 def kind_of(point: Point) -> str:
     """Which of :data:`KINDS` a point is of."""
+    if point.record == "failure":
+        return KINDS[-1]
     if point.rule == "ft":
         return "fine-tuning"
     if point.rule != "rome":
@@ -245,9 +269,10 @@ def error(some: Sequence[Point], curve: LogLogistic, name: str = R) -> float:
 
 
 def _over_places(some: Sequence[Point], statistic: Callable[[list[Point]], float], resamples: int) -> Estimate:
-    return over_clusters(
-        lambda drawn: statistic([some[i] for i in drawn]), [point.place for point in some], resamples=resamples
-    )
+    """Interval over layers; where all points are of one layer, over the rules that they were written by."""
+    places = [point.place for point in some]
+    clusters = places if len(set(places)) > 1 else [point.rule for point in some]
+    return over_clusters(lambda drawn: statistic([some[i] for i in drawn]), clusters, resamples=resamples)
 
 
 @dataclass(frozen=True)
@@ -266,7 +291,11 @@ def score(some: Sequence[Point], curve: LogLogistic, name: str = R, resamples: i
 
 
 def ahead(some: Sequence[Point], rival: str, name: str = R, resamples: int = 500) -> Estimate:
-    """By how much R's rank correlation with the share lost exceeds a rival's, with its interval over layers."""
+    """By how much R's rank correlation with the share lost exceeds a rival's, with its interval over layers.
+
+    Over the points that have both.
+    """
+    some = [point for point in some if {rival, name} <= {*point.quantities}]
     return _over_places(some, lambda drawn: correlation(drawn, name) - correlation(drawn, rival), resamples)
 
 
@@ -281,8 +310,8 @@ class Lifetime:
     ----------
     model : str
     layer : int
-    targets : str
-        ``beforehand`` or ``anew``.
+    rule, targets : str
+        As of a :class:`Point`.
     share : float
     forecast : float
         Infinite if it is more than was looked at.
@@ -293,6 +322,7 @@ class Lifetime:
 
     model: str
     layer: int
+    rule: str
     targets: str
     share: float
     forecast: float
@@ -335,7 +365,9 @@ def lifetimes(
         lost = [point.lost for point in of]
         for share in shares:
             came = np.nan if lost[0] > 1.5 * share else response.reached([point.edits for point in of], lost, share)
-            found.append(Lifetime(of[0].model, of[0].layer, of[0].targets, share, forecasts(of[0], share), came))
+            first = of[0]
+            told = forecasts(first, share)
+            found.append(Lifetime(first.model, first.layer, first.rule, first.targets, share, told, came))
     return found
 
 
@@ -359,6 +391,16 @@ def by_asking(record: Record, way: str) -> Callable[[Point, float], float]:
     def edits(point: Point, share: float) -> float:
         kept, looks = (record.arrays[f"{point.layer}/{way}/{name}"] for name in ("kept", "looks"))
         return response.reached(looks, 1 - kept.mean(1), share)
+
+    return edits
+
+
+def by_replay(record: Record) -> Callable[[Point, float], float]:
+    """Lifetimes by the replay of each method, as a record of the kind ``failure`` holds it."""
+
+    def edits(point: Point, share: float) -> float:
+        rows = record["replay"][f"{point.rule} 0"]
+        return response.reached([row["edits"] for row in rows], [row["lost"]["share"] for row in rows], share)
 
     return edits
 

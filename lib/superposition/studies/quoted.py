@@ -17,7 +17,18 @@ from superposition.records import Record
 from superposition.stats import intervals
 from superposition.stats.response import LogLogistic
 from superposition.stats.shape import extremes
-from superposition.studies import confounds, edit_sequences, forecasts, law, nulls, pairs, runaway, scaling, toys
+from superposition.studies import (
+    confounds,
+    edit_sequences,
+    forecasts,
+    law,
+    nulls,
+    pairs,
+    runaway,
+    scaling,
+    to_failure,
+    toys,
+)
 
 Numbers = dict[str, Any]
 
@@ -217,15 +228,13 @@ def lifelong_failure(record: Record) -> Numbers:
         "free": 1 - record["write"]["protected"],
         "rome_ratio": edit_sequences.residual_ratio(record, "rome"),
         "start_text": start["perplexity"],
-        "near_n": start["old"]["neighbourhood_exact"]["n"],
     }
     for word, name in {"soft": "rls-soft", "alpha": "alphaedit", "rome": "rome", "memit": "memit", "ft": "ft"}.items():
         end = ends[name]
         shares = end["every"] | {"untouched": end["untouched_exact"]}
         numbers[word] = {what: shares[what]["share"] for what in ("exact", "success", "untouched")}
         numbers[word] |= {"text": end["perplexity"], "interference": end["interference"]}
-    against = {"history": "memit", "batches": "memit batch 20"}
-    numbers |= {word: edit_sequences.untouched_change(record, "rls-soft", name) for word, name in against.items()}
+    numbers["history"] = edit_sequences.untouched_change(record, "rls-soft", "memit")
     sequences = record["lives"]  # the record's key
     closed = [row["closed_form_error"] for row in sequences.values() if "closed_form_error" in row]
     errors, guarded = edit_sequences.prediction_errors(record), sequences["alphaedit"]["protection"]
@@ -260,6 +269,32 @@ def _ages(record: Record) -> Numbers:
     return numbers | {"missed": missed, "missed_early": missed_early}
 
 
+#: Methods of sequences that go on until a model breaks, by the prose's words.
+THOUSAND = {"rome": "rome", "memit": "memit with history", "alpha": "alphaedit", "protected": to_failure.PROTECTED}
+
+
+def to_a_thousand(record: Record) -> Numbers:
+    """Chapter 16, of the record ``smollm2-failure``."""
+    courses = to_failure.courses(record)
+    together = to_failure.together(courses)
+    panels = [course.at(together)["panels"]["same subject"]["lost"] for course in courses.values()]
+    numbers: Numbers = {
+        "edits": record["requests"]["edits"],
+        "step": record["block"],
+        "watched": record["watched"],
+        "together": together,
+        "asked": panels[0]["n"],
+        "subject": extremes([panel["share"] for panel in panels]),
+        "exponent": extremes([course.exponent() for course in courses.values()]),
+    }
+    for word, name in THOUSAND.items():
+        course = courses[name]
+        end = course.checkpoints[-1]
+        numbers[word] = {"half": course.until(0.5), "end": end["edits"], "lost": end["lost"]["share"]}
+        numbers[word] |= {"dearer": float(course.dearer[-1]) - 1, "oldest": end["oldest"]["exact"]["share"]}
+    return numbers
+
+
 def runaway_residuals(record: Record) -> Numbers:
     """Chapter 16, of the record ``runaway``: in the units of ROME's code, and in those of the unedited answer."""
     numbers: Numbers = {"edits": record["looks"][-1], "first": runaway.FIRST, "last": runaway.LAST}
@@ -268,7 +303,7 @@ def runaway_residuals(record: Record) -> Numbers:
     numbers |= {"factor": bar["factor"], "bar": bar["correlation"]}
     for word, units in (("own", "ROME"), ("answer", "answer")):
         loops = runaway.loops(record, units)
-        numbers[word] = {"lost": extremes([loop.lost[runaway.WHOLE] for loop in loops])}
+        numbers[word] = {"lost": extremes([loop.lost() for loop in loops])}
         numbers[word] |= {str(loop.layer): _loop(loop, numbers["factor"]) for loop in loops}
     return numbers
 
@@ -286,6 +321,7 @@ def _loop(loop: runaway.Loop, factor: float) -> Numbers:
         "rate": loop.rate,
         "dearer": loop.dearer[runaway.WHOLE],
         "left": max(left.values(), key=lambda share: share.value),
+        "apart": loop.loss_left(runaway.CAUSES[0]),
     }
 
 
@@ -322,6 +358,25 @@ def law_of_loss(*measured: Record) -> Numbers:
     numbers["R"] = {model: _scored(law.score(some, curves["R"])) for model, some in beforehand.items()}
     numbers["S_gemma3"] = _scored(law.score(law.unseen(beforehand["gemma3"]), curves["S"], law.S))
     return numbers | _lifetimes(measured, held_out, curves["R"])
+
+
+def law_of_a_thousand(failure: Record, *measured: Record) -> Numbers:
+    """Chapter 17, of the record ``smollm2-failure`` and the curve of the records of the law."""
+    fitted = [point for record in measured for point in law.points(record) if law.is_fitted(point)]
+    points, bar = law.points(failure), records.bars("claim-20.thousand")
+    lives = law.lifetimes(points, law.by_replay(failure))
+    seen = [life for life in lives if life.seen and life.came > law.TRIED]
+    near = law.within(seen, bar["factor"])
+    return {
+        "layer": failure["layer"],
+        "points": len(points),
+        "most": max(point.edits for point in points),
+        "R": _scored(law.score(points, law.fit(fitted))),
+        "change": _scored(law.score(points, law.fit(fitted, "change"), "change")),
+        "seen": len(seen),
+        "near": int(near.sum()),
+        "middle": float(np.median([life.factor for life in seen])),
+    }
 
 
 def _end(point: law.Point) -> Numbers:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from superposition.linear.overlap import residual_lengths
 from superposition.records import Record
@@ -57,8 +57,8 @@ class Loop:
         ``p(k_i, k_j)`` among the edits, in their order.
     came : mapping of arm to (n,)
         Length of each residual in a sequence: :data:`WHOLE`, and with each of :data:`CAUSES` taken away.
-    lost : mapping of arm to share
-        Of the facts known before that nobody edits, after all edits.
+    kept : mapping of arm to (m,) bool
+        Which of the facts known before that nobody edits the model still says after all edits.
     hold : mapping of arm to share
         Of the edits, after all of them: the new object is more probable than the true one.
     dearer : mapping of arm to float
@@ -71,7 +71,7 @@ class Loop:
     answers: Float[np.ndarray, " n"]
     P: Float[np.ndarray, "n n"]
     came: Mapping[str, Float[np.ndarray, " n"]]
-    lost: Mapping[str, float]
+    kept: Mapping[str, Bool[np.ndarray, " m"]]
     hold: Mapping[str, float]
     dearer: Mapping[str, float]
 
@@ -101,6 +101,15 @@ class Loop:
         return over_clusters(
             lambda drawn: float(np.median(without[drawn]) / np.median(whole[drawn])), np.arange(len(whole))
         )
+
+    def lost(self, arm: str = WHOLE) -> float:
+        """Share of the facts known before that nobody edits, lost after all edits."""
+        return 1 - float(self.kept[arm].mean())
+
+    def loss_left(self, cause: str) -> Estimate:
+        """Share of the loss that is left with a cause taken away; interval over facts, drawn in pairs."""
+        whole, without = ~self.kept[WHOLE], ~self.kept[cause]
+        return over_clusters(lambda drawn: without[drawn].sum() / whole[drawn].sum(), np.arange(len(whole)))
 
     def correlation(self) -> Estimate:
         """Rank correlation of the forecast lengths with those that came, over the first edits; interval over edits."""
@@ -158,7 +167,7 @@ def loops(record: Record, units: str) -> list[Loop]:
                 answers,
                 array("before/P"),
                 came={arm: array(f"{name}/delta") for arm, name in names.items()},
-                lost={arm: 1 - float(array(f"{name}/kept")[-1].mean()) for arm, name in names.items()},
+                kept={arm: array(f"{name}/kept")[-1] > 0 for arm, name in names.items()},
                 hold={arm: arms[name][held] for arm, name in names.items()},
                 dearer={arm: arms[name][dear] / row["perplexity"] for arm, name in names.items()},
             )

@@ -1,0 +1,115 @@
+"""Lists of edits in several orders, by several rules, read off a record of the kind ``lists`` (chapters 16 and 19).
+
+What a share lost, or a slope, owes to the list of edits that happened to be made, and to their order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from superposition.records import Record
+from superposition.stats import regression
+from superposition.stats.intervals import Estimate
+
+#: From which number of edits on a slope is taken (``book/data/bars.toml``, ``claim-7.growth``).
+FROM = 10
+#: The drift that grows: of the answers at the subjects of the watched facts, as in ``eq-failure-interference``.
+DRIFT = "answer, subject"
+
+
+@dataclass(frozen=True)
+class Lists:
+    """All sequences of one layer.
+
+    Attributes
+    ----------
+    model : str
+    layer : int
+    looks : (looks,)
+        After how many edits it was asked what is kept.
+    rules : tuple of str
+    kept : (rules, lists, orders, looks, m) bool
+        Which of the facts that nobody edits the model still says.
+    drift : (rules, lists, orders, looks)
+        Root mean square over these facts of :data:`DRIFT`.
+    """
+
+    model: str
+    layer: int
+    looks: np.ndarray
+    rules: tuple[str, ...]
+    kept: Bool[np.ndarray, "rules lists orders looks m"]
+    drift: Float[np.ndarray, "rules lists orders looks"]
+
+    @cached_property
+    def gone(self) -> Float[np.ndarray, "rules lists looks m"]:
+        """In which share of a list's orders a fact is lost."""
+        return 1 - self.kept.mean(2)
+
+    def lost(self, rule: str, look: int = -1) -> Estimate:
+        """The share lost, its interval over lists and facts."""
+        return self._over_both(lambda lists, facts: self._share(rule, look, lists, facts))
+
+    def more_lost(self, rule: str, than: str, look: int = -1) -> Estimate:
+        """By how much more is lost under a rule than under another, its interval over lists and facts."""
+        return self._over_both(
+            lambda lists, facts: self._share(rule, look, lists, facts) - self._share(than, look, lists, facts)
+        )
+
+    def _share(self, rule: str, look: int, lists: np.ndarray, facts: np.ndarray) -> float:
+        return float(self.gone[self.rules.index(rule), lists, look][:, facts].mean())
+
+    def between(self, rule: str, what: str, look: int = -1) -> Float[np.ndarray, " n"]:
+        """The share lost by ``list``, a mean over its orders, or by ``order`` of every list."""
+        shares = 1 - self.kept[self.rules.index(rule), :, :, look].mean(-1)  # (lists, orders)
+        return shares.mean(1) if what == "list" else shares.ravel()
+
+    def slopes(self, rule: str) -> Float[np.ndarray, "lists orders"]:
+        """``s`` of ``drift ∝ n^s`` from :data:`FROM` edits on, of each sequence."""
+        late = self.looks >= FROM
+        return regression.log_slope(self.looks[late], self.drift[self.rules.index(rule)][..., late])
+
+    def slope(self, rule: str) -> Estimate:
+        """Their mean, with its interval over lists and orders: lists are drawn, and orders in each."""
+        slopes = self.slopes(rule)
+        lists, orders = slopes.shape
+        rng = np.random.default_rng(0)
+        drawn = []
+        for _ in range(2000):
+            some = rng.integers(lists, size=lists)
+            drawn.append(slopes[some[:, None], rng.integers(orders, size=(lists, orders))].mean())
+        low, high = np.quantile(drawn, [0.025, 0.975])
+        return Estimate(float(slopes.mean()), float(low), float(high))
+
+    def _over_both(self, statistic: Callable[[np.ndarray, np.ndarray], float]) -> Estimate:
+        lists, m = self.gone.shape[1], self.gone.shape[3]
+        rng = np.random.default_rng(0)
+        drawn = [statistic(rng.integers(lists, size=lists), rng.integers(m, size=m)) for _ in range(2000)]
+        low, high = np.quantile(drawn, [0.025, 0.975])
+        return Estimate(statistic(np.arange(lists), np.arange(m)), float(low), float(high))
+
+
+def read(record: Record, run: int = 0) -> Lists:
+    """The sequences of one of the record's layers."""
+    row = record["runs"][run]
+    stem, names = f"{row['model']} {row['layer']}", list(row["points"])
+    parts = [name.split(", ") for name in names]
+    lists, orders, rules = (tuple(dict.fromkeys(part[place] for part in parts)) for place in range(3))
+
+    def gathered(of: Callable[[str], np.ndarray]) -> np.ndarray:
+        return np.stack([[[of(f"{one}, {order}, {rule}") for order in orders] for one in lists] for rule in rules])
+
+    looks = np.array(record["looks"])
+    return Lists(
+        row["model"],
+        row["layer"],
+        looks,
+        rules,
+        gathered(lambda name: record.arrays[f"{stem}/{name}/kept"].astype(bool)),
+        gathered(lambda name: np.array([row["points"][name][f"{n}/{DRIFT}"] for n in looks], dtype=float)),
+    )
