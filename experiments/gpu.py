@@ -228,8 +228,8 @@ def run(options: argparse.Namespace) -> int:
     from superposition.errors import UserError
 
     device = torch.device(options.device)
-    words = ["OUT" if options.out and word == str(options.out) else word for word in options.words]
-    command = "python experiments/gpu.py " + shlex.join(words)  # where OUT is differs from machine to machine
+    folders = {str(options.out): "OUT", str(options.work): "WORK"}  # where they are differs from machine to machine
+    command = "python experiments/gpu.py " + shlex.join(folders.get(word, word) for word in options.words)
     job = Job(options.work, device, options.minutes, command, options.out, about, began)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     off = agreement(device)

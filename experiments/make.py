@@ -49,6 +49,11 @@ COMMANDS = {
     "wordings": "python experiments/wordings.py --runs smollm2:6 --out book/records/wordings.json",
     "law-smollm2": "python experiments/law.py --model smollm2 --out book/records/law-smollm2.json",
     "law-gemma3": "python experiments/law.py --model gemma3 --out book/records/law-gemma3.json",
+    "smollm2-failure": (
+        "python experiments/gpu.py run --device cpu --stages failure --minutes 600 --work _build/failure "
+        "--out _build/failure-out --set failure.search=float32 failure.edits=1000 failure.orders=1"
+        " && python experiments/gpu.py bring _build/failure-out --to book/records"
+    ),
     "runaway": "python experiments/sequences.py runaway --runs gemma3:5 gemma3:9 --out book/records/runaway.json",
     "search-units": (
         "python experiments/units.py --runs smollm2:6 smollm2:12 smollm2:25 gemma3:5 gemma3:9 "
