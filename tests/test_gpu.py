@@ -110,7 +110,10 @@ def test_all_stages_from_nothing_to_the_records_that_come_home(whole, tmp_path):
     for name in ("at-scale", "own-suite", "toy-transformer-depth", "toy-transformer-failure"):
         record = records.load(tmp_path / f"{name}.json")
         source = record["provenance"]
-        assert source["command"].startswith("python experiments/gpu.py run") and "--work WORK --out OUT" in source["command"]
+        assert (
+            source["command"].startswith("python experiments/gpu.py run")
+            and "--work WORK --out OUT" in source["command"]
+        )
         assert {"device", "driver", "versions", "call_seconds", "peak_memory_mib"} <= set(source)
     at_scale = record_of(whole, "at-scale")
     assert [part["tokens"] for part in at_scale["parts"]] == [1024, 2048]

@@ -365,7 +365,23 @@ def law_of(share):
 
 
 def settled(claim, *given):
-    return [trial.settle(*given).word for trial in verdicts.TRIALS if trial.claim == claim]
+    """By the trials that read the records of the law."""
+    trials = [trial for trial in verdicts.TRIALS if trial.claim == claim and {*trial.records} >= {*verdicts.LAW}]
+    return [trial.settle(*given).word for trial in trials]
+
+
+def thousand(share, told=None):
+    """The record of a thousand edits, with losses that follow R, and replays that say so or something else."""
+
+    def change(data, _):
+        for one in data["sequences"]:
+            rows = one["checkpoints"]
+            for row in rows:
+                row["lost"]["share"] = float(share(row["drift_over_stream_all"]))
+            for row, said in zip(rows, data["replay"][f"{one['method']} 0"], strict=False):
+                said["lost"]["share"] = row["lost"]["share"] if told is None else told
+
+    return altered("smollm2-failure", change)
 
 
 def test_claims_19_and_20_stand_where_there_is_a_law():
@@ -388,6 +404,22 @@ def test_claim_20_falls_where_the_model_says_nothing_of_the_loss():
             if name.endswith(("drawn/kept", "replay/kept")):
                 array[:] = True
     assert settled(20, *given)[1:] == ["refuted", "refuted"]
+
+
+def test_a_thousand_edits_are_a_group_of_claim_19():
+    def law(R):
+        return R**1.5 / (0.8**1.5 + R**1.5)
+
+    given = law_of(law)
+    assert settled(19, *given, thousand(law))[0] == "reproduced"
+    assert settled(19, *given, thousand(lambda R: 0.9 / (1 + R)))[0] == "qualified"
+
+
+@pytest.mark.parametrize(("told", "verdict"), [(None, "reproduced"), (0.001, "refuted"), (0.9, "refuted")])
+def test_claim_20_of_a_thousand_edits_is_held_to_their_replays(told, verdict):
+    record = thousand(lambda R: R / (0.27 + R), told)
+    (trial,) = [trial for trial in verdicts.TRIALS if trial.records == ("smollm2-failure",)]
+    assert trial.claim == 20 and trial.settle(record).word == verdict
 
 
 def of_claim_21(change) -> list[str]:

@@ -195,7 +195,7 @@ def loss_to_failure(courses: Mapping[str, Course]) -> Figure:
         right.plot(course.edits, course.dearer, **style)
     left.axhline(SHARES[-1], **DASHED)
     left.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    left.set(xlabel="edits $n$", ylabel="lost, of what the model knew", ylim=(0, 0.8), xlim=(0, None))
+    left.set(xlabel="edits $n$", ylabel="lost, of what the model knew", ylim=(0, 0.9), xlim=(0, None))
     right.set(xlabel="edits $n$", ylabel="perplexity, over the unedited model's", ylim=(1, None), xlim=(0, None))
     shared_legend(left, 3)
     return figure

@@ -15,6 +15,7 @@ import numpy as np
 from superposition import records
 from superposition.records import Record
 from superposition.stats import intervals
+from superposition.stats.regression import log_slope
 from superposition.stats.response import LogLogistic
 from superposition.stats.shape import extremes
 from superposition.studies import (
@@ -289,9 +290,13 @@ def to_a_thousand(record: Record) -> Numbers:
     }
     for word, name in THOUSAND.items():
         course = courses[name]
-        end = course.checkpoints[-1]
-        numbers[word] = {"half": course.until(0.5), "end": end["edits"], "lost": end["lost"]["share"]}
-        numbers[word] |= {"dearer": float(course.dearer[-1]) - 1, "oldest": end["oldest"]["exact"]["share"]}
+        end, there = course.checkpoints[-1], list(course.edits).index(together)
+        numbers[word] = {"half": course.until(to_failure.SHARES[-1]), "end": end["edits"]}
+        numbers[word] |= {"lost_named": end["lost_named"]["share"], "oldest": end["oldest"]["exact"]["share"]}
+        numbers[word]["dearer"] = float(course.dearer[-1]) - 1
+        numbers["price"] = numbers.get("price", {}) | {word: float(course.dearer[there]) - 1}
+        unnamed = course.until(to_failure.SHARES[-1], "lost_unnamed").value
+        numbers["unnamed"] = numbers.get("unnamed", {}) | {word: unnamed}
     return numbers
 
 
@@ -348,7 +353,6 @@ def law_of_loss(*measured: Record) -> Numbers:
         "gain": extremes([end.quantities[law.MU] / end.drift for end in ends.values()]),
         "early": _end(ends["gemma3", 0, "rome", "beforehand"]),
         "late": _end(ends["smollm2", 18, "rome", "beforehand"]),
-        "behind_norm": law.ahead(held_out, law.R, "change"),
     }
     for targets in ("beforehand", "anew"):
         over = [end.quantities["forecast"] / end.drift for end in ends.values() if end.targets == targets]
@@ -361,21 +365,32 @@ def law_of_loss(*measured: Record) -> Numbers:
 
 
 def law_of_a_thousand(failure: Record, *measured: Record) -> Numbers:
-    """Chapter 17, of the record ``smollm2-failure`` and the curve of the records of the law."""
-    fitted = [point for record in measured for point in law.points(record) if law.is_fitted(point)]
-    points, bar = law.points(failure), records.bars("claim-20.thousand")
+    """Chapter 17, of the record ``smollm2-failure``, beside the records of the law."""
+    points, others = law.points(failure), [point for record in measured for point in law.points(record)]
+    fitted = [point for point in others if law.is_fitted(point)]
+    held_out = [point for group in law.grouped([*others, *points]).values() for point in group]
     lives = law.lifetimes(points, law.by_replay(failure))
     seen = [life for life in lives if life.seen and life.came > law.TRIED]
-    near = law.within(seen, bar["factor"])
+    curve, by_norm, courses = law.fit(fitted), law.fit(fitted, "change"), to_failure.courses(failure)
+    three = [point for point in points if point.rule != to_failure.PROTECTED]
+    rome = courses["rome"].checkpoints[-1]
+    replay = failure["replay"]["rome 0"]
+    told = next(row for row in replay if row["edits"] == rome["edits"])
+    late = [row for row in replay if row["edits"] >= edit_sequences.LATE]
+    steep = log_slope([row["edits"] for row in late], np.array([row["drift"] for row in late]))
     return {
         "layer": failure["layer"],
-        "points": len(points),
+        "requests": failure["requests"]["edits"],
         "most": max(point.edits for point in points),
-        "R": _scored(law.score(points, law.fit(fitted))),
-        "change": _scored(law.score(points, law.fit(fitted, "change"), "change")),
+        "R": _scored(law.score(points, curve)),
+        "three": {"R": _scored(law.score(three, curve)), "change": _scored(law.score(three, by_norm, "change"))},
+        "lead": law.ahead(held_out, "change"),
         "seen": len(seen),
-        "near": int(near.sum()),
+        "near": int(law.within(seen, records.bars("claim-20.thousand")["factor"]).sum()),
         "middle": float(np.median([life.factor for life in seen])),
+        "over": told["drift"] / rome["drift_over_stream_all"],
+        "over_at": rome["edits"],
+        "over_exponent": float(steep),
     }
 
 

@@ -31,7 +31,7 @@ SHARES = (0.1, 0.25, 0.5)
 #: What the losses are of, by the words of figures and tables: a share of the checkpoints, or one of their panels.
 PANELS = {
     "no edited subject": ("lost",),
-    "the same, edited relation": ("panels", "same relation", "lost"),
+    "of these, edited relation": ("panels", "same relation", "lost"),
     "edited subject, other relation": ("panels", "same subject", "lost"),
 }
 
