@@ -20,8 +20,9 @@ def points(model, seed, count=6):
             "rome",
             "beforehand",
             5,
-            rng.random(20) < 0.6,
+            float((rng.random(20) < 0.4).mean()),
             dict(zip(names, rng.random(len(names)) + 0.1, strict=True)),
+            "law",
         )
         for layer in range(count)
     ]
@@ -62,10 +63,10 @@ def test_every_rival_has_a_panel_with_its_correlation(groups, drawn):
 
 def test_lifetimes_stand_against_what_came(drawn):
     rows = [
-        Lifetime("smollm2", 1, "beforehand", 0.1, 12.0, 10.0),
-        Lifetime("gemma3", 2, "beforehand", 0.25, 50.0, 20.0),
-        Lifetime("gemma3", 2, "beforehand", 0.5, np.inf, 30.0),  # neither this
-        Lifetime("gemma3", 3, "beforehand", 0.5, 100.0, np.inf),  # nor this can be drawn
+        Lifetime("smollm2", 1, "rome", "beforehand", 0.1, 12.0, 10.0),
+        Lifetime("gemma3", 2, "rome", "beforehand", 0.25, 50.0, 20.0),
+        Lifetime("gemma3", 2, "rome", "beforehand", 0.5, np.inf, 30.0),  # neither this
+        Lifetime("gemma3", 3, "rome", "beforehand", 0.5, 100.0, np.inf),  # nor this can be drawn
     ]
     figure = figures.lifetimes_forecast({"one": rows, "two": rows[:1]}, factor=2.0)
     shown = [offsets(axis).tolist() for axis in figure.axes]
