@@ -1,5 +1,7 @@
 """Figures of the law: every point where it belongs, the curve that was given, every lifetime against what came."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -47,6 +49,22 @@ def test_the_law_draws_every_point_and_the_curve(groups, drawn):
             assert {(round(p.quantities[name], 9), round(p.lost, 9)) for p in some} <= shown
         x, y = axis.lines[0].get_data()
         np.testing.assert_allclose(y, curve.share(x))
+    drawn(figure)
+
+
+def test_methods_are_lines_beside_the_curve_that_was_fitted_before(drawn):
+    methods = [replace(point, rule=rule) for rule in ("rome", "alphaedit") for point in points("smollm2", 3)]
+    methods = [replace(point, layer=6, edits=10 * (1 + n % 6)) for n, point in enumerate(methods)]
+    curves = {law.R: LogLogistic(0.3, 1.5), "change": LogLogistic(0.8, 1.2)}
+    figure = figures.loss_by_method(methods, curves)
+    for axis, (name, curve) in zip(figure.axes, curves.items(), strict=True):
+        *lines, fitted = axis.lines
+        assert [line.get_label() for line in lines] == ["ROME", "AlphaEdit"]
+        for line, rule in zip(lines, ("rome", "alphaedit"), strict=True):
+            some = [point for point in methods if point.rule == rule]
+            np.testing.assert_allclose(line.get_xdata(), [point.quantities[name] for point in some])
+            np.testing.assert_allclose(line.get_ydata(), [point.lost for point in some])
+        np.testing.assert_allclose(fitted.get_ydata(), curve.share(fitted.get_xdata()))
     drawn(figure)
 
 

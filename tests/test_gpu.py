@@ -25,6 +25,7 @@ from superposition.linear import overlap
 from superposition.linear.metric import Metric
 from superposition.lm import gguf, models, moments, passes, scoring
 from superposition.stats import shape
+from superposition.studies import to_failure
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "experiments"))
@@ -174,6 +175,7 @@ def test_a_replay_foretells_the_first_step_of_every_method_to_the_last_fact(whol
     """For those edits were tried, all of them on the unedited model."""
     record = record_of(whole, "toy-transformer-failure")
     came = checkpoints_of(record)
+    assert list(failure.METHODS) == list(to_failure.METHODS)
     assert {*record["replay"]} == {f"{method} 0" for method in failure.METHODS}
     for name, told in record["replay"].items():
         assert [row["edits"] for row in told] == [row["edits"] for row in came[name]] == [3, 6, 12]

@@ -268,11 +268,14 @@ def error(some: Sequence[Point], curve: LogLogistic, name: str = R) -> float:
     return float(np.sqrt(_mean_square(shares - np.array([point.lost for point in some]))))
 
 
+def _clusters(some: Sequence[Point | Lifetime]) -> list[str]:
+    """What is drawn whole for an interval: layers; where all are of one layer, the rules that they were written by."""
+    places = [one.place for one in some]
+    return places if len(set(places)) > 1 else [one.rule for one in some]
+
+
 def _over_places(some: Sequence[Point], statistic: Callable[[list[Point]], float], resamples: int) -> Estimate:
-    """Interval over layers; where all points are of one layer, over the rules that they were written by."""
-    places = [point.place for point in some]
-    clusters = places if len(set(places)) > 1 else [point.rule for point in some]
-    return over_clusters(lambda drawn: statistic([some[i] for i in drawn]), clusters, resamples=resamples)
+    return over_clusters(lambda drawn: statistic([some[i] for i in drawn]), _clusters(some), resamples=resamples)
 
 
 @dataclass(frozen=True)
@@ -417,7 +420,10 @@ def within(some: Sequence[Lifetime], factor: float) -> Bool[np.ndarray, " n"]:
 
 
 def share_within(some: Sequence[Lifetime], factor: float, resamples: int = 500) -> Estimate:
-    """Of lifetimes that were seen: the share whose forecast lies within a factor, with its interval over layers."""
+    """Of lifetimes that were seen: the share whose forecast lies within a factor, with its interval over layers.
+
+    Where all are of one layer it is over rules.
+    """
     seen = [row for row in some if row.seen]
     near = within(seen, factor)
-    return over_clusters(lambda drawn: near[drawn].mean(), [row.place for row in seen], resamples=resamples)
+    return over_clusters(lambda drawn: near[drawn].mean(), _clusters(seen), resamples=resamples)

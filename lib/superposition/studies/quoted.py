@@ -219,7 +219,7 @@ def single_edits(record: Record, cost: Record) -> Numbers:
 def lifelong_failure(record: Record) -> Numbers:
     """Chapter 16, of the record ``smollm2-lifelong``."""
     methods = ("rome", "memit", "memit batch 20", "alphaedit", "rls-soft", "rls-hard", "ft")
-    start, ends = record["start"], {name: edit_sequences.checkpoint(record, name) for name in methods}
+    ends = {name: edit_sequences.checkpoint(record, name) for name in methods}
     numbers: Numbers = {
         "layer": record["layer"],
         "edits": len(record["subjects"]),
@@ -228,13 +228,12 @@ def lifelong_failure(record: Record) -> Numbers:
         "text_weight": record["write"]["text_weight"],
         "free": 1 - record["write"]["protected"],
         "rome_ratio": edit_sequences.residual_ratio(record, "rome"),
-        "start_text": start["perplexity"],
     }
     for word, name in {"soft": "rls-soft", "alpha": "alphaedit", "rome": "rome", "memit": "memit", "ft": "ft"}.items():
         end = ends[name]
         shares = end["every"] | {"untouched": end["untouched_exact"]}
         numbers[word] = {what: shares[what]["share"] for what in ("exact", "success", "untouched")}
-        numbers[word] |= {"text": end["perplexity"], "interference": end["interference"]}
+        numbers[word]["interference"] = end["interference"]
     numbers["history"] = edit_sequences.untouched_change(record, "rls-soft", "memit")
     sequences = record["lives"]  # the record's key
     closed = [row["closed_form_error"] for row in sequences.values() if "closed_form_error" in row]
@@ -278,34 +277,32 @@ def to_a_thousand(record: Record) -> Numbers:
     """Chapter 16, of the record ``smollm2-failure``."""
     courses = to_failure.courses(record)
     together = to_failure.together(courses)
-    panels = [course.at(together)["panels"]["same subject"]["lost"] for course in courses.values()]
-    numbers: Numbers = {
+    subject = {name: course.at(together)["panels"]["same subject"]["lost"] for name, course in courses.items()}
+    half, mine = to_failure.SHARES[-1], {word: courses[name] for word, name in THOUSAND.items()}
+    ends = {word: course.checkpoints[-1] for word, course in mine.items()}
+    return {
         "edits": record["requests"]["edits"],
         "step": record["block"],
         "watched": record["watched"],
         "together": together,
-        "asked": panels[0]["n"],
-        "subject": extremes([panel["share"] for panel in panels]),
+        "asked": subject["rome"]["n"],
+        "subject": extremes([panel["share"] for panel in subject.values()]),
         "exponent": extremes([course.exponent() for course in courses.values()]),
+        "half": {word: course.until(half) for word, course in mine.items()},
+        "unnamed": {word: course.until(half, "lost_unnamed").value for word, course in mine.items()},
+        "end": {word: end["edits"] for word, end in ends.items()},
+        "oldest": {word: end["oldest"]["exact"]["share"] for word, end in ends.items()},
+        "named": ends["protected"]["lost_named"]["share"],
+        "dearer": {word: course.at(together)["perplexity"] / course.perplexity - 1 for word, course in mine.items()},
+        "dearest": float(mine["protected"].dearer[-1]) - 1,
     }
-    for word, name in THOUSAND.items():
-        course = courses[name]
-        end, there = course.checkpoints[-1], list(course.edits).index(together)
-        numbers[word] = {"half": course.until(to_failure.SHARES[-1]), "end": end["edits"]}
-        numbers[word] |= {"lost_named": end["lost_named"]["share"], "oldest": end["oldest"]["exact"]["share"]}
-        numbers[word]["dearer"] = float(course.dearer[-1]) - 1
-        numbers["price"] = numbers.get("price", {}) | {word: float(course.dearer[there]) - 1}
-        unnamed = course.until(to_failure.SHARES[-1], "lost_unnamed").value
-        numbers["unnamed"] = numbers.get("unnamed", {}) | {word: unnamed}
-    return numbers
 
 
 def runaway_residuals(record: Record) -> Numbers:
     """Chapter 16, of the record ``runaway``: in the units of ROME's code, and in those of the unedited answer."""
     numbers: Numbers = {"edits": record["looks"][-1], "first": runaway.FIRST, "last": runaway.LAST}
-    numbers["watched"] = record["runs"][0]["watched"]
     bar = records.bars("claim-21.lengths-units")
-    numbers |= {"factor": bar["factor"], "bar": bar["correlation"]}
+    numbers["factor"] = bar["factor"]
     for word, units in (("own", "ROME"), ("answer", "answer")):
         loops = runaway.loops(record, units)
         numbers[word] = {"lost": extremes([loop.lost() for loop in loops])}
@@ -386,7 +383,7 @@ def law_of_a_thousand(failure: Record, *measured: Record) -> Numbers:
         "three": {"R": _scored(law.score(three, curve)), "change": _scored(law.score(three, by_norm, "change"))},
         "lead": law.ahead(held_out, "change"),
         "seen": len(seen),
-        "near": int(law.within(seen, records.bars("claim-20.thousand")["factor"]).sum()),
+        "near": law.share_within(seen, records.bars("claim-20.thousand")["factor"]),
         "middle": float(np.median([life.factor for life in seen])),
         "over": told["drift"] / rome["drift_over_stream_all"],
         "over_at": rome["edits"],

@@ -466,26 +466,20 @@ def _lifetime_by_replay(*measured: Record) -> Verdict:
     for record in measured:
         points = law.beforehand(law.points(record), unseen=True)
         lives += law.lifetimes(points, law.by_asking(record, "replay"))
-    factor = records.bars("claim-20.replay")["factor"]
-    verdict, beyond = _within(lives, factor, "the replay's forecast"), [life for life in lives if life.came > law.TRIED]
-    near = int(law.within(beyond, factor).sum())
-    text = (
-        f"{verdict.text}; of the {sum(life.seen for life in beyond)} that outlast the {law.TRIED} edits tried, {near}"
-    )
-    return replace(verdict, text=text)
+    return _beyond_the_tried(lives, records.bars("claim-20.replay")["factor"], "the replay's forecast")
 
 
 def _lifetime_of_a_thousand(record: Record) -> Verdict:
-    factor = records.bars("claim-20.thousand")["factor"]
     lives = law.lifetimes(law.points(record), law.by_replay(record))
-    seen = [life for life in lives if life.seen]
-    beyond = [life for life in seen if life.came > law.TRIED]
-    text = f"By method and share lost: {int(law.within(seen, factor).sum())} of {len(seen)} within the factor, "
-    text += f"{int(law.within(beyond, factor).sum())} of {len(beyond)} that outlast the {law.TRIED} edits tried"
-    stands = (
-        f"edits until 10, 25 or 50 % is lost, by a method, lie within a factor of {factor} of the replay's forecast"
-    )
-    return Verdict(stands, list(law.within(seen, factor)), text)
+    return _beyond_the_tried(lives, records.bars("claim-20.thousand")["factor"], "the replay of its method")
+
+
+def _beyond_the_tried(lives: Sequence[law.Lifetime], factor: float, what: str) -> Verdict:
+    """:func:`_within`, with how many there are of those that do not end within the edits that were tried."""
+    verdict, beyond = _within(lives, factor, what), [life for life in lives if life.seen and life.came > law.TRIED]
+    near = int(law.within(beyond, factor).sum())
+    text = f"{verdict.text}; of the {len(beyond)} that outlast the {law.TRIED} edits tried, {near}"
+    return replace(verdict, text=text)
 
 
 def _within(lives: Sequence[law.Lifetime], factor: float, what: str) -> Verdict:
