@@ -265,11 +265,12 @@ def every_list(case: Case) -> dict[str, Any]:
                 def make(turned: np.ndarray = turned, rule: str = rule) -> dict[str, Any]:
                     options = editing.Editor(case.lm, case.layer, rule, C=case.C).options
                     memory = LinearMemory(case.W_0, case.C)
-                    memory.edit_batch(found.keys[:, turned], found.values[:, turned], rule, **options)
+                    for one in turned:  # a rule for batches would write all in one step
+                        memory.edit_batch(found.keys[:, [one]], found.values[:, [one]], rule, **options)
                     points = {f"{n}/{k}": v for n in sizes.looks for k, v in point(case, memory.edits[:n]).items()}
                     return points | {"delta": np.linalg.norm(memory.residuals, axis=0)}
 
-                result[name] = cache.made(case.key("list", of=name, arms=ARMS_VERSION, looks=case.sizes.looks), make)
+                result[name] = cache.made(case.key("list", of=name, arms=ARMS_VERSION, looks=case.sizes.looks, step=1), make)
                 say(f"layer {case.layer}, {name}: lost {1 - result[name][f'{sizes.edits}/kept'].mean():.3f}")
     return result
 

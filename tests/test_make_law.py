@@ -126,7 +126,7 @@ WAYS = sequences.Sizes(
     held_out=60,
     lists=2,
     orders=2,
-    rules=("rome", "rls-hard"),
+    rules=("rome", "rls-hard", "memit", "alphaedit"),
     arms=tuple(
         arm
         for arm in dict.fromkeys((*sequences.ARMS, *sequences.LOOP))
@@ -251,6 +251,15 @@ def test_lists_and_orders(sequence_case):
     lengths = np.linalg.norm(law.alone(case).shifts[:, 4:], axis=0)
     assert turned[0]["delta"][0] == pytest.approx(lengths[order[0]], rel=1e-4)  # the first of a list is written alone
     assert turned[1]["delta"][0] == pytest.approx(lengths[0], rel=1e-4)
+    targets_of = law.alone(case)
+    for rule in WAYS.rules:  # a look is what so many edits leave, and no part of a step of more
+        memory = LinearMemory(case.W_0, case.C)
+        options = editing.Editor(case.lm, 1, rule, C=case.C).options
+        for one in range(WAYS.looks[0]):
+            memory.edit_batch(targets_of.keys[:, [one]], targets_of.values[:, [one]], rule, **options)
+        there = law.point(case, memory.edits)
+        looked = found[f"list 0, order 0, {rule}"]
+        np.testing.assert_allclose(looked[f"{WAYS.looks[0]}/stream, all"], there["stream, all"], rtol=1e-6)
     plain, arrays = sequences.flattened(found, "tiny 1")
     assert arrays["tiny 1/list 0, order 0, rome/4/kept"].dtype == bool
     assert plain["list 0, order 0, rome"]["4/change"] > 0
