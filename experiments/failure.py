@@ -2,7 +2,7 @@
 
 The edits of a step are searched together on the model as it stands, and written one after the other (ROME) or at once
 (MEMIT with history, AlphaEdit). "rome, protected" is ROME with the keys of half of the watched facts in C: the cure
-that chapter ``19-cures`` found best. Each checkpoint says what is lost of the facts that nobody edits, what became of
+that chapter ``21-cures`` found best. Each checkpoint says what is lost of the facts that nobody edits, what became of
 new and old edits, of the perplexity, and how far the layer's answers have drifted, in several units.
 
 The edits come from a table of requests of their own (``book/data/requests``), whose subjects the watched facts do not

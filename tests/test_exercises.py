@@ -137,6 +137,13 @@ def suffered(delta, M, K_e):
     return np.linalg.norm(delta @ np.tril(M.T @ K_e, -1), axis=0)
 
 
+def aligned(c, answers, P):
+    lengths = np.zeros(len(c))
+    for n in range(len(c)):
+        lengths[n] = c[n] * abs(answers[n] + P[:n, n] @ lengths[:n])
+    return lengths
+
+
 def needed(moved, half, tokens, d_m, wanted):
     return d_m + int(np.ceil(moved**2 / (1 / (half - d_m) - 1 / (tokens - d_m)) / wanted**2))
 
@@ -212,9 +219,10 @@ RIGHT = {
     "14_meat": meat,
     "15_clamp": clamp,
     "16_suffered": suffered,
-    "17_drift": drift_of_one_prompt,
-    "18_blame": blame_of_positions,
-    "19_protect": spare,
+    "17_aligned": aligned,
+    "18_drift": drift_of_one_prompt,
+    "20_blame": blame_of_positions,
+    "21_protect": spare,
     "capstone_tokens": needed,
     "capstone_strongest": strongest_clean,
     "capstone_blame": blame,
@@ -294,11 +302,14 @@ WRONG = [
     ("16_suffered", lambda delta, M, K: np.linalg.norm(delta @ M.T @ K, axis=0), "only later edits"),
     ("16_suffered", lambda delta, M, K: suffered(delta, M, K)[:1], "One norm for each"),
     ("16_suffered", lambda delta, M, K: np.linalg.norm(delta @ np.triu(M.T @ K, 1), axis=0), "only later edits"),
-    ("17_drift", lambda W, C, K_e, delta, found: found @ solve(C, K_e) @ delta.T, "every position t gets"),
-    ("18_blame", lambda *given: -blame_of_positions(*given), "minus the change"),
-    ("18_blame", lambda s, p, d: blame_of_positions(s[:1], p[:, :1], d), "every position counts"),
-    ("19_protect", lambda C, k, K, w: spare(C, k, K, w * K.shape[1] + 1), "spares more"),
-    ("19_protect", lambda C, k, K, w: 2 * spare(C, k, K, w), "does not write"),
+    ("17_aligned", lambda c, answers, P: aligned(c, answers, P.T), "every earlier residual counts"),
+    ("17_aligned", lambda c, answers, P: aligned(c, answers, abs(P)), "its sign"),
+    ("17_aligned", lambda c, answers, P: c * answers, "every earlier residual counts"),
+    ("18_drift", lambda W, C, K_e, delta, found: found @ solve(C, K_e) @ delta.T, "every position t gets"),
+    ("20_blame", lambda *given: -blame_of_positions(*given), "minus the change"),
+    ("20_blame", lambda s, p, d: blame_of_positions(s[:1], p[:, :1], d), "every position counts"),
+    ("21_protect", lambda C, k, K, w: spare(C, k, K, w * K.shape[1] + 1), "spares more"),
+    ("21_protect", lambda C, k, K, w: 2 * spare(C, k, K, w), "does not write"),
     ("capstone_tokens", lambda moved, half, N, d_m, w: d_m + (N - d_m) * (moved / w) ** 2, "dimensions moved"),
     ("capstone_tokens", lambda moved, half, N, d_m, w: needed(moved, half, N, d_m, w) - d_m, "singular|moved"),
     ("capstone_strongest", strongest_of_all, "strongest kept pair|No pair"),
@@ -349,7 +360,7 @@ def test_a_right_answer_that_spoils_its_arguments_is_refused(name):
 
 def test_every_check_can_draw_more_problems_from_another_seed():
     checks = {name: check for name, check in vars(exercises).items() if name.startswith("check_")}
-    assert len(checks) == 36
+    assert len(checks) == 37
     for name, check in checks.items():
         options = set(inspect.signature(check).parameters)
         assert options == ({"function", "most"} if "simplex" in name else {"function", "problems", "seed"}), name

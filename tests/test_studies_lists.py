@@ -35,8 +35,11 @@ def test_shares_lost_by_list_and_order():
     found = lists.read(record_of())
     assert (found.model, found.layer, found.rules) == ("smollm2", 6, RULES)
     assert found.kept.shape == (2, 3, 4, 4, FACTS)
-    np.testing.assert_allclose(found.between("rome", "list"), [0.2, 0.4, 0.6])
-    assert found.between("rome", "order").shape == (12,)
+    np.testing.assert_allclose(found.by_list("rome"), [0.2, 0.4, 0.6])
+    assert found.order_spread("rome") == pytest.approx(0)
+    stray = record_of()
+    stray.arrays["smollm2 6/list 1, order 2, rome/kept"][-1, :] = True
+    assert lists.read(stray).order_spread("rome") == pytest.approx(0.4)
     rome, soft = found.lost("rome"), found.lost("rls-soft")
     assert rome.value == pytest.approx(0.4) and soft.value == pytest.approx(0.2)
     assert rome.low < 0.25 and rome.high > 0.55  # the lists differ, and there are three of them

@@ -422,6 +422,18 @@ def test_claim_20_of_a_thousand_edits_is_held_to_their_replays(told, verdict):
     assert trial.claim == 20 and trial.settle(record).word == verdict
 
 
+@pytest.mark.parametrize(("power", "verdict"), [(None, "refuted"), (0.5, "reproduced")])
+def test_claim_7_stands_over_lists_where_interference_is_linear(power, verdict):
+    def steeper(content, _):
+        for row in content["runs"][0]["points"].values():
+            for name in [name for name in row if name.endswith("answer, subject")]:
+                row[name] *= int(name.split("/")[0]) ** power
+
+    record = altered("lists", steeper if power else lambda *_: None)
+    (trial,) = [trial for trial in verdicts.TRIALS if trial.records == ("lists",)]
+    assert trial.claim == 7 and trial.settle(record).word == verdict
+
+
 def of_claim_21(change) -> list[str]:
     """Lengths and causes in units of the unedited answer, then both in those of ROME's code."""
     record = altered("runaway", change)

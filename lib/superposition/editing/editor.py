@@ -12,7 +12,7 @@ has λ = 15,000 for GPT-J, whose d_m is 16,384. The mean of h over the text's ow
 dimension (``EditSettings.text_weight``). AlphaEdit compares C's eigenvalues with a threshold, which is absolute in its
 code (0.02) and follows here from a share of the trace (``EditSettings.protected``).
 
-Chapters ``15-editing-a-model``, ``16-lifelong-failure`` and ``19-cures``.
+Chapters ``15-editing-a-model``, ``16-lifelong-failure`` and ``21-cures``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Fine-tuning of the layer that the rules edit: the bystander that every comparison of editors has.
 
-Chapters ``16-lifelong-failure`` and ``19-cures``.
+Chapters ``16-lifelong-failure`` and ``21-cures``.
 """
 
 from __future__ import annotations

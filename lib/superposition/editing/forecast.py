@@ -12,7 +12,7 @@ may know, and what it costs:
   gradient (first order, and the share of each edit in it), and with the drift put in as the prompt runs.
 
 The shares are those of :meth:`superposition.linear.memory.LinearMemory.transfer`.
-Chapter: ``book/18-forecasting-damage.ipynb``.
+Chapter: ``book/20-forecasting-damage.ipynb``.
 """
 
 from __future__ import annotations

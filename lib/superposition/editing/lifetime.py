@@ -12,7 +12,7 @@ untouched. Both are known before any edit.
 
 How long a layer lasts can be told then, too: keys cost next to nothing, so those of all edits to come are read; their
 shifts are borrowed from a few edits that were tried (:func:`replayed`); with the drift of the whole put in, the model
-says what it will have lost. Chapter ``17-law``.
+says what it will have lost. Chapters ``18-law`` and ``19-lifetime``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A sequence of edits, one step after another: what is examined at its checkpoints, and a state to resume it from.
 
-Chapters ``16-lifelong-failure`` and ``19-cures``.
+Chapters ``16-lifelong-failure`` and ``21-cures``.
 """
 
 from __future__ import annotations

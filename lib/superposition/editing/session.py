@@ -1,6 +1,6 @@
 """Edit a model, or forecast what that would damage, or how long its layers last, in one call.
 
-Chapters ``15-editing-a-model`` and ``18-forecasting-damage``; the commands ``edit``, ``forecast`` and
+Chapters ``15-editing-a-model`` and ``20-forecasting-damage``; the commands ``edit``, ``forecast`` and
 ``lifetime`` call these.
 """
 

@@ -15,7 +15,7 @@ is absolute; here it is in units of the answer, ``‖W₀k‖/√d`` a coordinat
 ``step="absolute"`` and ``bound="moving"`` are ROME's. Where the block normalises what the memory writes
 (:attr:`superposition.lm.models.LanguageModel.output_norms`), only the direction of ``W k + δ`` counts, and the δ that
 an edit needs grows with the length to which the drift has brought ``W k``.
-Chapters ``15-editing-a-model`` and ``18-forecasting-damage``.
+Chapters ``15-editing-a-model`` and ``20-forecasting-damage``.
 
 **Why it is fast.** Nothing before the subject's last token depends on δ, so its attention keys and values are computed
 once; a step runs only the tokens from there on, and asks the head only where a target or the KL term needs it. Several

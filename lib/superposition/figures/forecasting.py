@@ -1,4 +1,4 @@
-"""Plots of forecasts, causes and cures (chapters 18 and 19)."""
+"""Plots of forecasts, causes and cures (chapters 20 and 21)."""
 
 from __future__ import annotations
 

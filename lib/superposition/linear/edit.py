@@ -1,7 +1,7 @@
 """An edit of a linear memory, ``ΔW = δ Mᵀ``, kept as its two thin factors.
 
 ``M`` (the directions) comes from a rule, the keys and C; ``δ`` (the residuals) from what the values still lack.
-Equations of chapters ``03-lifelong`` and ``18-forecasting-damage``.
+Equations of chapters ``03-lifelong`` and ``20-forecasting-damage``.
 """
 
 from __future__ import annotations

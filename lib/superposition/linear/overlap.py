@@ -102,7 +102,7 @@ def residual_lengths(
     """How long the residuals of edits come out where each is in proportion to the answer that it meets.
 
     ``‖δ_n‖ = c_n √(a_n² + Σ_{i<n} P[i, n]² ‖δ_i‖²)`` with ``c_n = alone_n / a_n``: what earlier edits left at a key
-    is taken to stand at right angles to its unedited answer and to each other. Equation ``eq-failure-lengths``.
+    is taken to stand at right angles to its unedited answer and to each other. Equation ``eq-runaway-lengths``.
 
     Parameters
     ----------

@@ -1,6 +1,6 @@
 """How well a second moment is estimated from N tokens, and what helps: shrinkage, and protected keys counted in.
 
-Chapters ``10-keys-and-moments`` and ``19-cures``.
+Chapters ``10-keys-and-moments`` and ``21-cures``.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def protecting(
     """``C + λ · mean k kᵀ``: C with keys counted ``weight`` = λ times, as a text of their own.
 
     An edit written with it in place of C spares these keys; it stays exact (``eq-cures-protect`` of chapter
-    ``19-cures``).
+    ``21-cures``).
 
     Raises
     ------

@@ -1,6 +1,6 @@
 """How well a forecast ranks: the area under the ROC curve and Spearman's correlation, with intervals over facts.
 
-Chapter ``18-forecasting-damage``.
+Chapter ``20-forecasting-damage``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Forecasts of damage, its causes and its cures, read off their records (chapters 18 and 19).
+"""Forecasts of damage, its causes and its cures, read off their records (chapters 20 and 21).
 
 These records hold runs, each of one model and layer; a run's arrays are named ``MODEL LAYER NAME``. The *loss* of a
 watched fact is the fall of the log-probability of its true object, in nats, or zero where there was none.

@@ -1,4 +1,4 @@
-"""Lists of edits in several orders, by several rules, read off a record of the kind ``lists`` (chapters 16 and 19).
+"""Lists of edits in several orders, by several rules, read off a record of the kind ``lists`` (chapter 16).
 
 What a share lost, or a slope, owes to the list of edits that happened to be made, and to their order.
 """
@@ -64,10 +64,16 @@ class Lists:
     def _share(self, rule: str, look: int, lists: np.ndarray, facts: np.ndarray) -> float:
         return float(self.gone[self.rules.index(rule), lists, look][:, facts].mean())
 
-    def between(self, rule: str, what: str, look: int = -1) -> Float[np.ndarray, " n"]:
-        """The share lost by ``list``, a mean over its orders, or by ``order`` of every list."""
-        shares = 1 - self.kept[self.rules.index(rule), :, :, look].mean(-1)  # (lists, orders)
-        return shares.mean(1) if what == "list" else shares.ravel()
+    def by_list(self, rule: str, look: int = -1) -> Float[np.ndarray, " lists"]:
+        """The share lost under each list, a mean over its orders."""
+        return self._shares(rule, look).mean(1)
+
+    def order_spread(self, rule: str, look: int = -1) -> float:
+        """By how much the orders of a list differ in the share lost, at most."""
+        return float(np.ptp(self._shares(rule, look), axis=1).max())
+
+    def _shares(self, rule: str, look: int) -> Float[np.ndarray, "lists orders"]:
+        return 1 - self.kept[self.rules.index(rule), :, :, look].mean(-1)
 
     def slopes(self, rule: str) -> Float[np.ndarray, "lists orders"]:
         """``s`` of ``drift ∝ n^s`` from :data:`FROM` edits on, of each sequence."""

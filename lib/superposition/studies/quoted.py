@@ -23,6 +23,7 @@ from superposition.studies import (
     edit_sequences,
     forecasts,
     law,
+    lists,
     nulls,
     pairs,
     runaway,
@@ -269,6 +270,28 @@ def _ages(record: Record) -> Numbers:
     return numbers | {"missed": missed, "missed_early": missed_early}
 
 
+#: Rules of the lists by the prose's words.
+LISTED = {"rome": "rome", "memit": "memit", "soft": "rls-soft", "hard": "rls-hard", "alpha": "alphaedit"}
+
+
+def over_lists(record: Record) -> Numbers:
+    """Chapter 16, of the record ``lists``."""
+    found = lists.read(record)
+    slopes = [found.slope(rule) for rule in found.rules]
+    single = np.concatenate([found.slopes(rule).ravel() for rule in found.rules])
+    return {
+        "count": found.kept.shape[1],
+        "orders": found.kept.shape[2],
+        "edits": found.looks[-1],
+        "watched": found.kept.shape[-1],
+        "lost": {word: found.lost(rule) for word, rule in LISTED.items()},
+        "less": {word: found.more_lost("rome", rule) for word, rule in LISTED.items() if word != "rome"},
+        "order": max(found.order_spread(rule) for rule in found.rules),
+        "slope": extremes([slope.value for slope in slopes]) | {"top": max(slope.high for slope in slopes)},
+        "single": extremes(single),
+    }
+
+
 #: Methods of sequences that go on until a model breaks, by the prose's words.
 THOUSAND = {"rome": "rome", "memit": "memit with history", "alpha": "alphaedit", "protected": to_failure.PROTECTED}
 
@@ -298,8 +321,11 @@ def to_a_thousand(record: Record) -> Numbers:
     }
 
 
+# Chapter 17
+
+
 def runaway_residuals(record: Record) -> Numbers:
-    """Chapter 16, of the record ``runaway``: in the units of ROME's code, and in those of the unedited answer."""
+    """Chapter 17, of the record ``runaway``: in the units of ROME's code, and in those of the unedited answer."""
     numbers: Numbers = {"edits": record["looks"][-1], "first": runaway.FIRST, "last": runaway.LAST}
     bar = records.bars("claim-21.lengths-units")
     numbers["factor"] = bar["factor"]
@@ -327,11 +353,11 @@ def _loop(loop: runaway.Loop, factor: float) -> Numbers:
     }
 
 
-# Chapter 17
+# Chapter 18
 
 
 def law_of_loss(*measured: Record) -> Numbers:
-    """Chapter 17, of the records of the law, a model each."""
+    """Chapter 18, of the records of the law, a model each."""
     points = [point for record in measured for point in law.points(record)]
     fitted, bar = [point for point in points if law.is_fitted(point)], records.bars("claim-19.curve")
     groups = law.grouped(points)
@@ -345,43 +371,77 @@ def law_of_loss(*measured: Record) -> Numbers:
     numbers |= {
         "edits": len(measured[0]["edits"]),
         "points": len(points),
-        "bar": {"correlation": bar["correlation"], "error": round(100 * bar["error"])}
-        | {"factor": records.bars("claim-20.lifetime")["factor"]},
+        "bar": {"correlation": bar["correlation"], "error": round(100 * bar["error"])},
         "gain": extremes([end.quantities[law.MU] / end.drift for end in ends.values()]),
         "early": _end(ends["gemma3", 0, "rome", "beforehand"]),
         "late": _end(ends["smollm2", 18, "rome", "beforehand"]),
     }
-    for targets in ("beforehand", "anew"):
-        over = [end.quantities["forecast"] / end.drift for end in ends.values() if end.targets == targets]
-        numbers[f"over_{targets}"] = {"middle": float(np.median(over))}
     beforehand = {model: groups[model, "targets beforehand"] for model in ("smollm2", "gemma3")}
     numbers["mu"] = _scored(law.score(held_out, curves["mu"], law.MU))
     numbers["R"] = {model: _scored(law.score(some, curves["R"])) for model, some in beforehand.items()}
     numbers["S_gemma3"] = _scored(law.score(law.unseen(beforehand["gemma3"]), curves["S"], law.S))
-    return numbers | _lifetimes(measured, held_out, curves["R"])
+    return numbers
 
 
-def law_of_a_thousand(failure: Record, *measured: Record) -> Numbers:
-    """Chapter 17, of the record ``smollm2-failure``, beside the records of the law."""
+def law_at_one_layer(failure: Record, *measured: Record) -> Numbers:
+    """Chapter 18, of the record ``smollm2-failure``, beside the records of the law."""
     points, others = law.points(failure), [point for record in measured for point in law.points(record)]
     fitted = [point for point in others if law.is_fitted(point)]
     held_out = [point for group in law.grouped([*others, *points]).values() for point in group]
-    lives = law.lifetimes(points, law.by_replay(failure))
-    seen = [life for life in lives if life.seen and life.came > law.TRIED]
-    curve, by_norm, courses = law.fit(fitted), law.fit(fitted, "change"), to_failure.courses(failure)
+    curve, by_norm = law.fit(fitted), law.fit(fitted, "change")
     three = [point for point in points if point.rule != to_failure.PROTECTED]
-    rome = courses["rome"].checkpoints[-1]
+    return {
+        "layer": failure["layer"],
+        "most": max(point.edits for point in points),
+        "R": _scored(law.score(points, curve)),
+        "three": {"R": _scored(law.score(three, curve)), "change": _scored(law.score(three, by_norm, "change"))},
+        "lead": law.ahead(held_out, "change"),
+    }
+
+
+def _end(point: law.Point) -> Numbers:
+    return {"drift": point.drift, "lost": point.lost}
+
+
+def _scored(score: law.Score) -> Numbers:
+    error = intervals.Estimate(*(100 * end for end in score.error))
+    return {"correlation": score.correlation, "error": error}
+
+
+# Chapter 19
+
+
+def lifetimes_of_layers(*measured: Record) -> Numbers:
+    """Chapter 19, of the records of the law, a model each."""
+    points = [point for record in measured for point in law.points(record)]
+    curve = law.fit([point for point in points if law.is_fitted(point)])
+    held_out = [point for group in law.grouped(points).values() for point in group]
+    ends = [some[-1] for some in law.series(points).values()]
+    numbers: Numbers = {"edits": len(measured[0]["edits"]), "factor": records.bars("claim-20.lifetime")["factor"]}
+    for targets in ("beforehand", "anew"):
+        over = [end.quantities["forecast"] / end.drift for end in ends if end.targets == targets]
+        numbers[f"over_{targets}"] = {"middle": float(np.median(over))}
+    lives = {"by_drift": law.lifetimes(held_out, law.by_drift(curve)), "by_draw": [], "by_replay": [], "anew": []}
+    for record in measured:
+        own, replay = law.points(record), law.by_asking(record, "replay")
+        lives["by_draw"] += law.lifetimes(own, law.by_asking(record, "drawn"))
+        lives["by_replay"] += law.lifetimes(law.beforehand(own, unseen=True), replay)
+        lives["anew"] += law.lifetimes([point for point in own if point.targets == "anew"], replay)
+    lives["beyond"] = [life for life in lives["by_replay"] if life.came > law.TRIED]
+    return numbers | {word: _forecast_lives(some) for word, some in lives.items()}
+
+
+def lifetimes_to_a_thousand(failure: Record) -> Numbers:
+    """Chapter 19, of the record ``smollm2-failure``."""
+    lives = law.lifetimes(law.points(failure), law.by_replay(failure))
+    seen = [life for life in lives if life.seen and life.came > law.TRIED]
+    rome = to_failure.courses(failure)["rome"].checkpoints[-1]
     replay = failure["replay"]["rome 0"]
     told = next(row for row in replay if row["edits"] == rome["edits"])
     late = [row for row in replay if row["edits"] >= edit_sequences.LATE]
     steep = log_slope([row["edits"] for row in late], np.array([row["drift"] for row in late]))
     return {
-        "layer": failure["layer"],
         "requests": failure["requests"]["edits"],
-        "most": max(point.edits for point in points),
-        "R": _scored(law.score(points, curve)),
-        "three": {"R": _scored(law.score(three, curve)), "change": _scored(law.score(three, by_norm, "change"))},
-        "lead": law.ahead(held_out, "change"),
         "seen": len(seen),
         "near": law.share_within(seen, records.bars("claim-20.thousand")["factor"]),
         "middle": float(np.median([life.factor for life in seen])),
@@ -391,57 +451,22 @@ def law_of_a_thousand(failure: Record, *measured: Record) -> Numbers:
     }
 
 
-def _end(point: law.Point) -> Numbers:
-    return {"drift": point.drift, "lost": point.lost}
-
-
-def _lifetimes(measured: Sequence[Record], held_out: list[law.Point], curve: LogLogistic) -> Numbers:
-    lives = {"by_drift": law.lifetimes(held_out, law.by_drift(curve)), "by_draw": [], "by_replay": [], "anew": []}
-    for record in measured:
-        own, replay = law.points(record), law.by_asking(record, "replay")
-        lives["by_draw"] += law.lifetimes(own, law.by_asking(record, "drawn"))
-        lives["by_replay"] += law.lifetimes(law.beforehand(own, unseen=True), replay)
-        lives["anew"] += law.lifetimes([point for point in own if point.targets == "anew"], replay)
-    lives["beyond"] = [life for life in lives["by_replay"] if life.came > law.TRIED]
-    return {word: _forecast_lives(some) for word, some in lives.items()}
-
-
-def _scored(score: law.Score) -> Numbers:
-    error = intervals.Estimate(*(100 * end for end in score.error))
-    return {"correlation": score.correlation, "error": error}
-
-
 def _forecast_lives(lives: Sequence[law.Lifetime]) -> Numbers:
     seen = [life for life in lives if life.seen]
     near = law.share_within(seen, records.bars("claim-20.lifetime")["factor"])
     return {"seen": len(seen), "near": near, "middle": float(np.median([life.factor for life in seen]))}
 
 
-# Chapter 18
-
-#: Statistics of the forecasts that the prose quotes: a forecast and a measure, by the prose's word.
-STATISTICS = {
-    "margin": ("null: margin", "separations"),
-    "overlap": ("p norm, from the subject on", "separations"),
-    "over_margin": ("p over margin, from the subject on", "separations"),
-    "push": ("push over margin, from the subject on", "separations"),
-    "left": ("margin left", "separations"),
-    "rank": ("drift, all", "ranks"),
-    "hind_first": ("known residuals: first order, all", "ranks"),
-    "hind_second": ("known residuals: second order, all", "ranks"),
-}
-
+# Chapter 20
 
 def forecasts_of_damage(record: Record) -> Numbers:
-    """Chapter 18 on forecasts, of the record ``forecasts``: the first model, and as ``other`` the second."""
+    """Chapter 20 on forecasts, of the record ``forecasts``: the first model, and as ``other`` the second."""
     runs = list(forecasts.runs(record).values())
     main = runs[0]
     few = main.damage(0)
     first, others = ([run for run in runs if (run.model == main.model) == same] for same in (True, False))
     worst, kept = main.at_risk(), main.arrays["kept"][-1]
     doses = {"dose": "p norm, from the subject on", "dose_margin": "p over margin, from the subject on"}
-    took = {"over_margin": "p over margin, from the subject on", "left": "margin left"}
-    took |= {"dry": "known residuals: margin left"}
     return dict(
         edits=max(record["looks"]),
         few=record["looks"][0],
@@ -456,7 +481,7 @@ def forecasts_of_damage(record: Record) -> Numbers:
         ten_lost=int((~kept[worst]).sum()),
         ten_chance=10 * float((~kept).mean()),
         other=_of_model(others),
-        seconds={word: main.seconds(name) for word, name in took.items()},
+        seconds={"dry": main.seconds("known residuals: margin left")},
         **{word: {"safest": of[0], "worst": of[-1]} for word, name in doses.items() for of in [main.dose(name)]},
         **_of_model(first),
     )
@@ -467,11 +492,11 @@ def _of_model(runs: list[forecasts.Forecasts]) -> Numbers:
     return {
         "lost": {"few": extremes([damage.lost for damage in few]), "end": extremes([damage.lost for damage in end])},
         "cost": extremes([run.cost_of_sequence().value for run in runs]),
-    } | {word: extremes([run.statistic(*of).value for run in runs]) for word, of in STATISTICS.items()}
+    }
 
 
 def causes(record: Record) -> Numbers:
-    """Chapter 18 on causes, of the record ``causes``."""
+    """Chapter 20 on causes, of the record ``causes``."""
     conditions = forecasts.Conditions(record)
     left, relative, starting = conditions.left, conditions.relative, conditions.starting
     least, most = ("least overlapping", "most overlapping")
@@ -506,9 +531,9 @@ def causes(record: Record) -> Numbers:
     }
 
 
-# Chapter 19
+# Chapter 21
 
-#: Conditions of chapter 19 by the prose's words.
+#: Conditions of chapter 21 by the prose's words.
 CURES = {
     "cap": "cap: 0.25",
     "ridge": "shrinkage: 0.1",
@@ -524,8 +549,8 @@ CURES = {
 }
 
 
-def cures(record: Record, causes: Record, lifelong: Record, cost: Record) -> Numbers:
-    """Chapter 19, of the records ``cures``, ``causes``, ``smollm2-lifelong`` and ``benchmark-editing``."""
+def cures(record: Record, lifelong: Record, cost: Record) -> Numbers:
+    """Chapter 21, of the records ``cures``, ``smollm2-lifelong`` and ``benchmark-editing``."""
     conditions = forecasts.Conditions(record, seed=18)
     data, wide = conditions.data, 14336  # the width of a Llama 3 8B's keys
     numbers: Numbers = {
@@ -536,9 +561,7 @@ def cures(record: Record, causes: Record, lifelong: Record, cost: Record) -> Num
         "layer": data["layer"],
         "few": record["looks"][0],
         "any": conditions.cure(*conditions.starting("skip: 25% drawn")),
-        "as_short": forecasts.Conditions(causes).left("scaled: 0.75").value,
         "search": cost["target"]["seconds_alone"],
-        "dearest": 1000 * max(rule["edit"] for rule in data["costs"].values() if "edit" in rule),
         "wide": wide,
         "wide_gb": 8 * wide**2 / 1e9,
         "read": data["costs"]["protect"]["read"],
@@ -552,17 +575,13 @@ def cures(record: Record, causes: Record, lifelong: Record, cost: Record) -> Num
 
 
 def wordings(record: Record) -> Numbers:
-    """Chapter 19 on protection in other words, of the record ``wordings``."""
+    """Chapter 21 on protection in other words, of the record ``wordings``."""
     found, prompt, more = forecasts.Wordings(record), "all, prompt", "all, prompt and paraphrases"
     last = found.inside + 1
     return {
         "inside": found.inside,
         "asked": int(found.arrays[f"said/{last}"].sum()),
-        "prompt": found.left(prompt, 0),
         "prompt_other": found.left(prompt, last),
-        "more": found.left(more, 0),
-        "more_other": found.left(more, last),
-        "unnamed": found.left("half, prompt", 0, unnamed=True),
         "dearer": found.dearer(prompt),
         "dearer_plain": found.dearer("nothing"),
         "held": found.data["arms"][more]["exact"],

@@ -1,4 +1,4 @@
-"""The loop of norms in a model that normalises what its memory writes, read off the record ``runaway`` (chapter 16).
+"""The loop of norms in a model that normalises what its memory writes, read off the record ``runaway`` (chapter 17).
 
 A sequence by ROME may lengthen its own residuals: edits overlap, each residual may be as long as the answer that it
 meets allows, and each target is sought in the edited model. Every arm here takes away one of these three.

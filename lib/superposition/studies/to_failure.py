@@ -1,4 +1,4 @@
-"""Edits one after another until a model breaks, read off a record of the kind ``failure`` (chapters 16 and 17).
+"""Edits one after another until a model breaks, read off a record of the kind ``failure`` (chapters 16, 18 and 19).
 
 Several methods make the same edits, and at checkpoints it is asked what is lost of facts that nobody edits.
 """

@@ -24,6 +24,7 @@ from superposition.studies import (
     edit_sequences,
     forecasts,
     law,
+    lists,
     measurement,
     nulls,
     pairs,
@@ -74,7 +75,7 @@ UNITS = {"answer": "the unedited answer", "ROME": "ROME's code"}
 #: What a record is of, where it is not of both models.
 SYSTEMS = {"toy-memory": "toy memories", "toy-transformer": "toy transformers"}
 SYSTEMS["runaway"] = MODELS["gemma3"]
-SYSTEMS |= dict.fromkeys(("smollm2-lifelong", "pairs-edits", "causes"), "SmolLM2")
+SYSTEMS |= dict.fromkeys(("smollm2-lifelong", "lists", "pairs-edits", "causes"), "SmolLM2")
 
 
 @dataclass(frozen=True)
@@ -282,6 +283,16 @@ def _growth_in_a_model(record: Record) -> Verdict:
     text = f"Slope {interval(least)} to {interval(most)} in long sequences; "
     text += f"from the hundredth edit on {interval(late[0])} and more"
     return Verdict(stands, [*(slope.high >= 1 for slope in slopes.values()), *(slope.low > 0 for slope in late)], text)
+
+
+def _growth_over_lists(record: Record) -> Verdict:
+    found = lists.read(record)
+    slopes = {rule: found.slope(rule) for rule in found.rules}
+    least, *_, most = sorted(slopes.values())
+    stands = "with a rule, the interval of the mean slope over lists and orders, from the tenth edit on, holds 1"
+    text = f"Mean slope over {found.kept.shape[1]} lists in {found.kept.shape[2]} orders each: {interval(least)} to "
+    text += interval(most)
+    return Verdict(stands, [slope.low <= 1 <= slope.high for slope in slopes.values()], text)
 
 
 # Measuring language models
@@ -537,6 +548,7 @@ TRIALS = [
     Trial(6, "16-lifelong-failure", _earlier_suffer_in_a_model, ("smollm2-lifelong",)),
     Trial(7, "07-toy-memory", _growth, ("toy-memory",)),
     Trial(7, "16-lifelong-failure", _growth_in_a_model, ("smollm2-lifelong",)),
+    Trial(7, "16-lifelong-failure", _growth_over_lists, ("lists",)),
     Trial(8, "11-superposition-in-llms", partial(each_model, _everywhere), MEASURED),
     Trial(9, "11-superposition-in-llms", partial(each_model, _mean_is_zero), MEASURED),
     Trial(10, "11-superposition-in-llms", partial(each_model, _kurtosis_is_high), MEASURED),
@@ -548,17 +560,17 @@ TRIALS = [
     Trial(15, "09-toy-transformer", _partners_in_toys, ("toy-transformer",)),
     Trial(15, "14-who-overlaps", _partners_change, ("pairs-edits",)),
     Trial(16, "11-superposition-in-llms", partial(each_model, _angles), MEASURED),
-    Trial(17, "18-forecasting-damage", _causes, ("causes",)),
+    Trial(17, "20-forecasting-damage", _causes, ("causes",)),
     Trial(18, "05-capacity", _conservation),
-    Trial(19, "17-law", partial(_one_curve, "claim-19.curve", law.R), (*LAW, "smollm2-failure")),
-    Trial(19, "17-law", partial(_one_curve, "claim-19.state", law.S), LAW),
-    Trial(19, "17-law", _ahead_of_rivals, (*LAW, "smollm2-failure")),
-    Trial(20, "17-law", _lifetime_by_drift, LAW),
-    Trial(20, "17-law", _lifetime_by_draw, LAW),
-    Trial(20, "17-law", _lifetime_by_replay, LAW),
-    Trial(20, "17-law", _lifetime_of_a_thousand, ("smollm2-failure",)),
-    Trial(21, "16-lifelong-failure", partial(_lengths_known, "claim-21.lengths", "answer"), ("runaway",)),
-    Trial(21, "16-lifelong-failure", partial(_fed_by, "claim-21.taken-away", "answer"), ("runaway",)),
-    Trial(21, "16-lifelong-failure", partial(_lengths_known, "claim-21.lengths-units", "ROME"), ("runaway",)),
-    Trial(21, "16-lifelong-failure", partial(_fed_by, "claim-21.taken-away-units", "ROME"), ("runaway",)),
+    Trial(19, "18-law", partial(_one_curve, "claim-19.curve", law.R), (*LAW, "smollm2-failure")),
+    Trial(19, "18-law", partial(_one_curve, "claim-19.state", law.S), LAW),
+    Trial(19, "18-law", _ahead_of_rivals, (*LAW, "smollm2-failure")),
+    Trial(20, "19-lifetime", _lifetime_by_drift, LAW),
+    Trial(20, "19-lifetime", _lifetime_by_draw, LAW),
+    Trial(20, "19-lifetime", _lifetime_by_replay, LAW),
+    Trial(20, "19-lifetime", _lifetime_of_a_thousand, ("smollm2-failure",)),
+    Trial(21, "17-runaway", partial(_lengths_known, "claim-21.lengths", "answer"), ("runaway",)),
+    Trial(21, "17-runaway", partial(_fed_by, "claim-21.taken-away", "answer"), ("runaway",)),
+    Trial(21, "17-runaway", partial(_lengths_known, "claim-21.lengths-units", "ROME"), ("runaway",)),
+    Trial(21, "17-runaway", partial(_fed_by, "claim-21.taken-away-units", "ROME"), ("runaway",)),
 ]

@@ -16,6 +16,6 @@ from superposition.book.exercises.part_2 import check_08_dimensionality, check_0
 from superposition.book.exercises.part_2 import check_09_protect
 from superposition.book.exercises.part_3 import check_10_token, check_10_tokens, check_11_back, check_12_l_kurtosis
 from superposition.book.exercises.part_3 import check_12_tail_factor, check_13_twins, check_14_lost, check_14_meat
-from superposition.book.exercises.part_4 import check_15_clamp, check_16_suffered, check_17_drift, check_18_blame
-from superposition.book.exercises.part_4 import check_19_protect, check_capstone_blame, check_capstone_drop
-from superposition.book.exercises.part_4 import check_capstone_strongest, check_capstone_tokens
+from superposition.book.exercises.part_4 import check_15_clamp, check_16_suffered, check_17_aligned, check_18_drift
+from superposition.book.exercises.part_4 import check_20_blame, check_21_protect, check_capstone_blame
+from superposition.book.exercises.part_4 import check_capstone_drop, check_capstone_strongest, check_capstone_tokens

@@ -1,4 +1,4 @@
-"""Part IV, chapters 15 to 19, and the capstone."""
+"""Part IV, chapters 15 to 21, and the capstone."""
 
 from __future__ import annotations
 
@@ -62,8 +62,33 @@ def check_16_suffered(ask, rng, number):
     )
 
 
+@check("Right on all {} memories.", problems=20, seed=170)
+def check_17_aligned(ask, rng, number):
+    """Check ``function(c, answers, P)``: lengths (n,) of residuals that all point the way of the unedited answers.
+
+    Each has the proportion ``c_n`` to the answer that it meets. Oracle: a random memory, edited one by one by ROME.
+    """
+    d, d_m, n = (int(size) for size in rng.integers(2, 9, size=3))
+    C, K, way = moment(rng, d_m), rng.normal(size=(d_m, n)), rng.normal(size=d)
+    way /= np.linalg.norm(way)
+    W, c = np.outer(way, rng.normal(size=d_m)), rng.uniform(0.2, 2, size=n)
+    K = K * np.sign(way @ W @ K)
+    M = np.stack([direction(C, k) for k in K.T], axis=1)
+    answers, right = np.linalg.norm(W @ K, axis=0), np.zeros(n)
+    for i in range(n):
+        right[i] = c[i] * np.linalg.norm(W @ K[:, i])
+        W = W + np.outer(right[i] * way, M[:, i])
+    problem = f"problem {number}, n = {n}"
+    lengths = ask.array("lengths", (n,), problem, c=c, answers=answers, P=M.T @ K)
+    require(
+        not far(lengths, right),
+        f"The lengths are off by {np.linalg.norm(lengths - right):.1e} ({problem}): every earlier residual counts, "
+        "with its overlap P[i, n] and its sign.",
+    )
+
+
 @check("Right on all {} problems: every edit arrives at every position.", problems=20, seed=17)
-def check_17_drift(ask, rng, number):
+def check_18_drift(ask, rng, number):
     """Check ``function(W, C, K_e, delta, keys)``: the drift (T, d) of one prompt, whose keys are (T, d_m).
 
     Edit i adds ``delta_i`` to what the memory answers to ``k_{e_i}``, by ROME. Oracle: the edits made one by one.
@@ -84,7 +109,7 @@ def check_17_drift(ask, rng, number):
 
 
 @check("Right on all {} problems: each edit answers for its own part.", problems=20, seed=177)
-def check_18_blame(ask, rng, number):
+def check_20_blame(ask, rng, number):
     """Check ``function(slope, shares, delta)``: the fall (n,) that each edit brings to one prompt, to first order.
 
     ``slope`` (T, d) is the gradient of log p by the memory's answer at each position, ``shares`` (n, T) the
@@ -105,7 +130,7 @@ def check_18_blame(ask, rng, number):
 
 
 @check("Right on all {} problems: written, and the others are spared as far as they can be.", problems=20, seed=18)
-def check_19_protect(ask, rng, number):
+def check_21_protect(ask, rng, number):
     """Check ``function(C, k_e, K_w, weight)``: the direction M (d_m,) that writes k_e and spares the keys K_w.
 
     It has ``Mᵀk_e = 1`` and the least ``MᵀCM + weight · mean_w (Mᵀk_w)²``. Oracle: the stationarity conditions as one
