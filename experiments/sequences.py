@@ -270,7 +270,9 @@ def every_list(case: Case) -> dict[str, Any]:
                     points = {f"{n}/{k}": v for n in sizes.looks for k, v in point(case, memory.edits[:n]).items()}
                     return points | {"delta": np.linalg.norm(memory.residuals, axis=0)}
 
-                result[name] = cache.made(case.key("list", of=name, arms=ARMS_VERSION, looks=case.sizes.looks, step=1), make)
+                result[name] = cache.made(
+                    case.key("list", of=name, arms=ARMS_VERSION, looks=case.sizes.looks, step=1), make
+                )
                 say(f"layer {case.layer}, {name}: lost {1 - result[name][f'{sizes.edits}/kept'].mean():.3f}")
     return result
 

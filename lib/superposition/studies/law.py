@@ -1,7 +1,8 @@
 """The law of lifelong editing, read off its records: how much is lost at which drift, and how long a layer lasts.
 
 A *point* is a model after some edits at one layer: which of the facts that nobody edits it still says, how far the
-edits have moved the layer, and what else was proposed to tell how much is lost. Chapters ``18-law`` and ``19-lifetime``.
+edits have moved the layer, and what else was proposed to tell how much is lost. Chapters ``18-law`` and
+``19-lifetime``.
 """
 
 from __future__ import annotations

@@ -16,7 +16,6 @@ from superposition import records
 from superposition.records import Record
 from superposition.stats import intervals
 from superposition.stats.regression import log_slope
-from superposition.stats.response import LogLogistic
 from superposition.stats.shape import extremes
 from superposition.studies import (
     confounds,
@@ -270,25 +269,21 @@ def _ages(record: Record) -> Numbers:
     return numbers | {"missed": missed, "missed_early": missed_early}
 
 
-#: Rules of the lists by the prose's words.
-LISTED = {"rome": "rome", "memit": "memit", "soft": "rls-soft", "hard": "rls-hard", "alpha": "alphaedit"}
-
-
 def over_lists(record: Record) -> Numbers:
     """Chapter 16, of the record ``lists``."""
     found = lists.read(record)
-    slopes = [found.slope(rule) for rule in found.rules]
-    single = np.concatenate([found.slopes(rule).ravel() for rule in found.rules])
+    slope = {rule: found.slope(rule) for rule in found.rules}
+    apart = [np.ptp(found.by_list(rule)) for rule in found.rules]
+    less = found.more_lost("rome", "rls-soft")
     return {
         "count": found.kept.shape[1],
         "orders": found.kept.shape[2],
         "edits": found.looks[-1],
         "watched": found.kept.shape[-1],
-        "lost": {word: found.lost(rule) for word, rule in LISTED.items()},
-        "less": {word: found.more_lost("rome", rule) for word, rule in LISTED.items() if word != "rome"},
-        "order": max(found.order_spread(rule) for rule in found.rules),
-        "slope": extremes([slope.value for slope in slopes]) | {"top": max(slope.high for slope in slopes)},
-        "single": extremes(single),
+        "order": {"points": 100 * max(found.order_spread(rule) for rule in found.rules)},
+        "apart": {"points": 100 * max(apart)},
+        "less": {"soft": intervals.Estimate(*(100 * end for end in less))},
+        "slope": {"most": slope["memit"]},
     }
 
 
@@ -458,6 +453,7 @@ def _forecast_lives(lives: Sequence[law.Lifetime]) -> Numbers:
 
 
 # Chapter 20
+
 
 def forecasts_of_damage(record: Record) -> Numbers:
     """Chapter 20 on forecasts, of the record ``forecasts``: the first model, and as ``other`` the second."""
