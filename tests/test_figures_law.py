@@ -68,6 +68,27 @@ def test_methods_are_lines_beside_the_curve_that_was_fitted_before(drawn):
     drawn(figure)
 
 
+def test_ways_are_points_by_rule_and_targets_at_every_layer(drawn):
+    ways = (("rome", "anew"), ("memit", "beforehand"), ("rls-hard", "moving"), ("ft", "none"))
+    some = [
+        replace(point, layer=layer, rule=rule, targets=targets)
+        for layer in (6, 12)
+        for (rule, targets), point in zip(ways, points("smollm2", layer, 4), strict=True)
+    ]
+    curves = {law.R: LogLogistic(0.3, 1.5), law.MU: LogLogistic(2.0, 1.2)}
+    figure = figures.loss_by_way(some, curves)
+    for row, layer in enumerate((6, 12)):
+        assert figure.axes[2 * row].get_ylabel().endswith(f"layer {layer}")
+        for axis, (name, curve) in zip(figure.axes[2 * row : 2 * row + 2], curves.items(), strict=True):
+            mine = {(p.quantities[name], p.lost) for p in some if p.layer == layer}
+            assert {tuple(spot) for spot in offsets(axis)} == mine
+            x, y = axis.lines[0].get_data()
+            np.testing.assert_allclose(y, curve.share(x))
+    _, words = figure.axes[0].get_legend_handles_labels()
+    assert {"ROME", "MEMIT, one at a time", "RLS, hard", "fine-tuning", "targets beforehand"} < {*words}
+    drawn(figure)
+
+
 def test_every_rival_has_a_panel_with_its_correlation(groups, drawn):
     names = list(law.QUANTITIES)
     figure = figures.loss_by_rivals(groups, names)

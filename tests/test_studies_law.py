@@ -93,6 +93,34 @@ def test_sequences_give_points_by_arm():
     ]
 
 
+def test_a_state_that_two_records_hold_is_taken_once():
+    of_layers = record_of(D_OF[:2])
+    first = law.points(of_layers)
+    content, arrays = {"before": {}}, {}
+    for arm in ("beforehand, rome", "anchored, memit"):
+        content[arm] = {f"{n}/{name}": value for name, value in PLAIN.items() for n in (15, 60)}
+        content[arm] |= {f"{n}/margin": 1.0 for n in (15, 60)}
+        content[arm] |= {f"{n}/{law.R}": np.float32(np.sqrt(n * D_OF[1])) for n in (15, 60)}
+        arrays[f"smollm2 1/{arm}/kept"] = np.array([[True, False], [False, False]])
+    arrays |= {f"smollm2 1/before/{name}": np.full(3, 0.1) for name in ("size", "q", f"D {law.R}")}
+    run = {"model": "smollm2", "layer": 1, "points": content, "perplexity": 8.0}
+    ways = Made({"kind": "ways", "runs": [run], "looks": [15, 60]}, arrays)
+    found = law.gathered(of_layers, ways)
+    assert found[: len(first)] == first
+    told = [(point.rule, point.targets, point.edits) for point in found[len(first) :]]
+    assert told == [("rome", "beforehand", 60), ("memit", "anew", 15), ("memit", "anew", 60)]
+    for point in (name for n, name in content.items() if n == "beforehand, rome"):
+        point[f"15/{law.R}"] *= 1.01  # of another list, perhaps
+    assert len(law.gathered(of_layers, ways)) == len(first) + 4
+
+
+def test_points_of_one_layer_and_one_rule_have_no_interval():
+    some = [point for point in law.points(record_of(D_OF)) if point.layer == 3]
+    found = law.score(some, TRUE)
+    assert found.correlation.value == 1 and found.error.value < 0.01
+    assert np.isnan([*found.correlation[1:], *found.error[1:]]).all()
+
+
 def test_the_curve_is_found_again_and_forecasts_lifetimes():
     points = law.points(record_of(D_OF))
     fitted = [point for point in points if law.is_fitted(point)]

@@ -20,4 +20,5 @@ from superposition.figures.editing import sweep_of_layers, traced, before_and_af
 from superposition.figures.editing import suffering_by_age, loss_to_failure, loss_by_kind, residuals_along
 from superposition.figures.forecasting import skill_and_cost, loss_by_fifths, forecast_and_loss, what_is_left
 from superposition.figures.forecasting import dose_and_damage, cures_on_the_curve, cures_on_the_way
-from superposition.figures.law import loss_by_drift, loss_by_method, loss_by_rivals, lifetimes_forecast, leads_of_drift
+from superposition.figures.law import loss_by_drift, loss_by_method, loss_by_rivals, loss_by_way, lifetimes_forecast
+from superposition.figures.law import leads_of_drift

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from superposition.figures.colours import BLACK, BLUE, DASHED, FAINT, GREEN, ORANGE, PURPLE, SKY, VERMILION
+from superposition.figures.colours import BLACK, BLUE, DASHED, FAINT, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION
 from superposition.figures.style import canvas, curve, interval, plot, shared_legend, ticks
 from superposition.records import Record
 from superposition.studies.to_failure import METHODS, PANELS, PROTECTED, SHARES, Course
@@ -23,6 +23,8 @@ OF_METHOD = {
     "rls-soft": (PURPLE, "-", "RLS, soft"),
     "rls-hard": (PURPLE, "--", "RLS, hard"),
     "alphaedit": (GREEN, "-", "AlphaEdit"),
+    "emmet": (BLUE, "--", "EMMET, ten at a time"),
+    "no overlap": (GREY, "--", "no overlap among the edits"),
     "ft": (VERMILION, "-", "fine-tuning"),
     "memit with history": (PURPLE, "-", METHODS["memit with history"]),
     PROTECTED: (ORANGE, "-", METHODS[PROTECTED]),

@@ -106,6 +106,53 @@ def loss_by_method(points: Sequence[Point], curves: Mapping[str, LogLogistic]) -
     return figure
 
 
+#: Marker and name of where target values came from, where one layer is drawn; fine-tuning has none.
+OF_TARGETS = {
+    "anew": ("o", "targets found anew"),
+    "moving": ("D", "anew, moving ball"),
+    "norm anchors": ("^", "anew, norm anchors"),
+    "beforehand": ("s", "targets beforehand"),
+    "none": ("X", None),
+}
+
+
+@plot
+def loss_by_way(points: Sequence[Point], curves: Mapping[str, LogLogistic]) -> Figure:
+    """Share lost over each of some quantities at every layer: a colour a rule, a marker for where targets came from."""
+    places = list(dict.fromkeys((point.model, point.layer) for point in points))
+    figure, axes = canvas(len(places), len(curves), height=0.9 + 2.7 * len(places), sharey=True, sharex="col")
+    for row, (model, layer) in zip(np.atleast_2d(axes), places, strict=True):
+        some = [point for point in points if (point.model, point.layer) == (model, layer)]
+        for axis, (name, fitted) in zip(row, curves.items(), strict=True):
+            for point in some:
+                colour, dash, _ = OF_METHOD[point.rule]
+                face, (marker, _) = "none" if dash == "--" else colour, OF_TARGETS[point.targets]
+                spot = point.quantities[name], point.lost
+                axis.scatter(*spot, s=20, marker=marker, facecolors=face, edgecolors=colour, linewidths=0.9, alpha=0.85)
+            x = np.array([point.quantities[name] for point in points])
+            doses = np.geomspace(x.min() / 1.2, x.max() * 1.2, 200)
+            axis.plot(doses, fitted.share(doses), color=BLACK, linewidth=1.2)
+            axis.set(xscale="log", ylim=(0, None))
+            ticks(axis.xaxis, [dose for dose in (0.03, 0.1, 0.3, 1, 3) if doses[0] <= dose <= doses[-1]])
+            axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        row[0].set_ylabel(f"lost, {MODELS[model]}, layer {layer}")
+    first = np.ravel(axes)[0]
+    for axis, name in zip(np.atleast_2d(axes)[-1], curves, strict=True):
+        axis.set_xlabel(DRIFTS.get(name, QUANTITIES[name]))
+    for rule in dict.fromkeys(point.rule for point in points):
+        colour, dash, words = OF_METHOD[rule]
+        face = "none" if dash == "--" else colour
+        first.scatter(
+            [], [], s=26, marker="X" if rule == "ft" else "o", facecolors=face, edgecolors=colour, label=words
+        )
+    for marker, words in OF_TARGETS.values():
+        if words:
+            first.scatter([], [], s=26, marker=marker, facecolors=GREY, edgecolors=GREY, label=words)
+    first.plot([], [], color=BLACK, linewidth=1.2, label="curve fitted to ROME, even layers")
+    shared_legend(first, 3)
+    return figure
+
+
 @plot
 def loss_by_rivals(groups: Mapping[str, Sequence[Point]], names: Sequence[str], *, columns: int = 4) -> Figure:
     """Share lost over every quantity that was proposed, a small panel each, titled with the rank correlation."""

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.stats
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from numpy.typing import ArrayLike
 
 from superposition.errors import UserError
@@ -95,3 +95,8 @@ def over_clusters(
     drawn = [statistic(np.concatenate([members[number] for number in draw])) for draw in draws]
     low, high = np.nanquantile(drawn, [0.025, 0.975])
     return Estimate(float(statistic(np.arange(len(cluster)))), float(low), float(high))
+
+
+def share_left(part: Bool[np.ndarray, " m"], whole: Bool[np.ndarray, " m"]) -> Estimate:
+    """``Σ part / Σ whole``, both asked of the same m things, with its interval: the things are drawn, in pairs."""
+    return over_clusters(lambda drawn: part[drawn].sum() / whole[drawn].sum(), np.arange(len(whole)))

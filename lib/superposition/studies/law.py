@@ -66,7 +66,8 @@ class Point:
     model : str
     layer : int
     rule, targets : str
-        How the edits were written, and where their targets came from: ``beforehand``, or found ``anew``.
+        How the edits were written, and where their targets came from: ``beforehand``; found ``anew``, within a ball
+        about the unedited answer; or in another way that the record names.
     edits : int
     lost : float
         The share of the watched facts that the model does not say any more.
@@ -154,6 +155,16 @@ def points(record: Record) -> list[Point]:
     raise UserError(f"A record of the kind {record['kind']!r} holds no points of the law.")
 
 
+def gathered(*measured: Record) -> list[Point]:
+    """All points of several records; a state that two of them hold is taken once, from the first."""
+    found: dict[tuple[Any, ...], list[Point]] = {}
+    for point in (point for record in measured for point in points(record)):
+        alike = found.setdefault((point.model, point.layer, point.rule, point.targets, point.edits), [])
+        if not any(np.isclose(point.drift, other.drift, rtol=1e-4) for other in alike):
+            alike.append(point)
+    return [point for alike in found.values() for point in alike]
+
+
 def _under(stem: str, of: Mapping[str, Any]) -> dict[str, Any]:
     return {name.removeprefix(stem): value for name, value in of.items() if name.startswith(stem)}
 
@@ -183,6 +194,7 @@ def _of_sequences(record: Record) -> list[Point]:
             if arm == "before":
                 continue
             targets, rule = arm.split(", ", 1)
+            targets = "anew" if targets == "anchored" else targets  # the search of the records of layers
             for n, kept in zip(record["looks"], record.arrays[f"{stem}{arm}/kept"], strict=True):
                 of = _under(f"{n}/", plain) | {"kept": kept}
                 names = {"model": row["model"], "layer": row["layer"], "rule": rule, "targets": targets, "edits": n}
@@ -276,6 +288,9 @@ def _clusters(some: Sequence[Point | Lifetime]) -> list[str]:
 
 
 def _over_places(some: Sequence[Point], statistic: Callable[[list[Point]], float], resamples: int) -> Estimate:
+    """With its interval; without ends, NaN, where there is one layer and one rule only."""
+    if len(set(_clusters(some))) < 2:
+        return Estimate(statistic([*some]), np.nan, np.nan)
     return over_clusters(lambda drawn: statistic([some[i] for i in drawn]), _clusters(some), resamples=resamples)
 
 

@@ -353,7 +353,7 @@ def _loop(loop: runaway.Loop, factor: float) -> Numbers:
 
 def law_of_loss(*measured: Record) -> Numbers:
     """Chapter 18, of the records of the law, a model each."""
-    points = [point for record in measured for point in law.points(record)]
+    points = law.gathered(*measured)
     fitted, bar = [point for point in points if law.is_fitted(point)], records.bars("claim-19.curve")
     groups = law.grouped(points)
     held_out = [point for group in groups.values() for point in group]
@@ -378,11 +378,25 @@ def law_of_loss(*measured: Record) -> Numbers:
     return numbers
 
 
-def law_at_one_layer(failure: Record, *measured: Record) -> Numbers:
-    """Chapter 18, of the record ``smollm2-failure``, beside the records of the law."""
-    points, others = law.points(failure), [point for record in measured for point in law.points(record)]
+def law_by_ways(ways: Record, *measured: Record) -> Numbers:
+    """Chapter 18, of the record ``sequences``, beside the records of the law."""
+    points, fitted = law.points(ways), [point for point in law.gathered(*measured) if law.is_fitted(point)]
+    curve, by_norm = law.fit(fitted), law.fit(fitted, "change")
+    others = [point for point in points if law.kind_of(point) == "other editors"]
+    tuned = max((point for point in points if point.rule == "ft"), key=lambda point: point.edits)
+    return {
+        "arms": len({(point.rule, point.targets) for point in points}),
+        "most": tuned.edits,
+        "others": {"R": _scored(law.score(others, curve)), "change": _scored(law.score(others, by_norm, "change"))},
+        "tuned": {"lost": tuned.lost, "told": float(curve.share(tuned.drift))},
+    }
+
+
+def law_of_a_thousand(failure: Record, ways: Record, *measured: Record) -> Numbers:
+    """Chapter 18, of the record ``smollm2-failure``, beside those of the law and of ways to make a sequence."""
+    points, others = law.points(failure), law.gathered(*measured)
     fitted = [point for point in others if law.is_fitted(point)]
-    held_out = [point for group in law.grouped([*others, *points]).values() for point in group]
+    every = law.grouped(law.gathered(*measured, ways, failure))
     curve, by_norm = law.fit(fitted), law.fit(fitted, "change")
     three = [point for point in points if point.rule != to_failure.PROTECTED]
     return {
@@ -390,7 +404,7 @@ def law_at_one_layer(failure: Record, *measured: Record) -> Numbers:
         "most": max(point.edits for point in points),
         "R": _scored(law.score(points, curve)),
         "three": {"R": _scored(law.score(three, curve)), "change": _scored(law.score(three, by_norm, "change"))},
-        "lead": law.ahead(held_out, "change"),
+        "lead": law.ahead([point for group in every.values() for point in group], "change"),
     }
 
 
@@ -408,7 +422,7 @@ def _scored(score: law.Score) -> Numbers:
 
 def lifetimes_of_layers(*measured: Record) -> Numbers:
     """Chapter 19, of the records of the law, a model each."""
-    points = [point for record in measured for point in law.points(record)]
+    points = law.gathered(*measured)
     curve = law.fit([point for point in points if law.is_fitted(point)])
     held_out = [point for group in law.grouped(points).values() for point in group]
     ends = [some[-1] for some in law.series(points).values()]
@@ -568,6 +582,16 @@ def cures(record: Record, lifelong: Record, cost: Record) -> Numbers:
     for name in ("rome", "rls-soft"):
         numbers[f"long_{name}"] = edit_sequences.untouched_lost(lifelong, name)
     return numbers | {word: conditions.cure(name) for word, name in CURES.items()}
+
+
+def norm_anchors(ways: Record) -> Numbers:
+    """Chapter 21, of the record ``sequences``: norm anchors beside the same edits without, at its first layer."""
+    run, arms = ways["runs"][0], {"": "norm anchors, rome", "without_": "moving, rome"}
+    lost = [~ways.arrays[f"{run['model']} {run['layer']}/{arm}/kept"][-1].astype(bool) for arm in arms.values()]
+    n, points = ways["looks"][-1], [run["points"][arm] for arm in arms.values()]
+    held = {f"{word}paraphrases": of[f"{n}/paraphrase_exact"] for word, of in zip(arms, points, strict=True)}
+    short = points[0][f"{n}/change"] / points[1][f"{n}/change"]
+    return {"left": intervals.share_left(*lost), "norm": short, "success": points[0][f"{n}/success"]} | held
 
 
 def wordings(record: Record) -> Numbers:

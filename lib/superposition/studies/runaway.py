@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 
 from superposition.linear.overlap import residual_lengths
 from superposition.records import Record
-from superposition.stats.intervals import Estimate, over_clusters
+from superposition.stats.intervals import Estimate, over_clusters, share_left
 from superposition.stats.ranking import rank_correlation
 
 #: With all three causes.
@@ -108,8 +108,7 @@ class Loop:
 
     def loss_left(self, cause: str) -> Estimate:
         """Share of the loss that is left with a cause taken away; interval over facts, drawn in pairs."""
-        whole, without = ~self.kept[WHOLE], ~self.kept[cause]
-        return over_clusters(lambda drawn: without[drawn].sum() / whole[drawn].sum(), np.arange(len(whole)))
+        return share_left(~self.kept[cause], ~self.kept[WHOLE])
 
     def correlation(self) -> Estimate:
         """Rank correlation of the forecast lengths with those that came, over the first edits; interval over edits."""

@@ -126,9 +126,10 @@ def row(trial: Trial, verdict: Verdict) -> tuple[str, str, str, str]:
 
 
 def interval(ends: Iterable[float], digits: int = 2, sign: str = "") -> str:
-    """``value (low to high)``, not to be broken over lines."""
+    """``value (low to high)``, not to be broken over lines; the value alone where there is no interval."""
     value, low, high = (f"{round(float(x), digits) + 0.0:.{digits}f}" for x in ends)
-    return f"{value}{sign} ({low} to {high}{sign})".replace(" ", "\u00a0").replace("-", "−")
+    told = f"{value}{sign}" if "nan" in (low, high) else f"{value}{sign} ({low} to {high}{sign})"
+    return told.replace(" ", "\u00a0").replace("-", "−")
 
 
 def percent(ends: Iterable[float], digits: int = 0) -> str:
@@ -426,13 +427,9 @@ def _causes(record: Record) -> Verdict:
 # The law. What decides was written down before: ``book/data/bars.toml``
 
 
-def _points(measured: Iterable[Record]) -> list[law.Point]:
-    return [point for record in measured for point in law.points(record)]
-
-
 def _one_curve(trial: str, name: str, *measured: Record) -> Verdict:
     """Whether one curve over R, or over S, tells the share lost of every group of points outside its fit set."""
-    bar, points = records.bars(trial), _points(measured)
+    bar, points = records.bars(trial), law.gathered(*measured)
     curve = law.fit([point for point in points if law.is_fitted(point)], name)
     held_out = law.unseen(points) if name == law.S else points
     cases, texts = [], []
@@ -450,7 +447,7 @@ def _one_curve(trial: str, name: str, *measured: Record) -> Verdict:
 
 
 def _ahead_of_rivals(*measured: Record) -> Verdict:
-    held_out = [point for group in law.grouped(_points(measured)).values() for point in group]
+    held_out = [point for group in law.grouped(law.gathered(*measured)).values() for point in group]
     leads = {name: law.ahead(held_out, name) for name in law.RIVALS}
     least, most = (choose(leads, key=lambda name: leads[name].value) for choose in (min, max))
     stands = "the rank correlation of $R$ with the share lost exceeds the rival's, with its interval (seven rivals)"
@@ -461,7 +458,7 @@ def _ahead_of_rivals(*measured: Record) -> Verdict:
 
 
 def _lifetime_by_drift(*measured: Record) -> Verdict:
-    bar, points = records.bars("claim-20.lifetime"), _points(measured)
+    bar, points = records.bars("claim-20.lifetime"), law.gathered(*measured)
     curve = law.fit([point for point in points if law.is_fitted(point)])
     held_out = [point for group in law.grouped(points).values() for point in group]
     return _within(law.lifetimes(held_out, law.by_drift(curve)), bar["factor"], "$n_a = R_a^2/D$")
@@ -562,9 +559,9 @@ TRIALS = [
     Trial(16, "11-superposition-in-llms", partial(each_model, _angles), MEASURED),
     Trial(17, "20-forecasting-damage", _causes, ("causes",)),
     Trial(18, "05-capacity", _conservation),
-    Trial(19, "18-law", partial(_one_curve, "claim-19.curve", law.R), (*LAW, "smollm2-failure")),
-    Trial(19, "18-law", partial(_one_curve, "claim-19.state", law.S), LAW),
-    Trial(19, "18-law", _ahead_of_rivals, (*LAW, "smollm2-failure")),
+    Trial(19, "18-law", partial(_one_curve, "claim-19.curve", law.R), (*LAW, "sequences", "smollm2-failure")),
+    Trial(19, "18-law", partial(_one_curve, "claim-19.state", law.S), (*LAW, "sequences")),
+    Trial(19, "18-law", _ahead_of_rivals, (*LAW, "sequences", "smollm2-failure")),
     Trial(20, "19-lifetime", _lifetime_by_drift, LAW),
     Trial(20, "19-lifetime", _lifetime_by_draw, LAW),
     Trial(20, "19-lifetime", _lifetime_by_replay, LAW),
