@@ -47,7 +47,7 @@ QUANTITIES = {
 }
 #: The shares whose loss ends a layer's life.
 SHARES = (0.1, 0.25, 0.5)
-#: How many edits are tried for forecasts of a layer's life (``book/data/bars.toml``); a replay of so many is exact.
+#: How many edits are tried for forecasts of a layer's life (``book/data/bars.toml``); a look within them is exact.
 TRIED = 10
 #: Layers whose points had been seen when S was put beside R (``book/data/bars.toml``, ``claim-19.state``).
 SEEN = {"smollm2": range(9), "gemma3": range(1)}

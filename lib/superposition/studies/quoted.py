@@ -436,6 +436,7 @@ def lifetimes_of_layers(*measured: Record) -> Numbers:
         lives["by_draw"] += law.lifetimes(own, law.by_asking(record, "drawn"))
         lives["by_replay"] += law.lifetimes(law.beforehand(own, unseen=True), replay)
         lives["anew"] += law.lifetimes([point for point in own if point.targets == "anew"], replay)
+    lives["drift_anew"] = [life for life in lives["by_drift"] if life.targets == "anew"]
     lives["beyond"] = [life for life in lives["by_replay"] if life.came > law.TRIED]
     return numbers | {word: _forecast_lives(some) for word, some in lives.items()}
 
@@ -451,6 +452,7 @@ def lifetimes_to_a_thousand(failure: Record) -> Numbers:
     steep = log_slope([row["edits"] for row in late], np.array([row["drift"] for row in late]))
     return {
         "requests": failure["requests"]["edits"],
+        "tried": failure["before"]["edits"],
         "seen": len(seen),
         "near": law.share_within(seen, records.bars("claim-20.thousand")["factor"]),
         "middle": float(np.median([life.factor for life in seen])),
