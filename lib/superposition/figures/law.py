@@ -51,6 +51,15 @@ def _join(axis: Axes, points: Sequence[Point], name: str) -> None:
             )
 
 
+def _curve(axis: Axes, points: Sequence[Point], name: str, fitted: LogLogistic, label: str | None = None) -> None:
+    """A fitted curve over a quantity, as far as the points reach, on a logarithmic axis."""
+    x = np.array([point.quantities[name] for point in points])
+    doses = np.geomspace(x.min() / 1.2, x.max() * 1.2, 200)
+    axis.plot(doses, fitted.share(doses), color=BLACK, linewidth=1.4, label=label)
+    axis.set_xscale("log")
+    ticks(axis.xaxis, [dose for dose in (0.03, 0.1, 0.3, 1, 3, 10) if doses[0] <= dose <= doses[-1]])
+
+
 @plot
 def loss_by_drift(
     groups: Mapping[str, Sequence[Point]], curves: Mapping[str, LogLogistic], *, names: Sequence[str] = (R, S)
@@ -69,12 +78,9 @@ def loss_by_drift(
     every = [point for points in groups.values() for point in points]
     for axis, name in zip(axes, names, strict=True):
         _scatter(axis, groups, name, 22)
-        x = np.array([point.quantities[name] for point in every])
-        doses = np.geomspace(x.min() / 1.2, x.max() * 1.2, 200)
-        axis.plot(doses, curves[name].share(doses), color=BLACK, linewidth=1.4)
+        _curve(axis, every, name, curves[name])
         _join(axis, every, name)
-        axis.set(xscale="log", xlabel=DRIFTS[name], ylim=(0, 1))
-        ticks(axis.xaxis, [dose for dose in (0.03, 0.1, 0.3, 1, 3, 10) if doses[0] <= dose <= doses[-1]])
+        axis.set(xlabel=DRIFTS[name], ylim=(0, 1))
     for (label, _), marker, number in zip(groups.items(), MARKERS, range(len(groups)), strict=False):
         face = "none" if number == 0 else GREY
         axes[0].scatter([], [], s=26, marker=marker, facecolors=face, edgecolors=GREY, label=label)
@@ -95,11 +101,8 @@ def loss_by_method(points: Sequence[Point], curves: Mapping[str, LogLogistic]) -
             colour, dash, words = OF_METHOD[rule]
             x, y = [point.quantities[name] for point in some], [point.lost for point in some]
             axis.plot(x, y, color=colour, linestyle=dash, marker="o", markersize=4, linewidth=1, label=words)
-        x = np.array([point.quantities[name] for point in points])
-        doses = np.geomspace(x.min() / 1.2, x.max() * 1.2, 200)
-        axis.plot(doses, fitted.share(doses), color=BLACK, linewidth=1.4, label="curve fitted before, on 30 edits")
-        axis.set(xscale="log", xlabel=DRIFTS.get(name, QUANTITIES[name]))
-        ticks(axis.xaxis, [dose for dose in (0.03, 0.1, 0.3, 1, 3) if doses[0] <= dose <= doses[-1]])
+        _curve(axis, points, name, fitted, label="curve fitted before, on 30 edits")
+        axis.set_xlabel(DRIFTS.get(name, QUANTITIES[name]))
     axes[0].yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes[0].set(ylabel="lost, of what the model knew", ylim=(0, 1))
     shared_legend(axes[0], 3)
@@ -129,11 +132,8 @@ def loss_by_way(points: Sequence[Point], curves: Mapping[str, LogLogistic]) -> F
                 face, (marker, _) = "none" if dash == "--" else colour, OF_TARGETS[point.targets]
                 spot = point.quantities[name], point.lost
                 axis.scatter(*spot, s=20, marker=marker, facecolors=face, edgecolors=colour, linewidths=0.9, alpha=0.85)
-            x = np.array([point.quantities[name] for point in points])
-            doses = np.geomspace(x.min() / 1.2, x.max() * 1.2, 200)
-            axis.plot(doses, fitted.share(doses), color=BLACK, linewidth=1.2)
-            axis.set(xscale="log", ylim=(0, None))
-            ticks(axis.xaxis, [dose for dose in (0.03, 0.1, 0.3, 1, 3) if doses[0] <= dose <= doses[-1]])
+            _curve(axis, points, name, fitted)
+            axis.set(ylim=(0, None))
             axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         row[0].set_ylabel(f"lost, {MODELS[model]}, layer {layer}")
     first = np.ravel(axes)[0]

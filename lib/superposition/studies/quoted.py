@@ -592,8 +592,8 @@ def norm_anchors(ways: Record) -> Numbers:
     lost = [~ways.arrays[f"{run['model']} {run['layer']}/{arm}/kept"][-1].astype(bool) for arm in arms.values()]
     n, points = ways["looks"][-1], [run["points"][arm] for arm in arms.values()]
     held = {f"{word}paraphrases": of[f"{n}/paraphrase_exact"] for word, of in zip(arms, points, strict=True)}
-    short = points[0][f"{n}/change"] / points[1][f"{n}/change"]
-    return {"left": intervals.share_left(*lost), "norm": short, "success": points[0][f"{n}/success"]} | held
+    assert points[0][f"{n}/change"] < points[1][f"{n}/change"] / 2  # as the chapter says
+    return {"left": intervals.share_left(*lost)} | held
 
 
 def wordings(record: Record) -> Numbers:
