@@ -37,7 +37,7 @@ from superposition.linear.edit import Edit
 from superposition.linear.memory import LinearMemory
 from superposition.linear.metric import Metric
 from superposition.lm import keys, models, moments, passes, scoring
-from superposition.studies.law import TRIED
+from superposition.studies.law import MU, TRIED, drifts
 
 #: Raise it when what a point holds changes: points are kept in the cache under it.
 POINTS = 2
@@ -224,6 +224,17 @@ def at_layer(case: Case) -> dict[str, Any]:
     return result | {"seconds": round(time.perf_counter() - began, 1)}
 
 
+def in_short(found: dict[str, Any], positions: np.ndarray) -> dict[str, Any]:
+    """What a record keeps of points: of each fact whether it is still said, of all else numbers over the facts."""
+    short = dict(found)
+    for stem in [name.removesuffix(MU) for name in found if name.endswith(f"/{MU}")]:
+        of = {name.removeprefix(stem): short.pop(name) for name in found if name.startswith(stem)}
+        numbers = {name: value for name, value in of.items() if not isinstance(value, np.ndarray)}
+        told = numbers | drifts(of, positions) | {"kept": of["kept"]}
+        short |= {f"{stem}{name}": value for name, value in told.items()}
+    return short
+
+
 def header(lm: models.LanguageModel, edits: Sequence[Fact], watched: Sequence[Fact], sizes: Sizes) -> dict[str, Any]:
     """What a record says of all its layers; layers of another header are not put beside them."""
     return {
@@ -260,13 +271,15 @@ def measure(lm: models.LanguageModel, layers: Sequence[int], sizes: Sizes, out: 
         reading, C = forecast.read(lm, known, layer, passes=False), Metric(summed.second_moment(layer))
         case = Case(lm, layer, edits, lifetime.Untouched(lm, reading), C, windows, sizes)
         key = case.key("layer", sizes=[sizes.looks, sizes.anew, sizes.held_out])
-        found = dict(rows[layer] if layer in rows else cache.made(key, lambda case=case: at_layer(case)))
+        if layer in rows:
+            found = dict(rows[layer])
+        else:
+            found = in_short(cache.made(key, lambda case=case: at_layer(case)), reading.lengths)
         found |= cache.made(case.key("replay", looks=REPLAYED, tried=TRIED), lambda case=case: replay(case))
         if lm.digest() != bits:
             raise RuntimeError("The weights are not what they were before.")
         kept = {f"{layer}/{name}": value for name, value in found.items() if isinstance(value, np.ndarray)}
         arrays |= {name: x if x.dtype.kind in "bi" else x.astype(np.float32) for name, x in kept.items()}
-        arrays["positions"] = reading.lengths.astype(np.int32)  # of a prompt and its object, whatever the layer
         told = records.provenance(command=command, seed=0)
         plain = {name: value for name, value in found.items() if not isinstance(value, np.ndarray)}
         rows[layer] = {"layer": layer} | plain | {"commit": told["commit"]}

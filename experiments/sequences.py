@@ -26,7 +26,7 @@ from jaxtyping import Float
 
 from forecasts import choose, described, found_alone, say
 from growing import held
-from law import POINTS, Case, alone, before_any_edit, point
+from law import POINTS, Case, alone, before_any_edit, in_short, point
 from superposition import editing, records
 from superposition.data import facts
 from superposition.editing import evaluation, forecast, lifetime
@@ -36,7 +36,6 @@ from superposition.linear.edit import Edit
 from superposition.linear.memory import LinearMemory
 from superposition.linear.metric import Metric
 from superposition.lm import models, moments, scoring
-from superposition.studies.law import drifts
 
 #: Raise it when what an arm's name stands for changes: what is found is kept in the cache under it.
 ARMS_VERSION = 1
@@ -290,14 +289,10 @@ def case_of(lm: models.LanguageModel, layer: int, sizes: Sizes, count: int) -> C
 
 
 def told_in_short(arm: dict[str, Any], positions: np.ndarray) -> dict[str, Any]:
-    """What the record keeps of an arm: per fact what is still said at each look, of all else means and shares."""
+    """What the record keeps of an arm: points :func:`law.in_short`, what is still said at all looks in one array."""
     looks = sorted({int(name.split("/")[0]) for name in arm if "/" in name})
-    short = {name: value for name, value in arm.items() if "/" not in name and name != "among"}
-    for n in looks:
-        found = {name.removeprefix(f"{n}/"): value for name, value in arm.items() if name.startswith(f"{n}/")}
-        numbers = {name: value for name, value in found.items() if not isinstance(value, np.ndarray)}
-        short |= {f"{n}/{name}": value for name, value in (numbers | drifts(found, positions)).items()}
-    return short | {"kept": np.stack([arm[f"{n}/kept"] for n in looks])}
+    short = in_short({name: value for name, value in arm.items() if name != "among"}, positions)
+    return short | {"kept": np.stack([short.pop(f"{n}/kept") for n in looks])}
 
 
 def flattened(content: dict[str, Any], stem: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

@@ -59,11 +59,13 @@ def test_a_layer_is_measured_and_put_back(small, tmp_path):
     assert ways == {"before", "drawn", "replay", "beforehand", "anew"} and not any(
         name.startswith("1/anew") for name in arrays
     )
-    for name in ("fall", "margin", "kept", "last state", "stream, all", "answer, subject"):
-        assert arrays[f"1/beforehand/3/{name}"].shape == (8,)
+    assert arrays["1/beforehand/3/kept"].shape == (8,) and arrays["1/beforehand/3/kept"].dtype == bool
+    row = made["layers"][1]
+    assert {f"beforehand/3/{name}" for name in ("margin", "last state", "stream, all", "answer, subject")} <= {*row}
     # D of a first edit is the square of the drift that it makes
-    first = arrays["1/beforehand/1/stream, subject"]
-    assert arrays["1/before/D stream, subject"][0] == pytest.approx(np.mean(first**2), rel=1e-4)
+    for place in ("stream, subject", "stream, all"):
+        first = row[f"beforehand/1/{place}"]
+        assert arrays[f"1/before/D {place}"][0] == pytest.approx(first**2, rel=1e-4)
 
 
 def test_a_record_grows_by_the_layers_that_it_lacks(small, tmp_path, monkeypatch):

@@ -35,9 +35,8 @@ class Made:
 
 
 def record_of(D_of, looks=LOOKS):
-    """A record of layers at which an edit causes a mean square drift D, unevenly over facts of unequal length."""
-    positions = np.where(np.arange(FACTS) % 2, 3, 1).astype(np.int32)
-    arrays, rows = {"positions": positions}, []
+    """A record of layers at which an edit causes a mean square drift D."""
+    arrays, rows = {}, []
     for layer, D in enumerate(D_of):
         for name, value in (("size", 2.0), ("q", D / 4), (f"D {law.R}", D), ("delta", 1.0)):
             arrays[f"{layer}/before/{name}"] = np.full(3, value)
@@ -45,12 +44,9 @@ def record_of(D_of, looks=LOOKS):
         for n in looks:
             stem = f"{layer}/beforehand/{n}/"
             R = np.sqrt(n * D)
-            arrays[f"{stem}{law.R}"] = np.where(np.arange(FACTS) % 2, 0.0, 2 * R)
-            for name in ("answer, subject", "stream, subject", "last state"):
-                arrays[f"{stem}{name}"] = np.full(FACTS, R)
-            arrays[f"{stem}margin"] = np.where(np.arange(FACTS) % 2, 3 * R, -R)
             arrays[f"{stem}kept"] = facts_of(TRUE.share(R))
-            row |= {f"beforehand/{n}/{name}": value for name, value in PLAIN.items()}
+            moved = dict.fromkeys((law.R, "answer, subject", "stream, subject", "last state"), R) | {law.MU: 2 * R}
+            row |= {f"{stem.removeprefix(f'{layer}/')}{name}": value for name, value in (PLAIN | moved).items()}
         rows.append(row)
     content = {"kind": "law", "model": {"name": "smollm2"}, "looks": list(looks), "perplexity": 8.0, "layers": rows}
     return Made(content, arrays)
@@ -65,7 +61,6 @@ def test_points_hold_what_the_record_does():
     one = points[4]  # layer 1, 15 edits
     assert (one.layer, one.edits, one.rule, one.targets, one.place) == (1, 15, "rome", "beforehand", "smollm2 1")
     assert one.lost == pytest.approx(TRUE.share(np.sqrt(15 * 4e-4)), abs=1 / FACTS)
-    # over positions: a quarter of them have 2 R, the others nothing
     assert one.drift == pytest.approx(np.sqrt(15 * 4e-4))
     assert one.quantities["forecast"] == pytest.approx(one.drift)
     assert one.quantities["size"] == pytest.approx(2 * np.sqrt(15))
@@ -75,6 +70,13 @@ def test_points_hold_what_the_record_does():
     assert {*law.QUANTITIES} <= {*one.quantities}
     with pytest.raises(UserError, match="holds no points"):
         law.points(Made({"kind": "measurement"}, {}))
+
+
+def test_a_drift_is_over_positions_where_there_are_several():
+    of = np.arange(4) % 2 == 0
+    found = {law.R: np.where(of, 2.0, 0.0), "stream, subject": np.where(of, 2.0, 0.0), law.MU: np.where(of, 3.0, -1.0)}
+    told = law.drifts(found | {"change": 0.1}, np.array([1, 3, 1, 3]))
+    assert told == {law.R: pytest.approx(1), "stream, subject": pytest.approx(np.sqrt(2)), law.MU: 2}
 
 
 def test_sequences_give_points_by_arm():

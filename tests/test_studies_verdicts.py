@@ -347,7 +347,7 @@ def law_of(share):
                 n = int(stem.split("/")[2])
                 R = 0.1 * (1 + layer) ** 0.5 * n**0.5 * (1.05 if "anew" in stem else 1)
                 for name in ("stream, all", "last state"):
-                    arrays[f"{stem}/{name}"][:] = R
+                    row[f"{stem.partition('/')[2]}/{name}"] = R
                 arrays[f"{stem}/kept"][:] = np.arange(len(arrays[f"{stem}/kept"])) >= share(R) * data["known"]
             arrays[f"{layer}/before/D stream, all"][:] = 0.01 * (1 + layer)
             for way in ("drawn", "replay"):

@@ -170,7 +170,7 @@ def _under(stem: str, of: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _of_layers(record: Record) -> list[Point]:
-    found, model, positions = [], record["model"]["name"], record.arrays["positions"]
+    found, model = [], record["model"]["name"]
     for row in record["layers"]:
         layer = row["layer"]
         arrays = _under(f"{layer}/", record.arrays)
@@ -181,7 +181,7 @@ def _of_layers(record: Record) -> list[Point]:
                 if "kept" in of:
                     names = {"model": model, "layer": layer, "rule": "rome", "targets": targets, "edits": n}
                     names["record"] = "law"
-                    found.append(_point(of | drifts(of, positions), before, record["perplexity"], **names))
+                    found.append(_point(of, before, record["perplexity"], **names))
     return found
 
 
