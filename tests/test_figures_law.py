@@ -75,9 +75,12 @@ def test_ways_are_points_by_rule_and_targets_at_every_layer(drawn):
         for layer in (6, 12)
         for (rule, targets), point in zip(ways, points("smollm2", layer, 4), strict=True)
     ]
-    curves = {law.R: LogLogistic(0.3, 1.5), law.MU: LogLogistic(2.0, 1.2)}
-    figure = figures.loss_by_way(some, curves)
-    for row, layer in enumerate((6, 12)):
+    of_layer = {
+        ("smollm2", 6): {law.R: LogLogistic(0.3, 1.5), law.MU: LogLogistic(2.0, 1.2)},
+        ("smollm2", 12): {law.R: LogLogistic(0.2, 1.1), law.MU: LogLogistic(2.0, 1.2)},
+    }
+    figure = figures.loss_by_way(some, of_layer)
+    for row, ((_, layer), curves) in enumerate(of_layer.items()):
         assert figure.axes[2 * row].get_ylabel().endswith(f"layer {layer}")
         for axis, (name, curve) in zip(figure.axes[2 * row : 2 * row + 2], curves.items(), strict=True):
             mine = {(p.quantities[name], p.lost) for p in some if p.layer == layer}

@@ -374,3 +374,18 @@ def test_the_area_under_the_roc_curve_counts_pairs():
     assert value == pytest.approx(kept, rel=1e-14)
     assert ranking.roc_area(lost.astype(float), lost) == (1, 1, 1)
     assert ranking.roc_area(np.zeros(40), lost) == (0.5, 0.5, 0.5)
+
+
+def test_the_lead_of_a_forecast_is_drawn_in_pairs():
+    rng = np.random.default_rng(8)
+    lost = rng.random(80) < 0.4
+    worse = rng.standard_normal(80) + lost
+    better = worse + 0.6 * lost  # the same noise
+    lead = ranking.roc_lead(better, worse, lost)
+    areas = ranking.roc_area(better, lost), ranking.roc_area(worse, lost)
+    assert lead[0] == pytest.approx(areas[0][0] - areas[1][0]) and 0 < lead[1] < lead[0] < lead[2]
+    assert areas[0][1] < areas[1][2]  # each by itself, their intervals overlap
+    assert ranking.roc_lead(worse, better, lost) == pytest.approx((-lead[0], -lead[2], -lead[1]))
+    assert ranking.roc_lead(worse, 3 * worse + 1, lost) == (0, 0, 0)
+    with pytest.raises(UserError, match="some of both"):
+        ranking.roc_lead(worse, better, lost | True)

@@ -116,6 +116,26 @@ def test_a_state_that_two_records_hold_is_taken_once():
     assert len(law.gathered(of_layers, ways)) == len(first) + 4
 
 
+def test_a_layer_has_a_curve_of_its_own():
+    """Fitted to ROME's points with targets beforehand; other closed forms are scored, fine-tuning is not."""
+    some = []
+    for layer, true in ((6, TRUE), (12, LogLogistic(0.05, 2.0))):
+        ways = [("rome", "beforehand"), ("rome", "anew"), ("memit", "beforehand"), ("ft", "none")]
+        for (rule, targets), reach in zip(ways, (1, 1.2, 0.6, 1), strict=True):
+            for n in (5, 15, 30, 60):
+                R = 0.02 * reach * n**0.5
+                lost = 0.9 if rule == "ft" else float(true.share(R))
+                quantities = {law.R: R, "change": R * (4 if rule == "memit" else 1)}
+                some.append(law.Point("smollm2", layer, rule, targets, n, lost, quantities, "ways"))
+    found = law.by_layer(some)
+    assert list(found) == [("smollm2", 6), ("smollm2", 12)]
+    for at, true in zip(found.values(), (TRUE, LogLogistic(0.05, 2.0)), strict=True):
+        assert [len(of) for of in (at.fitted, at.others, at.tuned)] == [4, 8, 4]
+        assert at.curve().middle == pytest.approx(true.middle, rel=1e-2)
+        over, by_norm = at.score(resamples=50), at.score("change", resamples=50)
+        assert over.points == 8 and over.error.value < 1e-2 < by_norm.error.value
+
+
 def test_points_of_one_layer_and_one_rule_have_no_interval():
     some = [point for point in law.points(record_of(D_OF)) if point.layer == 3]
     found = law.score(some, TRUE)

@@ -44,7 +44,7 @@ QUOTED = [
     ("21-cures", "anchors_", lambda load: quoted.norm_anchors(load("sequences"))),
     ("21-cures", "words_", lambda load: quoted.wordings(load("wordings"))),
 ]
-CURES = ("cures", "smollm2-lifelong", "benchmark-editing")
+CURES = ("cures", "smollm2-lifelong", "benchmark-editing", "causes")
 
 
 @pytest.mark.parametrize(("chapter", "prefix", "numbers"), QUOTED)

@@ -120,13 +120,20 @@ OF_TARGETS = {
 
 
 @plot
-def loss_by_way(points: Sequence[Point], curves: Mapping[str, LogLogistic]) -> Figure:
-    """Share lost over each of some quantities at every layer: a colour a rule, a marker for where targets came from."""
-    places = list(dict.fromkeys((point.model, point.layer) for point in points))
-    figure, axes = canvas(len(places), len(curves), height=0.9 + 2.7 * len(places), sharey=True, sharex="col")
-    for row, (model, layer) in zip(np.atleast_2d(axes), places, strict=True):
+def loss_by_way(points: Sequence[Point], curves: Mapping[tuple[str, int], Mapping[str, LogLogistic]]) -> Figure:
+    """Share lost at every layer over each of some quantities: a colour a rule, a marker for where targets came from.
+
+    Parameters
+    ----------
+    points : sequence of Point
+    curves : mapping of model and layer to curves by quantity
+        A row a layer, a panel a quantity, with its curve.
+    """
+    names = list(next(iter(curves.values())))
+    figure, axes = canvas(len(curves), len(names), height=0.9 + 2.5 * len(curves), sharey="row", sharex="col")
+    for row, ((model, layer), of) in zip(np.atleast_2d(axes), curves.items(), strict=True):
         some = [point for point in points if (point.model, point.layer) == (model, layer)]
-        for axis, (name, fitted) in zip(row, curves.items(), strict=True):
+        for axis, (name, fitted) in zip(row, of.items(), strict=True):
             for point in some:
                 colour, dash, _ = OF_METHOD[point.rule]
                 face, (marker, _) = "none" if dash == "--" else colour, OF_TARGETS[point.targets]
@@ -137,18 +144,16 @@ def loss_by_way(points: Sequence[Point], curves: Mapping[str, LogLogistic]) -> F
             axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         row[0].set_ylabel(f"lost, {MODELS[model]}, layer {layer}")
     first = np.ravel(axes)[0]
-    for axis, name in zip(np.atleast_2d(axes)[-1], curves, strict=True):
+    for axis, name in zip(np.atleast_2d(axes)[-1], names, strict=True):
         axis.set_xlabel(DRIFTS.get(name, QUANTITIES[name]))
     for rule in dict.fromkeys(point.rule for point in points):
         colour, dash, words = OF_METHOD[rule]
-        face = "none" if dash == "--" else colour
-        first.scatter(
-            [], [], s=26, marker="X" if rule == "ft" else "o", facecolors=face, edgecolors=colour, label=words
-        )
+        face, marker = "none" if dash == "--" else colour, "X" if rule == "ft" else "o"
+        first.scatter([], [], s=26, marker=marker, facecolors=face, edgecolors=colour, label=words)
     for marker, words in OF_TARGETS.values():
         if words:
             first.scatter([], [], s=26, marker=marker, facecolors=GREY, edgecolors=GREY, label=words)
-    first.plot([], [], color=BLACK, linewidth=1.2, label="curve fitted to ROME, even layers")
+    first.plot([], [], color=BLACK, linewidth=1.2, label="curve")
     shared_legend(first, 3)
     return figure
 

@@ -29,6 +29,34 @@ def roc_area(
     UserError
         No fact was lost, or all were.
     """
+    value, drawn = _areas(forecast, lost, resamples, seed)
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    return value, float(low), float(high)
+
+
+def roc_lead(
+    first: Float[np.ndarray, " m"],
+    second: Float[np.ndarray, " m"],
+    lost: Bool[np.ndarray, " m"],
+    *,
+    resamples: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> tuple[float, float, float]:
+    """By how much the :func:`roc_area` of one forecast exceeds another's; a bootstrap over facts, in pairs.
+
+    Raises
+    ------
+    UserError
+        No fact was lost, or all were.
+    """
+    (value, drawn), (other, drawn_of_other) = (_areas(x, lost, resamples, seed) for x in (first, second))
+    low, high = np.quantile(drawn - drawn_of_other, [(1 - level) / 2, (1 + level) / 2])
+    return value - other, float(low), float(high)
+
+
+def _areas(forecast: np.ndarray, lost: np.ndarray, resamples: int, seed: int) -> tuple[float, np.ndarray]:
+    """An area, and those of samples of the lost and of the kept, which are the same whatever the forecast."""
     forecast, lost = np.asarray(forecast, dtype=float), np.asarray(lost, dtype=bool)
     if lost.all() or not lost.any():
         raise UserError("To separate the lost from the kept there must be some of both.")
@@ -37,8 +65,7 @@ def roc_area(
     rng = np.random.default_rng(seed)
     rows, columns = (rng.multinomial(size, np.full(size, 1 / size), size=resamples) for size in above.shape)
     areas = np.einsum("bi,ij,bj->b", rows, above, columns, optimize=True) / above.size
-    low, high = np.quantile(areas, [(1 - level) / 2, (1 + level) / 2])
-    return float(above.mean()), float(low), float(high)
+    return float(above.mean()), areas
 
 
 def rank_correlation(

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float
 from superposition.errors import UserError
 from superposition.records import Record
 from superposition.stats import ranking
-from superposition.stats.intervals import Estimate, share
+from superposition.stats.intervals import Estimate, over_clusters, share
 from superposition.studies.measurement import MODELS
 
 MEASURES = ("ranks", "sizes", "separations")
@@ -127,6 +127,10 @@ class Forecasts(Run):
             raise UserError(f"There is no {measure!r} of {name!r}: name one of {MEASURES} and a forecast of the run.")
         statistics = self.arrays["statistics"][look, MEASURES.index(measure), self.data["forecasts"].index(name)]
         return Estimate(*statistics.astype(float).tolist())
+
+    def lead(self, name: str, over: str = "null: margin") -> Estimate:
+        """By how much a forecast separates the lost from the kept better than another; facts are drawn in pairs."""
+        return Estimate(*ranking.roc_lead(self.forecast(name), self.forecast(over), ~self.arrays["kept"][-1]))
 
     def seconds(self, name: str) -> float:
         """CPU seconds that a forecast of :data:`NEEDS` takes for all of the edits."""
@@ -276,19 +280,24 @@ class Conditions(Run):
         names = sorted([*self.starting("scaled"), "as it is"], key=lambda name: self.table[name]["norm"])
         return [self.relative("norm", name) for name in names], self.column("loss", names)
 
-    def norm_exponent(self) -> float:
-        """The power of the norm with which the loss grows, at the same overlaps."""
-        norms, losses = np.log(self.by_norm())
-        return float(np.polyfit(norms, losses, 1)[0])
+    def norm_exponent(self) -> Estimate:
+        """The power of the norm with which the loss grows, at the same overlaps; the interval is over facts."""
+        names = [*self.starting("scaled"), "as it is"]
+        norms = np.log(self.column("norm", names))
+        losses = self.losses[[self.names.index(name) for name in names]]
+
+        def exponent(drawn: np.ndarray) -> float:
+            return float(np.polyfit(norms, np.log(losses[:, drawn].mean(1)), 1)[0])
+
+        return over_clusters(exponent, np.arange(losses.shape[1]))
 
     def cure(self, *names: str) -> Cure:
         """What a cure leaves, in the mean over several draws of it."""
-        left = np.mean([self.left(name) for name in names], axis=0).tolist()
         mean = {column: float(np.mean(self.column(column, names))) for column in ("kept", "held", "edits", "R")}
         times = {column: float(np.mean([self.relative(column, name) for name in names])) for column in ("norm", "size")}
         squares = [self.relative("p2", name) / self.relative("edits", name) for name in names]
         return Cure(
-            Estimate(*left),
+            self.left(*names),
             lost=1 - mean.pop("kept"),
             overlap=float(np.sqrt(np.mean(squares))),
             **times,

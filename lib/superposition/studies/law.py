@@ -53,6 +53,8 @@ TRIED = 10
 SEEN = {"smollm2": range(9), "gemma3": range(1)}
 #: Layers at which replays had been seen when their bar was frozen (``claim-20.replay``).
 REPLAYS_SEEN = {"smollm2": (6, 12, 18, 24)}
+#: The layer whose points in several ways had been seen when ``claim-19.layer`` was frozen.
+WAYS_SEEN = ("smollm2", 6)
 #: Kinds of points; the curve is fitted to those of the first.
 KINDS = ("fitted", "targets beforehand", "targets anew", "other editors", "fine-tuning", "a thousand edits")
 
@@ -316,6 +318,43 @@ def ahead(some: Sequence[Point], rival: str, name: str = R, resamples: int = 500
     """
     some = [point for point in some if {rival, name} <= {*point.quantities}]
     return _over_places(some, lambda drawn: correlation(drawn, name) - correlation(drawn, rival), resamples)
+
+
+@dataclass(frozen=True)
+class AtLayer:
+    """The points of one layer, in ways to make the same sequence of edits.
+
+    Attributes
+    ----------
+    fitted : list of Point
+        ROME's with targets beforehand, which the layer's own curve is fitted to.
+    others : list of Point
+        All other closed forms', and ROME's with targets of another kind.
+    tuned : list of Point
+        Fine-tuning's.
+    """
+
+    fitted: list[Point]
+    others: list[Point]
+    tuned: list[Point]
+
+    def curve(self, name: str = R) -> LogLogistic:
+        """The layer's own curve over a quantity."""
+        return fit(self.fitted, name)
+
+    def score(self, name: str = R, resamples: int = 500) -> Score:
+        """How the other closed forms' points lie about it; intervals over rules."""
+        return score(self.others, self.curve(name), name, resamples)
+
+
+def by_layer(some: Sequence[Point]) -> dict[tuple[str, int], AtLayer]:
+    """Points of sequences, by model and layer."""
+    found: dict[tuple[str, int], AtLayer] = {}
+    for point in some:
+        at = found.setdefault((point.model, point.layer), AtLayer([], [], []))
+        own = (point.rule, point.targets) == ("rome", "beforehand")
+        (at.tuned if point.rule == "ft" else at.fitted if own else at.others).append(point)
+    return found
 
 
 # How long a layer lasts

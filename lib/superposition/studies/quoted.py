@@ -470,6 +470,9 @@ def _forecast_lives(lives: Sequence[law.Lifetime]) -> Numbers:
 
 # Chapter 20
 
+#: The overlap that the chapter speaks of.
+OVERLAP = "p norm, from the subject on"
+
 
 def forecasts_of_damage(record: Record) -> Numbers:
     """Chapter 20 on forecasts, of the record ``forecasts``: the first model, and as ``other`` the second."""
@@ -478,7 +481,7 @@ def forecasts_of_damage(record: Record) -> Numbers:
     few = main.damage(0)
     first, others = ([run for run in runs if (run.model == main.model) == same] for same in (True, False))
     worst, kept = main.at_risk(), main.arrays["kept"][-1]
-    doses = {"dose": "p norm, from the subject on", "dose_margin": "p over margin, from the subject on"}
+    doses = {"dose": OVERLAP, "dose_margin": "p over margin, from the subject on"}
     return dict(
         edits=max(record["looks"]),
         few=record["looks"][0],
@@ -492,6 +495,9 @@ def forecasts_of_damage(record: Record) -> Numbers:
         theorem_error=float(f"{max(run.theorem_error() for run in runs):.2g}"),
         ten_lost=int((~kept[worst]).sum()),
         ten_chance=10 * float((~kept).mean()),
+        ten_of={f"{run.model}_{run.layer}": int((~run.arrays["kept"][-1])[run.at_risk()].sum()) for run in runs[1:]},
+        overlap={"falls": main.statistic(OVERLAP), "sizes": main.statistic(OVERLAP, "sizes")},
+        overlap_last=runs[-1].statistic(OVERLAP),
         other=_of_model(others),
         seconds={"dry": main.seconds("known residuals: margin left")},
         **{word: {"safest": of[0], "worst": of[-1]} for word, name in doses.items() for of in [main.dose(name)]},
@@ -500,11 +506,7 @@ def forecasts_of_damage(record: Record) -> Numbers:
 
 
 def _of_model(runs: list[forecasts.Forecasts]) -> Numbers:
-    few, end = ([run.damage(look) for run in runs] for look in (0, -1))
-    return {
-        "lost": {"few": extremes([damage.lost for damage in few]), "end": extremes([damage.lost for damage in end])},
-        "cost": extremes([run.cost_of_sequence().value for run in runs]),
-    }
+    return {"lost_end": extremes([run.damage().lost for run in runs])}
 
 
 def causes(record: Record) -> Numbers:
@@ -512,7 +514,8 @@ def causes(record: Record) -> Numbers:
     conditions = forecasts.Conditions(record)
     left, relative, starting = conditions.left, conditions.relative, conditions.starting
     least, most = ("least overlapping", "most overlapping")
-    drawn, same_norm = starting("drawn"), [name for names in conditions.of_one_norm().values() for name in names]
+    drawn, groups = starting("drawn"), conditions.of_one_norm()
+    of_full_norm = [name for kind, names in groups.items() if kind != "other edits" for name in names]
     alone = {kind: [left(name).value for name in starting(kind)] for kind in ("any direction", "order")}
     return {
         "arms": len(conditions.names),
@@ -520,13 +523,15 @@ def causes(record: Record) -> Numbers:
         "pool": conditions.data["pool"],
         "protected_norm": relative("norm", "protected: 100"),
         "protected": left("protected: 100").value,
-        "signs": left(*starting("signs drawn")).value,
+        "signs": left(*starting("signs drawn")),
+        "turned": left(*starting("residuals drawn")),
         "removed": forecasts.gone(left("protected: 100")),
-        "same_norm_arms": len(same_norm),
-        "rank_all": conditions.rank(same_norm).value,
+        "full_norm_arms": len(of_full_norm),
+        "rank_full": conditions.rank(of_full_norm),
         "ends": left(most, of=least),
         "ends_norm": relative("norm", most, of=least),
         "ends_same": left(f"{most}, same norm", of=f"{least}, same norm"),
+        "ends_crowding": relative("crowding", f"{most}, same norm", of=f"{least}, same norm"),
         "lists_norm": relative("norm", "drawn 0"),
         "drawn": len(drawn),
         "rank_drawn": conditions.rank(drawn),
@@ -536,10 +541,12 @@ def causes(record: Record) -> Numbers:
         "any": extremes(alone["any direction"]),
         "order": extremes(alone["order"]),
         "half": left("scaled: 0.5"),
-        "exactly": left("rls-hard").value,
+        "three_quarters": left("scaled: 0.75"),
+        "exactly": left("rls-hard"),
+        "exactly_same": left("rls-hard, same norm"),
         "blind": left("all at once"),
-        "at_subject": left("only at: subject").value,
-        "elsewhere": left("only at: not the subject").value,
+        "at_subject": left("only at: subject"),
+        "elsewhere": left("only at: not the subject"),
     }
 
 
@@ -561,9 +568,15 @@ CURES = {
 }
 
 
-def cures(record: Record, lifelong: Record, cost: Record) -> Numbers:
-    """Chapter 21, of the records ``cures``, ``smollm2-lifelong`` and ``benchmark-editing``."""
-    conditions = forecasts.Conditions(record, seed=18)
+def cures(record: Record, lifelong: Record, cost: Record, causes: Record) -> Numbers:
+    """Chapter 21, of the records ``cures``, ``smollm2-lifelong``, ``benchmark-editing`` and ``causes``.
+
+    The last has other orders of the edits of the first, asked of the same facts.
+    """
+    conditions, ordered = forecasts.Conditions(record, seed=18), forecasts.Conditions(causes)
+    assert np.array_equal(conditions.loss("as it is"), ordered.loss("as it is"))
+    orders = ordered.loss(*ordered.starting("order"))
+    of_orders = {"hard_mean": "rule: rls-hard", "alpha_mean": "rule: alphaedit"}
     data, wide = conditions.data, 14336  # the width of a Llama 3 8B's keys
     numbers: Numbers = {
         "arms": len(conditions.names),
@@ -578,11 +591,15 @@ def cures(record: Record, lifelong: Record, cost: Record) -> Numbers:
         "wide_gb": 8 * wide**2 / 1e9,
         "read": data["costs"]["protect"]["read"],
         "prepare": data["costs"]["protect"]["prepare"],
+        "orders": forecasts.ratio_of_sums(orders, ordered.loss("as it is"), seed=18),
+        "soft_same": ordered.left("rls-soft, same norm"),
         "long": lifelong["lives"]["rome"]["edits"],
         "long_watched": len(lifelong["untouched"]),
     }
     for name in ("rome", "rls-soft"):
         numbers[f"long_{name}"] = edit_sequences.untouched_lost(lifelong, name)
+    for word, name in of_orders.items():
+        numbers[word] = forecasts.ratio_of_sums(conditions.loss(name), orders, seed=18)
     return numbers | {word: conditions.cure(name) for word, name in CURES.items()}
 
 

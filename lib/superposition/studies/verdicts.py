@@ -446,6 +446,20 @@ def _one_curve(trial: str, name: str, *measured: Record) -> Verdict:
     return Verdict(stands, cases, f"Rank correlation with the {what}, error in points<br>" + "<br>".join(texts))
 
 
+def _one_curve_a_layer(ways: Record) -> Verdict:
+    """Whether, at a layer, the curve of ROME's points over R tells what other closed forms lose, better than the norm."""
+    bar, cases, texts = records.bars("claim-19.layer"), [], []
+    for (model, layer), at in law.by_layer(law.points(ways)).items():
+        if (model, layer) == law.WAYS_SEEN:
+            continue
+        over, by_norm = at.score().error, at.score("change").error
+        cases.append(over.value <= bar["error"] and over.value < by_norm.value)
+        ends = (interval((100 * end for end in error), 1) for error in (over, by_norm))
+        texts.append(f"{MODELS[model]}, layer {layer}: {', over the norm '.join(ends)}")
+    stands = f"at a layer, the error is {100 * bar['error']:.0f} points at most, and less than over the norm"
+    return Verdict(stands, cases, "Error of the layer's own curve over $R$, in points<br>" + "<br>".join(texts))
+
+
 def _ahead_of_rivals(*measured: Record) -> Verdict:
     held_out = [point for group in law.grouped(law.gathered(*measured)).values() for point in group]
     leads = {name: law.ahead(held_out, name) for name in law.RIVALS}
