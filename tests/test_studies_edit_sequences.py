@@ -7,6 +7,7 @@ import scipy.stats
 from superposition import records
 from superposition.errors import UserError
 from superposition.records import Record
+from superposition.stats import intervals
 from superposition.stats.intervals import Estimate
 from superposition.studies import edit_sequences
 
@@ -116,7 +117,11 @@ def test_share_of_the_largest_steps():
 
 def test_residuals_and_shifts():
     record = small({}, a__residual=[1, 2, 3, 50, 4, 6])
-    assert edit_sequences.residual_ratio(record, "a", edits=2) == pytest.approx(10 / 3)
+    assert edit_sequences.residual_ratio(record, "a", edits=2) == pytest.approx(
+        (10 / 3, 2, 6)
+    )  # 4, 4 over 2, 2 and so on
+    level = edit_sequences.residual_ratio(small({}, a__residual=[3.0] * 40), "a")
+    assert level == (1, 1, 1)
     logs = {"a": {"shift_norm": [2, 6], "recalled_norm": [1, 2]}, "b": {"shift_norm": [7], "recalled_norm": [7]}}
     sequences = {name: {"log": log} for name, log in (logs | {"ft": {}}).items()}
     assert edit_sequences.largest_shift(small(sequences)) == 3
@@ -139,12 +144,6 @@ def test_hard_recursive_least_squares_has_no_age():
     kept = {"rome": {}, "rls-hard": {}, "ft": {}}
     arrays = {f"{name}__{array}": [2.0, 1.0, 1.0] for name in ("rome", "rls-hard") for array in ("step", "on_edits")}
     assert list(edit_sequences.ages(small(kept, **arrays))) == ["rome"]
-
-
-def test_missed_edits_of_all_and_of_the_first_half():
-    hits = [True, False, False, True, False, True, True]
-    record = small({"a": {"results": [result(7, every={"hit": hits})]}})
-    assert edit_sequences.missed(record, "a") == (3, 2)
 
 
 def test_the_books_random_walk_accounts_for_its_interference():
@@ -184,3 +183,18 @@ def test_paraphrases_of_the_edits_on_which_the_layer_was_not_chosen():
     edits = [{"after": {"paraphrase_exact": counts}} for counts in ([3, 3], [3, 3], [1, 3], [2, 2])]
     record = Record("single", {"layer": 6, "sweep": {"6": {"facts": 2}, "7": {"facts": 3}}, "edits": edits}, None)
     assert edit_sequences.paraphrases_of_rest(record) == 3 / 5
+
+
+def test_prompts_of_one_fact_are_drawn_together():
+    before = {"near": [2, 2], "prompt": [0, 1]}
+    rows = [{"before": before, "after": {"near": hits, "prompt": [1, 1]}} for hits in [[2, 2], [0, 2]] * 10]
+    record = Record("single", {"edits": rows}, None)
+    start = edit_sequences.answered(record, "before", "near")
+    assert start.value == 1 and start.low == intervals.share([True] * 20)["low"]
+    after = edit_sequences.answered(record, "after", "near")
+    wilson = intervals.share([True, True, False, False] * 10)  # as if 40 facts were asked
+    assert after.value == 0.5 and after.high - after.low > wilson["high"] - wilson["low"]
+    more = edit_sequences.answered_more(record, "near")
+    assert more == pytest.approx((-0.5, after.low - 1, after.high - 1))
+    once = edit_sequences.answered(record, "after", "prompt")  # one prompt a fact
+    assert once.value == 1 and once.low == intervals.share([True] * 20)["low"]

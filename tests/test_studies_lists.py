@@ -47,6 +47,9 @@ def test_shares_lost_by_list_and_order():
     assert alike.high - alike.low < 0.7 * (rome.high - rome.low)
     more = found.more_lost("rls-soft", "rome")
     assert more.value == pytest.approx(-0.2) and more.high < 0
+    alone = found.more_lost_by_list("rls-soft", "rome")  # differences of -0.1, -0.2, -0.3
+    reach = 4.302653 * 0.1 / 3**0.5  # Student's, with two degrees of freedom
+    assert alone == pytest.approx((-0.2, -0.2 - reach, -0.2 + reach), rel=1e-5)
     assert found.lost("rome", 0).value < found.lost("rome", 1).value < rome.value
 
 

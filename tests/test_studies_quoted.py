@@ -66,7 +66,11 @@ def test_single_edits():
     assert numbers["rest"] == len(rows) - chosen["facts"]
     assert numbers["late"] == max(int(layer) for layer in record["sweep"])
     assert numbers["shift"] == np.median([row["shift_norm"] / row["recalled_norm"] for row in rows])
-    assert numbers["gain"] > 1
+    hits, asked = (sum(row["after"]["neighbourhood_exact"][i] for row in rows) for i in (0, 1))
+    assert numbers["near"]["after"].value == hits / asked == pytest.approx(record["after"]["neighbourhood_exact"]["share"])
+    near = numbers["near"]
+    assert near["fewer"].value == pytest.approx(100 * (near["before"].value - near["after"].value))
+    assert 0 < near["fewer"].low < near["fewer"].value < near["fewer"].high
     assert numbers["ten"] == pytest.approx(10 / (10 + 1.959964**2))  # Wilson's low end where all are hits
 
 
@@ -74,9 +78,9 @@ def test_lifelong_failure():
     record = records.load("smollm2-lifelong")
     numbers = quoted.lifelong_failure(record)
     ends = {name: row["results"][-1] for name, row in record["lives"].items()}  # the record's key
-    assert numbers["rome"]["untouched"] == ends["rome"]["untouched_exact"]["share"]
+    assert numbers["rome"]["untouched"].value == ends["rome"]["untouched_exact"]["share"]
     assert numbers["rome"]["slope"] == edit_sequences.growth(record, "rome").slope
-    assert numbers["ft"]["exact"] == ends["ft"]["every"]["exact"]["share"]
+    assert numbers["ft"]["exact"].value == ends["ft"]["every"]["exact"]["share"]
     assert numbers["worst_error"] == max(edit_sequences.prediction_errors(record))
 
 

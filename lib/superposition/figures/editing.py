@@ -44,6 +44,8 @@ def sweep_of_layers(record: Record) -> Figure:
     ):
         shares = ([row[name][part] for row in rows] for part in ("share", "low", "high"))
         curve(left, layers, *shares, alpha=0.15, color=colour, marker=marker, markersize=4, label=words)
+    swept = [row["before"]["neighbourhood_exact"] for row in record["edits"][: rows[0]["facts"]]]  # (hits, asked)
+    left.axhline(sum(hits for hits, _ in swept) / sum(asked for _, asked in swept), color=GREY, linewidth=1, zorder=0)
     left.set(xlabel="layer", ylabel="answered as wanted", ylim=(-0.02, 1.04), title="exact match")
     left.legend(loc="lower left")
     right.plot(layers, [row["shift_over_recalled"] for row in rows], "o-", color=BLACK, markersize=4)
@@ -193,7 +195,7 @@ def loss_to_failure(courses: Mapping[str, Course]) -> Figure:
         curve(left, course.edits, *course.share("lost").T, alpha=0.13, label=words, **style)
         if name == PROTECTED:
             unnamed = course.share("lost_unnamed")[:, 0]
-            left.plot(course.edits, unnamed, color=colour, linestyle="--", linewidth=1.2, label="of it, not named")
+            left.plot(course.edits, unnamed, color=colour, linestyle="--", linewidth=1.2, label="facts not named")
         right.plot(course.edits, course.dearer, **style)
     left.axhline(SHARES[-1], **DASHED)
     left.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))

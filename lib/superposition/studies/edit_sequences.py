@@ -87,6 +87,30 @@ def paraphrases_of_rest(record: Record) -> float:
     return sum(hits for hits, _ in counts) / sum(asked for _, asked in counts)
 
 
+def _asked(record: Record, when: str, name: str) -> tuple[np.ndarray, np.ndarray]:
+    counts = np.array([row[when][name] for row in record["edits"]], dtype=float)
+    return counts[:, 0], counts[:, 1]
+
+
+def answered(record: Record, when: str, name: str) -> Estimate:
+    """Share of the prompts of one kind that were answered as wanted ``before`` or ``after`` each edit.
+
+    A fact has several of them, so facts are drawn whole; where it has one, or all are alike, Wilson's of facts.
+    """
+    hits, asked = _asked(record, when, name)
+    if asked.max() == 1 or hits.sum() in (0, asked.sum()):
+        found = intervals.share(hits[asked > 0] > 0)
+        return Estimate(*(found[end] for end in ("share", "low", "high")))
+    return intervals.over_clusters(lambda drawn: hits[drawn].sum() / asked[drawn].sum(), np.arange(len(hits)))
+
+
+def answered_more(record: Record, name: str) -> Estimate:
+    """By how much that share rose from before to after, the same facts drawn for both."""
+    (before, asked), (after, _) = (_asked(record, when, name) for when in ("before", "after"))
+    more = after - before
+    return intervals.over_clusters(lambda drawn: more[drawn].sum() / asked[drawn].sum(), np.arange(len(more)))
+
+
 # Sequences
 
 
@@ -200,10 +224,13 @@ def largest_share(record: Record, name: str, parts: int = 20) -> float:
     return float(squares[-len(squares) // parts :].sum() / squares.sum())
 
 
-def residual_ratio(record: Record, name: str, edits: int = 20) -> float:
-    """Mean norm of the residuals of a sequence's last ``edits``, over that of its first."""
+def residual_ratio(record: Record, name: str, edits: int = 20) -> Estimate:
+    """Mean norm of the residuals of a sequence's last ``edits``, over that of its first; edits are drawn."""
     residual = record.arrays[f"{name}/residual"].astype(float)
-    return float(residual[-edits:].mean() / residual[:edits].mean())
+    first, last = residual[:edits], residual[-edits:]
+    draws = np.random.default_rng(0).integers(edits, size=(2, 2000, edits))
+    low, high = np.quantile(last[draws[0]].mean(1) / first[draws[1]].mean(1), [0.025, 0.975])
+    return Estimate(float(last.mean() / first.mean()), float(low), float(high))
 
 
 def largest_shift(record: Record) -> float:
@@ -238,9 +265,3 @@ def by_age(record: Record, name: str, resamples: int = 1000) -> Suffering:
 def ages(record: Record) -> dict[str, Suffering]:
     """:func:`by_age` of every sequence whose rule lets earlier edits suffer: all but hard recursive least squares."""
     return {name: by_age(record, name) for name in with_interference(record) if name != "rls-hard"}
-
-
-def missed(record: Record, name: str) -> tuple[int, int]:
-    """How many of a sequence's edits are not answered exactly at its end, and how many of its first half."""
-    hits = np.array(checkpoint(record, name)["every"]["hit"])
-    return int((~hits).sum()), int((~hits[: len(hits) // 2]).sum())

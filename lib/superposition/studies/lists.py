@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import scipy.stats
 from jaxtyping import Bool, Float
 
 from superposition.records import Record
@@ -60,6 +61,12 @@ class Lists:
         return self._over_both(
             lambda lists, facts: self._share(rule, look, lists, facts) - self._share(than, look, lists, facts)
         )
+
+    def more_lost_by_list(self, rule: str, than: str, look: int = -1) -> Estimate:
+        """The same over lists alone: Student's interval of the lists' differences, which are few."""
+        apart = self.by_list(rule, look) - self.by_list(than, look)
+        low, high = scipy.stats.t.interval(0.95, len(apart) - 1, apart.mean(), scipy.stats.sem(apart))
+        return Estimate(float(apart.mean()), float(low), float(high))
 
     def _share(self, rule: str, look: int, lists: np.ndarray, facts: np.ndarray) -> float:
         return float(self.gone[self.rules.index(rule), lists, look][:, facts].mean())

@@ -175,12 +175,12 @@ def partners(at: pairs.Partners, layer: int) -> Numbers:
 
 def single_edits(record: Record, cost: Record) -> Numbers:
     """Chapter 15, of the records ``smollm2-single-edits`` and ``benchmark-editing``."""
-    sweep, rows, target = record["sweep"], record["edits"], cost["target"]
+    sweep, rows = record["sweep"], record["edits"]
     late = max(map(int, sweep))
     numbers: Numbers = {"layer": record["layer"], "sweep_layers": len(sweep), "late": late, "count": len(rows)}
     numbers["sweep_facts"] = sweep[str(record["layer"])]["facts"]
     for name, row in (("chosen", sweep[str(record["layer"])]), ("late", sweep[str(late)])):
-        numbers[f"{name}_paraphrases"] = row["paraphrase_exact"]["share"]
+        numbers[f"{name}_paraphrases"] = _share(row["paraphrase_exact"])
     numbers |= {
         "steps": np.median([row["steps"] for row in rows]),
         "shift": np.median([row["shift_norm"] / row["recalled_norm"] for row in rows]),
@@ -188,29 +188,26 @@ def single_edits(record: Record, cost: Record) -> Numbers:
         "rest": len(rows) - numbers["sweep_facts"],
         "rest_paraphrases": edit_sequences.paraphrases_of_rest(record),
     }
-    numbers |= {
-        "timed": cost["facts"],
-        "at_once": cost["at_once"],
-        "edit_seconds": cost["rome_edit_seconds"],
-        "edit_most": cost["rome_edit_seconds_most"],
-        "together": target["seconds_at_once"],
-        "gain": target["seconds_without_shortcuts"] / target["same_facts_with_shortcuts"],
-        "narrow": target["seconds_alone_bfloat16"],
-    }
-    start, end = record["before"], record["after"]
+    bound = record["settings"]["clamp_norm_factor"]
+    numbers["bounded"] = sum(row["shift_norm"] > 0.999 * bound * row["recalled_norm"] for row in rows)
+    numbers["timed"] = cost["facts"]
+    end = record["after"]
     texts = [row["perplexity"] for row in rows if "perplexity" in row]
-    numbers |= {
-        "success": end["success"]["share"],
-        "success_low": end["success"]["low"],
-        "exact": end["exact"]["share"],
-    }
+    numbers |= {what: end[what]["share"] for what in ("success", "exact")}
     numbers["paraphrase"] = {kind: end[f"paraphrase_{kind}"]["share"] for kind in ("success", "exact")}
-    near = {"before": start, "after": end}
-    numbers["near"] = {when: said["neighbourhood_exact"]["share"] for when, said in near.items()}
+    numbers["near"] = {
+        when: edit_sequences.answered(record, when, "neighbourhood_exact") for when in ("before", "after")
+    }
+    more = edit_sequences.answered_more(record, "neighbourhood_exact")
+    numbers["near"]["fewer"] = intervals.Estimate(-100 * more.value, -100 * more.high, -100 * more.low)
     numbers["plain"] = {"before": record["perplexity_before"], "after": np.median(texts), "worst": max(texts)}
     numbers["plain"]["count"] = len(texts)
     # if all of ten answers are right, or all of the record's: the least share that this speaks for
     return numbers | {"ten": intervals.share([True] * 10)["low"], "all": intervals.share([True] * len(rows))["low"]}
+
+
+def _share(of: dict[str, float]) -> intervals.Estimate:
+    return intervals.Estimate(*(of[end] for end in ("share", "low", "high")))
 
 
 # Chapter 16
@@ -232,14 +229,14 @@ def lifelong_failure(record: Record) -> Numbers:
     for word, name in {"soft": "rls-soft", "alpha": "alphaedit", "rome": "rome", "memit": "memit", "ft": "ft"}.items():
         end = ends[name]
         shares = end["every"] | {"untouched": end["untouched_exact"]}
-        numbers[word] = {what: shares[what]["share"] for what in ("exact", "success", "untouched")}
+        numbers[word] = {what: _share(shares[what]) for what in ("exact", "success", "untouched")}
         numbers[word]["interference"] = end["interference"]
     numbers["history"] = edit_sequences.untouched_change(record, "rls-soft", "memit")
     sequences = record["lives"]  # the record's key
     closed = [row["closed_form_error"] for row in sequences.values() if "closed_form_error" in row]
-    errors, guarded = edit_sequences.prediction_errors(record), sequences["alphaedit"]["protection"]
+    errors = edit_sequences.prediction_errors(record)
     numbers |= {"accounts": len(closed), "closed_most": max(closed), "looks": len(errors), "worst_error": max(errors)}
-    numbers |= {"leak": guarded["leak"], "free_directions": guarded["free"]}
+    numbers["free_directions"] = sequences["alphaedit"]["protection"]["free"]
     numbers["rome"] |= vars(edit_sequences.growth(record, "rome"))
     return dict(**numbers, **_growth(record), **_ages(record))
 
@@ -258,7 +255,6 @@ def _growth(record: Record) -> Numbers:
 
 def _ages(record: Record) -> Numbers:
     ages = edit_sequences.ages(record)
-    missed, missed_early = edit_sequences.missed(record, "rome")
     numbers: Numbers = {
         "age": ages["rome"],
         "soft_age": ages["rls-soft"],
@@ -266,7 +262,7 @@ def _ages(record: Record) -> Numbers:
         "age_lives": len(ages),
     }
     numbers["age_low_least"] = min(age.ratio.low for age in ages.values())
-    return numbers | {"missed": missed, "missed_early": missed_early}
+    return numbers
 
 
 def over_lists(record: Record) -> Numbers:
@@ -282,7 +278,12 @@ def over_lists(record: Record) -> Numbers:
         "watched": found.kept.shape[-1],
         "order": {"points": 100 * max(found.order_spread(rule) for rule in found.rules)},
         "apart": {"points": 100 * max(apart)},
-        "less": {"soft": intervals.Estimate(*(100 * end for end in less))},
+        "less": {
+            "soft": intervals.Estimate(*(100 * end for end in less)),
+            "history": intervals.Estimate(*(100 * end for end in found.more_lost("memit", "rls-soft"))),
+            "by_list": intervals.Estimate(*(100 * end for end in found.more_lost_by_list("rome", "rls-soft"))),
+            "alpha": intervals.Estimate(*(100 * end for end in found.more_lost("alphaedit", "memit"))),
+        },
         "slope": {"most": slope["memit"]},
     }
 
@@ -307,12 +308,8 @@ def to_a_thousand(record: Record) -> Numbers:
         "subject": extremes([panel["share"] for panel in subject.values()]),
         "exponent": extremes([course.exponent() for course in courses.values()]),
         "half": {word: course.until(half) for word, course in mine.items()},
-        "unnamed": {word: course.until(half, "lost_unnamed").value for word, course in mine.items()},
         "end": {word: end["edits"] for word, end in ends.items()},
-        "oldest": {word: end["oldest"]["exact"]["share"] for word, end in ends.items()},
         "named": ends["protected"]["lost_named"]["share"],
-        "dearer": {word: course.at(together)["perplexity"] / course.perplexity - 1 for word, course in mine.items()},
-        "dearest": float(mine["protected"].dearer[-1]) - 1,
     }
 
 

@@ -447,7 +447,7 @@ def _one_curve(trial: str, name: str, *measured: Record) -> Verdict:
 
 
 def _one_curve_a_layer(ways: Record) -> Verdict:
-    """Whether, at a layer, the curve of ROME's points over R tells what other closed forms lose, better than the norm."""
+    """Whether a layer's curve over R, of ROME's points, tells what other closed forms lose; better than the norm."""
     bar, cases, texts = records.bars("claim-19.layer"), [], []
     for (model, layer), at in law.by_layer(law.points(ways)).items():
         if (model, layer) == law.WAYS_SEEN:
