@@ -67,8 +67,8 @@ def test_single_edits():
     assert numbers["late"] == max(int(layer) for layer in record["sweep"])
     assert numbers["shift"] == np.median([row["shift_norm"] / row["recalled_norm"] for row in rows])
     hits, asked = (sum(row["after"]["neighbourhood_exact"][i] for row in rows) for i in (0, 1))
-    assert numbers["near"]["after"].value == hits / asked == pytest.approx(record["after"]["neighbourhood_exact"]["share"])
     near = numbers["near"]
+    assert near["after"].value == hits / asked == pytest.approx(record["after"]["neighbourhood_exact"]["share"])
     assert near["fewer"].value == pytest.approx(100 * (near["before"].value - near["after"].value))
     assert 0 < near["fewer"].low < near["fewer"].value < near["fewer"].high
     assert numbers["ten"] == pytest.approx(10 / (10 + 1.959964**2))  # Wilson's low end where all are hits
