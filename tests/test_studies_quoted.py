@@ -41,7 +41,6 @@ QUOTED = [
     ("20-forecasting-damage", "other_", lambda load: quoted.forecasts_of_damage(load("forecasts"))),
     ("20-forecasting-damage", "", lambda load: quoted.causes(load("causes"))),
     ("21-cures", "", lambda load: quoted.cures(*map(load, CURES))),
-    ("21-cures", "anchors_", lambda load: quoted.norm_anchors(load("sequences"))),
     ("21-cures", "words_", lambda load: quoted.wordings(load("wordings"))),
 ]
 CURES = ("cures", "smollm2-lifelong", "benchmark-editing", "causes")

@@ -121,3 +121,25 @@ def test_the_share_of_a_loss_that_is_left_is_of_facts_in_pairs():
     left = loop.loss_left(CAUSES[0])
     assert left.value == pytest.approx(4 / 7) and 0 <= left.low < left.value < left.high <= 1
     assert loop.lost(CAUSES[0]) == pytest.approx(0.4)
+
+
+class Made(dict):
+    """As much of a record as the study reads."""
+
+    arrays: dict
+
+
+def test_norm_anchors_beside_the_same_edits_without():
+    points = {
+        "moving, rome": {"60/change": 0.8, "60/paraphrase_exact": 0.7},
+        "norm anchors, rome": {"60/change": 0.2, "60/paraphrase_exact": 0.4},
+    }
+    record = Made(runs=[{"model": "gemma3", "layer": 9, "points": points}], looks=[5, 60])
+    said = np.ones((2, 40), dtype=bool)
+    whole, part = said.copy(), said.copy()
+    whole[1, :20], part[1, 15:20] = False, False  # the first look is not asked
+    whole[0], part[0] = False, False
+    record.arrays = {"gemma3 9/moving, rome/kept": whole, "gemma3 9/norm anchors, rome/kept": part}
+    (found,) = runaway.norm_anchors(record).values()
+    assert (found.norm, found.answered, found.answered_without) == (pytest.approx(0.25), 0.4, 0.7)
+    assert found.left.value == 0.25 and found.left.low < 0.25 < found.left.high

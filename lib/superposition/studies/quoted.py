@@ -600,16 +600,6 @@ def cures(record: Record, lifelong: Record, cost: Record, causes: Record) -> Num
     return numbers | {word: conditions.cure(name) for word, name in CURES.items()}
 
 
-def norm_anchors(ways: Record) -> Numbers:
-    """Chapter 21, of the record ``sequences``: norm anchors beside the same edits without, at its first layer."""
-    run, arms = ways["runs"][0], {"": "norm anchors, rome", "without_": "moving, rome"}
-    lost = [~ways.arrays[f"{run['model']} {run['layer']}/{arm}/kept"][-1].astype(bool) for arm in arms.values()]
-    n, points = ways["looks"][-1], [run["points"][arm] for arm in arms.values()]
-    held = {f"{word}paraphrases": of[f"{n}/paraphrase_exact"] for word, of in zip(arms, points, strict=True)}
-    assert points[0][f"{n}/change"] < points[1][f"{n}/change"] / 2  # as the chapter says
-    return {"left": intervals.share_left(*lost)} | held
-
-
 def wordings(record: Record) -> Numbers:
     """Chapter 21 on protection in other words, of the record ``wordings``."""
     found, prompt, more = forecasts.Wordings(record), "all, prompt", "all, prompt and paraphrases"

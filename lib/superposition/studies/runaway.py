@@ -172,3 +172,34 @@ def loops(record: Record, units: str) -> list[Loop]:
             )
         )
     return found
+
+
+@dataclass(frozen=True)
+class Anchored:
+    """What norm anchors do to a sequence by ROME in a moving ball.
+
+    Attributes
+    ----------
+    left : Estimate
+        Facts lost, over those lost without; the interval is over facts.
+    norm : float
+        Of the change, over that without.
+    answered, answered_without : float
+        Share of the edits' paraphrases that are answered exactly.
+    """
+
+    left: Estimate
+    norm: float
+    answered: float
+    answered_without: float
+
+
+def norm_anchors(ways: Record) -> dict[tuple[str, int], Anchored]:
+    """By model and layer of a record of the kind ``ways``, at its last look."""
+    found, n = {}, ways["looks"][-1]
+    for run in ways["runs"]:
+        stem, arms = f"{run['model']} {run['layer']}", ("norm anchors, rome", "moving, rome")
+        lost = [~ways.arrays[f"{stem}/{arm}/kept"][-1].astype(bool) for arm in arms]
+        norms, answered = ([run["points"][arm][f"{n}/{of}"] for arm in arms] for of in ("change", "paraphrase_exact"))
+        found[run["model"], run["layer"]] = Anchored(share_left(*lost), norms[0] / norms[1], *answered)
+    return found
