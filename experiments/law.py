@@ -262,7 +262,8 @@ def measure(lm: models.LanguageModel, layers: Sequence[int], sizes: Sizes, out: 
     edits, known = choose(lm, sizes.edits)
     windows, bits = scoring.held_out(lm, sizes.held_out), lm.digest()
     head = header(lm, edits, known, sizes)
-    listed, arrays = held(out, head, "layers")
+    planned = {name: value for name, value in head.items() if name != "perplexity"}  # it is measured, and rounds
+    listed, arrays = held(out, planned, "layers")
     rows = {row["layer"]: row for row in listed}
     summed = moments.estimate(lm, "book", tokens=sizes.tokens)
     for layer in layers:

@@ -34,7 +34,7 @@ QUOTED = [
     ("16-lifelong-failure", "thousand_", lambda load: quoted.to_a_thousand(load("smollm2-failure"))),
     ("17-runaway", "", lambda load: quoted.runaway_residuals(load("runaway"))),
     ("18-law", "", lambda load: quoted.law_of_loss(*map(load, LAW))),
-    ("18-law", "ways_", lambda load: quoted.law_by_ways(load("sequences"), *map(load, LAW))),
+    ("18-law", "ways_", lambda load: quoted.law_by_ways(load("sequences"))),
     ("18-law", "thousand_", lambda load: quoted.law_of_a_thousand(*map(load, ("smollm2-failure", "sequences", *LAW)))),
     ("19-lifetime", "", lambda load: quoted.lifetimes_of_layers(*map(load, LAW))),
     ("19-lifetime", "thousand_", lambda load: quoted.lifetimes_to_a_thousand(load("smollm2-failure"))),
