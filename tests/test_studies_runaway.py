@@ -123,12 +123,6 @@ def test_the_share_of_a_loss_that_is_left_is_of_facts_in_pairs():
     assert loop.lost(CAUSES[0]) == pytest.approx(0.4)
 
 
-class Made(dict):
-    """As much of a record as the study reads."""
-
-    arrays: dict
-
-
 def test_norm_anchors_beside_the_same_edits_without():
     points = {
         "moving, rome": {"60/change": 0.8, "60/paraphrase_exact": 0.7},

@@ -416,6 +416,22 @@ def test_a_thousand_edits_are_a_group_of_claim_19():
     assert settled(19, *given, thousand(lambda R: 0.9 / (1 + R)))[0] == "qualified"
 
 
+@pytest.mark.parametrize(("by", "verdict"), [("stream, all", "reproduced"), ("change", "refuted")])
+def test_claim_19_at_a_layer_stands_where_the_loss_follows_the_drift_and_not_the_norm(by, verdict):
+    def follows(content, arrays):
+        for run in content["runs"]:
+            middle = 2 * run["points"]["beforehand, rome"][f"{content['looks'][-1]}/{by}"]
+            for arm, row in run["points"].items():
+                if arm != "before":
+                    of = np.array([row[f"{n}/{by}"] for n in content["looks"]])
+                    kept = arrays[f"{run['model']} {run['layer']}/{arm}/kept"]
+                    kept[:] = np.arange(kept.shape[1]) >= kept.shape[1] * (of**1.5 / (middle**1.5 + of**1.5))[:, None]
+
+    record = altered("sequences", follows)
+    (trial,) = [trial for trial in verdicts.TRIALS if trial.claim == 19 and trial.records == ("sequences",)]
+    assert trial.settle(record).word == verdict
+
+
 @pytest.mark.parametrize(("told", "verdict"), [(None, "reproduced"), (0.001, "refuted"), (0.9, "refuted")])
 def test_claim_20_of_a_thousand_edits_is_held_to_their_replays(told, verdict):
     record = thousand(lambda R: R / (0.27 + R), told)

@@ -375,18 +375,11 @@ def law_of_loss(*measured: Record) -> Numbers:
     return numbers
 
 
-def law_by_ways(ways: Record, *measured: Record) -> Numbers:
-    """Chapter 18, of the record ``sequences``, beside the records of the law."""
-    points, fitted = law.points(ways), [point for point in law.gathered(*measured) if law.is_fitted(point)]
-    curve, by_norm = law.fit(fitted), law.fit(fitted, "change")
-    others = [point for point in points if law.kind_of(point) == "other editors"]
-    tuned = max((point for point in points if point.rule == "ft"), key=lambda point: point.edits)
-    return {
-        "arms": len({(point.rule, point.targets) for point in points}),
-        "most": tuned.edits,
-        "others": {"R": _scored(law.score(others, curve)), "change": _scored(law.score(others, by_norm, "change"))},
-        "tuned": {"lost": tuned.lost, "told": float(curve.share(tuned.drift))},
-    }
+def law_by_ways(ways: Record) -> Numbers:
+    """Chapter 18, of the record ``sequences``."""
+    scores = {place: at.score() for place, at in law.by_layer(law.points(ways)).items() if place != law.WAYS_SEEN}
+    worst = max(scores.values(), key=lambda score: score.error.value)
+    return {"layers": len(ways["runs"]), "most": ways["looks"][-1], "worst": _scored(worst)}
 
 
 def law_of_a_thousand(failure: Record, ways: Record, *measured: Record) -> Numbers:

@@ -575,6 +575,7 @@ TRIALS = [
     Trial(18, "05-capacity", _conservation),
     Trial(19, "18-law", partial(_one_curve, "claim-19.curve", law.R), (*LAW, "sequences", "smollm2-failure")),
     Trial(19, "18-law", partial(_one_curve, "claim-19.state", law.S), (*LAW, "sequences")),
+    Trial(19, "18-law", _one_curve_a_layer, ("sequences",)),
     Trial(19, "18-law", _ahead_of_rivals, (*LAW, "sequences", "smollm2-failure")),
     Trial(20, "19-lifetime", _lifetime_by_drift, LAW),
     Trial(20, "19-lifetime", _lifetime_by_draw, LAW),
