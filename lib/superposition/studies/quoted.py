@@ -364,7 +364,8 @@ def law_of_loss(*measured: Record) -> Numbers:
         "edits": len(measured[0]["edits"]),
         "points": len(points),
         "bar": {"correlation": bar["correlation"], "error": round(100 * bar["error"])},
-        "gain": extremes([end.quantities[law.MU] / end.drift for end in ends.values()]),
+        "gain": extremes([x.quantities[law.MU] / x.drift for x in ends.values() if x.targets == "beforehand"]),
+        "ranks": {word: law.correlation(held_out, name) for word, name in (("R", law.R), ("change", "change"))},
         "early": _end(ends["gemma3", 0, "rome", "beforehand"]),
         "late": _end(ends["smollm2", 18, "rome", "beforehand"]),
     }
@@ -426,7 +427,6 @@ def lifetimes_of_layers(*measured: Record) -> Numbers:
         lives["by_draw"] += law.lifetimes(own, law.by_asking(record, "drawn"))
         lives["by_replay"] += law.lifetimes(law.beforehand(own, unseen=True), replay)
         lives["anew"] += law.lifetimes([point for point in own if point.targets == "anew"], replay)
-    lives["drift_anew"] = [life for life in lives["by_drift"] if life.targets == "anew"]
     lives["beyond"] = [life for life in lives["by_replay"] if life.came > law.TRIED]
     return numbers | {word: _forecast_lives(some) for word, some in lives.items()}
 
