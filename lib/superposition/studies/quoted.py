@@ -377,10 +377,11 @@ def law_of_loss(*measured: Record) -> Numbers:
 
 
 def law_by_ways(ways: Record) -> Numbers:
-    """Chapter 18, of the record ``sequences``."""
-    scores = {place: at.score() for place, at in law.by_layer(law.points(ways)).items() if place != law.WAYS_SEEN}
-    worst = max(scores.values(), key=lambda score: score.error.value)
-    return {"layers": len(ways["runs"]), "most": ways["looks"][-1], "worst": _scored(worst)}
+    """Chapter 18, of the record ``sequences``: its layers but the one that had been seen, by name."""
+    layers = law.by_layer(law.points(ways))
+    numbers: Numbers = {"layers": len(layers), "most": ways["looks"][-1]}
+    unseen = {place: at for place, at in layers.items() if place != law.WAYS_SEEN}
+    return numbers | {f"{model}_{layer}": _scored(at.score()) for (model, layer), at in unseen.items()}
 
 
 def law_of_a_thousand(failure: Record, ways: Record, *measured: Record) -> Numbers:
