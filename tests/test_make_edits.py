@@ -105,3 +105,7 @@ def test_single_edits(script):
     assert [row["subject"] for row in record["told"]] == [row["subject"] for row in record["edits"]]
     for figure in (figures.sweep_of_layers(record), figures.traced(record), figures.before_and_after(record)):
         assert figure._repr_png_()
+    swept = record["edits"][: record["sweep"]["0"]["facts"]]  # grey: their neighbours before any edit
+    hits, asked = (sum(row["before"]["neighbourhood_exact"][part] for row in swept) for part in (0, 1))
+    grey = figures.sweep_of_layers(record).axes[0].lines[-1].get_ydata()
+    assert asked and list(grey) == [hits / asked] * 2

@@ -35,27 +35,21 @@ def roc_area(
 
 
 def roc_lead(
-    first: Float[np.ndarray, " m"],
-    second: Float[np.ndarray, " m"],
-    lost: Bool[np.ndarray, " m"],
-    *,
-    resamples: int = 2000,
-    level: float = 0.95,
-    seed: int = 0,
+    first: Float[np.ndarray, " m"], second: Float[np.ndarray, " m"], lost: Bool[np.ndarray, " m"]
 ) -> tuple[float, float, float]:
-    """By how much the :func:`roc_area` of one forecast exceeds another's; a bootstrap over facts, in pairs.
+    """By how much the :func:`roc_area` of one forecast exceeds another's; 95 % bootstrap over facts, in pairs.
 
     Raises
     ------
     UserError
         No fact was lost, or all were.
     """
-    (value, drawn), (other, drawn_of_other) = (_areas(x, lost, resamples, seed) for x in (first, second))
-    low, high = np.quantile(drawn - drawn_of_other, [(1 - level) / 2, (1 + level) / 2])
+    (value, drawn), (other, drawn_of_other) = (_areas(x, lost) for x in (first, second))
+    low, high = np.quantile(drawn - drawn_of_other, [0.025, 0.975])
     return value - other, float(low), float(high)
 
 
-def _areas(forecast: np.ndarray, lost: np.ndarray, resamples: int, seed: int) -> tuple[float, np.ndarray]:
+def _areas(forecast: np.ndarray, lost: np.ndarray, resamples: int = 2000, seed: int = 0) -> tuple[float, np.ndarray]:
     """An area, and those of samples of the lost and of the kept, which are the same whatever the forecast."""
     forecast, lost = np.asarray(forecast, dtype=float), np.asarray(lost, dtype=bool)
     if lost.all() or not lost.any():

@@ -40,15 +40,14 @@ class Trace:
         The lowest layer at which the state at the prompt's last token brings back more than that at the subject's.
     top
         The last layer.
-    mlp_subject, mlp_last
-        Layers whose window of MLPs brings back most, at the subject's last token and at the prompt's.
+    mlp_last
+        The layer whose window of MLPs brings back most at the prompt's last token.
     """
 
     clean: float
     spoilt: float
     handover: int
     top: int
-    mlp_subject: int
     mlp_last: int
 
 
@@ -66,14 +65,12 @@ def trace(record: Record) -> Trace:
     if not np.any(restored[2] > restored[0]):
         raise UserError("These traces have no handover: the subject's last token brings back most in every layer.")
     mlps = np.mean([np.array(fact["mlp"]["restored"]) - fact["mlp"]["corrupted"] for fact in facts], axis=0)
-    best = mlps.argmax(axis=1)
     return Trace(
         clean=float(np.mean([state["clean"] for state in states])),
         spoilt=float(np.mean([state["corrupted"] for state in states])),
         handover=layers[int(np.argmax(restored[2] > restored[0]))],
         top=layers[-1],
-        mlp_subject=layers[best[0]],
-        mlp_last=layers[best[2]],
+        mlp_last=layers[int(mlps[2].argmax())],
     )
 
 
