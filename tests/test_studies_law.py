@@ -134,6 +134,10 @@ def test_a_layer_has_a_curve_of_its_own():
         assert at.curve().middle == pytest.approx(true.middle, rel=1e-2)
         over, by_norm = at.score(resamples=50), at.score("change", resamples=50)
         assert over.points == 8 and over.error.value < 1e-2 < by_norm.error.value
+        assert len(at.without_one()) == 4 and max(at.without_one()) < 2e-2
+        at.fitted[0] = replace(at.fitted[0], lost=0.9)  # a stray that the curve then hangs on
+        first, *others = at.without_one()
+        assert first < 2e-2 < min(others)
 
 
 def test_points_of_one_layer_and_one_rule_have_no_interval():

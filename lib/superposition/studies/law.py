@@ -346,6 +346,11 @@ class AtLayer:
         """How the other closed forms' points lie about it; intervals over rules."""
         return score(self.others, self.curve(name), name, resamples)
 
+    def without_one(self, name: str = R) -> list[float]:
+        """Their error about the curve that is fitted without each of its points in turn."""
+        rest = [self.fitted[:i] + self.fitted[i + 1 :] for i in range(len(self.fitted))]
+        return [error(self.others, fit(some, name), name) for some in rest]
+
 
 def by_layer(some: Sequence[Point]) -> dict[tuple[str, int], AtLayer]:
     """Points of sequences, by model and layer."""

@@ -381,7 +381,10 @@ def law_by_ways(ways: Record) -> Numbers:
     layers = law.by_layer(law.points(ways))
     numbers: Numbers = {"layers": len(layers), "most": ways["looks"][-1]}
     unseen = {place: at for place, at in layers.items() if place != law.WAYS_SEEN}
-    return numbers | {f"{model}_{layer}": _scored(at.score()) for (model, layer), at in unseen.items()}
+    for (model, layer), at in unseen.items():
+        without = {"without": extremes([100 * off for off in at.without_one()])}
+        numbers[f"{model}_{layer}"] = _scored(at.score()) | without
+    return numbers
 
 
 def law_of_a_thousand(failure: Record, ways: Record, *measured: Record) -> Numbers:

@@ -455,7 +455,9 @@ def _one_curve_a_layer(ways: Record) -> Verdict:
         over, by_norm = at.score().error, at.score("change").error
         cases.append(over.value <= bar["error"] and over.value < by_norm.value)
         ends = (interval((100 * end for end in error), 1) for error in (over, by_norm))
-        texts.append(f"{MODELS[model]}, layer {layer}: {', over the norm '.join(ends)}")
+        least, most = (100 * choose(at.without_one()) for choose in (min, max))
+        texts.append(f"{MODELS[model]}, layer {layer}: {', over the norm '.join(ends)}; ")
+        texts[-1] += f"with one point of the fit left out {least:.1f} to {most:.1f}"
     stands = f"at a layer, the error is {100 * bar['error']:.0f} points at most, and less than over the norm"
     return Verdict(stands, cases, "Error of the layer's own curve over $R$, in points<br>" + "<br>".join(texts))
 
