@@ -55,7 +55,8 @@ COMMANDS = {
         " && python experiments/gpu.py bring _build/failure-out --to book/records"
     ),
     "sequences": (
-        "python experiments/sequences.py ways --runs smollm2:6 smollm2:12 gemma3:9 --out book/records/sequences.json"
+        "python experiments/sequences.py ways --runs smollm2:6 smollm2:12 gemma3:9 gemma3:5 "
+        "--out book/records/sequences.json"
     ),
     "lists": "python experiments/sequences.py lists --runs smollm2:6 --out book/records/lists.json",
     "runaway": "python experiments/sequences.py runaway --runs gemma3:5 gemma3:9 --out book/records/runaway.json",

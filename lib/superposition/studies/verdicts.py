@@ -457,7 +457,7 @@ def _one_curve_a_layer(ways: Record) -> Verdict:
         ends = (interval((100 * end for end in error), 1) for error in (over, by_norm))
         least, most = (100 * choose(at.without_one()) for choose in (min, max))
         texts.append(f"{MODELS[model]}, layer {layer}: {', over the norm '.join(ends)}; ")
-        texts[-1] += f"with one point of the fit left out {least:.1f} to {most:.1f}"
+        texts[-1] += f"with one point of the fit left out {least:.0f} to {most:.0f}"
     stands = f"at a layer, the error is {100 * bar['error']:.0f} points at most, and less than over the norm"
     return Verdict(stands, cases, "Error of the layer's own curve over $R$, in points<br>" + "<br>".join(texts))
 
