@@ -135,6 +135,11 @@ def test_a_layer_has_a_curve_of_its_own():
         over, by_norm = at.score(resamples=50), at.score("change", resamples=50)
         assert over.points == 8 and over.error.value < 1e-2 < by_norm.error.value
         assert len(at.without_one()) == 4 and max(at.without_one()) < 2e-2
+        reach = max(point.drift for point in at.fitted)
+        off = [replace(point, lost=point.lost - 0.2 * (point.drift > reach)) for point in at.others]
+        parts = replace(at, others=off).by_reach()
+        assert parts["within"] < 1e-2 and parts["beyond"] == pytest.approx(0.2, abs=2e-2)
+        assert list(replace(at, others=at.fitted).by_reach()) == ["within"]
         at.fitted[0] = replace(at.fitted[0], lost=0.9)  # a stray that the curve then hangs on
         first, *others = at.without_one()
         assert first < 2e-2 < min(others)

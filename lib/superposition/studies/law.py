@@ -351,6 +351,13 @@ class AtLayer:
         rest = [self.fitted[:i] + self.fitted[i + 1 :] for i in range(len(self.fitted))]
         return [error(self.others, fit(some, name), name) for some in rest]
 
+    def by_reach(self) -> dict[str, float]:
+        """Their error about the curve over R ``within`` the largest drift that it was fitted to, and ``beyond`` it."""
+        reach, curve = max(point.drift for point in self.fitted), self.curve()
+        within = [point for point in self.others if point.drift <= reach]
+        parts = {"within": within, "beyond": [point for point in self.others if point.drift > reach]}
+        return {name: error(some, curve) for name, some in parts.items() if some}
+
 
 def by_layer(some: Sequence[Point]) -> dict[tuple[str, int], AtLayer]:
     """Points of sequences, by model and layer."""

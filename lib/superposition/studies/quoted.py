@@ -382,8 +382,9 @@ def law_by_ways(ways: Record) -> Numbers:
     numbers: Numbers = {"layers": len(layers), "most": ways["looks"][-1]}
     unseen = {place: at for place, at in layers.items() if place != law.WAYS_SEEN}
     for (model, layer), at in unseen.items():
-        without = {"without": extremes([100 * off for off in at.without_one()])}
-        numbers[f"{model}_{layer}"] = _scored(at.score()) | without
+        more = {"without": extremes([100 * off for off in at.without_one()])}
+        more |= {name: 100 * off for name, off in at.by_reach().items()}
+        numbers[f"{model}_{layer}"] = _scored(at.score()) | more
     return numbers
 
 
