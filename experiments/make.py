@@ -34,6 +34,14 @@ COMMANDS = {
     "toy-transformer": "python experiments/grid.py grid --out book/records/toy-transformer.json",
     "smollm2-nulls": "python experiments/nulls.py smollm2 --out book/records/smollm2-nulls.json",
     "gemma3-nulls": "python experiments/nulls.py gemma3 --out book/records/gemma3-nulls.json",
+    **{
+        f"{model}-texts": (
+            "python experiments/texts.py write _build/texts && "
+            f"python experiments/texts.py measure {model} --texts book _build/texts/manual.jsonl "
+            f"_build/texts/wikipedia.jsonl --out book/records/{model}-texts.json"
+        )
+        for model in ("smollm2", "gemma3")
+    },
     "random-smollm2": "python experiments/untrained.py smollm2 --out book/records/random-smollm2.json",
     "pairs": "python experiments/pairs.py regressions --out book/records/pairs.json",
     "paper-pairs": "python experiments/pairs.py paper --out book/records/paper-pairs.json",

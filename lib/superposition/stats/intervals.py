@@ -100,3 +100,43 @@ def over_clusters(
 def share_left(part: Bool[np.ndarray, " m"], whole: Bool[np.ndarray, " m"]) -> Estimate:
     """``Σ part / Σ whole``, both asked of the same m things, with its interval: the things are drawn, in pairs."""
     return over_clusters(lambda drawn: part[drawn].sum() / whole[drawn].sum(), np.arange(len(whole)))
+
+
+def over_pairs(
+    matrices: Float[np.ndarray, "k m m"],
+    keep: Bool[np.ndarray, "m m"],
+    statistic: Callable[[Float[np.ndarray, "k b"]], Float[np.ndarray, " b"]] = lambda means: means[0],
+    *,
+    resamples: int = 200,
+    seed: int = 0,
+) -> Estimate:
+    """A statistic of the means of matrices over pairs of m facts, with its bootstrap interval: facts are drawn.
+
+    A fact that is drawn twice does not meet itself; a pair counts as often as both of its facts are drawn. Several
+    matrices are drawn together, so that a difference of their means is paired.
+
+    Parameters
+    ----------
+    matrices : (k, m, m)
+        What is averaged, such as P.
+    keep : (m, m) of bool
+        The pairs that count; the diagonal never does.
+    statistic : callable
+        Of the means (k, b), one number for each of b draws; by default the first mean.
+
+    Raises
+    ------
+    UserError
+        No pair counts.
+    """
+    m = len(keep)
+    kept = (keep & ~np.eye(m, dtype=bool)).astype(float)
+    if not kept.any():
+        raise UserError("There is no pair to average over.")
+    drawn = np.random.default_rng(seed).multinomial(m, np.full(m, 1 / m), size=resamples)
+    drawn = np.concatenate([np.ones((1, m)), drawn])  # (1 + b, m); the first is the list itself
+    pairs = np.einsum("bi,bi->b", drawn @ kept, drawn)
+    summed = [np.einsum("bi,bi->b", drawn @ (kept * matrix), drawn) for matrix in matrices]
+    with np.errstate(invalid="ignore"):
+        found = statistic(np.array(summed) / pairs)
+    return Estimate(float(found[0]), *map(float, np.nanquantile(found[1:], [0.025, 0.975])))

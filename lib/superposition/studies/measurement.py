@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float
 from superposition.linear.shrinkage import sampling_error
 from superposition.records import Record
 from superposition.stats import shape
-from superposition.stats.intervals import Estimate
+from superposition.stats.intervals import Estimate, over_pairs
 
 #: The language models that were measured, by what records call them.
 MODELS = {"smollm2": "SmolLM2", "gemma3": "Gemma 3"}
@@ -77,14 +77,10 @@ def crowded(record: Record, resamples: int = 200) -> list[Estimate]:
     The standard deviation is ``1/√d_m``, and random keys have :data:`BEYOND_RANDOM`. The interval draws facts; a fact
     drawn twice does not meet itself.
     """
-    m = record["facts"]["count"]
-    drawn = np.random.default_rng(8).multinomial(m, np.full(m, 1 / m), size=resamples).astype(float)
-    pairs_drawn, shares = m**2 - (drawn**2).sum(1), []
+    every, shares = np.ones((record["facts"]["count"],) * 2, dtype=bool), []
     for row in record["statistics"]:
         beyond = np.abs(record.overlaps(row["layer"]).P) > 3 / np.sqrt(row["d_m"])
-        beyond = (beyond & ~np.eye(m, dtype=bool)).astype(float)
-        again = np.einsum("bi,bi->b", drawn @ beyond, drawn) / pairs_drawn
-        shares.append(Estimate(beyond.sum() / (m * (m - 1)), *np.quantile(again, [0.025, 0.975])))
+        shares.append(over_pairs(beyond[None].astype(float), every, resamples=resamples, seed=8))
     return shares
 
 
