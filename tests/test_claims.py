@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 BOOK = Path(__file__).parents[1] / "book"
-ROW = re.compile(r"^\| (\d+) \|.*\| (reproduced|qualified|refuted) \| \{doc\}`([\w-]+)` \|$", re.MULTILINE)
+ROW = re.compile(r"^\| (\d+) \|.*\| (reproduced|qualified|refuted|checked) \| \{doc\}`([\w-]+)` \|$", re.MULTILINE)
 BOX = re.compile(r"\{admonition\} Claim (\d+)[^·\n]*· (\w+)")
 
 

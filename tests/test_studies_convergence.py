@@ -67,8 +67,9 @@ def test_random_keys_seem_wider_by_the_error_of_the_worst_layer(record):
     rng = np.random.default_rng(0)
     tokens = 100
     p = rng.normal(size=400_000) * np.sqrt(1 / D_M + max(KAPPA) / (tokens - D_M))
-    assert measurement.beyond_with_error(record, tokens) == pytest.approx(np.mean(np.abs(p) > 3 / D_M**0.5), rel=0.03)
-    assert measurement.beyond_with_error(record, 10**9) == pytest.approx(2 * scipy.stats.norm.sf(3), rel=1e-3)
+    share = np.mean(np.abs(p) > 3 / D_M**0.5)
+    assert measurement.beyond_with_error(record, tokens / D_M) == pytest.approx(share, rel=0.03)
+    assert measurement.beyond_with_error(record, 1e8) == pytest.approx(2 * scipy.stats.norm.sf(3), rel=1e-3)
 
 
 def test_a_length_is_the_nearest_recorded_and_a_layer_goes_by_its_number(record):

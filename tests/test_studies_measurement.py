@@ -157,17 +157,19 @@ def test_angles():
     assert measurement.mean_angles(record, "raw")[:, 0] == pytest.approx(raw)
     low, high = measurement.mean_angles(record, "whitened")[0, 1:]
     assert low > 80.5 > high
-    near, far = measurement.right_angles(record)
-    assert near.tolist() == [True, True, False, False, False, True]
-    assert far.tolist() == [True, False, True, False, True, True]
-    assert measurement.right_angles(record, bar=31)[0].all()
-    for at, of in enumerate(("whitened", "raw")):  # what is off by the bar is within it
-        bar = 90 - measurement.mean_angles(record, of)[0, 0]
-        assert measurement.right_angles(record, bar)[at][0] == (of == "whitened")
+
+    def layers_of(angles):
+        return np.stack([np.full((3, 3), np.cos(np.radians(angle))) for angle in angles])
+
+    vars(record)["arrays"] |= {"cosine_raw": layers_of(raw), "cosine_whitened": layers_of(whitened)}
+    gains = measurement.nearer_to_right_angles(record, resamples=5)
+    nearer = np.abs(raw - 90) - np.abs(whitened - 90)
+    np.testing.assert_allclose([gain.value for gain in gains], nearer)
+    np.testing.assert_allclose([[gain.low, gain.high] for gain in gains], np.stack([nearer, nearer], axis=1))
     found = measurement.angles(record)
     assert found["raw"] == pytest.approx({"least": 45, "most": 92})
     assert found["white"] == pytest.approx({"least": 60, "most": 120})
     removed = 1 - np.cos(np.radians(whitened)) / np.cos(np.radians(raw))
     assert found["removed"] == pytest.approx({"least": removed.min(), "most": removed.max()})
-    counts = {"closer": 2, "raw_positive": 5, "white_near": 3, "raw_far": 4, "both": 2}
-    assert {name: found[name] for name in counts} == counts
+    assert found["gain"] == pytest.approx({"least": nearer.min(), "most": nearer.max()})
+    assert (found["closer"], found["raw_positive"]) == (int((nearer > 1e-6).sum()), 5)

@@ -85,6 +85,17 @@ def test_the_kurtosis_at_a_depth_is_that_of_the_sample_with_more_draws():
     assert scaling.kurtosis_at(record, facts, 0).value != value
 
 
+def test_a_rise_is_that_of_the_same_facts_in_both():
+    record = measurement([1] * 25, list("abcdefghijklmnopqrstuvwxy"), list(range(25)), layers=(0, 1), d_m=6)
+    facts, others = list(range(20)), list(range(5, 25))
+    assert scaling.kurtosis_rise((record, facts), (record, facts), 1) == pytest.approx((0, 0, 0), abs=1e-9)
+    rise = scaling.kurtosis_rise((record, facts), (record, others), 1)
+    back = scaling.kurtosis_rise((record, others), (record, facts), 1)
+    at = scaling.kurtosis_at(record, others, 1).value - scaling.kurtosis_at(record, facts, 1).value
+    assert rise.value == pytest.approx(at) and rise.low < rise.value < rise.high
+    assert rise == pytest.approx((-back.value, -back.high, -back.low))
+
+
 def test_estimates_are_percentiles_and_differences_pair_the_samples():
     value, drawn = np.zeros((2, 6)), np.zeros((41, 2, 6))
     value[scaling.TAILS], drawn[:, *scaling.TAILS] = 7, np.arange(41)[::-1]

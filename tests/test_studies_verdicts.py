@@ -86,7 +86,27 @@ def test_every_line_names_a_record_that_is_there_and_a_rule_in_words(board):
     ],
 )
 def test_three_words(cases, enough, word):
-    assert Verdict("", cases, "", enough).word == word
+    assert Verdict("", cases, "", enough=enough).word == word
+
+
+def test_an_identity_that_holds_is_no_evidence():
+    assert Verdict("", [True], "", identity=True).word == "checked"
+    assert Verdict("", [True, False], "", identity=True).word == "qualified"
+    assert Verdict("", [False], "", identity=True).word == "refuted"
+
+
+def test_a_case_that_stands_lies_on_the_claims_side_of_the_bar(board):
+    for _, verdict in board:
+        if not verdict.found:
+            continue
+        assert len(verdict.found) == len(verdict.cases)
+        for case, estimate in zip(verdict.cases, verdict.found, strict=True):
+            if case and verdict.wanted == "above":
+                assert estimate.high >= verdict.bar
+            elif case and verdict.wanted == "below":
+                assert estimate.value <= verdict.bar
+            elif case:
+                assert estimate.low <= verdict.bar <= estimate.high
 
 
 def test_intervals_stay_on_one_line_and_without_a_negative_zero():
@@ -98,11 +118,17 @@ def test_intervals_stay_on_one_line_and_without_a_negative_zero():
 # The rules bite: records that say otherwise
 
 
-def word(claim: int, page: str, *given: Record) -> str:
-    """The verdict on a claim in a chapter, with other records than the book's."""
+def words(claim: int, page: str, *given: Record) -> list[str]:
+    """The verdicts on a claim in a chapter, with other records than the book's."""
     of = claim, page, tuple(record.name for record in given)
-    (trial,) = (trial for trial in verdicts.TRIALS if (trial.claim, trial.page[:2], trial.records) == of)
-    return trial.settle(*given).word
+    trials = [trial for trial in verdicts.TRIALS if (trial.claim, trial.page[:2], trial.records) == of]
+    return [trial.settle(*given).word for trial in trials]
+
+
+def word(claim: int, page: str, *given: Record) -> str:
+    """The one verdict of :func:`words`."""
+    (only,) = words(claim, page, *given)
+    return only
 
 
 def altered(name: str, change) -> Record:
@@ -169,14 +195,21 @@ def test_claim_7_follows_the_slope(power, verdict):
     assert word(7, "07", altered("toy-memory", grow)) == verdict
 
 
-@pytest.mark.parametrize(("power", "verdict"), [(1.2, "reproduced"), (0.5, "qualified"), (-0.5, "refuted")])
+@pytest.mark.parametrize(
+    ("power", "verdict"),
+    [
+        (1.2, ["reproduced", "reproduced"]),
+        (0.5, ["refuted", "reproduced"]),
+        (-0.5, ["refuted", "refuted"]),
+    ],
+)
 def test_claim_7_follows_the_slope_in_a_model_too(power, verdict):
     def grow(_, arrays):
         for name in [name for name in arrays if name.endswith("/interference")]:
             count, last = len(arrays[name]), arrays[name][-1].astype(float)
             arrays[name] = np.arange(1, count + 1)[:, None] ** power * last
 
-    assert word(7, "16", altered("smollm2-lifelong", grow)) == verdict
+    assert words(7, "16", altered("smollm2-lifelong", grow)) == verdict
 
 
 def test_claim_6_turns_with_the_order_in_a_model_too():
@@ -224,10 +257,11 @@ def set_kurtosis(values):
 
 def test_claims_10_and_11_follow_the_kurtosis():
     falling = measured(set_kurtosis(lambda count: range(count, 0, -1)))
-    assert word(10, "11", *falling) == word(11, "11", *falling) == "reproduced"
+    assert word(10, "11", *falling) == "reproduced"
+    assert words(11, "11", *falling) == ["reproduced", "reproduced"]
     rising = measured(set_kurtosis(lambda count: range(count)))
     assert word(10, "11", *rising) == "qualified"  # the first layer's is 0
-    assert word(11, "11", *rising) == "refuted"
+    assert words(11, "11", *rising) == ["refuted", "refuted"]
 
 
 def test_claim_12_rises_where_every_list_does():
@@ -298,18 +332,23 @@ def test_claim_15_follows_the_odds(slope, verdict):
     assert word(15, "14", altered("pairs-edits", answer)) == verdict
 
 
-def test_claim_16_stands_where_whitening_makes_the_difference():
+def test_claim_16_stands_where_whitening_makes_the_difference(monkeypatch):
+    def three_layers(data, _):
+        data["statistics"], data["layers"] = data["statistics"][:3], data["layers"][:3]
+
+    few, whole = [altered(name, three_layers) for name in verdicts.MEASURED], Record.overlaps
+
     def aim(raw, white):
-        def change(rows):
-            for row in rows:
-                row["cosine_raw"] |= {"mean": raw, "mean_interval": [raw, raw]}
-                row["cosine_whitened"] |= {"mean": white, "mean_interval": [white, white]}
+        def overlaps(self, layer):
+            found = whole(self, layer)
+            shapes = {"cosine_raw": raw, "cosine_whitened": white}
+            return dataclasses.replace(found, **{name: np.full_like(found.P, c) for name, c in shapes.items()})
 
-        return measured(change)
+        monkeypatch.setattr(Record, "overlaps", overlaps)
+        return word(16, "11", *few)
 
-    assert word(16, "11", *aim(0.5, 0.01)) == "reproduced"
-    assert word(16, "11", *aim(0.01, 0.01)) == "refuted"
-    assert word(16, "11", *aim(0.5, 0.5)) == "refuted"
+    assert aim(0.5, 0.01) == "reproduced"
+    assert aim(0.01, 0.5) == aim(0.3, 0.3) == "refuted"
 
 
 def test_claim_17_needs_damage_that_goes_with_overlap():
@@ -324,14 +363,14 @@ def test_claim_17_needs_damage_that_goes_with_overlap():
         falls[names.index("protected: 100")] = falls[names.index("as it is")]
         loss[:] = -drift
 
-    assert word(17, "20", altered("causes", useless)) == "refuted"
+    assert words(17, "20", altered("causes", useless)) == ["refuted"] * 3
 
     def decisive(data, arrays):
         names, falls, loss, drift = parts(data, arrays)
         falls[names.index("most overlapping, same norm")] = 9.0
         loss[:] = drift
 
-    assert word(17, "20", altered("causes", decisive)) == "reproduced"
+    assert words(17, "20", altered("causes", decisive)) == ["reproduced"] * 3
 
 
 # The law, with drifts that tell the loss as well as they could, or not at all

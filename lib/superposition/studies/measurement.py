@@ -21,9 +21,6 @@ from superposition.stats.intervals import Estimate, over_pairs
 
 #: The language models that were measured, by what records call them.
 MODELS = {"smollm2": "SmolLM2", "gemma3": "Gemma 3"}
-#: Degrees from 90° within which an angle counts as a right angle.
-BAR = 10
-
 #: Share of the overlaps of random keys beyond three standard deviations, and the excess kurtosis of a Laplace law.
 BEYOND_RANDOM, LAPLACE = math.erfc(3 / math.sqrt(2)), 3
 
@@ -156,31 +153,36 @@ def mean_angles(record: Record, of: str) -> Float[np.ndarray, "layers 3"]:
     return np.degrees(np.arccos(statistic(record, "mean", f"cosine_{of}")))
 
 
-def right_angles(record: Record, bar: float = BAR) -> tuple[Bool[np.ndarray, " layers"], Bool[np.ndarray, " layers"]]:
-    """Where the mean angle is within ``bar`` degrees of 90° once whitened, and where it was not before."""
-    raw, white = (np.abs(mean_angles(record, of)[:, 0] - 90) for of in ("raw", "whitened"))
-    return white <= bar, raw > bar
+def nearer_to_right_angles(record: Record, resamples: int = 200) -> list[Estimate]:
+    """By layer, by how many degrees whitening brings the angle of the mean cosine nearer to 90°; facts are drawn."""
+
+    def gain(means: Float[np.ndarray, "2 b"]) -> Float[np.ndarray, " b"]:
+        raw, white = np.abs(np.degrees(np.arccos(means)) - 90)
+        return raw - white
+
+    every = np.ones((record["facts"]["count"],) * 2, dtype=bool)
+    kept = (record.overlaps(layer) for layer in record["layers"])
+    cosines = (np.stack([one.cosine_raw, one.cosine_whitened]) for one in kept)
+    return [over_pairs(both, every, gain, resamples=resamples, seed=8) for both in cosines]
 
 
-def angles(record: Record, bar: float = BAR) -> dict[str, Any]:
+def angles(record: Record) -> dict[str, Any]:
     """Angles of the mean cosine before and after whitening, over the layers.
 
-    ``closer``, ``raw_positive``, ``white_near``, ``raw_far`` and ``both`` count layers: nearer to 90° once whitened;
-    with an interval of the raw cosine above 0; the two of :func:`right_angles`; these together. ``removed`` is the
-    share of the mean raw cosine that whitening takes away.
+    ``closer`` and ``raw_positive`` count layers: whose :func:`nearer_to_right_angles` has an interval above 0; with an
+    interval of the raw cosine above 0. ``gain`` are the extremes of the former, ``removed`` the share of the mean raw
+    cosine that whitening takes away.
     """
     raw, white = (mean_angles(record, of)[:, 0] for of in ("raw", "whitened"))  # (layers,)
     cosine, whitened = (statistic(record, "mean", f"cosine_{of}") for of in ("raw", "whitened"))
-    near, far = right_angles(record, bar)
+    gains = nearer_to_right_angles(record)
     return {
         "raw": shape.extremes(raw),
         "white": shape.extremes(white),
+        "gain": shape.extremes([gain.value for gain in gains]),
         "removed": shape.extremes(1 - whitened[:, 0] / cosine[:, 0]),
-        "closer": int((np.abs(white - 90) < np.abs(raw - 90)).sum()),
+        "closer": sum(gain.low > 0 for gain in gains),
         "raw_positive": int((cosine[:, 1] > 0).sum()),
-        "white_near": int(near.sum()),
-        "raw_far": int(far.sum()),
-        "both": int((near & far).sum()),
     }
 
 
@@ -217,9 +219,9 @@ def tokens_needed(record: Record, share: float = 0.1) -> Float[np.ndarray, " lay
     return record["d_m"] + factors(record) / (share * spreads(record)) ** 2
 
 
-def beyond_with_error(record: Record, tokens: int) -> float:
-    """:data:`BEYOND_RANDOM` once random keys have the error of a C from so many tokens too, in the worst layer."""
-    wider = np.sqrt(1 + record["d_m"] * max(factors(record)) / (tokens - record["d_m"]))
+def beyond_with_error(record: Record, tokens_over_d_m: float) -> float:
+    """:data:`BEYOND_RANDOM` once random keys have the error of C too, in the worst layer: of so many tokens for d_m."""
+    wider = np.sqrt(1 + max(factors(record)) / (tokens_over_d_m - 1))
     return float(2 * scipy.stats.norm.sf(3 / wider))
 
 

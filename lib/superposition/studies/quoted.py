@@ -235,7 +235,7 @@ def lifelong_failure(record: Record) -> Numbers:
     sequences = record["lives"]  # the record's key
     closed = [row["closed_form_error"] for row in sequences.values() if "closed_form_error" in row]
     errors = edit_sequences.prediction_errors(record)
-    numbers |= {"accounts": len(closed), "closed_most": max(closed), "looks": len(errors), "worst_error": max(errors)}
+    numbers |= {"accounts": len(closed), "closed_most": max(closed), "worst_error": max(errors)}
     numbers["free_directions"] = sequences["alphaedit"]["protection"]["free"]
     numbers["rome"] |= vars(edit_sequences.growth(record, "rome"))
     return dict(**numbers, **_growth(record), **_ages(record))
@@ -248,6 +248,8 @@ def _growth(record: Record) -> Numbers:
     return {
         "long": len(whole),
         "slope": extremes([slope.value for slope in slopes]) | {"top": max(slope.high for slope in slopes)},
+        "late_from": edit_sequences.LATE,
+        "late_least": min(edit_sequences.growth(record, name, first=edit_sequences.LATE).slope for name in whole),
         "over": extremes([g.over_walk for g in growth.values()]),
         "second": vars(growth["rome order 2"]) | {"edits": record["lives"]["rome order 2"]["edits"]},
     }

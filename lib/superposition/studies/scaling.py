@@ -12,7 +12,7 @@ from jaxtyping import Float
 from superposition import records
 from superposition.records import Record
 from superposition.stats import shape
-from superposition.stats.intervals import Estimate
+from superposition.stats.intervals import Estimate, over_pairs
 from superposition.studies.confounds import firsts
 from superposition.studies.nulls import of_products, resampled
 
@@ -106,11 +106,37 @@ def at_depth(record: Record, facts: Sequence[int], depth: float, resamples: int 
     return Resampled(of_products(products, d_m), resampled(products, d_m, resamples, np.random.default_rng(0)))
 
 
-def kurtosis_at(record: Record, facts: Sequence[int], depth: float, resamples: int = 500) -> Estimate:
-    """The excess kurtosis of P that :func:`at_depth` has, with an interval from many more draws of facts."""
+def _excess(moments: Float[np.ndarray, "4 b"]) -> Float[np.ndarray, " b"]:
+    """Excess kurtosis from the first four raw moments."""
+    mean, second, third, fourth = moments
+    variance = second - mean**2
+    return (fourth - 4 * mean * third + 6 * mean**2 * second - 3 * mean**4) / variance**2 - 3
+
+
+def _powers(record: Record, facts: Sequence[int], depth: float) -> Float[np.ndarray, "4 m m"]:
     P = record.overlaps(layer_at(record, depth)).P[np.ix_(facts, facts)]
-    found = shape.summary(P, resamples=resamples)
-    return Estimate(found["excess_kurtosis"], *found["excess_kurtosis_interval"])
+    return np.stack([P, P**2, P**3, P**4])
+
+
+def kurtosis_at(record: Record, facts: Sequence[int], depth: float, resamples: int = 500) -> Estimate:
+    """The excess kurtosis of P over some facts at the layer of a relative depth; the facts are drawn."""
+    every = np.ones((len(facts),) * 2, dtype=bool)
+    return over_pairs(_powers(record, facts, depth), every, _excess, resamples=resamples)
+
+
+def kurtosis_rise(
+    narrow: tuple[Record, Sequence[int]], wide: tuple[Record, Sequence[int]], depth: float, resamples: int = 500
+) -> Estimate:
+    """By how much :func:`kurtosis_at` is higher in the wider of two models; the same facts are drawn in both.
+
+    Parameters
+    ----------
+    narrow, wide : (Record, facts)
+        Lists of the same facts.
+    """
+    both = np.concatenate([_powers(*of, depth) for of in (narrow, wide)])
+    every = np.ones(both.shape[1:], dtype=bool)
+    return over_pairs(both, every, lambda moments: _excess(moments[4:]) - _excess(moments[:4]), resamples=resamples)
 
 
 def estimate(sample: Resampled, statistic: tuple[int, int]) -> Estimate:

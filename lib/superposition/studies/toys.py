@@ -180,6 +180,11 @@ def flips_near_and_far(record: Record, width: int) -> tuple[Estimate, Estimate]:
     return mean_over_seeds(flips(record, width, low=NEAR)), mean_over_seeds(flips(record, width, high=FAR))
 
 
+def more_flips_near(record: Record, width: int) -> Estimate:
+    """By how much the first of :func:`flips_near_and_far` is larger, seed by seed."""
+    return mean_over_seeds(flips(record, width, low=NEAR) - flips(record, width, high=FAR))
+
+
 def reach(
     record: Record, width: int, least: int = 20
 ) -> tuple[Int[np.ndarray, " k"], Float[np.ndarray, "seeds k"], Float[np.ndarray, "seeds k"]]:

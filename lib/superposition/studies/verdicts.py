@@ -2,7 +2,8 @@
 
 A trial looks at several *cases*: layers of models, seeds or widths of a toy, arms of an experiment. In each case the
 claim stands or it does not. It is **reproduced** if it stands in all of them, **refuted** if in none, and **qualified**
-if in some. The statistics are those of the studies that the chapters call. Chapter ``claims``.
+if in some. What can fail by a mistake in the code alone is **checked**. The statistics are those of the studies that
+the chapters call. Chapter ``claims``.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Literal
 
 import numpy as np
 
@@ -19,7 +21,7 @@ from superposition.data import facts
 from superposition.linear import capacity, overlap
 from superposition.linear.memory import LinearMemory
 from superposition.records import Record
-from superposition.stats.intervals import mean_over_seeds
+from superposition.stats.intervals import Estimate, mean_over_seeds
 from superposition.studies import (
     edit_sequences,
     forecasts,
@@ -70,6 +72,8 @@ MODELS_FOR_A_LAW = 5
 # The facts of a list, how far a statistic of it may scatter, and the seeds of the random memories for a theorem.
 FACTS, LARGEST_SCATTER, SEEDS = 128, 1 / 5, range(5)
 
+#: A shape for each verdict, beside its colour.
+SIGNS = {"reproduced": "✓", "qualified": "≈", "refuted": "✗", "checked": "="}
 #: Whose steps a search for target values takes, as the lines of claim 21 call them.
 UNITS = {"answer": "the unedited answer", "ROME": "ROME's code"}
 #: What a record is of, where it is not of both models.
@@ -82,30 +86,59 @@ SYSTEMS |= dict.fromkeys(("smollm2-lifelong", "lists", "pairs-edits", "causes"),
 class Verdict:
     """When a claim ``stands`` in a case, in which cases it does, and the statistics that decide it, as Markdown.
 
-    ``enough`` is False where there are too few cases to judge.
+    Attributes
+    ----------
+    found : sequence of Estimate
+        What was measured, a case each, to be drawn beside the ``bar``; empty for theorems and identities.
+    bar : float
+        What an estimate is held against.
+    wanted : {"above", "below", "at"}
+        On which side of the bar the claim puts it.
+    enough : bool
+        False where there are too few cases to judge.
+    identity : bool
+        Whether the two sides agree by algebra, so that only the code is tried.
     """
 
     stands: str
     cases: Sequence[bool]
     text: str
+    found: Sequence[Estimate] = ()
+    bar: float = 0.0
+    wanted: Literal["above", "below", "at"] = "above"
     enough: bool = True
+    identity: bool = False
 
     @property
     def word(self) -> str:
-        """``reproduced`` if the claim stands in every case, ``refuted`` if in none, else ``qualified``."""
+        """``reproduced`` if the claim stands in every case, ``refuted`` if in none, else ``qualified``.
+
+        An identity that holds is ``checked``.
+        """
         if not self.enough or 0 < sum(self.cases) < len(self.cases):
             return "qualified"
-        return "reproduced" if all(self.cases) else "refuted"
+        if not all(self.cases):
+            return "refuted"
+        return "checked" if self.identity else "reproduced"
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A claim's number, the chapter that argues it, and the function that settles it, of the records of these names."""
+    """A claim's number, the chapter that argues it, and the function that settles it, of the records of these names.
+
+    ``asks`` is the question of the trial, where it is a part of the claim only.
+    """
 
     claim: int
     page: str
     settle: Callable[..., Verdict]
     records: tuple[str, ...] = ()
+    asks: str = ""
+
+    @property
+    def question(self) -> str:
+        """What is put to the test."""
+        return self.asks or CLAIMS[self.claim]
 
 
 def scoreboard() -> list[tuple[Trial, Verdict]]:
@@ -115,14 +148,15 @@ def scoreboard() -> list[tuple[Trial, Verdict]]:
 
 def row(trial: Trial, verdict: Verdict) -> tuple[str, str, str, str]:
     """A line of the scoreboard, as Markdown: the claim, its verdict and rule, what was found, and the evidence."""
-    count = f"{sum(verdict.cases)}\u00a0of\u00a0{len(verdict.cases)}"
+    count = "" if verdict.identity else f", {sum(verdict.cases)}\u00a0of\u00a0{len(verdict.cases)}"
     evidence = f"{{doc}}`{trial.page}`: random memories"
     if trial.records:
         names = ", ".join(f"`{name}`" for name in trial.records)
         system = SYSTEMS.get(trial.records[0], " and ".join(MODELS.values()))
         evidence = f"{{doc}}`{trial.page}`: {system}; record{'s' * (len(trial.records) > 1)} {names}"
-    rule = f"**{verdict.word}**, {count}<br>It stands if {verdict.stands}."
-    return f"**{trial.claim}** {CLAIMS[trial.claim]}", rule, verdict.text, evidence
+    rule = f'<span class="verdict {verdict.word}">{SIGNS[verdict.word]} {verdict.word}</span>{count}'
+    rule += f"<details><summary>bar</summary>It stands if {verdict.stands}.</details>"
+    return f"**{trial.claim}** {trial.question}", rule, verdict.text, evidence
 
 
 def interval(ends: Iterable[float], digits: int = 2, sign: str = "") -> str:
@@ -137,10 +171,12 @@ def percent(ends: Iterable[float], digits: int = 0) -> str:
     return interval((100 * x for x in ends), digits, " %")
 
 
-def below(stands: str, errors: Sequence[float], bound: float, text: str = "Proved; error below {bound}") -> Verdict:
-    """Relative errors, each against a bound; the text may show the ``{bound}`` and the ``{number}`` of cases."""
-    text = text.format(number=len(errors), bound=f"$10^{{{round(math.log10(bound))}}}$")
-    return Verdict(stands, [bool(error < bound) for error in errors], text)
+def below(
+    stands: str, errors: Sequence[float], bound: float, text: str = "Proved; error below {bound}", *, identity=False
+) -> Verdict:
+    """Relative errors, each against a bound; the text may show the ``{bound}``."""
+    text = text.format(bound=f"$10^{{{round(math.log10(bound))}}}$")
+    return Verdict(stands, [bool(error < bound) for error in errors], text, identity=identity)
 
 
 def _by_model(texts: Iterable[str]) -> str:
@@ -226,18 +262,18 @@ def _conservation() -> Verdict:
 
 # Toys, and what edits do to a layer
 
-DIFFER = "they differ by less than {bound} of their size"
+DIFFER = "Predicted and measured differ by less than {bound} of their size, as they must: the formula is an identity"
 
 
 def _interference_in_toys(record: Record) -> Verdict:
     stands = "predicted and measured agree within the bound, in a trained model"
-    return below(stands, toys.exactness(record), toys.EXACT, "In {number} sequences " + DIFFER)
+    return below(stands, toys.exactness(record), toys.EXACT, DIFFER, identity=True)
 
 
 def _interference_of_one(record: Record) -> Verdict:
     stands = "predicted and measured agree within the rounding of the weights, after the first edit of a sequence"
     errors, bound = edit_sequences.prediction_errors(record, edits=1), edit_sequences.ROUNDING
-    return below(stands, errors, bound, "In {number} sequences " + DIFFER)
+    return below(stands, errors, bound, DIFFER, identity=True)
 
 
 def _interference_of_sequences(record: Record) -> Verdict:
@@ -245,14 +281,15 @@ def _interference_of_sequences(record: Record) -> Verdict:
         "predicted and measured agree within the rounding of the weights, at a stop in a sequence of up to 200 edits"
     )
     errors, bound = edit_sequences.prediction_errors(record), edit_sequences.ROUNDING
-    return below(stands, errors, bound, "At {number} stops " + DIFFER)
+    return below(stands, errors, bound, DIFFER, identity=True)
 
 
 def _earlier_suffer(record: Record) -> Verdict:
     old, _, young = toy_memory.by_age(record)
     ends = " against ".join(interval(mean_over_seeds(third)) for third in (old, young))
     stands = "the first third of a sequence's edits suffers more than the last third"
-    return Verdict(stands, list(old > young), f"Proved in the mean, for random keys; squared change {ends}")
+    text = f"Proved in the mean, for random keys; squared change {ends}"
+    return Verdict(stands, list(old > young), text, [Estimate(*(ratio,) * 3) for ratio in (old / young).tolist()], 1)
 
 
 def _earlier_suffer_in_a_model(record: Record) -> Verdict:
@@ -262,7 +299,7 @@ def _earlier_suffer_in_a_model(record: Record) -> Verdict:
     )
     least = f"the least of {len(ratios)} sequences {interval(min(ratios.values()), 1)}"
     cases = [ratio.low > 1 for ratio in ratios.values()]
-    return Verdict(stands, cases, f"ROME {interval(ratios['rome'], 1)}; {least}")
+    return Verdict(stands, cases, f"ROME {interval(ratios['rome'], 1)}; {least} (over edits)", [*ratios.values()], 1)
 
 
 def _growth(record: Record) -> Verdict:
@@ -272,18 +309,23 @@ def _growth(record: Record) -> Verdict:
         "late in a sequence, the interval of the slope on log-log axes reaches 1 (five ways to choose keys and targets)"
     )
     text = f"Slope {fixed} with fixed targets, {anew} with re-optimised ones, {lean} if residuals align and keys lean"
-    return Verdict(stands, [slope.high >= 1 for slope in slopes.values()], text)
+    return Verdict(stands, [slope.high >= 1 for slope in slopes.values()], text, [*slopes.values()], 1)
 
 
-def _growth_in_a_model(record: Record) -> Verdict:
+def _linear_in_a_model(record: Record) -> Verdict:
     slopes = {name: edit_sequences.growth(record, name).slope for name in edit_sequences.with_interference(record)}
+    least, *_, most = sorted(slopes[name] for name in edit_sequences.whole(record))
+    stands = "the interval of a sequence's slope on log-log axes reaches 1"
+    text = f"Slope {interval(least)} to {interval(most)} in long sequences (over watched keys)"
+    return Verdict(stands, [slope.high >= 1 for slope in slopes.values()], text, [*slopes.values()], 1)
+
+
+def _unbounded_in_a_model(record: Record) -> Verdict:
     long = edit_sequences.whole(record)
-    least, *_, most = sorted(slopes[name] for name in long)
     late = sorted(edit_sequences.growth(record, name, first=edit_sequences.LATE).slope for name in long)
-    stands = "the interval of a sequence's slope on log-log axes reaches 1; that of a long sequence, late, lies above 0"
-    text = f"Slope {interval(least)} to {interval(most)} in long sequences; "
-    text += f"from the hundredth edit on {interval(late[0])} and more"
-    return Verdict(stands, [*(slope.high >= 1 for slope in slopes.values()), *(slope.low > 0 for slope in late)], text)
+    stands = f"in a long sequence, the interval of the slope from edit {edit_sequences.LATE} on lies above 0"
+    text = f"Slope {interval(late[0])} and more (over watched keys)"
+    return Verdict(stands, [slope.low > 0 for slope in late], text, late)
 
 
 def _growth_over_lists(record: Record) -> Verdict:
@@ -293,7 +335,8 @@ def _growth_over_lists(record: Record) -> Verdict:
     stands = "with a rule, the interval of the mean slope over lists and orders, from the tenth edit on, holds 1"
     text = f"Mean slope over {found.kept.shape[1]} lists in {found.kept.shape[2]} orders each: {interval(least)} to "
     text += interval(most)
-    return Verdict(stands, [slope.low <= 1 <= slope.high for slope in slopes.values()], text)
+    cases = [slope.low <= 1 <= slope.high for slope in slopes.values()]
+    return Verdict(stands, cases, text, [*slopes.values()], 1, "at")
 
 
 # Measuring language models
@@ -302,46 +345,60 @@ def _growth_over_lists(record: Record) -> Verdict:
 def each_model(settle: Callable[[Record], Verdict], *measured: Record) -> Verdict:
     """The verdict over the cases of both models, from that on the record of one."""
     verdicts = [settle(record) for record in measured]
-    cases = [case for verdict in verdicts for case in verdict.cases]
-    return Verdict(verdicts[0].stands, cases, _by_model(verdict.text for verdict in verdicts))
+    cases, found = ([x for verdict in verdicts for x in getattr(verdict, name)] for name in ("cases", "found"))
+    return replace(verdicts[0], cases=cases, found=found, text=_by_model(verdict.text for verdict in verdicts))
+
+
+def _estimates(rows: Iterable[Iterable[float]]) -> list[Estimate]:
+    return [Estimate(*map(float, row)) for row in rows]
 
 
 def _everywhere(record: Record) -> Verdict:
     shares, random = measurement.crowded(record), measurement.BEYOND_RANDOM
     stands = "more of a layer's pairs overlap by over three standard deviations of random keys than random keys would"
     text = f"{percent(min(shares))} of pairs at the least; random keys: {100 * random:.1f}\u00a0%"
-    return Verdict(stands, [share.low > random for share in shares], text)
+    return Verdict(stands, [share.low > random for share in shares], text, shares, random)
 
 
 def _mean_is_zero(record: Record) -> Verdict:
     means = measurement.statistic(record, "mean")
     least, most = (interval(means[layer], 3) for layer in (means[:, 0].argmin(), means[:, 0].argmax()))
     cases = list((means[:, 1] <= 0) & (means[:, 2] >= 0))
-    return Verdict("the interval of a layer's mean holds zero", cases, f"from {least} to {most} by layer")
+    text = f"from {least} to {most} by layer"
+    return Verdict("the interval of a layer's mean holds zero", cases, text, _estimates(means), 0, "at")
 
 
 def _kurtosis_is_high(record: Record) -> Verdict:
     tails = measurement.statistic(record, "excess_kurtosis")
     first, least = interval(tails[0], 0), interval(tails[tails[:, 0].argmin()], 1)
     stands = "the interval of a layer's excess kurtosis lies above zero"
-    return Verdict(stands, list(tails[:, 1] > 0), f"{first} in the first layer, at the least {least}")
+    text = f"{first} in the first layer, at the least {least}"
+    return Verdict(stands, list(tails[:, 1] > 0), text, _estimates(tails))
 
 
-def _kurtosis_falls(record: Record) -> Verdict:
+def _falls_to_the_last(record: Record) -> Verdict:
+    course = measurement.course(record)
+    first, last = course["first"], course["last"]
+    stands = "the interval of the first layer's kurtosis lies above that of the last layer's"
+    text = f"{interval(first, 1)} in the first layer, {interval(last, 1)} in the last"
+    return Verdict(stands, [first.low > last.high], text)
+
+
+def _never_rises(record: Record) -> Verdict:
     tails, course = measurement.statistic(record, "excess_kurtosis"), measurement.course(record)
-    first, dip, rise, last = (interval(course[turn], 1) for turn in ("first", "dip", "rise", "last"))
-    stands = "the first layer lies above the last; and no layer lies above one before it (intervals apart)"
-    text = f"{first} in the first layer, {dip} at the lowest, then up to {rise}, {last} in the last"
-    cases = [tails[0, 1] > tails[-1, 2], not np.any(tails[1:, 1] > np.minimum.accumulate(tails[:-1, 2]))]
-    return Verdict(stands, cases, text)
+    dip, rise = (interval(course[turn], 1) for turn in ("dip", "rise"))
+    stands = "no layer's interval lies above that of a layer before it"
+    cases = [not np.any(tails[1:, 1] > np.minimum.accumulate(tails[:-1, 2]))]
+    return Verdict(stands, cases, f"{dip} at the lowest, then up to {rise}")
 
 
 def _angles(record: Record) -> Verdict:
     raw, white = (measurement.mean_angles(record, of)[:, [0, 2, 1]] for of in ("raw", "whitened"))
-    near, far = measurement.right_angles(record)
+    gains = measurement.nearer_to_right_angles(record)
     most, least = (interval(ends, 1, "°") for ends in (raw[raw[:, 0].argmax()], white[white[:, 0].argmin()]))
-    stands = "the angle of a layer's mean cosine is within ten degrees of 90° once whitened, and was not before"
-    return Verdict(stands, list(near & far), f"raw up to {most}, whitened down to {least}")
+    stands = "whitening brings the angle of a layer's mean cosine nearer to 90°, with its interval"
+    text = f"raw up to {most}, whitened down to {least}; nearer by {interval(min(gains), 1, '°')} at the least"
+    return Verdict(stands, [gain.low > 0 for gain in gains], text, gains)
 
 
 def _rises_in_toys(record: Record) -> Verdict:
@@ -350,19 +407,19 @@ def _rises_in_toys(record: Record) -> Verdict:
     distinct, shared, twin = (interval(rises[kind, 0], 1) for kind in toys.LISTS)
     stands = "the interval of the rise per doubling of the width lies above zero (three lists of facts, two layers)"
     text = f"First layer: {distinct} where last tokens differ, {shared} where shared, {twin} with one key twice"
-    return Verdict(stands, [rise.low > 0 for rise in rises.values()], text)
+    return Verdict(stands, [rise.low > 0 for rise in rises.values()], text, [*rises.values()])
 
 
 def _rises_in_models(*measured: Record) -> Verdict:
     two = sorted(measured, key=scaling.width)
-    clean = scaling.clean_in_every(two)[0]
-    layers = [[scaling.kurtosis_at(record, clean, depth) for record in two] for depth in (0, 0.5, 1)]
-    first, middle, last = (f"{interval(wide, 1)} against {interval(narrow, 1)}" for narrow, wide in layers)
-    stands = "the wider model lies above, on facts without confounds (first, middle, last layer); "
-    stands += "two are too few to judge"
-    text = f"Gemma 3 against SmolLM2: {first} in the first layer, {middle} in the middle, {last} in the last"
-    cases = [wide.low > narrow.high for narrow, wide in layers]
-    return Verdict(stands, cases, text, enough=len(measured) >= MODELS_FOR_A_LAW)
+    narrow, wide = zip(two, scaling.clean_in_every(two), strict=True)
+    rises = [scaling.kurtosis_rise(narrow, wide, depth) for depth in (0, 0.5, 1)]
+    each = [interval(rise, 1) for rise in rises]
+    stands = "the wider model lies above, on the same facts without confounds (first, middle, last layer)"
+    text = f"Gemma 3 less SmolLM2: {each[0]} in the first layer, {each[1]} in the middle, {each[2]} in the last; "
+    text += "two models are too few to judge"
+    enough = len(measured) >= MODELS_FOR_A_LAW
+    return Verdict(stands, [rise.low > 0 for rise in rises], text, rises, enough=enough)
 
 
 def _facts_suffice(*measured: Record) -> Verdict:
@@ -370,8 +427,10 @@ def _facts_suffice(*measured: Record) -> Verdict:
     scatter = [[nulls.uncertainty(record, name, FACTS) for name in names] for record in measured]
     texts = [", ".join(f"±{100 * value:.0f}\u00a0%" for value in values) for values in scatter]
     stands = f"over lists of {FACTS} facts the mean, the spread, the kurtosis scatter by a fifth at most"
-    cases = [value <= LARGEST_SCATTER for values in scatter for value in values]
-    return Verdict(stands, cases, f"Half an interval of each<br>{_by_model(texts)}")
+    found = [Estimate(value, value, value) for values in scatter for value in values]
+    cases = [estimate.value <= LARGEST_SCATTER for estimate in found]
+    text = f"Half an interval of each<br>{_by_model(texts)}"
+    return Verdict(stands, cases, text, found, LARGEST_SCATTER, "below")
 
 
 # Neighbours and causes
@@ -392,12 +451,12 @@ def _related(record: Record) -> Verdict:
 
 def _partners_in_toys(record: Record) -> Verdict:
     flips = [toys.flips_near_and_far(record, width) for width in toys.widths(record)]
+    more = [toys.more_flips_near(record, width) for width in toys.widths(record)]
     (near, far), (wider, _), *_ = flips
-    bars = f"above {toys.NEAR} than below {toys.FAR}"
-    stands = f"at a width, answers flip more often where $p$ is {bars} (intervals apart)"
+    stands = f"at a width, answers flip more often where $|p|$ is above {toys.NEAR} than below {toys.FAR}, in pairs"
     text = f"Flips, narrowest: {percent(near)} against {percent(far, 1)}; "
     text += f"above {toys.NEAR}, next wider: {percent(wider, 1)}"
-    return Verdict(stands, [near.low > far.high for near, far in flips], text)
+    return Verdict(stands, [share.low > 0 for share in more], text, more)
 
 
 def _partners_change(record: Record) -> Verdict:
@@ -407,21 +466,33 @@ def _partners_change(record: Record) -> Verdict:
     stands = "at a layer, the interval of the odds ratio of a flipped answer lies above 1"
     text = "Each tenth of $|p|\\,\\lVert\\delta\\rVert$, over the median $\\lVert\\delta\\rVert$, multiplies the odds "
     text += each
-    return Verdict(stands, [ends.low > 1 for ends in odds], text)
+    return Verdict(stands, [ends.low > 1 for ends in odds], text, odds, 1)
 
 
-def _causes(record: Record) -> Verdict:
+def _without_overlap(record: Record) -> Verdict:
     conditions = forecasts.Conditions(record)
     removed, halved = (forecasts.gone(conditions.left(name)) for name in ("protected: 100", "scaled: 0.5"))
-    ends = conditions.left("most overlapping, same norm", of="least overlapping, same norm")
-    rank = conditions.rank(conditions.starting("drawn"), "drift")
-    stands = (
-        "loss halves without the overlap; at one norm, it follows $\\sum p\\,\\delta$ and overlap from list to list"
-    )
-    text = f"Loss gone: {percent(removed, 1)} with the overlap, {percent(halved)} with half the norm<br>"
-    text += f"rank correlation of loss and $\\sum p\\,\\delta$ over lists: {interval(rank)}<br>"
-    text += f"most over least overlap at one norm: {interval(ends)}"
-    return Verdict(stands, [removed.low > 0.5, rank.low > 0, ends.low > 1], text)
+    stands = "the loss at least halves where directions avoid the keys of the watched prompts"
+    text = f"Loss gone, asked in the same words: {percent(removed, 1)}; with half the norm {percent(halved)}"
+    return Verdict(stands, [removed.low > 0.5], text, [removed], 0.5)
+
+
+def _with_the_drift(record: Record) -> Verdict:
+    conditions = forecasts.Conditions(record)
+    drawn = conditions.starting("drawn")
+    rank, crowded = (conditions.rank(drawn, of) for of in ("drift", "crowding"))
+    stands = "the rank correlation with the mean square of $\\sum p\\,\\delta$ has an interval above 0"
+    text = f"{interval(rank)} over {len(drawn)} lists, which share edits; with the crowding {interval(crowded)}"
+    return Verdict(stands, [rank.low > 0], text, [rank])
+
+
+def _most_against_least(record: Record) -> Verdict:
+    conditions = forecasts.Conditions(record)
+    ends = [f"{which} overlapping, same norm" for which in ("most", "least")]
+    times = conditions.left(ends[0], of=ends[1])
+    stands = "the list of most overlap loses more than that of least, with its interval"
+    text = f"{interval(times)} times as much, where the crowding is {conditions.relative('crowding', *ends):.1f} times"
+    return Verdict(stands, [times.low > 1], text, [times], 1)
 
 
 # The law. What decides was written down before: ``book/data/bars.toml``
@@ -432,9 +503,10 @@ def _one_curve(trial: str, name: str, *measured: Record) -> Verdict:
     bar, points = records.bars(trial), law.gathered(*measured)
     curve = law.fit([point for point in points if law.is_fitted(point)], name)
     held_out = law.unseen(points) if name == law.S else points
-    cases, texts = [], []
+    cases, texts, errors = [], [], []
     for (model, kind), group in law.grouped(held_out).items():
         found = law.score(group, curve, name)
+        errors.append(found.error)
         cases.append(found.correlation.value >= bar["correlation"] and found.error.value <= bar["error"])
         texts.append(
             f"{MODELS[model]}, {kind}: {interval(found.correlation)}, error "
@@ -443,23 +515,26 @@ def _one_curve(trial: str, name: str, *measured: Record) -> Verdict:
     stands = f"in a group of points, the rank correlation is {bar['correlation']} or more and the error "
     stands += f"{100 * bar['error']:.0f} points at most"
     what = "last state's drift $S$" if name == law.S else "layer's drift $R$"
-    return Verdict(stands, cases, f"Rank correlation with the {what}, error in points<br>" + "<br>".join(texts))
+    text = f"Rank correlation with the {what}, error in points<br>" + "<br>".join(texts)
+    return Verdict(stands, cases, text, errors, bar["error"], "below")
 
 
 def _one_curve_a_layer(ways: Record) -> Verdict:
     """Whether a layer's curve over R, of ROME's points, tells what other closed forms lose; better than the norm."""
-    bar, cases, texts = records.bars("claim-19.layer"), [], []
+    bar, cases, texts, errors = records.bars("claim-19.layer"), [], [], []
     for (model, layer), at in law.by_layer(law.points(ways)).items():
         if (model, layer) == law.WAYS_SEEN:
             continue
         over, by_norm = at.score().error, at.score("change").error
+        errors.append(over)
         cases.append(over.value <= bar["error"] and over.value < by_norm.value)
         ends = (interval((100 * end for end in error), 1) for error in (over, by_norm))
         least, most = (100 * choose(at.without_one()) for choose in (min, max))
         texts.append(f"{MODELS[model]}, layer {layer}: {', over the norm '.join(ends)}; ")
         texts[-1] += f"with one point of the fit left out {least:.0f} to {most:.0f}"
     stands = f"at a layer, the error is {100 * bar['error']:.0f} points at most, and less than over the norm"
-    return Verdict(stands, cases, "Error of the layer's own curve over $R$, in points<br>" + "<br>".join(texts))
+    text = "Error of the layer's own curve over $R$, in points<br>" + "<br>".join(texts)
+    return Verdict(stands, cases, text, errors, bar["error"], "below")
 
 
 def _ahead_of_rivals(*measured: Record) -> Verdict:
@@ -470,7 +545,7 @@ def _ahead_of_rivals(*measured: Record) -> Verdict:
     text = f"$R$: {law.correlation(held_out):.2f}; least ahead of the {law.QUANTITIES[least]}, by "
     text += f"{interval(leads[least])}; most of the {law.QUANTITIES[most]}, by {interval(leads[most])} "
     text += "(condition number and energy: without the thousand edits)"
-    return Verdict(stands, [lead.low > 0 for lead in leads.values()], text)
+    return Verdict(stands, [lead.low > 0 for lead in leads.values()], text, [*leads.values()])
 
 
 def _lifetime_by_drift(*measured: Record) -> Verdict:
@@ -513,26 +588,30 @@ def _within(lives: Sequence[law.Lifetime], factor: float, what: str) -> Verdict:
     stands = f"edits until 10, 25 or 50 % is lost, at a layer, lie within a factor of {factor} of {what}"
     text = f"Within the factor: {percent(law.share_within(seen, factor))}; forecast over what came in the median "
     text += f"{np.median(factors):.2f}"
-    return Verdict(stands, list(law.within(seen, factor)), text)
+    found = [Estimate(*(abs(math.log(life.factor)),) * 3) for life in seen]
+    return Verdict(stands, list(law.within(seen, factor)), text, found, math.log(factor), "below")
 
 
 def _lengths_known(trial: str, units: str, record: Record) -> Verdict:
     """Whether keys and single edits of the unedited model tell how long the residuals of a sequence come out."""
-    bar, cases, texts = records.bars(trial), [], []
+    bar, cases, texts, found = records.bars(trial), [], [], []
     for loop in runaway.loops(record, units):
         ranks, near = loop.correlation(), loop.near(bar["factor"])
         cases.append(bool(ranks.value >= bar["correlation"] and near >= 0.5))
+        found.append(ranks)
         texts.append(f"layer {loop.layer}: {interval(ranks)}, {near:.0%} within the factor".replace("%", "\u00a0%"))
     stands = f"of the first {runaway.FIRST} lengths, the forecast's rank correlation is {bar['correlation']} or more, "
     stands += f"half within a factor of {bar['factor']}"
-    return Verdict(stands, cases, f"Steps in units of {UNITS[units]}; rank correlation<br>" + "<br>".join(texts))
+    text = f"Steps in units of {UNITS[units]}; rank correlation<br>" + "<br>".join(texts)
+    return Verdict(stands, cases, text, found, bar["correlation"])
 
 
 def _fed_by(trial: str, units: str, record: Record) -> Verdict:
     """Whether residuals stop growing when one of the causes is taken away."""
-    bar, cases, texts = records.bars(trial), [], []
+    bar, cases, texts, found = records.bars(trial), [], [], []
     for loop in runaway.loops(record, units):
         left = {cause: loop.left(cause) for cause in runaway.CAUSES}
+        found += left.values()
         cases += [bool(share.value < bar["share"]) for share in left.values()]
         most = max(left, key=lambda cause: left[cause].value)
         texts.append(
@@ -542,7 +621,8 @@ def _fed_by(trial: str, units: str, record: Record) -> Verdict:
     stands = (
         "with one cause taken away, less than half of the growth of the residuals is left (three causes, two layers)"
     )
-    return Verdict(stands, cases, f"Steps in units of {UNITS[units]}<br>" + "<br>".join(texts))
+    text = f"Steps in units of {UNITS[units]}<br>" + "<br>".join(texts)
+    return Verdict(stands, cases, text, found, bar["share"], "below")
 
 
 #: All trials, in the order of the claims.
@@ -560,12 +640,26 @@ TRIALS = [
     Trial(6, "03-lifelong", _earlier_suffer, ("toy-memory",)),
     Trial(6, "16-lifelong-failure", _earlier_suffer_in_a_model, ("smollm2-lifelong",)),
     Trial(7, "07-toy-memory", _growth, ("toy-memory",)),
-    Trial(7, "16-lifelong-failure", _growth_in_a_model, ("smollm2-lifelong",)),
-    Trial(7, "16-lifelong-failure", _growth_over_lists, ("lists",)),
+    Trial(7, "16-lifelong-failure", _linear_in_a_model, ("smollm2-lifelong",), "interference grows linearly"),
+    Trial(7, "16-lifelong-failure", _unbounded_in_a_model, ("smollm2-lifelong",), "interference grows without bound"),
+    Trial(7, "16-lifelong-failure", _growth_over_lists, ("lists",), "interference grows linearly"),
     Trial(8, "11-superposition-in-llms", partial(each_model, _everywhere), MEASURED),
     Trial(9, "11-superposition-in-llms", partial(each_model, _mean_is_zero), MEASURED),
     Trial(10, "11-superposition-in-llms", partial(each_model, _kurtosis_is_high), MEASURED),
-    Trial(11, "11-superposition-in-llms", partial(each_model, _kurtosis_falls), MEASURED),
+    Trial(
+        11,
+        "11-superposition-in-llms",
+        partial(each_model, _falls_to_the_last),
+        MEASURED,
+        "the kurtosis is lower in the last layer than in the first",
+    ),
+    Trial(
+        11,
+        "11-superposition-in-llms",
+        partial(each_model, _never_rises),
+        MEASURED,
+        "the kurtosis falls from layer to layer",
+    ),
     Trial(12, "09-toy-transformer", _rises_in_toys, ("toy-transformer",)),
     Trial(12, "13-scaling", _rises_in_models, MEASURED),
     Trial(13, "12-nulls-and-confounds", _facts_suffice, ("smollm2-nulls", "gemma3-nulls")),
@@ -573,18 +667,42 @@ TRIALS = [
     Trial(15, "09-toy-transformer", _partners_in_toys, ("toy-transformer",)),
     Trial(15, "14-who-overlaps", _partners_change, ("pairs-edits",)),
     Trial(16, "11-superposition-in-llms", partial(each_model, _angles), MEASURED),
-    Trial(17, "20-forecasting-damage", _causes, ("causes",)),
+    Trial(17, "20-forecasting-damage", _without_overlap, ("causes",), "without the overlap, the failure is gone"),
+    Trial(17, "20-forecasting-damage", _with_the_drift, ("causes",), "at one norm, loss goes with $\\sum p\\,\\delta$"),
+    Trial(17, "20-forecasting-damage", _most_against_least, ("causes",), "at one norm, loss goes with overlap"),
     Trial(18, "05-capacity", _conservation),
-    Trial(19, "18-law", partial(_one_curve, "claim-19.curve", law.R), (*LAW, "sequences", "smollm2-failure")),
-    Trial(19, "18-law", partial(_one_curve, "claim-19.state", law.S), (*LAW, "sequences")),
-    Trial(19, "18-law", _one_curve_a_layer, ("sequences",)),
-    Trial(19, "18-law", _ahead_of_rivals, (*LAW, "sequences", "smollm2-failure")),
-    Trial(20, "19-lifetime", _lifetime_by_drift, LAW),
-    Trial(20, "19-lifetime", _lifetime_by_draw, LAW),
-    Trial(20, "19-lifetime", _lifetime_by_replay, LAW),
-    Trial(20, "19-lifetime", _lifetime_of_a_thousand, ("smollm2-failure",)),
-    Trial(21, "17-runaway", partial(_lengths_known, "claim-21.lengths", "answer"), ("runaway",)),
-    Trial(21, "17-runaway", partial(_fed_by, "claim-21.taken-away", "answer"), ("runaway",)),
-    Trial(21, "17-runaway", partial(_lengths_known, "claim-21.lengths-units", "ROME"), ("runaway",)),
-    Trial(21, "17-runaway", partial(_fed_by, "claim-21.taken-away-units", "ROME"), ("runaway",)),
+    Trial(
+        19,
+        "18-law",
+        partial(_one_curve, "claim-19.curve", law.R),
+        (*LAW, "sequences", "smollm2-failure"),
+        "(ours) how much is lost is one function of the layer's drift $R$",
+    ),
+    Trial(
+        19,
+        "18-law",
+        partial(_one_curve, "claim-19.state", law.S),
+        (*LAW, "sequences"),
+        "(ours) how much is lost is one function of the last state's drift $S$",
+    ),
+    Trial(19, "18-law", _one_curve_a_layer, ("sequences",), "(ours) at one layer, it is one function of $R$"),
+    Trial(
+        19,
+        "18-law",
+        _ahead_of_rivals,
+        (*LAW, "sequences", "smollm2-failure"),
+        "(ours) $R$ tells it better than what else has been proposed",
+    ),
+    Trial(20, "19-lifetime", _lifetime_by_drift, LAW, "(ours) how many edits a layer bears is known from $R$"),
+    Trial(20, "19-lifetime", _lifetime_by_draw, LAW, "(ours) it is known by drawn drifts"),
+    Trial(20, "19-lifetime", _lifetime_by_replay, LAW, "(ours) it is known by a replay"),
+    Trial(20, "19-lifetime", _lifetime_of_a_thousand, ("smollm2-failure",), "(ours) it is, up to a thousand edits"),
+    *(
+        Trial(21, "17-runaway", partial(settle, f"claim-21.{bar}{suffix}", units), ("runaway",), f"(ours) {asks}")
+        for units, suffix in (("answer", ""), ("ROME", "-units"))
+        for settle, bar, asks in (
+            (_lengths_known, "lengths", "overlap tells how residuals grow behind a norm"),
+            (_fed_by, "taken-away", "without overlap, moving ball or new search they stop growing"),
+        )
+    ),
 ]
