@@ -6,7 +6,13 @@ from superposition.figures.derivation import recall_against_load, touching_ellip
 from superposition.figures.derivation import whitened_plane, damage_around, capacity, null_spread, keys_that_fit
 from superposition.figures.derivation import transfers, lifetimes
 from superposition.figures.toys import forgetting_curves, growth, earlier_edits, price_of_exactness, feature_planes
-from superposition.figures.toys import solids, phase_plane, dimensionality_steps, overlap_and_loss, features_by_sparsity
+from superposition.figures.toys import (
+    solids,
+    gain_of_sharing,
+    dimensionality_steps,
+    overlap_and_loss,
+    features_by_sparsity,
+)
 from superposition.figures.toys import crowding, feedback
 from superposition.figures.toy_transformer import facts_kept_and_edits_held, forecasts_and_falls, reach_of_an_edit
 from superposition.figures.toy_transformer import tails_by_width, tails_by_history

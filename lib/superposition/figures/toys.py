@@ -6,9 +6,10 @@ from collections.abc import Mapping
 
 import matplotlib as mpl
 import numpy as np
+from jaxtyping import Float
 from matplotlib.figure import Figure
 
-from superposition.figures.colours import BLUE, CYCLE, GREY, ORANGE, VERMILION
+from superposition.figures.colours import BLUE, CYCLE, DASHED, GREY, ORANGE, VERMILION
 from superposition.figures.style import band, canvas, dots, errors_and_damage, plot, shared_legend, ticks
 from superposition.linear.capacity import welch_bound
 from superposition.stats.intervals import over_seeds
@@ -218,31 +219,45 @@ def solids(panels: Mapping[str, tuple[np.ndarray, float]]) -> Figure:
 
 
 @plot
-def phase_plane(
-    aspects: np.ndarray, densities: np.ndarray, outcomes: Mapping[str, np.ndarray], threshold: np.ndarray
+def gain_of_sharing(
+    aspects: np.ndarray,
+    densities: np.ndarray,
+    gain: Float[np.ndarray, "groups aspects densities"],
+    tie: Float[np.ndarray, " aspects"],
+    at: int,
+    untuned: Float[np.ndarray, " densities"],
 ) -> Figure:
-    """Share of groups of seeds with each outcome over importance and density, with the predicted boundary.
+    """How much less trained models lose than if they dropped a feature, and where an untuned pair ties.
 
     Parameters
     ----------
     aspects, densities : array
         Relative importance of the second feature, and the probability that a feature is there.
-    outcomes : mapping of str to (len(aspects), len(densities)) array
-        Shares between 0 and 1.
-    threshold : array
-        The density below which an antipodal pair pays, for each aspect.
+    gain : array
+        One less the loss of the best model of a group of seeds over that of dropping.
+    tie : array
+        The density at which an untuned antipodal pair loses as much as dropping, for each aspect.
+    at : int
+        The aspect whose cross-section is drawn beside the plane.
+    untuned : array
+        The loss of an untuned pair over that of dropping, for that aspect.
     """
-    figure, axes = canvas(1, len(outcomes), height=3.1, sharey=True)
-    for axis, (name, share) in zip(axes, outcomes.items(), strict=True):
-        axis.pcolormesh(densities, aspects, share, cmap="cividis", vmin=0, vmax=1, shading="nearest")
-        axis.plot(threshold, aspects, color=VERMILION, linewidth=2.2)
-        axis.set(xscale="log", yscale="log")
-        ticks(axis.xaxis, [0.05, 0.1, 0.2, 0.5, 1])
-        ticks(axis.yaxis, [0.1, 0.3, 1, 3, 10])
-        axis.set_title(name, fontsize=10)
-        axis.set(xlim=(densities[0], densities[-1]), xlabel="density q (log)")
-    axes[0].set_ylabel("importance of feature 2 (log)")
-    figure.colorbar(axes[-1].collections[0], ax=axes, shrink=0.9, label="share of groups")
+    figure, (plane, cut) = canvas(1, 2, height=3.4)
+    mesh = plane.pcolormesh(densities, aspects, gain.mean(0), cmap="cividis", vmin=0, vmax=1, shading="nearest")
+    plane.plot(tie, aspects, color=VERMILION, linewidth=2.2)
+    plane.set(xscale="log", yscale="log", xlabel="density q (log)", ylabel="importance of feature 2 (log)")
+    ticks(plane.xaxis, [0.05, 0.1, 0.2, 0.5, 1])
+    ticks(plane.yaxis, [0.1, 0.3, 1, 3, 10])
+    plane.set_xlim(densities[0], densities[-1])
+    figure.colorbar(mesh, ax=plane, label="loss less than by dropping, share", location="left", pad=0.02)
+    cut.axhline(1, **DASHED)
+    cut.plot(densities, untuned, color=VERMILION, label="untuned pair")
+    trained = 1 - gain[:, at]
+    dots(cut, densities, trained, color=BLUE, fmt="o", linestyle="", label="best trained")
+    cut.set(xscale="log", xlabel="density q (log)", ylabel="loss over that of dropping", ylim=(0, 1.6))
+    cut.set_title(f"importance {aspects[at]:g}", fontsize=10)
+    ticks(cut.xaxis, [0.05, 0.1, 0.2, 0.5, 1])
+    cut.legend()
     return figure
 
 
