@@ -80,7 +80,7 @@ class Sizes:
 
 def articles(dump: Path) -> Iterator[str]:
     """The articles of a Wikipedia dump as plain text: no redirects, tables, templates or footnotes."""
-    import mwparserfromhell  # of requirements-texts.txt
+    import mwparserfromhell
 
     for _, page in ElementTree.iterparse(bz2.open(dump)):
         if not page.tag.endswith("}page"):

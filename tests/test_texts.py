@@ -34,7 +34,6 @@ Old. &lt;!-- not said --&gt;
 
 
 def test_an_article_is_its_sentences(tmp_path):
-    pytest.importorskip("mwparserfromhell")
     pages = (("Paris", 0, "", ARTICLE), ("Talk:Paris", 1, "", "no"), ("Lutetia", 0, '<redirect title="Paris"/>', "no"))
     dump = tmp_path / "dump.bz2"
     inside = "".join(PAGE.format(*page) for page in pages)
