@@ -53,15 +53,16 @@ def explained(
     arrays = {
         "effects": fit.effects,
         "errors": fit.errors,
-        "dropped": np.stack([fit.share, *fit.dropped.values()]),
-        "alone": np.stack([fit.share, *fit.alone.values()]),
+        "shares": np.stack([fit.share, *fit.shares.values()]),
         "own": np.array([regression.row_and_column_share(matrix) for matrix in matrices]),
     }
     if resample:
         drawn = pairs.bootstrap_shares(table, Y, resamples=RESAMPLES)
         chance = pairs.shuffled_shares(table, matrices, shuffles=SHUFFLES)
-        arrays["dropped_interval"] = np.stack([np.quantile(drawn[g], [0.025, 0.975], axis=0) for g in groups], axis=1)
-        arrays["chance"] = np.stack([np.quantile(chance[g], 0.975, axis=0) for g in groups])
+        arrays["shares_interval"] = np.stack([np.quantile(drawn[g], [0.025, 0.975], axis=0) for g in groups], axis=1)
+        more, again = (sum(of[g] for g in pairs.RELATED) - of["last token"] for of in (fit.shares, drawn))
+        arrays["related"] = np.stack([more, *np.quantile(again, [0.025, 0.975], axis=0)])
+        arrays["chance"] = np.quantile(chance, 0.975, axis=0)
     about = {"names": table.names, "groups": groups, "units": table.units.round(6).tolist()}
     about["having"] = [int((column > 0).sum()) for column in table.X.T]
     return about, {name: array.astype(np.float32) for name, array in arrays.items()}
@@ -101,7 +102,7 @@ def regressions() -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         for wording, measure in (("own", "cosine_whitened"), ("own", "P"), ("drawn", "cosine_whitened")):
             name = f"{model} {wording} {measure}"
             recipe = {"name": name, "facts": facts.fingerprint("book"), "sizes": [TOKENS, RESAMPLES, SHUFFLES]}
-            key = cache.key("pairs", 1, weights=data["models"][model], **recipe)
+            key = cache.key("pairs", 2, weights=data["models"][model], **recipe)
             stacks = cache.made(key, lambda asked=(model, wording, measure): table_of(*asked))
             data["tables"].append(stacks.pop("entry"))
             arrays |= {f"{name} {key}": value for key, value in stacks.items()}

@@ -130,7 +130,7 @@ def declared(*extras):
         ("lib/superposition", ("hub",)),
         ("lib/superposition/book", ("book",)),
         ("book/_ext", ("book",)),
-        ("experiments", ()),
+        ("experiments", ("texts",)),
         ("tests", ("book", "test")),
     ],
 )

@@ -22,19 +22,19 @@ def shares_by_depth(tables: Mapping[str, Mapping[str, Any]], groups: Sequence[st
     Parameters
     ----------
     tables : mapping of str to mapping
-        By title: ``"dropped"`` (1 + groups, layers), the first row all features together, ``"dropped_interval"``
+        By title: ``"shares"`` (1 + groups, layers), the first row all features together, ``"shares_interval"``
         (2, 1 + groups, layers), and ``"groups"``, the names of the rows.
     groups : sequence of str
         Which to draw.
     """
     figure, axes = canvas(1, len(tables), height=3.7, dpi=LOW_DPI, sharey=True)
     for axis, (title, table) in zip(axes, tables.items(), strict=True):
-        depth = np.arange(table["dropped"].shape[1])
-        axis.plot(depth, table["dropped"][0], color=BLACK, linestyle="--", linewidth=1.2, label="all together")
+        depth = np.arange(table["shares"].shape[1])
+        axis.plot(depth, table["shares"][0], color=BLACK, linestyle="--", linewidth=1.2, label="all together")
         for group, colour, marker in zip(groups, CYCLE, MARKERS, strict=False):
             if group in table["groups"]:
                 row = list(table["groups"]).index(group)
-                values = table["dropped"][row], *table["dropped_interval"][:, row]
+                values = table["shares"][row], *table["shares_interval"][:, row]
                 curve(axis, depth, *values, color=colour, marker=marker, label=group, **_LINE)
         axis.set(title=title, xlabel="layer")
     axes[0].set(ylim=(0, None), ylabel="share of the variance")

@@ -87,20 +87,40 @@ def _sums(scores: Float[np.ndarray, "n f"], group: Int[np.ndarray, " n"], groups
     return sparse.csr_array((np.ones(len(group)), (group, rows)), (groups, len(group))) @ scores
 
 
-def shares(
+def explained(
+    XX: Float[np.ndarray, "f f"], XY: Float[np.ndarray, "f L"], YY: Float[np.ndarray, " L"]
+) -> Float[np.ndarray, " L"]:
+    """Share of the variance that all columns explain, from centred cross-products."""
+    return _explained(XX, XY, list(range(len(XX)))) / YY
+
+
+def shapley(
     groups: Mapping[str, list[int]],
     XX: Float[np.ndarray, "f f"],
     XY: Float[np.ndarray, "f L"],
     YY: Float[np.ndarray, " L"],
-) -> tuple[Float[np.ndarray, " L"], dict[str, Float[np.ndarray, " L"]], dict[str, Float[np.ndarray, " L"]]]:
-    """Shares of the variance from centred cross-products: of all columns; lost without each group; of it alone."""
-    everything = list(range(len(XX)))
-    whole = _explained(XX, XY, everything) / YY
-    dropped, alone = {}, {}
-    for group, columns in groups.items():
-        dropped[group] = whole - _explained(XX, XY, [c for c in everything if c not in columns]) / YY
-        alone[group] = _explained(XX, XY, columns) / YY
-    return whole, dropped, alone
+) -> dict[str, Float[np.ndarray, " L"]]:
+    """Each group's share of the variance: what it adds to what is there, in the mean over all orders of the groups.
+
+    The shares add up to that of all groups together (Shapley 1953; of regressions Lindeman, Merenda and Gold 1980).
+
+    Parameters
+    ----------
+    groups : mapping of str to list of int
+        Columns; all subsets of the groups are regressed, so that twelve take some thousand regressions.
+    XX, XY, YY
+        Centred cross-products.
+    """
+    names, count = list(groups), len(groups)
+    subsets = [tuple(n for n in range(count) if number >> n & 1) for number in range(2**count)]
+    worth = {some: _explained(XX, XY, [c for n in some for c in groups[names[n]]]) / YY for some in subsets}
+    weight = [1 / (count * math.comb(count - 1, size)) for size in range(count)]
+    found = {name: np.zeros_like(YY) for name in names}
+    for some in subsets:
+        for n in set(range(count)) - set(some):
+            more = worth[tuple(sorted((*some, n)))] - worth[some]
+            found[names[n]] = found[names[n]] + weight[len(some)] * more
+    return found
 
 
 def _explained(XX: np.ndarray, XY: np.ndarray, columns: list[int]) -> np.ndarray:

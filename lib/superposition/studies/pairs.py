@@ -35,6 +35,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "prompt shape": ("edited begins", "read begins", "both begin", "one begins"),
     "position 0": ("edited at 0", "read at 0", "both at 0", "one at 0"),
 }
+#: The groups that make two facts related knowledge.
+RELATED = ("relation", "kind")
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,17 +188,14 @@ class Fit:
         How many standard deviations of the overlap a feature's :attr:`Pairs.units` is worth, and the standard errors.
     share : (L,)
         Share of the variance that all features explain, R².
-    dropped : dict of str to (L,)
-        By group: the share that is lost when the group alone is left out.
-    alone : dict of str to (L,)
-        By group: the share that the group explains by itself.
+    shares : dict of str to (L,)
+        By group: its part of R² (:func:`superposition.stats.regression.shapley`).
     """
 
     effects: Float[np.ndarray, "f L"]
     errors: Float[np.ndarray, "f L"]
     share: Float[np.ndarray, " L"]
-    dropped: dict[str, Float[np.ndarray, " L"]]
-    alone: dict[str, Float[np.ndarray, " L"]]
+    shares: dict[str, Float[np.ndarray, " L"]]
 
     @property
     def intervals(self) -> Float[np.ndarray, "2 f L"]:
@@ -222,13 +221,15 @@ def fit(table: Pairs, Y: Float[np.ndarray, "n L"] | Float[np.ndarray, " n"]) -> 
     coefficients, errors = regression.dyadic(table.X, Y, table.first, table.second)
     X, Y = table.X - table.X.mean(axis=0), Y - Y.mean(axis=0)
     scale = table.units[:, None] / Y.std(axis=0)
-    return Fit(coefficients * scale, errors * scale, *regression.shares(table.groups, X.T @ X, X.T @ Y, (Y**2).sum(0)))
+    products = X.T @ X, X.T @ Y, (Y**2).sum(0)
+    parts = regression.shapley(table.groups, *products)
+    return Fit(coefficients * scale, errors * scale, regression.explained(*products), parts)
 
 
 def bootstrap_shares(
     table: Pairs, Y: Float[np.ndarray, "n L"] | Float[np.ndarray, " n"], *, resamples: int = 500, seed: int = 0
 ) -> dict[str, Float[np.ndarray, "resamples L"]]:
-    """Shares of variance under resamples of facts: the whole (``"all"``) and what each group's absence costs.
+    """Shares of variance under resamples of facts: the whole (``"all"``) and each group's part.
 
     A pair is weighted by how often its two facts are drawn; a fact drawn twice does not meet itself.
 
@@ -247,15 +248,15 @@ def bootstrap_shares(
         w, X, y = weight[kept] / weight.sum(), table.X[kept], Y[kept]
         X, y = X - w @ X, y - w @ y
         weighted = X * w[:, None]
-        share, dropped, _ = regression.shares(table.groups, weighted.T @ X, weighted.T @ y, w @ y**2)
-        found.append({"all": share} | dropped)
+        products = weighted.T @ X, weighted.T @ y, w @ y**2
+        found.append({"all": regression.explained(*products)} | regression.shapley(table.groups, *products))
     return {name: np.array([one[name] for one in found]) for name in found[0]}
 
 
 def shuffled_shares(
     table: Pairs, matrices: Sequence[Float[np.ndarray, "m m"]], *, shuffles: int = 200, seed: int = 0
-) -> dict[str, Float[np.ndarray, "shuffles L"]]:
-    """Shares of variance when the facts' labels are shuffled: what chance explains (a QAP test, as Mantel's).
+) -> Float[np.ndarray, "shuffles L"]:
+    """The share of variance when the facts' labels are shuffled: what chance explains (a QAP test, as Mantel's).
 
     Rows and columns of each layer's matrix are permuted together, so that its own structure stays.
     """
@@ -266,9 +267,8 @@ def shuffled_shares(
         order = rng.permutation(table.m)
         Y = np.column_stack([np.asarray(matrix)[order[table.first], order[table.second]] for matrix in matrices])
         Y -= Y.mean(axis=0)
-        share, dropped, _ = regression.shares(table.groups, products, X.T @ Y, (Y**2).sum(0))
-        found.append({"all": share} | dropped)
-    return {name: np.array([one[name] for one in found]) for name in found[0]}
+        found.append(regression.explained(products, X.T @ Y, (Y**2).sum(0)))
+    return np.array(found)
 
 
 def _columns(table: Pairs, Y: np.ndarray) -> np.ndarray:
@@ -361,8 +361,9 @@ def regressions(
     -------
     dict
         ``names`` of the features and how many pairs are ``having`` them; ``effects`` and ``errors`` (f, L); the
-        ``groups``, all of them first, the shares ``dropped`` without each (g, L) with their ``dropped_interval``
-        (2, g, L) and what ``chance`` reaches (g, L); ``own`` (L,), the share of row and column means.
+        ``groups``, all of them first, the ``shares`` of each (g, L) with their ``shares_interval`` (2, g, L), how
+        much more ``related`` ones have than the last token (3, L), and what ``chance`` reaches (L,); ``own`` (L,), the
+        share of row and column means.
     """
     name = f"{model} {wording} {measure}"
     entry = next(entry for entry in record["tables"] if entry["name"] == name)
@@ -393,20 +394,25 @@ def effect_by_layer(table: Mapping[str, Any], feature: str) -> tuple[np.ndarray,
     return table["effects"][row], table["errors"][row]
 
 
-def dropped(table: Mapping[str, Any], group: str) -> Float[np.ndarray, " L"]:
-    """What each layer's regression loses of its R² without a group of features."""
-    return table["dropped"][table["groups"].index(group)]
+def shares(table: Mapping[str, Any], group: str) -> Float[np.ndarray, " L"]:
+    """A group's share of the variance, by layer."""
+    return table["shares"][table["groups"].index(group)]
 
 
 def share(table: Mapping[str, Any], group: str, place: str) -> float:
-    """The share of the variance that is lost without a group at a place; of ``"all"``, that of all features."""
-    return float(table["dropped"][table["groups"].index(group), _column(table, place)])
+    """A group's share of the variance at a place; of ``"all"``, that of all features."""
+    return float(table["shares"][table["groups"].index(group), _column(table, place)])
 
 
 def share_estimate(table: Mapping[str, Any], group: str, place: str) -> Estimate:
     """:func:`share` with its interval, which the record holds for the book's own prompts."""
-    ends = table["dropped_interval"][:, table["groups"].index(group), _column(table, place)]
-    return Estimate(share(table, group, place), *ends)
+    ends = table["shares_interval"][:, table["groups"].index(group), _column(table, place)]
+    return Estimate(share(table, group, place), *map(float, ends))
+
+
+def related(table: Mapping[str, Any], place: str) -> Estimate:
+    """By how much the shares of :data:`RELATED` exceed that of the last token at a place; facts are drawn, in pairs."""
+    return Estimate(*map(float, table["related"][:, _column(table, place)]))
 
 
 # Reading the record of single edits (experiments/pairs.py)

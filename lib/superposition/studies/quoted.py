@@ -135,10 +135,10 @@ def who_overlaps(study: Record, models: Sequence[str] = ("smollm2", "gemma3")) -
     own = {model: pairs.regressions(study, model) for model in models}
     directed = {model: pairs.regressions(study, model, measure="P") for model in models}
     numbers: Numbers = {
-        "chance": max(fit["chance"][0].max() for fit in (*own.values(), *directed.values())),
+        "chance": max(fit["chance"].max() for fit in (*own.values(), *directed.values())),
         "own": extremes(directed[models[0]]["own"]),
-        "spelling_most": max(pairs.dropped(fit, "spelling").max() for fit in own.values()),
-        "object_most": max(pairs.dropped(fit, "object").max() for fit in own.values()),
+        "spelling_most": max(pairs.shares(fit, "spelling").max() for fit in own.values()),
+        "object_most": max(pairs.shares(fit, "object").max() for fit in own.values()),
     }
     for model, fit in own.items():
         drawn = pairs.regressions(study, model, wording="drawn")

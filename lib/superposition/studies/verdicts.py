@@ -437,16 +437,14 @@ def _facts_suffice(*measured: Record) -> Verdict:
 
 
 def _related(record: Record) -> Verdict:
-    cases, texts = [], []
+    found, texts = [], []
     for model in MODELS:
-        share = partial(pairs.share_estimate, pairs.regressions(record, model))
-        for place in pairs.PLACES:
-            likeness = max(share(group, place).low for group in ("kind", "relation"))
-            cases.append(bool(likeness > share("last token", place).high))
-        token, kind = percent(share("last token", "first")), percent(share("kind", "middle"))
-        texts.append(f"last token {token} in the first layer; kind {kind} midway")
-    stands = "relation or kind of subject explains more of the overlap than the last token (first, middle, last layer)"
-    return Verdict(stands, cases, f"Variance explained<br>{_by_model(texts)}")
+        table = pairs.regressions(record, model)
+        found += [pairs.related(table, place) for place in pairs.PLACES]
+        texts.append(", ".join(f"{percent(more)} in the {place}" for more, place in zip(found[-3:], pairs.PLACES)))
+    stands = "relation and kind explain more of the overlap than the last token, with the interval (three layers)"
+    text = f"Relation and kind less last token, of the variance, by layer<br>{_by_model(texts)}"
+    return Verdict(stands, [more.low > 0 for more in found], text, found)
 
 
 def _partners_in_toys(record: Record) -> Verdict:
