@@ -62,13 +62,15 @@ def test_curves_of_a_record(record):
     assert np.array_equal(nulls.pairs(record, "subject alone", "apart", "p"), record.arrays["pairs"][:, 1, 1, 1].T)
 
 
-def test_nulls_by_depth(record, drawn):
-    figure = figures.nulls_by_depth(record, ["gaussian", "same norms"])
-    lines = {line.get_label(): line for line in figure.axes[1].lines}
-    assert np.array_equal(lines["the facts"].get_ydata(), nulls.curve(record, "spread"))
-    assert np.array_equal(lines["same norms"].get_ydata(), nulls.curve(record, "spread", "same norms"))
-    assert lines["gaussian"].get_xdata().tolist() == [0, 0.2, 0.4, 1]
-    drawn(figure)
+def test_nulls_stand_beside_the_facts(record, drawn):
+    figure = drawn(figures.nulls_beside_facts([record]))
+    spread = figure.axes[list(nulls.COMPARED).index("spread")]
+    ratios = nulls.ratio(record, "same norms", "spread")
+    lines = [line for line in spread.lines if len(line.get_xdata()) == 2 and np.ptp(line.get_ydata()) == 0]
+    assert [tuple(line.get_xdata()) for line in lines][1] == pytest.approx((ratios.min(), ratios.max()))
+    marks = [line.get_xdata()[0] for line in spread.lines if line.get_marker() == "o"]
+    assert marks[1] == pytest.approx(np.median(ratios))
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["same norms", "gaussian"]
 
 
 def test_confounds_by_depth(record, drawn):

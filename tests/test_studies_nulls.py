@@ -11,7 +11,7 @@ from superposition.studies import confounds, nulls
 
 LAYERS, M = 5, 40
 WITHOUT = ["no position 0, no shared last token", "no position 0, one a last token"]
-ONCE, TWICE = "first 128, no position 0", "the same, one fact twice"
+ONCE = "first 128, no position 0"
 
 
 @pytest.fixture
@@ -24,14 +24,14 @@ def record() -> Record:
         "matrices": ["P", "cosine_whitened"],
         "statistics": list(shape.STATISTICS),
         "nulls": ["shuffled", "tokens of text"],
-        "without": [*WITHOUT, ONCE, TWICE],
+        "without": [*WITHOUT, ONCE, "no position 0"],
         "sizes": [32, 128],
         "readings": ["table", "subject alone"],
         "categories": {"apart": 3, "same relation": 4},
         "means": ["cosine", "p"],
         "facts_left": {"no position 0": 37, "one fact a subject": 38, "one fact a last token": 30, ONCE: 20},
         "pairs_left": {"no shared last token": 770, "no shared word": 775},
-        "depth": {"mean": {"table": -0.5, "lists": [[-0.9, -0.8], [-0.6, -0.5], [0.1, -0.2]]}},
+        "token_positions": [i % 5 for i in range(M)],
     }
     kinds = (2, len(shape.STATISTICS))
     arrays = {
@@ -39,6 +39,7 @@ def record() -> Record:
         "nulls": rng.uniform(1, 3, size=(LAYERS, 2, 3, *kinds)),
         "without": rng.uniform(1, 2, size=(LAYERS, 4, *kinds)),
         "pairs": rng.random((LAYERS, 2, 2, 2, 3)),
+        "norm": rng.uniform(1, 2, size=(LAYERS, M)),
         "lists": np.sort(rng.uniform(0, 3, size=(3, LAYERS, 2, *kinds)), axis=0),
     }
     record = Record("made", data, Path())
@@ -82,22 +83,24 @@ def test_uncertainty_is_half_an_interval_in_the_median_layer(record):
     assert nulls.uncertainty(record, "spread", 128) == pytest.approx(0.3)  # of 0.5, 0.1, 0.2, 4 and 0.3
 
 
-def test_over_lists_and_depth(record):
-    column = record["statistics"].index("hill")
-    low, _, high = record.arrays["lists"][:, 2, 1, 0, column]
-    assert nulls.over_lists(record, "hill", 128, layer=4) == (record.arrays["table"][2, 0, column], low, high)
-    assert nulls.depth(record, "mean", 128) == (-0.5, -0.8, -0.2)
-    assert nulls.depth(record, "mean", 32) == (-0.5, -0.9, 0.1)
+def test_lengths_alone_make_a_tail(record):
+    inside = np.array(record["token_positions"]) > 0
+    tails = [3 * confounds.tail_factor(norms[inside]) - 3 for norms in record.arrays["norm"]]
+    kurtosis = nulls.curve(record, "excess_kurtosis", "no position 0")
+    assert nulls.tails_of_lengths(record) == pytest.approx(np.median(tails / kurtosis))
+    record.arrays["norm"][:, inside] = 2.0
+    assert nulls.tails_of_lengths(record) == 0
 
 
-def test_one_fact_twice(record):
-    kurtosis, spread = (record["statistics"].index(name) for name in ("excess_kurtosis", "spread"))
-    found, expected = nulls.one_twice(record)
-    before, after = (record.arrays["without"][:, n, 0, kurtosis] for n in (2, 3))
-    assert found == pytest.approx(after - before)
-    for row, sigma in enumerate(record.arrays["without"][:, 2, 0, spread] / 4):
-        twice = confounds.kurtosis_with_one_twice(before[row], sigma, 20)
-        assert expected[row] == pytest.approx(twice - before[row])
+def test_each_fact_twice_is_the_list_with_its_row_and_column_again():
+    rng = np.random.default_rng(3)
+    P = rng.normal(0, 0.1, (9, 9))
+    np.fill_diagonal(P, 1)
+    found = confounds.kurtosis_with_each_twice(P)
+    for i in range(9):
+        doubled = np.append(np.arange(9), i)
+        entries = shape.off_diagonal(P[np.ix_(doubled, doubled)])
+        assert found[i] == pytest.approx(shape.statistics(entries, 9)["excess_kurtosis"])
 
 
 def test_a_fact_that_comes_twice_adds_two_entries_of_one():

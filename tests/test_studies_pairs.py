@@ -9,7 +9,6 @@ import scipy.stats
 
 from superposition.data.facts import Fact
 from superposition.records import Record
-from superposition.stats import intervals
 from superposition.studies import pairs
 
 
@@ -50,7 +49,8 @@ def regressions() -> Record:
             name = f"{model} {wording} {measure}"
             tables.append({"name": name, "names": ["x", "y", "z"], "groups": ["all", "g"], "having": [1, 2, 3]})
             arrays |= {f"{name} {what}": rng.random((3, 5)) for what in ("effects", "errors")}
-            arrays |= {f"{name} dropped": rng.random((2, 5)), f"{name} dropped_interval": rng.random((2, 2, 5))}
+            arrays |= {f"{name} shares": rng.random((2, 5)), f"{name} shares_interval": rng.random((2, 2, 5))}
+            arrays[f"{name} related"] = rng.random((3, 5))
     return made(arrays, tables=tables)
 
 
@@ -69,9 +69,10 @@ def test_effects_and_shares_stand_in_their_columns(regressions, place, column):
     assert names == ["x", "z"]
     assert effects.tolist() == table["effects"][[0, 2], column].tolist()
     assert errors.tolist() == table["errors"][[0, 2], column].tolist()
-    assert pairs.share(table, "g", place) == table["dropped"][1, column]
-    low, high = table["dropped_interval"][:, 1, column]
-    assert pairs.share_estimate(table, "g", place) == (table["dropped"][1, column], low, high)
+    assert pairs.share(table, "g", place) == table["shares"][1, column]
+    low, high = table["shares_interval"][:, 1, column]
+    assert pairs.share_estimate(table, "g", place) == (table["shares"][1, column], low, high)
+    assert pairs.related(table, place) == tuple(table["related"][:, column])
 
 
 def test_the_middle_of_an_even_number_of_layers_is_the_upper(regressions):
@@ -157,8 +158,17 @@ def test_a_trend_is_the_mean_rank_correlation_over_edits(at):
     for row in range(len(at.p)):
         use = at.groups["all"][row]
         by_edit.append(scipy.stats.spearmanr(at.p[row, use], at.change_new[row, use]).statistic)
-    mean = intervals.mean_interval(by_edit)
-    assert pairs.trend(at, "change_new") == pytest.approx((np.mean(by_edit), mean["low"], mean["high"]))
+    found = pairs.trend(at, "change_new", resamples=3000)
+    assert found.value == pytest.approx(np.mean(by_edit))
+    rng, drawn = np.random.default_rng(1), []
+    for _ in range(300):  # by a loop: edits and facts are drawn
+        columns = rng.integers(at.p.shape[1], size=at.p.shape[1])
+        each = []
+        for row in rng.integers(len(at.p), size=len(at.p)):
+            use = columns[at.groups["all"][row, columns]]
+            each.append(scipy.stats.spearmanr(at.p[row, use], at.change_new[row, use]).statistic)
+        drawn.append(np.nanmean(each))
+    assert found[1:] == pytest.approx(np.quantile(drawn, [0.025, 0.975]), abs=0.03)
     assert pairs.trend(at, "change_new").low > 0.3 > pairs.trend(at, "change_true").low
     few = at.groups["all"] & (np.arange(12) < 6)[:, None]
     five, four = (np.flatnonzero(at.groups["all"][row])[:count] for row, count in ((6, 5), (7, 4)))

@@ -9,22 +9,29 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from superposition.figures.colours import BLACK, BLUE, CYCLE, GREEN, GREY, MARKERS, ORANGE, PURPLE, SKY, VERMILION
-from superposition.figures.style import DEPTH, canvas, curve, kurtosis_scale, plot, relative_depth, shared_legend, ticks
+from superposition.figures.style import (
+    DEPTH,
+    canvas,
+    curve,
+    interval,
+    kurtosis_scale,
+    plot,
+    relative_depth,
+    shared_legend,
+    ticks,
+)
 from superposition.records import Record
 from superposition.stats.shape import LABELS
 from superposition.studies import nulls
+from superposition.studies.measurement import MODELS
 
-#: Line colour and style of each null model, the same in every figure.
-_LOOKS = {
-    "gaussian": (BLACK, ":"),
-    "same norms": (ORANGE, "-"),
-    "same spectrum": (GREEN, "--"),
-    "shuffled": (VERMILION, "--"),
-    "shuffled before": (PURPLE, "-."),
-    "turned before": (SKY, "-."),
-    "tokens of text": (GREEN, "-"),
-    "random subjects": (VERMILION, "-"),
-}
+#: Shares of a statistic below this are drawn at it.
+LEAST = 0.01
+_MODELS = (BLUE, "o"), (VERMILION, "s")
+
+
+def _name(record: Record) -> str:
+    return MODELS.get(record["model"]["name"], record["model"]["name"])
 
 
 def _facts(axis: Axes, record: Record, name: str, matrix: str, **line) -> None:
@@ -62,30 +69,31 @@ def tails_without_meaning(
 
 
 @plot
-def nulls_by_depth(record: Record, names: Sequence[str]) -> Figure:
-    """Statistics by depth: the facts with their interval, and null models, each the mean of its draws.
+def nulls_beside_facts(records: Sequence[Record]) -> Figure:
+    """What each null model has of a statistic of the facts: a panel a statistic, a row a null model, a mark a model.
 
-    Mean, spread and excess kurtosis are those of p, the L-kurtosis is that of the whitened cosines.
+    A mark is the median over layers, its line reaches from the least layer to the most; the facts are at 1. Shares
+    below :data:`LEAST` are drawn there.
     """
-    panels = ("mean", "P"), ("spread", "P"), ("excess_kurtosis", "P"), ("l_kurtosis", "cosine_whitened")
-    depth = relative_depth(record["layers"])
-    figure, axes = canvas(2, 2, height=5.8, sharex=True)
-    for axis, (name, matrix) in zip(axes.flat, panels, strict=True):
-        _facts(axis, record, name, matrix, linewidth=2.4, label="the facts")
-        strangers = nulls.curve(record, name, "no position 0, no shared last token", matrix)
-        axis.plot(depth, strangers, color=BLUE, linestyle="--", linewidth=1.6, label="no shared token")
-        for null in names:
-            colour, line = _LOOKS[null]
-            values = nulls.curve(record, name, null, matrix)
-            axis.plot(depth, values, color=colour, linestyle=line, linewidth=1.4, label=null)
-        if name == "excess_kurtosis":
-            kurtosis_scale(axis, 300)
-        if name == "spread":
-            axis.set_ylim(bottom=0)
-        axis.set_title(f"{LABELS[name]} of " + ("$p$" if matrix == "P" else "cosines"), fontweight="normal")
-    for axis in axes[1]:
-        axis.set_xlabel(DEPTH)
-    shared_legend(axes[0, 0], 4)
+    figure, axes = canvas(1, len(nulls.COMPARED), height=3.6, sharey=True)
+    names = records[0]["nulls"]
+    for axis, (label, what) in zip(axes, nulls.COMPARED.items(), strict=True):
+        axis.axvline(1, color=BLACK, linewidth=1)
+        for record, (colour, marker), shift in zip(records, _MODELS, (-0.14, 0.14), strict=False):
+            for row, null in enumerate(names):
+                ratios = np.maximum(nulls.ratio(record, null, *what), LEAST)
+                ends = np.median(ratios), ratios.min(), ratios.max()
+                name = _name(record) if row == 0 else None
+                mark = {"marker": marker, "markersize": 4.5, "label": name}
+                interval(axis, len(names) - 1 - row + shift, *ends, color=colour, linewidth=1.1, **mark)
+        axis.set(xscale="log", xlim=(LEAST / 1.4, 12), title=label.replace(" of cosines", "\nof cosines"))
+        axis.title.set(fontsize=9, fontweight="normal")
+        axis.xaxis.set_ticks([LEAST, 0.1, 1, 10], labels=[f"≤ {LEAST:g}", "0.1", "1", "10"])
+        axis.minorticks_off()
+        axis.tick_params(axis="x", labelsize=7)
+    axes[0].set_yticks(range(len(names)), names[::-1])
+    figure.supxlabel("null model over the facts, median and range of layers", fontsize=9)
+    shared_legend(axes[0], 2)
     return figure
 
 
@@ -105,7 +113,7 @@ def confounds_by_depth(records: Sequence[Record], names: Mapping[str, str], matr
             if name == "excess_kurtosis":
                 kurtosis_scale(axis, 300)
             axis.axhline(0, color=GREY, linewidth=0.8)
-        axes[0, column].set_title(record["model"]["name"])
+        axes[0, column].set_title(_name(record))
         axes[1, column].set_xlabel(DEPTH)
     axes[0, 0].set_ylabel("excess kurtosis of $p$")
     axes[1, 0].set_ylabel("L-kurtosis of $p$")
@@ -128,7 +136,7 @@ def words_or_relation(records: Sequence[Record]) -> Figure:
         for label, (reading, category, colour, line) in curves.items():
             style = {"alpha": 0.15, "color": colour, "linestyle": line, "label": label}
             curve(axis, relative_depth(record["layers"]), *nulls.pairs(record, reading, category), **style)
-        axis.set(title=record["model"]["name"], xlabel=DEPTH)
+        axis.set(title=_name(record), xlabel=DEPTH)
     axes[0].set_ylabel("mean whitened cosine")
     shared_legend(axes[0], 2)
     return figure
@@ -145,7 +153,7 @@ def lists_by_size(record: Record, layer: int, statistics: Sequence[str]) -> Figu
     table = record.arrays["table"][place, 0, column]
     axes[0].plot(record["facts"]["count"], table, marker="D", color=BLACK, linestyle="none", label="the table")
     axes[0].set(ylabel="excess kurtosis of $p$", ylim=(0, None))
-    axes[0].set_title(f"{record['model']['name']}, layer {layer}", fontweight="normal")
+    axes[0].set_title(f"{_name(record)}, layer {layer}", fontweight="normal")
     axes[0].legend()
     for name, colour, marker in zip(statistics, CYCLE, MARKERS, strict=False):
         scatter = np.median(nulls.scatter(record, name), axis=0)

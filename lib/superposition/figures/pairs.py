@@ -12,12 +12,14 @@ from numpy.typing import ArrayLike
 from superposition.figures.colours import BLACK, BLUE, CYCLE, DASHED, GREY, MARKERS, VERMILION
 from superposition.figures.style import LOW_DPI, canvas, curve, plot, shared_legend
 
+#: Fewer pairs than this make a hollow mark.
+FEW = 30
 _LINE = {"alpha": 0.15, "markersize": 3, "linewidth": 1.3}
 
 
 @plot
 def shares_by_depth(tables: Mapping[str, Mapping[str, Any]], groups: Sequence[str]) -> Figure:
-    """Share of the variance that is lost when a group of features is left out, by depth, a panel a model.
+    """Each group's share of the variance, by depth, a panel a model.
 
     Parameters
     ----------
@@ -120,7 +122,8 @@ def by_overlap(panels: Mapping[str, Mapping[str, Mapping[str, ArrayLike]]], titl
     Parameters
     ----------
     panels : mapping of str to mapping of str to mapping
-        By the axis' label and by group: ``"p"``, ``"mean"``, ``"low"`` and ``"high"``, a value a bin.
+        By the axis' label and by group: ``"p"``, ``"mean"``, ``"low"``, ``"high"`` and the number of ``"cells"``, a
+        value a bin; bins of fewer than :data:`FEW` pairs are hollow.
     titles : sequence of str
         Of the panels.
     """
@@ -129,6 +132,9 @@ def by_overlap(panels: Mapping[str, Mapping[str, Mapping[str, ArrayLike]]], titl
         for (name, bins), colour, marker in zip(lines.items(), (BLUE, VERMILION, GREY), MARKERS, strict=False):
             values = (bins[part] for part in ("p", "mean", "low", "high"))
             curve(axis, *values, alpha=0.18, color=colour, marker=marker, markersize=4, label=name)
+            few = np.asarray(bins["cells"]) < FEW
+            points = (np.asarray(bins[part])[few] for part in ("p", "mean"))
+            axis.plot(*points, marker, color=colour, markerfacecolor="white", markersize=4, linestyle="")
         axis.axhline(0, **DASHED)
         axis.set_title(title, fontweight="normal")
         axis.set(xlabel="overlap $p(k_A, k_B)$", ylabel=label)

@@ -87,12 +87,19 @@ def rank_correlation(
     value = float(scipy.stats.spearmanr(forecast, actual).statistic)
     m = len(actual)
     counts = np.random.default_rng(seed).multinomial(m, np.full(m, 1 / m), size=resamples)
-    a, b = (_ranks(x, counts) for x in (forecast, actual))
-    a, b = (x - (counts * x).sum(1, keepdims=True) / m for x in (a, b))
-    with np.errstate(invalid="ignore"):
-        drawn = (counts * a * b).sum(1) / np.sqrt((counts * a**2).sum(1) * (counts * b**2).sum(1))
-    low, high = np.nanquantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.nanquantile(rank_correlations(forecast, actual, counts), [(1 - level) / 2, (1 + level) / 2])
     return value, float(low), float(high)
+
+
+def rank_correlations(
+    forecast: Float[np.ndarray, " m"], actual: Float[np.ndarray, " m"], counts: Int[np.ndarray, "b m"]
+) -> Float[np.ndarray, " b"]:
+    """Spearman's rank correlation where each of m facts comes as often as ``counts`` says, for b draws; may be NaN."""
+    total = counts.sum(1, keepdims=True)
+    a, b = (_ranks(x, counts) for x in (forecast, actual))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        a, b = (x - (counts * x).sum(1, keepdims=True) / total for x in (a, b))
+        return (counts * a * b).sum(1) / np.sqrt((counts * a**2).sum(1) * (counts * b**2).sum(1))
 
 
 def _ranks(values: Float[np.ndarray, " m"], counts: Int[np.ndarray, "resamples m"]) -> Float[np.ndarray, "resamples m"]:

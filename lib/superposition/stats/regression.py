@@ -7,6 +7,7 @@ with a pair may be correlated with it (Aronow, Samii and Assenova 2015, :func:`d
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any

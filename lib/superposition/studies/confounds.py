@@ -47,6 +47,20 @@ def counts(record: Record) -> dict[str, int]:
     }
 
 
+def kurtosis_with_each_twice(P: Float[np.ndarray, "m m"]) -> Float[np.ndarray, " m"]:
+    """The excess kurtosis beside the diagonal if the list held one of its facts twice, for each of the m facts.
+
+    Its row and its column come again, and the two copies meet with an overlap of 1.
+    """
+    m = len(P)
+    inside = np.where(np.eye(m, dtype=bool), 0, np.asarray(P, dtype=float))
+    powers = [inside**k for k in (1, 2, 3, 4)]
+    raw = [(power.sum() + power.sum(0) + power.sum(1) + 2) / (m * (m + 1)) for power in powers]
+    mean, second, third, fourth = raw
+    variance = second - mean**2
+    return (fourth - 4 * mean * third + 6 * mean**2 * second - 3 * mean**4) / variance**2 - 3
+
+
 def kurtosis_with_twins(m: int, d_m: int, twins: int = 1) -> float:
     """Expected excess kurtosis of the overlaps of m random unit keys of which ``twins`` pairs are equal.
 

@@ -16,7 +16,6 @@ from superposition.errors import UserError
 from superposition.linear import overlap
 from superposition.records import Record
 from superposition.stats import shape
-from superposition.stats.intervals import Estimate
 from superposition.studies import confounds
 
 # Null models of whitened keys
@@ -221,25 +220,12 @@ def uncertainty(record: Record, statistic: str, size: int) -> float:
     return float(np.median(scatter(record, statistic)[:, record["sizes"].index(size)]))
 
 
-def over_lists(record: Record, statistic: str, size: int, layer: int) -> Estimate:
-    """A statistic of the table's P at one layer, and its 95 % interval over lists of a size."""
-    row, column = record["layers"].index(layer), record["statistics"].index(statistic)
-    low, _, high = record.arrays["lists"][:, row, record["sizes"].index(size), 0, column]
-    return Estimate(record.arrays["table"][row, 0, column], low, high)
+def tails_of_lengths(record: Record) -> float:
+    """What the lengths of the keys off position 0 make of the facts' kurtosis by themselves, in the median layer.
 
-
-def depth(record: Record, statistic: str, size: int) -> Estimate:
-    """Rank correlation of a statistic with depth: of the table, with its 95 % interval over lists of a size."""
-    found, at = record["depth"][statistic], record["sizes"].index(size)
-    return Estimate(found["table"], found["lists"][0][at], found["lists"][2][at])
-
-
-def one_twice(record: Record) -> tuple[Float[np.ndarray, " layers"], Float[np.ndarray, " layers"]]:
-    """By how much the kurtosis moves when one fact of 128 comes twice, by layer: measured, and as expected.
-
-    Expected is :func:`superposition.studies.confounds.kurtosis_with_one_twice`.
+    Random directions of these lengths have it (:func:`superposition.studies.confounds.tail_factor`), over the kurtosis
+    of the facts without position 0.
     """
-    once, twice = "first 128, no position 0", "the same, one fact twice"
-    before, after = (curve(record, "excess_kurtosis", of) for of in (once, twice))
-    sigma = curve(record, "spread", once) / np.sqrt(record["d_m"])
-    return after - before, confounds.kurtosis_with_one_twice(before, sigma, record["facts_left"][once]) - before
+    inside = np.array(record["token_positions"]) > 0
+    alone = np.array([3 * confounds.tail_factor(norms[inside]) - 3 for norms in record.arrays["norm"]])
+    return float(np.median(alone / curve(record, "excess_kurtosis", "no position 0")))

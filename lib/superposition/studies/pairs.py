@@ -14,7 +14,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import scipy.stats
 from jaxtyping import Bool, Float, Int
 
 from superposition.data.facts import SLOT, Fact
@@ -22,7 +21,8 @@ from superposition.errors import UserError
 from superposition.linear import overlap
 from superposition.records import Record
 from superposition.stats import regression
-from superposition.stats.intervals import Estimate, mean_interval
+from superposition.stats.intervals import Estimate
+from superposition.stats.ranking import rank_correlations
 
 #: The features of a pair by group; a group's share of the variance is what is lost when all of it is left out.
 GROUPS: dict[str, tuple[str, ...]] = {
@@ -500,15 +500,21 @@ def flips(at: Partners, low: float, high: float = np.inf) -> tuple[float, int]:
     return float(at.wrong[some].mean()), int(some.sum())
 
 
-def trend(at: Partners, change: str, among: str = "all") -> Estimate:
-    """Rank correlation of p with a change, over the facts asked after an edit; its mean over edits, which are drawn.
+def trend(at: Partners, change: str, among: str = "all", resamples: int = 500) -> Estimate:
+    """Rank correlation of p with a change, over the facts asked after an edit; the mean over edits.
 
-    Edits with fewer than five facts, or with a change that is the same for all, are left out.
+    The interval draws edits and facts, both. Edits with fewer than five facts, or with a change that is the same for
+    all, are left out.
     """
-    by_edit = [
-        scipy.stats.spearmanr(p[use], change[use]).statistic
-        for p, change, use in zip(at.p, getattr(at, change), at.groups[among], strict=True)
-        if use.sum() > 4 and np.ptp(change[use]) > 0
-    ]
-    mean = mean_interval(by_edit)
-    return Estimate(mean["mean"], mean["low"], mean["high"])
+    values, rng = getattr(at, change), np.random.default_rng(0)
+    edits, partners = at.p.shape
+    kept = [row for row, use in enumerate(at.groups[among]) if use.sum() > 4 and np.ptp(values[row, use]) > 0]
+    rows = rng.multinomial(edits, np.full(edits, 1 / edits), size=resamples)[:, kept]  # (b, kept)
+    columns = rng.multinomial(partners, np.full(partners, 1 / partners), size=resamples)
+    rows, columns = (np.concatenate([np.ones((1, x.shape[1]), dtype=int), x]) for x in (rows, columns))
+    ranks = np.empty(rows.shape)
+    for place, row in enumerate(kept):
+        use = at.groups[among][row]
+        ranks[:, place] = rank_correlations(at.p[row, use], values[row, use], columns[:, use])
+    means = np.nansum(rows * ranks, axis=1) / (rows * np.isfinite(ranks)).sum(1)
+    return Estimate(float(means[0]), *map(float, np.nanquantile(means[1:], [0.025, 0.975])))

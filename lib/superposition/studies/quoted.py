@@ -39,20 +39,17 @@ Numbers = dict[str, Any]
 #: What the prose says of each null model.
 NULLS = {
     "shuffled": ["mean"],
-    "same spectrum": ["spread", "kurtosis"],
+    "same spectrum": ["spread"],
     "same norms": ["kurtosis"],
-    "turned before": ["mean"],
-    "tokens of text": ["spread", "kurtosis", "kurtosis of cosines"],
-    "random subjects": ["spread", "kurtosis", "kurtosis of cosines", "L-kurtosis of cosines"],
+    "tokens of text": ["kurtosis"],
+    "random subjects": ["spread", "kurtosis"],
 }
 
 #: Readings and categories of pairs that the prose quotes.
 READINGS = {
     "told": ("table", "same relation, words before"),
     "alone": ("subject alone", "same relation, words before"),
-    "parted": ("prompts swapped", "same relation, swapped apart"),
     "strangers": ("prompts swapped", "apart"),
-    "bare": ("subject alone", "apart"),
     "one_prompt": ("prompts swapped", "apart, swapped into one prompt"),
 }
 
@@ -60,15 +57,13 @@ READINGS = {
 def nulls_and_confounds(record: Record) -> Numbers:
     """Chapter 12, of one model's record of null models."""
     found = {null: nulls.compared(record, null) for null in NULLS}
-    statistics = ("mean", "spread", "excess_kurtosis", "l_kurtosis")
-    scatter = nulls.scatter(record, "excess_kurtosis")[:, record["sizes"].index(128)]
+    statistics = ("spread", "excess_kurtosis")
     return (
         {f"{null} {part}".replace(" ", "_"): found[null][part] for null, parts in NULLS.items() for part in parts}
         | {statistic: nulls.cleaned(record, statistic) for statistic in ("excess_kurtosis", "l_kurtosis")}
         | {name: nulls.typical(record, *reading) for name, reading in READINGS.items()}
-        | {"layers": len(record["layers"]), "worst": scatter.max()}
+        | {"layers": len(record["layers"]), "lengths": nulls.tails_of_lengths(record)}
         | {"at128": {statistic: nulls.uncertainty(record, statistic, 128) for statistic in statistics}}
-        | {"depth": nulls.depth(record, "excess_kurtosis", 128)}
     )
 
 
@@ -145,13 +140,8 @@ def who_overlaps(study: Record, models: Sequence[str] = ("smollm2", "gemma3")) -
         numbers[model] = {name: pairs.effect(fit, *of) for name, of in FEATURES.items()} | {
             "relation_drawn": pairs.effect(drawn, "same relation, read", "last"),
             "words_drawn": pairs.effect(drawn, "same words", "last"),
-            "all_first_share": pairs.share(fit, "all", "first"),
-            "all_middle_share": pairs.share(fit, "all", "middle"),
             "token_first_share": pairs.share_estimate(fit, "last token", "first"),
-            "kind_middle_share": pairs.share_estimate(fit, "kind", "middle"),
-            "relation_middle_share": pairs.share_estimate(fit, "relation", "middle"),
-            "relation_drawn_share": pairs.share(drawn, "relation", "middle"),
-            "all_p": {place: pairs.share(directed[model], "all", place) for place in pairs.PLACES},
+            "related_last": pairs.related(fit, "last"),
         }
     return numbers
 

@@ -440,8 +440,9 @@ def _related(record: Record) -> Verdict:
     found, texts = [], []
     for model in MODELS:
         table = pairs.regressions(record, model)
-        found += [pairs.related(table, place) for place in pairs.PLACES]
-        texts.append(", ".join(f"{percent(more)} in the {place}" for more, place in zip(found[-3:], pairs.PLACES)))
+        more = {place: pairs.related(table, place) for place in pairs.PLACES}
+        found += more.values()
+        texts.append(", ".join(f"{percent(share)} in the {place}" for place, share in more.items()))
     stands = "relation and kind explain more of the overlap than the last token, with the interval (three layers)"
     text = f"Relation and kind less last token, of the variance, by layer<br>{_by_model(texts)}"
     return Verdict(stands, [more.low > 0 for more in found], text, found)
