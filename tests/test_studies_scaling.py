@@ -33,7 +33,6 @@ def test_facts_are_clean_in_every_model_of_the_same_list():
 def test_layers_by_depth_and_inputs_of_all():
     record = measurement([1] * 3, list("abc"), [1, 2, 3], layers=(2, 5, 7, 11), d_m=5)
     assert [scaling.layer_at(record, depth) for depth in (0, 0.3, 0.7, 1)] == [2, 5, 7, 11]
-    assert scaling.inputs(record) == 5 + 6 + 7 + 8
 
 
 def test_the_columns_are_those_of_the_statistics():

@@ -15,6 +15,7 @@ from superposition.figures.colours import BLACK, BLUE, CYCLE, DASHED, GREY, MARK
 from superposition.figures.style import DEPTH, canvas, heatmap, kurtosis_scale, plot, relative_depth, shared_legend
 from superposition.records import Record
 from superposition.stats import shape
+from superposition.studies.measurement import called
 
 
 @plot
@@ -117,9 +118,7 @@ def by_depth(
     """
     figure, axes = canvas(2, 2, height=5.0, sharex=True)
     for axis, name in zip(axes.flat, _STATISTICS, strict=True):
-        _statistic(
-            axis, record["statistics"], name, color=BLUE, marker="o", markersize=3, label=record["model"]["name"]
-        )
+        _statistic(axis, record["statistics"], name, color=BLUE, marker="o", markersize=3, label=called(record))
     if inside is not None:
         rows = np.asarray(inside)
         matrices = {layer: record.overlaps(layer).P[np.ix_(rows, rows)] for layer in record["layers"]}
@@ -146,7 +145,7 @@ def several_by_depth(measured: Sequence[Record], published: Mapping[str, Sequenc
     figure, axes = canvas(2, 2, height=5.2, sharex=True)
     for axis, name in zip(axes.flat, _STATISTICS, strict=True):
         for record, colour, marker in zip(measured, CYCLE, MARKERS, strict=False):
-            style = {"color": colour, "marker": marker, "markersize": 3, "label": record["model"]["name"]}
+            style = {"color": colour, "marker": marker, "markersize": 3, "label": called(record)}
             _statistic(axis, record["statistics"], name, **style)
     _finish(axes, published, repeat({"color": BLACK, "linestyle": ":", "marker": "x"}))
     shared_legend(axes[1, 0], 3)

@@ -23,15 +23,11 @@ from superposition.figures.style import (
 from superposition.records import Record
 from superposition.stats.shape import LABELS
 from superposition.studies import nulls
-from superposition.studies.measurement import MODELS
+from superposition.studies.measurement import called
 
 #: Shares of a statistic below this are drawn at it.
 LEAST = 0.01
 _MODELS = (BLUE, "o"), (VERMILION, "s")
-
-
-def _name(record: Record) -> str:
-    return MODELS.get(record["model"]["name"], record["model"]["name"])
 
 
 def _facts(axis: Axes, record: Record, name: str, matrix: str, **line) -> None:
@@ -83,7 +79,7 @@ def nulls_beside_facts(records: Sequence[Record]) -> Figure:
             for row, null in enumerate(names):
                 ratios = np.maximum(nulls.ratio(record, null, *what), LEAST)
                 ends = np.median(ratios), ratios.min(), ratios.max()
-                name = _name(record) if row == 0 else None
+                name = called(record) if row == 0 else None
                 mark = {"marker": marker, "markersize": 4.5, "label": name}
                 interval(axis, len(names) - 1 - row + shift, *ends, color=colour, linewidth=1.1, **mark)
         axis.set(xscale="log", xlim=(LEAST / 1.4, 12), title=label.replace(" of cosines", "\nof cosines"))
@@ -92,7 +88,7 @@ def nulls_beside_facts(records: Sequence[Record]) -> Figure:
         axis.minorticks_off()
         axis.tick_params(axis="x", labelsize=7)
     axes[0].set_yticks(range(len(names)), names[::-1])
-    figure.supxlabel("null model over the facts, median and range of layers", fontsize=9)
+    axes[len(axes) // 2].set_xlabel("null model over the facts, median and range of layers", fontsize=9)
     shared_legend(axes[0], 2)
     return figure
 
@@ -113,7 +109,7 @@ def confounds_by_depth(records: Sequence[Record], names: Mapping[str, str], matr
             if name == "excess_kurtosis":
                 kurtosis_scale(axis, 300)
             axis.axhline(0, color=GREY, linewidth=0.8)
-        axes[0, column].set_title(_name(record))
+        axes[0, column].set_title(called(record))
         axes[1, column].set_xlabel(DEPTH)
     axes[0, 0].set_ylabel("excess kurtosis of $p$")
     axes[1, 0].set_ylabel("L-kurtosis of $p$")
@@ -136,7 +132,7 @@ def words_or_relation(records: Sequence[Record]) -> Figure:
         for label, (reading, category, colour, line) in curves.items():
             style = {"alpha": 0.15, "color": colour, "linestyle": line, "label": label}
             curve(axis, relative_depth(record["layers"]), *nulls.pairs(record, reading, category), **style)
-        axis.set(title=_name(record), xlabel=DEPTH)
+        axis.set(title=called(record), xlabel=DEPTH)
     axes[0].set_ylabel("mean whitened cosine")
     shared_legend(axes[0], 2)
     return figure
@@ -153,7 +149,7 @@ def lists_by_size(record: Record, layer: int, statistics: Sequence[str]) -> Figu
     table = record.arrays["table"][place, 0, column]
     axes[0].plot(record["facts"]["count"], table, marker="D", color=BLACK, linestyle="none", label="the table")
     axes[0].set(ylabel="excess kurtosis of $p$", ylim=(0, None))
-    axes[0].set_title(f"{_name(record)}, layer {layer}", fontweight="normal")
+    axes[0].set_title(f"{called(record)}, layer {layer}", fontweight="normal")
     axes[0].legend()
     for name, colour, marker in zip(statistics, CYCLE, MARKERS, strict=False):
         scatter = np.median(nulls.scatter(record, name), axis=0)

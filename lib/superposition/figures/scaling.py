@@ -13,6 +13,7 @@ from superposition.figures.style import LOW_DPI, canvas, plot, relative_depth, s
 from superposition.records import Record
 from superposition.stats.shape import LABELS, STATISTICS
 from superposition.studies import scaling
+from superposition.studies.measurement import called
 
 _MARKERS = "osD^vP*X"
 #: Panels by depth: a statistic, of P (0) or of the whitened cosines (1).
@@ -67,7 +68,7 @@ def models_by_depth(
     """
     figure, axes = canvas(1, 3, height=3.6, dpi=LOW_DPI)
     for record, values, colour, marker in zip(measured, found, CYCLE, _MARKERS, strict=False):
-        style = {"color": colour, "marker": marker, "markersize": 3, "linewidth": 1.4, "label": record["model"]["name"]}
+        style = {"color": colour, "marker": marker, "markersize": 3, "linewidth": 1.4, "label": called(record)}
         for axis, (name, matrix) in zip(axes, _PANELS, strict=True):
             axis.plot(relative_depth(record["layers"]), values[:, matrix, STATISTICS.index(name)], **style)
     _dress(axes)
@@ -87,7 +88,7 @@ def models_by_width(measured: Sequence[Record], every: Sequence[np.ndarray], cle
     """Each layer of each model against the model's width: of all facts (open) and without confounds (filled)."""
     panels = ("excess_kurtosis", 0, "excess kurtosis of $p$"), ("l_kurtosis", 1, "L-kurtosis of cosines")
     widths = np.array([scaling.width(record) for record in measured])
-    names = {w: "\n".join(r["model"]["name"] for r in measured if scaling.width(r) == w) for w in widths}
+    names = {w: "\n".join(called(r) for r in measured if scaling.width(r) == w) for w in widths}
     figure, axes = canvas(1, 2, height=3.6, dpi=LOW_DPI)
     for axis, (name, matrix, title) in zip(axes, panels, strict=True):
         column = STATISTICS.index(name)

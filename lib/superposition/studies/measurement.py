@@ -21,6 +21,17 @@ from superposition.stats.intervals import Estimate, over_pairs
 
 #: The language models that were measured, by what records call them.
 MODELS = {"smollm2": "SmolLM2", "gemma3": "Gemma 3"}
+
+
+def called(record: Record) -> str:
+    """What the book calls a record's model."""
+    name = record["model"]["name"]
+    return MODELS.get(name, name)
+
+
+#: Excess kurtosis of p by layer of GPT2-small, read off the plot of Hu et al. (arXiv 2408.07413) within about 0.5.
+GPT2_SMALL = (72.7, 24.5, 28.9, 29.3, 26.7, 20.0, 15.3, 10.8, 9.8, 9.7, 8.4, 7.8)
+
 #: Share of the overlaps of random keys beyond three standard deviations, and the excess kurtosis of a Laplace law.
 BEYOND_RANDOM, LAPLACE = math.erfc(3 / math.sqrt(2)), 3
 

@@ -18,7 +18,6 @@ from superposition.stats import intervals
 from superposition.stats.regression import log_slope
 from superposition.stats.shape import extremes
 from superposition.studies import (
-    confounds,
     edit_sequences,
     forecasts,
     law,
@@ -72,44 +71,20 @@ def nulls_and_confounds(record: Record) -> Numbers:
 
 def toy_scaling(record: Record) -> Numbers:
     """Chapter 13 on the toy, of the record ``toy-transformer``: rise of the kurtosis per doubling of the width."""
-
-    def rise(kind: str, layer: int = 0, **how: Any) -> intervals.Estimate:
-        return intervals.mean_over_seeds(toys.per_doubling(record, kind, layer, **how))
-
-    return {
-        "distinct": {"0": rise("distinct"), "1": rise("distinct", 1)},
-        "shared": {"0": rise("shared"), "1": rise("shared", 1)},
-        "twin": {"0": rise("twin"), "1": rise("twin", 1), "0_untrained": rise("twin", trained=False)},
-        "cosine_0": rise("distinct", name="cosine_kurtosis"),
-    }
+    rises = {kind: toys.per_doubling(record, kind, 0) for kind in ("shared", "twin")}
+    return {kind: {"0": intervals.mean_over_seeds(runs)} for kind, runs in rises.items()}
 
 
-def measured_model(record: Record, clean: Sequence[int]) -> Numbers:
-    """Chapter 13 on one measured model: all its facts, and those that are ``clean`` in every model."""
-    numbers: Numbers = {"width": scaling.width(record), "inputs": scaling.inputs(record)}
-    numbers["share"] = record["text"]["tokens"] / numbers["width"]
-    numbers["shared"] = confounds.same(record["token_ids"]).sum() // 2
-    values = scaling.by_layer(record, clean)
-    middle = np.median(values, axis=0)
-    numbers |= {"clean": middle[scaling.KURTOSIS], "tail_clean": middle[scaling.TAILS]}
-    numbers["top_all"] = scaling.by_layer(record)[0, *scaling.KURTOSIS]
-    numbers["top_clean"] = values[0, *scaling.KURTOSIS]
-    return numbers
+def measured_model(record: Record) -> Numbers:
+    """Chapter 13 on one measured model: the kurtosis of its first layer."""
+    return {"top_all": scaling.by_layer(record)[0, *scaling.KURTOSIS]}
 
 
 def before_training(record: Record, listed: str) -> Numbers:
     """Chapter 13 on a model before and after its training, of the record ``random-smollm2`` and one of its lists."""
-    numbers: Numbers = {}
-    for name in ("trained", "untrained"):
-        kurtosis, spread, mean, tails = (
-            scaling.untrained_or_trained(record, name, listed, *of)
-            for of in (("excess_kurtosis",), ("spread",), ("mean",), ("l_kurtosis", "cosine_whitened"))
-        )
-        numbers[f"{name}_kurtosis"] = {"first": kurtosis[0], "middle": np.median(kurtosis)}
-        numbers[f"{name}_spread_middle"] = np.median(spread)
-        numbers[f"{name}_mean_middle"] = np.median(mean)
-        numbers[f"{name}_tails_middle"] = np.median(tails)
-    return numbers
+    spreads = (scaling.untrained_or_trained(record, name, listed, "spread") for name in ("trained", "untrained"))
+    trained, untrained = map(np.median, spreads)
+    return {"trained_spread_middle": trained, "untrained_spread_middle": untrained}
 
 
 # Chapter 14

@@ -60,11 +60,6 @@ def layer_at(record: Record, depth: float) -> int:
     return record["layers"][round(depth * (len(record["layers"]) - 1))]
 
 
-def inputs(record: Record) -> int:
-    """Inputs of the memories of all layers together."""
-    return sum(row["d_m"] for row in record["statistics"])
-
-
 def products_of(record: Record, layer: int) -> Float[np.ndarray, "m m"]:
     """``Kᵀ C⁻¹ K`` of a recorded layer."""
     kept = record.overlaps(layer)

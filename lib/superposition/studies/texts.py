@@ -1,0 +1,54 @@
+"""What hangs on the text behind C: statistics of the same facts, and of nulls, under several texts.
+
+Chapters ``11-superposition-in-llms`` and ``12-nulls-and-confounds``, from the records of ``experiments/texts.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from superposition.records import Record
+from superposition.stats.intervals import Estimate
+
+#: What the texts are called.
+TEXTS = {"book": "SmolLM2's own text", "manual": "Python's manual", "wikipedia": "Wikipedia"}
+#: The facts of which no two share their last token and none is at position 0: what nulls are held against.
+FACTS = "strangers"
+
+
+def sources(record: Record) -> list[str]:
+    """The texts of a record, in its order."""
+    return [text["source"] for text in record["texts"]]
+
+
+def _estimates(rows: np.ndarray) -> list[Estimate]:
+    return [Estimate(*map(float, row)) for row in rows]
+
+
+def statistic(record: Record, source: str, name: str, of: str = "facts", matrix: str = "P") -> list[Estimate]:
+    """A statistic of P, or of the whitened cosines, by layer; its interval draws facts."""
+    where = record["sets"].index(of), slice(None), record["matrices"].index(matrix), record["statistics"].index(name)
+    return _estimates(record.arrays["statistics"][sources(record).index(source)][:, *where])
+
+
+def beyond(record: Record, source: str, of: str = "facts") -> list[Estimate]:
+    """By layer, the share of pairs with an overlap beyond three standard deviations of that of random keys."""
+    return _estimates(record.arrays["beyond"][sources(record).index(source)][:, record["sets"].index(of)])
+
+
+def nearer_to_right_angles(record: Record, source: str) -> list[Estimate]:
+    """By layer, by how many degrees whitening brings the angle of the mean cosine nearer to 90°."""
+    return _estimates(record.arrays["angles"][sources(record).index(source)][:, 2])
+
+
+def kinship(record: Record, source: str, which: str, mean: str = "P") -> list[Estimate]:
+    """By layer, the mean p, or the mean whitened cosine, over pairs of one kind, as ``own paraphrase``."""
+    where = record["kinship"].index(which), record["matrices"].index(mean)
+    return _estimates(record.arrays["kinship"][sources(record).index(source)][:, *where])
+
+
+def under_every_text(record: Record, read: Callable[[Record, str], Sequence[Estimate]]) -> list[Estimate]:
+    """Something of every layer under every text, one text after the other."""
+    return [estimate for source in sources(record) for estimate in read(record, source)]

@@ -1,0 +1,53 @@
+"""What is read off a record of several texts: against arrays whose every entry says where it stands."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from superposition.records import Record
+from superposition.studies import texts
+
+SETS = ["facts", "strangers", "random subjects"]
+KINSHIP = ["own paraphrase", "one relation"]
+
+
+@pytest.fixture
+def record() -> Record:
+    data = {
+        "texts": [{"source": "book"}, {"source": "wikipedia"}],
+        "layers": [0, 1, 2],
+        "sets": SETS,
+        "kinship": KINSHIP,
+        "matrices": ["P", "cosine_whitened"],
+        "statistics": ["mean", "spread"],
+    }
+    shapes = {
+        "statistics": (2, 3, 3, 3, 2, 2),
+        "beyond": (2, 3, 3, 3),
+        "angles": (2, 3, 3, 3),
+        "kinship": (2, 3, 2, 2, 3),
+    }
+    record = Record("made", data, Path())
+    vars(record)["arrays"] = {name: np.arange(np.prod(shape)).reshape(shape) for name, shape in shapes.items()}
+    return record
+
+
+def test_every_number_stands_at_its_place(record):
+    arrays = record.arrays
+    found = texts.statistic(record, "wikipedia", "spread", "strangers", "cosine_whitened")
+    assert np.array_equal(found, arrays["statistics"][1, :, 1, :, 1, 1])
+    assert np.array_equal(texts.statistic(record, "book", "mean"), arrays["statistics"][0, :, 0, :, 0, 0])
+    assert np.array_equal(texts.beyond(record, "book", "random subjects"), arrays["beyond"][0, :, 2])
+    assert np.array_equal(texts.nearer_to_right_angles(record, "wikipedia"), arrays["angles"][1, :, 2])
+    assert np.array_equal(texts.kinship(record, "book", "one relation"), arrays["kinship"][0, :, 1, 0])
+    assert np.array_equal(
+        texts.kinship(record, "book", "own paraphrase", "cosine_whitened"), arrays["kinship"][0, :, 0, 1]
+    )
+
+
+def test_under_every_text_are_the_layers_of_one_after_those_of_the_other(record):
+    found = texts.under_every_text(record, texts.beyond)
+    assert np.array_equal(found, record.arrays["beyond"][:, :, 0].reshape(6, 3))
+    with pytest.raises(ValueError, match="not in list"):
+        texts.beyond(record, "nobody's")
