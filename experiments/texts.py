@@ -168,12 +168,20 @@ def kinship(listed: Sequence[Fact], found: dict[str, keys.Keys]) -> dict[str, Bo
 
 
 def of_set(products: np.ndarray, d_m: int, keep: np.ndarray, sizes: Sizes) -> dict[str, np.ndarray]:
-    """Of the overlaps of m keys: ``shape.STATISTICS`` of P and cosines with intervals, and the share beyond 3 sd."""
-    rng = np.random.default_rng(2)
-    ends = np.quantile(nulls.resampled(products, d_m, sizes.resamples, rng, keep), [0.025, 0.975], axis=0)
+    """Of the overlaps of m keys: ``shape.STATISTICS`` of P and cosines with intervals, and the share beyond 3 sd.
+
+    Also the kurtosis of P under every resample. The same facts are drawn at every layer, under every text and in every
+    model, so that differences are paired.
+    """
+    drawn = nulls.resampled(products, d_m, sizes.resamples, np.random.default_rng(2), keep)
+    ends = np.quantile(drawn, [0.025, 0.975], axis=0)
     far = np.abs(overlap.from_products(products)) > 3 / np.sqrt(d_m)
     beyond = intervals.over_pairs(far[None].astype(float), keep, resamples=sizes.resamples)
-    return {"statistics": np.stack([nulls.of_products(products, d_m, keep), *ends]), "beyond": np.array(beyond)}
+    return {
+        "statistics": np.stack([nulls.of_products(products, d_m, keep), *ends]),
+        "beyond": np.array(beyond),
+        "kurtosis": drawn[:, 0, shape.STATISTICS.index("excess_kurtosis")],
+    }
 
 
 def right_angle(cosines: Float[np.ndarray, "2 m m"], sizes: Sizes) -> Float[np.ndarray, "3 3"]:
@@ -218,7 +226,8 @@ def of_layer(K: dict[str, np.ndarray], random: np.ndarray, keep: dict[str, np.nd
     each = [of_set(products[name], C.d_m, masks[name], sizes) for name in SETS]
     length = np.linalg.norm(K["facts"], axis=0)
     raw = K["facts"].T @ K["facts"] / np.outer(length, length)
-    return {name: np.stack([one[name] for one in each]) for name in each[0]} | {
+    return {name: np.stack([one[name] for one in each]) for name in ("statistics", "beyond")} | {
+        "kurtosis": each[SETS.index("facts")]["kurtosis"],
         "angles": right_angle(np.stack([raw, overlap.cosines(products["facts"])]), sizes),
         "kinship": kin(K, C, keep, sizes),
     }

@@ -46,6 +46,19 @@ def test_every_number_stands_at_its_place(record):
     )
 
 
+def test_a_fall_is_that_of_the_same_facts_and_the_steepest_rise_is_a_sure_one(record):
+    arrays = record.arrays
+    arrays["statistics"] = np.zeros(arrays["statistics"].shape)
+    record.data["statistics"] = ["mean", "excess_kurtosis"]
+    arrays["statistics"][0, :, 0, 0, 0, 1] = [5, 1, 4]
+    noise = np.random.default_rng(0).normal(0, 3, 200)
+    arrays["kurtosis"] = np.array([[[5 + noise, 1 + noise, 4 + noise]]])[0]
+    assert texts.kurtosis_falls(record, "book", 0, 2) == pytest.approx((1, 1, 1))
+    assert texts.steepest_rise(record, "book") == pytest.approx((3, 3, 3))
+    arrays["kurtosis"][0, 2] = np.linspace(-50, 50, 200)
+    assert texts.steepest_rise(record, "book").low < 0 and texts.steepest_rise(record, "book").value == 3
+
+
 def test_under_every_text_are_the_layers_of_one_after_those_of_the_other(record):
     found = texts.under_every_text(record, texts.beyond)
     assert np.array_equal(found, record.arrays["beyond"][:, :, 0].reshape(6, 3))

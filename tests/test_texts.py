@@ -130,7 +130,7 @@ def test_kin_is_near_one_for_a_fact_in_other_words_that_has_the_same_key():
     assert found[1, 0, 0] == pytest.approx(shape.off_diagonal(P).mean())
 
 
-def test_a_record_holds_every_layer_under_every_text(tmp_path, monkeypatch):
+def test_a_record_holds_every_layer_under_every_text(tmp_path, cache, monkeypatch):
     lm = tiny("llama")
     paragraphs = "\n\n".join(" ".join(SENTENCES[i:] + SENTENCES[:i]) for i in range(len(SENTENCES)))
     sources = []
@@ -145,6 +145,7 @@ def test_a_record_holds_every_layer_under_every_text(tmp_path, monkeypatch):
     assert [one["source"] for one in data["texts"]] == ["one", "two"] and data["layers"] == [0, 1, 2]
     assert arrays["statistics"].shape == (2, 3, len(texts.SETS), 3, 2, len(shape.STATISTICS))
     assert arrays["beyond"].shape == (2, 3, len(texts.SETS), 3)
+    assert arrays["kurtosis"].shape == (2, 3, 10)
     assert arrays["angles"].shape == (2, 3, 3, 3) and arrays["kinship"].shape == (2, 3, 4, 2, 3)
     facts_row, strangers_row = (texts.SETS.index(name) for name in ("facts", "strangers"))
     assert np.isfinite(arrays["statistics"][:, :, facts_row]).all()

@@ -38,6 +38,24 @@ def beyond(record: Record, source: str, of: str = "facts") -> list[Estimate]:
     return _estimates(record.arrays["beyond"][sources(record).index(source)][:, record["sets"].index(of)])
 
 
+def kurtosis_falls(record: Record, source: str, before: int, after: int) -> Estimate:
+    """By how much the kurtosis of p is higher at one layer than at another; the same facts are drawn at both."""
+    value = [estimate.value for estimate in statistic(record, source, "excess_kurtosis")]
+    drawn = record.arrays["kurtosis"][sources(record).index(source)].astype(float)
+    low, high = np.quantile(drawn[before] - drawn[after], [0.025, 0.975])
+    return Estimate(value[before] - value[after], float(low), float(high))
+
+
+def steepest_rise(record: Record, source: str) -> Estimate:
+    """How much the kurtosis of p rises from a layer to a later one, where it rises most; facts are drawn, in pairs.
+
+    The two layers are those of the largest rise among those whose intervals lie above 0, else of the largest rise.
+    """
+    layers = range(len(record["layers"]))
+    rises = [kurtosis_falls(record, source, later, layer) for layer in layers for later in layers[layer + 1 :]]
+    return max(rises, key=lambda rise: (rise.low > 0, rise.value))
+
+
 def nearer_to_right_angles(record: Record, source: str) -> list[Estimate]:
     """By layer, by how many degrees whitening brings the angle of the mean cosine nearer to 90°."""
     return _estimates(record.arrays["angles"][sources(record).index(source)][:, 2])
