@@ -8,7 +8,19 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from superposition.figures.colours import BLACK, BLUE, CYCLE, GREEN, GREY, MARKERS, ORANGE, PURPLE, SKY, VERMILION
+from superposition.figures.colours import (
+    BLACK,
+    BLUE,
+    CYCLE,
+    DASHED,
+    GREEN,
+    GREY,
+    MARKERS,
+    ORANGE,
+    PURPLE,
+    SKY,
+    VERMILION,
+)
 from superposition.figures.style import (
     DEPTH,
     canvas,
@@ -22,7 +34,7 @@ from superposition.figures.style import (
 )
 from superposition.records import Record
 from superposition.stats.shape import LABELS
-from superposition.studies import nulls
+from superposition.studies import nulls, texts
 from superposition.studies.measurement import called
 
 #: Shares of a statistic below this are drawn at it.
@@ -135,6 +147,28 @@ def words_or_relation(records: Sequence[Record]) -> Figure:
         axis.set(title=called(record), xlabel=DEPTH)
     axes[0].set_ylabel("mean whitened cosine")
     shared_legend(axes[0], 2)
+    return figure
+
+
+@plot
+def kinship_by_depth(records: Sequence[Record], source: str = "book") -> Figure:
+    """Mean p by depth over pairs that share their fact, their relation, their kind of subject, or nothing."""
+    looks = {
+        "own paraphrase": (BLACK, "-"),
+        "one relation": (BLUE, "-"),
+        "one kind": (SKY, "--"),
+        "apart": (GREY, ":"),
+    }
+    figure, axes = canvas(1, len(records), height=3.6, sharey=True)
+    for axis, record in zip(axes, records, strict=True):
+        depth = relative_depth(record["layers"])
+        for which, (colour, line) in looks.items():
+            ends = np.array(texts.kinship(record, source, which)).T
+            curve(axis, depth, *ends, color=colour, linestyle=line, alpha=0.15, label=which)
+        axis.axhline(1, **DASHED)
+        axis.set(title=called(record), xlabel=DEPTH)
+    axes[0].set(ylabel="mean $p$", ylim=(0, None))
+    shared_legend(axes[0], 4)
     return figure
 
 

@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -32,6 +32,7 @@ from superposition.studies import (
     pairs,
     runaway,
     scaling,
+    texts,
     toy_memory,
     toys,
 )
@@ -64,6 +65,14 @@ CLAIMS = {
 
 #: The measurements of the language models.
 MEASURED = ("smollm2-400", "gemma3-400")
+#: The measurements under C of several texts.
+UNDER_TEXTS = ("smollm2-texts", "gemma3-texts")
+#: Null models of keys, and how a question calls them.
+NULLS = {
+    "random subjects": "prompts about random words",
+    "tokens of another text": "any tokens",
+    "random weights": "a model with random weights",
+}
 #: The records of the law.
 LAW = ("law-smollm2", "law-gemma3")
 
@@ -349,56 +358,114 @@ def each_model(settle: Callable[[Record], Verdict], *measured: Record) -> Verdic
     return replace(verdicts[0], cases=cases, found=found, text=_by_model(verdict.text for verdict in verdicts))
 
 
-def _estimates(rows: Iterable[Iterable[float]]) -> list[Estimate]:
-    return [Estimate(*map(float, row)) for row in rows]
+def _each_after(settle: Callable[..., Verdict], first: Record, *measured: Record) -> Verdict:
+    """:func:`each_model`, where what settles reads another record first."""
+    return each_model(partial(settle, first), *measured)
 
 
-def _everywhere(record: Record) -> Verdict:
-    shares, random = measurement.crowded(record), measurement.BEYOND_RANDOM
+def _under_texts(
+    record: Record,
+    read: Callable[[Record, str], Sequence[Estimate]],
+    holds: Callable[[Estimate], bool],
+    show: Callable[[Sequence[Estimate]], str],
+    **how: Any,
+) -> Verdict:
+    """A verdict over the layers of a model under C of several texts; ``show`` tells of one text."""
+    found, told = [], []
+    for source in texts.sources(record):
+        here = read(record, source)
+        found += here
+        told.append(f"{texts.TEXTS[source]} {show(here)}")
+    return Verdict(how.pop("stands"), [holds(estimate) for estimate in found], "; ".join(told), found, **how)
+
+
+def _everywhere(convergence: Record, record: Record) -> Verdict:
+    """Against random keys, with the error that C has."""
+    tokens = min(text["tokens"] for text in record["texts"]) / record["d_m"]
+    random = measurement.beyond_with_error(convergence, tokens)
     stands = "more of a layer's pairs overlap by over three standard deviations of random keys than random keys would"
-    text = f"{percent(min(shares))} of pairs at the least; random keys: {100 * random:.1f}\u00a0%"
-    return Verdict(stands, [share.low > random for share in shares], text, shares, random)
+    return _under_texts(
+        record,
+        texts.beyond,
+        lambda share: share.low > random,
+        lambda shares: percent(min(shares)),
+        stands=stands,
+        bar=random,
+    )
+
+
+def _more_than(null: str, name: str, record: Record) -> Verdict:
+    """Whether facts have more than a null model, of the share of far pairs or of a statistic of p."""
+
+    def read(record: Record, source: str) -> list[Estimate]:
+        facts, there = (
+            texts.beyond(record, source, of) if name == "beyond" else texts.statistic(record, source, name, of)
+            for of in (texts.FACTS, null)
+        )
+        return [
+            Estimate(*(end - other.value for end in estimate)) for estimate, other in zip(facts, there, strict=True)
+        ]
+
+    what = "share of far pairs" if name == "beyond" else "kurtosis"
+    return _under_texts(
+        record,
+        read,
+        lambda more: more.low > 0,
+        lambda layers: f"{sum(more.low > 0 for more in layers)} of {len(layers)} layers",
+        stands=f"the interval of a layer's {what} lies above that of {null} (no shared tokens, none at position 0)",
+    )
 
 
 def _mean_is_zero(record: Record) -> Verdict:
-    means = measurement.statistic(record, "mean")
-    least, most = (interval(means[layer], 3) for layer in (means[:, 0].argmin(), means[:, 0].argmax()))
-    cases = list((means[:, 1] <= 0) & (means[:, 2] >= 0))
-    text = f"from {least} to {most} by layer"
-    return Verdict("the interval of a layer's mean holds zero", cases, text, _estimates(means), 0, "at")
+    return _under_texts(
+        record,
+        partial(texts.statistic, name="mean"),
+        lambda mean: mean.low <= 0 <= mean.high,
+        lambda means: f"{interval(min(means), 3)} to {interval(max(means), 3)}",
+        stands="the interval of a layer's mean holds zero",
+        wanted="at",
+    )
 
 
 def _kurtosis_is_high(record: Record) -> Verdict:
-    tails = measurement.statistic(record, "excess_kurtosis")
-    first, least = interval(tails[0], 0), interval(tails[tails[:, 0].argmin()], 1)
-    stands = "the interval of a layer's excess kurtosis lies above zero"
-    text = f"{first} in the first layer, at the least {least}"
-    return Verdict(stands, list(tails[:, 1] > 0), text, _estimates(tails))
+    return _under_texts(
+        record,
+        partial(texts.statistic, name="excess_kurtosis"),
+        lambda kurtosis: kurtosis.low > 0,
+        lambda layers: f"{interval(layers[0], 0)} in the first layer, at the least {interval(min(layers), 1)}",
+        stands="the interval of a layer's excess kurtosis lies above zero",
+    )
 
 
 def _falls_to_the_last(record: Record) -> Verdict:
-    course = measurement.course(record)
-    first, last = course["first"], course["last"]
-    stands = "the interval of the first layer's kurtosis lies above that of the last layer's"
-    text = f"{interval(first, 1)} in the first layer, {interval(last, 1)} in the last"
-    return Verdict(stands, [first.low > last.high], text)
+    return _under_texts(
+        record,
+        lambda record, source: [texts.kurtosis_falls(record, source, 0, -1)],
+        lambda fall: fall.low > 0,
+        lambda falls: interval(falls[0], 1),
+        stands="the interval of the fall from the first layer to the last lies above zero",
+    )
 
 
 def _never_rises(record: Record) -> Verdict:
-    tails, course = measurement.statistic(record, "excess_kurtosis"), measurement.course(record)
-    dip, rise = (interval(course[turn], 1) for turn in ("dip", "rise"))
-    stands = "no layer's interval lies above that of a layer before it"
-    cases = [not np.any(tails[1:, 1] > np.minimum.accumulate(tails[:-1, 2]))]
-    return Verdict(stands, cases, f"{dip} at the lowest, then up to {rise}")
+    return _under_texts(
+        record,
+        lambda record, source: [texts.steepest_rise(record, source)],
+        lambda rise: rise.low <= 0,
+        lambda rises: f"rises by {interval(rises[0], 1)}",
+        stands="no rise from a layer to a later one has an interval above zero",
+        wanted="below",
+    )
 
 
 def _angles(record: Record) -> Verdict:
-    raw, white = (measurement.mean_angles(record, of)[:, [0, 2, 1]] for of in ("raw", "whitened"))
-    gains = measurement.nearer_to_right_angles(record)
-    most, least = (interval(ends, 1, "°") for ends in (raw[raw[:, 0].argmax()], white[white[:, 0].argmin()]))
-    stands = "whitening brings the angle of a layer's mean cosine nearer to 90°, with its interval"
-    text = f"raw up to {most}, whitened down to {least}; nearer by {interval(min(gains), 1, '°')} at the least"
-    return Verdict(stands, [gain.low > 0 for gain in gains], text, gains)
+    return _under_texts(
+        record,
+        texts.nearer_to_right_angles,
+        lambda gain: gain.low > 0,
+        lambda gains: f"nearer by {interval(min(gains), 1, '°')} at the least",
+        stands="whitening brings the angle of a layer's mean cosine nearer to 90°, with its interval",
+    )
 
 
 def _rises_in_toys(record: Record) -> Verdict:
@@ -642,21 +709,35 @@ TRIALS = [
     Trial(7, "16-lifelong-failure", _linear_in_a_model, ("smollm2-lifelong",), "interference grows linearly"),
     Trial(7, "16-lifelong-failure", _unbounded_in_a_model, ("smollm2-lifelong",), "interference grows without bound"),
     Trial(7, "16-lifelong-failure", _growth_over_lists, ("lists",), "interference grows linearly"),
-    Trial(8, "11-superposition-in-llms", partial(each_model, _everywhere), MEASURED),
-    Trial(9, "11-superposition-in-llms", partial(each_model, _mean_is_zero), MEASURED),
-    Trial(10, "11-superposition-in-llms", partial(each_model, _kurtosis_is_high), MEASURED),
+    Trial(8, "11-superposition-in-llms", partial(_each_after, _everywhere), ("smollm2-convergence", *UNDER_TEXTS)),
+    *(
+        Trial(
+            claim,
+            "12-nulls-and-confounds",
+            partial(each_model, partial(_more_than, null, name)),
+            UNDER_TEXTS,
+            f"{says} of {told}",
+        )
+        for claim, name, says in (
+            (8, "beyond", "there is more of it than in keys"),
+            (10, "excess_kurtosis", "the kurtosis is higher than that of keys"),
+        )
+        for null, told in NULLS.items()
+    ),
+    Trial(9, "11-superposition-in-llms", partial(each_model, _mean_is_zero), UNDER_TEXTS),
+    Trial(10, "11-superposition-in-llms", partial(each_model, _kurtosis_is_high), UNDER_TEXTS),
     Trial(
         11,
         "11-superposition-in-llms",
         partial(each_model, _falls_to_the_last),
-        MEASURED,
+        UNDER_TEXTS,
         "the kurtosis is lower in the last layer than in the first",
     ),
     Trial(
         11,
         "11-superposition-in-llms",
         partial(each_model, _never_rises),
-        MEASURED,
+        UNDER_TEXTS,
         "the kurtosis falls from layer to layer",
     ),
     Trial(12, "09-toy-transformer", _rises_in_toys, ("toy-transformer",)),
@@ -665,7 +746,7 @@ TRIALS = [
     Trial(14, "14-who-overlaps", _related, ("pairs",)),
     Trial(15, "09-toy-transformer", _partners_in_toys, ("toy-transformer",)),
     Trial(15, "14-who-overlaps", _partners_change, ("pairs-edits",)),
-    Trial(16, "11-superposition-in-llms", partial(each_model, _angles), MEASURED),
+    Trial(16, "11-superposition-in-llms", partial(each_model, _angles), UNDER_TEXTS),
     Trial(17, "20-forecasting-damage", _without_overlap, ("causes",), "without the overlap, the failure is gone"),
     Trial(17, "20-forecasting-damage", _with_the_drift, ("causes",), "at one norm, loss goes with $\\sum p\\,\\delta$"),
     Trial(17, "20-forecasting-damage", _most_against_least, ("causes",), "at one norm, loss goes with overlap"),
