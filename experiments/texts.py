@@ -59,6 +59,8 @@ VERSION = 1
 #: What is compared under one text, in the order of the record.
 NULLS = ("random subjects", "tokens of another text")
 SETS = ("facts", "strangers", *NULLS, "random weights")
+#: Of these the kurtosis of every resample is kept.
+DRAWN = SETS[:2]
 #: Pairs of keys by what they share: the fact in other words; its relation; its kind of subject; neither.
 KINSHIP = ("own paraphrase", "one relation", "one kind", "apart")
 #: Characters of an article that are read, so that many are; the shortest paragraph that is drawn from.
@@ -227,7 +229,7 @@ def of_layer(K: dict[str, np.ndarray], random: np.ndarray, keep: dict[str, np.nd
     length = np.linalg.norm(K["facts"], axis=0)
     raw = K["facts"].T @ K["facts"] / np.outer(length, length)
     return {name: np.stack([one[name] for one in each]) for name in ("statistics", "beyond")} | {
-        "kurtosis": each[SETS.index("facts")]["kurtosis"],
+        "kurtosis": np.stack([each[SETS.index(name)]["kurtosis"] for name in DRAWN]),
         "angles": right_angle(np.stack([raw, overlap.cosines(products["facts"])]), sizes),
         "kinship": kin(K, C, keep, sizes),
     }
@@ -269,6 +271,7 @@ def measure(lm: models.LanguageModel, sources: Sequence[str], sizes: Sizes) -> t
         "layers": layers,
         "d_m": d_m,
         "sets": list(SETS),
+        "drawn": list(DRAWN),
         "kinship": list(KINSHIP),
         "pairs": pairs,
         "matrices": ["P", "cosine_whitened"],

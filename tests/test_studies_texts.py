@@ -18,6 +18,7 @@ def record() -> Record:
         "texts": [{"source": "book"}, {"source": "wikipedia"}],
         "layers": [0, 1, 2],
         "sets": SETS,
+        "drawn": ["facts", "strangers"],
         "kinship": KINSHIP,
         "matrices": ["P", "cosine_whitened"],
         "statistics": ["mean", "spread"],
@@ -52,11 +53,22 @@ def test_a_fall_is_that_of_the_same_facts_and_the_steepest_rise_is_a_sure_one(re
     record.data["statistics"] = ["mean", "excess_kurtosis"]
     arrays["statistics"][0, :, 0, 0, 0, 1] = [5, 1, 4]
     noise = np.random.default_rng(0).normal(0, 3, 200)
-    arrays["kurtosis"] = np.array([[[5 + noise, 1 + noise, 4 + noise]]])[0]
+    arrays["kurtosis"] = np.stack([np.array([5 + noise, 1 + noise, 4 + noise]), np.zeros((3, 200))], 1)[None]
     assert texts.kurtosis_falls(record, "book", 0, 2) == pytest.approx((1, 1, 1))
     assert texts.steepest_rise(record, "book") == pytest.approx((3, 3, 3))
-    arrays["kurtosis"][0, 2] = np.linspace(-50, 50, 200)
+    arrays["kurtosis"][0, 2, 0] = np.linspace(-50, 50, 200)
     assert texts.steepest_rise(record, "book").low < 0 and texts.steepest_rise(record, "book").value == 3
+
+
+def test_two_models_are_compared_at_one_depth_and_in_the_same_draws(record):
+    arrays, wide = record.arrays, Record("wider", dict(record.data, layers=[0, 1]), Path())
+    record.data["statistics"] = wide.data["statistics"] = ["mean", "excess_kurtosis"]
+    arrays["kurtosis"] = np.random.default_rng(0).normal(0, 3, (2, 3, 2, 200))
+    vars(wide)["arrays"] = {name: array[:, [0, 2]].copy() for name, array in arrays.items()}
+    wide.arrays["kurtosis"][:, :, 1] += 2
+    wide.arrays["statistics"] = wide.arrays["statistics"] + 2
+    for depth in (0, 1):
+        assert texts.wider(record, wide, "wikipedia", depth) == pytest.approx((2, 2, 2))
 
 
 def test_under_every_text_are_the_layers_of_one_after_those_of_the_other(record):

@@ -145,7 +145,7 @@ def test_a_record_holds_every_layer_under_every_text(tmp_path, cache, monkeypatc
     assert [one["source"] for one in data["texts"]] == ["one", "two"] and data["layers"] == [0, 1, 2]
     assert arrays["statistics"].shape == (2, 3, len(texts.SETS), 3, 2, len(shape.STATISTICS))
     assert arrays["beyond"].shape == (2, 3, len(texts.SETS), 3)
-    assert arrays["kurtosis"].shape == (2, 3, 10)
+    assert arrays["kurtosis"].shape == (2, 3, 2, 10)
     assert arrays["angles"].shape == (2, 3, 3, 3) and arrays["kinship"].shape == (2, 3, 4, 2, 3)
     facts_row, strangers_row = (texts.SETS.index(name) for name in ("facts", "strangers"))
     assert np.isfinite(arrays["statistics"][:, :, facts_row]).all()

@@ -38,12 +38,31 @@ def beyond(record: Record, source: str, of: str = "facts") -> list[Estimate]:
     return _estimates(record.arrays["beyond"][sources(record).index(source)][:, record["sets"].index(of)])
 
 
+def _drawn(record: Record, source: str, of: str = "facts") -> np.ndarray:
+    """The kurtosis of p by layer in every resample of the facts."""
+    return record.arrays["kurtosis"][sources(record).index(source)][:, record["drawn"].index(of)].astype(float)
+
+
 def kurtosis_falls(record: Record, source: str, before: int, after: int) -> Estimate:
     """By how much the kurtosis of p is higher at one layer than at another; the same facts are drawn at both."""
     value = [estimate.value for estimate in statistic(record, source, "excess_kurtosis")]
-    drawn = record.arrays["kurtosis"][sources(record).index(source)].astype(float)
+    drawn = _drawn(record, source)
     low, high = np.quantile(drawn[before] - drawn[after], [0.025, 0.975])
     return Estimate(value[before] - value[after], float(low), float(high))
+
+
+def wider(narrow: Record, wide: Record, source: str, depth: float) -> Estimate:
+    """By how much the kurtosis of p is higher in the wider of two models at a relative depth, of :data:`FACTS`.
+
+    The same facts are drawn in both; the pairs that are left out, for a shared token, are each model's own.
+    """
+    value, drawn = [], []
+    for record in (narrow, wide):
+        layer = round(depth * (len(record["layers"]) - 1))
+        value.append(statistic(record, source, "excess_kurtosis", FACTS)[layer].value)
+        drawn.append(_drawn(record, source, FACTS)[layer])
+    low, high = np.quantile(drawn[1] - drawn[0], [0.025, 0.975])
+    return Estimate(value[1] - value[0], float(low), float(high))
 
 
 def steepest_rise(record: Record, source: str) -> Estimate:
