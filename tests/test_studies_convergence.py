@@ -29,7 +29,7 @@ def row(layer: int) -> dict:
     return {
         "layer": 3 * layer,
         "by_tokens": by_tokens,
-        "halves": {"rms": 0.5 + layer},
+        "halves": {"tokens": [150, 170], "rms": 0.5 + layer},
         "bfloat16": {"text_and_keys": {"rms": 0.25 + layer}},
         "fourth_moments": {"float32_sums": {"rms": 1e-6}},
         "first_position": {
@@ -60,7 +60,16 @@ def test_error_and_tokens_undo_each_other(record):
         needed = measurement.tokens_needed(record, share)
         for layer, tokens in enumerate(needed):
             assert measurement.error_share(record, tokens)[layer] == pytest.approx(share)
-            assert np.sqrt(KAPPA[layer] / (tokens - D_M)) == pytest.approx(share * SD[layer])
+
+
+def test_halves_of_a_text_tell_its_error(record):
+    """Two halves of n tokens, each with the error e: their difference is √2 e, and twice the spare tokens halve e²."""
+    n = 160
+    for layer, of_half in enumerate(measurement.error_share(record, n)):
+        assert of_half == pytest.approx((0.5 + layer) / 2**0.5 / SD[layer])
+    assert measurement.error_share(record, D_M + 2 * (n - D_M)) == pytest.approx(
+        measurement.error_share(record, n) / 2**0.5
+    )
 
 
 def test_random_keys_seem_wider_by_the_error_of_the_worst_layer(record):

@@ -181,7 +181,7 @@ def test_a_trace_says_where_the_fact_is_handed_over():
 def test_paraphrases_of_the_edits_on_which_the_layer_was_not_chosen():
     edits = [{"after": {"paraphrase_exact": counts}} for counts in ([3, 3], [3, 3], [1, 3], [2, 2])]
     record = Record("single", {"layer": 6, "sweep": {"6": {"facts": 2}, "7": {"facts": 3}}, "edits": edits}, None)
-    assert edit_sequences.paraphrases_of_rest(record) == 3 / 5
+    assert edit_sequences.paraphrases(record, rest=True).value == 3 / 5
 
 
 def test_prompts_of_one_fact_are_drawn_together():

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import repeat
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from superposition.figures.colours import BLACK, BLUE, CYCLE, DASHED, GREY, MARKERS, ORANGE
-from superposition.figures.style import DEPTH, canvas, heatmap, kurtosis_scale, plot, relative_depth, shared_legend
+from superposition.figures.colours import BLACK, BLUE, CYCLE, DASHED, GREEN, GREY, MARKERS, ORANGE, PURPLE
+from superposition.figures.style import (
+    DEPTH,
+    canvas,
+    curve,
+    heatmap,
+    kurtosis_scale,
+    plot,
+    relative_depth,
+    shared_legend,
+)
 from superposition.records import Record
 from superposition.stats import shape
+from superposition.stats.shape import LABELS
+from superposition.studies import texts
 from superposition.studies.measurement import called
+
+#: How the texts behind C are drawn.
+OF_TEXT = {"book": (BLACK, "o", "-"), "manual": (GREEN, "^", "--"), "wikipedia": (PURPLE, "D", "-.")}
 
 
 @plot
@@ -86,21 +98,6 @@ def _statistic(axis: Axes, rows: Sequence[Mapping], name: str, **line) -> None:
         axis.fill_between(depth, low, high, color=line["color"], alpha=0.2, linewidth=0)
 
 
-def _finish(
-    axes: np.ndarray, published: Mapping[str, Sequence[float]] | None, looks: Iterable[Mapping[str, Any]]
-) -> None:
-    """What the four panels have in common: titles, the values of random keys, published curves of the kurtosis."""
-    for axis, (name, title) in zip(axes.flat, _STATISTICS.items(), strict=True):
-        axis.axhline(1 if name == "sd" else 0, **DASHED)
-        axis.set_title(title, fontweight="normal")
-    for (name, kurtosis), look in zip((published or {}).items(), looks, strict=False):
-        axes[1, 0].plot(np.linspace(0, 1, len(kurtosis)), kurtosis, label=name, **look)
-    kurtosis_scale(axes[1, 0])
-    axes[0, 1].set_ylim(bottom=0)
-    for axis in axes[1]:
-        axis.set_xlabel(DEPTH)
-
-
 @plot
 def by_depth(
     record: Record, published: Mapping[str, Sequence[float]] | None = None, *, inside: ArrayLike | None = None
@@ -119,6 +116,8 @@ def by_depth(
     figure, axes = canvas(2, 2, height=5.0, sharex=True)
     for axis, name in zip(axes.flat, _STATISTICS, strict=True):
         _statistic(axis, record["statistics"], name, color=BLUE, marker="o", markersize=3, label=called(record))
+        axis.axhline(1 if name == "sd" else 0, **DASHED)
+        axis.set_title(_STATISTICS[name], fontweight="normal")
     if inside is not None:
         rows = np.asarray(inside)
         matrices = {layer: record.overlaps(layer).P[np.ix_(rows, rows)] for layer in record["layers"]}
@@ -126,29 +125,37 @@ def by_depth(
         style = {"color": ORANGE, "linewidth": 1.2, "linestyle": "-.", "label": "without position 0"}
         for axis, name in zip(axes.flat, _STATISTICS, strict=True):
             _statistic(axis, subset, name, **style)
-    _finish(axes, published, ({"color": colour, "marker": "s", "markersize": 3} for colour in CYCLE[1:]))
+    for (name, kurtosis), colour in zip((published or {}).items(), CYCLE[1:], strict=False):
+        look = {"color": colour, "marker": "s", "markersize": 3}
+        axes[1, 0].plot(np.linspace(0, 1, len(kurtosis)), kurtosis, label=name, **look)
+    kurtosis_scale(axes[1, 0])
+    axes[0, 1].set_ylim(bottom=0)
+    for axis in axes[1]:
+        axis.set_xlabel(DEPTH)
     axes[1, 0].legend()
     return figure
 
 
 @plot
-def several_by_depth(measured: Sequence[Record], published: Mapping[str, Sequence[float]] | None = None) -> Figure:
-    """Mean, spread, excess kurtosis and quantile kurtosis of p against depth, a line and a band a model.
-
-    Parameters
-    ----------
-    measured : sequence of Record
-        Of measurements.
-    published : mapping of str to sequence of float, optional
-        Excess kurtosis by layer of other models; drawn against relative depth.
-    """
-    figure, axes = canvas(2, 2, height=5.2, sharex=True)
-    for axis, name in zip(axes.flat, _STATISTICS, strict=True):
-        for record, colour, marker in zip(measured, CYCLE, MARKERS, strict=False):
-            style = {"color": colour, "marker": marker, "markersize": 3, "label": called(record)}
-            _statistic(axis, record["statistics"], name, **style)
-    _finish(axes, published, repeat({"color": BLACK, "linestyle": ":", "marker": "x"}))
-    shared_legend(axes[1, 0], 3)
+def under_texts(records: Sequence[Record]) -> Figure:
+    """Mean, spread and excess kurtosis of p against depth, a column a model, a line and a band a text behind C."""
+    names = "mean", "spread", "excess_kurtosis"
+    figure, axes = canvas(len(names), len(records), height=6.4, sharex=True, sharey="row")
+    for column, record in zip(axes.T, records, strict=True):
+        depth = relative_depth(record["layers"])
+        for axis, name in zip(column, names, strict=True):
+            for source in texts.sources(record):
+                look = dict(zip(("color", "marker", "linestyle"), OF_TEXT[source], strict=True))
+                ends = np.array(texts.statistic(record, source, name)).T
+                curve(axis, depth, *ends, markersize=3, label=texts.TEXTS[source], **look)
+            axis.axhline({"spread": 1}.get(name, 0), **DASHED)
+            if name == "excess_kurtosis":
+                kurtosis_scale(axis, 300)
+        column[0].set_title(called(record))
+        column[-1].set_xlabel(DEPTH)
+    for axis, name in zip(axes[:, 0], names, strict=True):
+        axis.set_ylabel(LABELS[name] + " of $p$")
+    shared_legend(axes[0, 0], 3)
     return figure
 
 

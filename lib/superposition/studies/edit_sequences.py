@@ -74,14 +74,16 @@ def trace(record: Record) -> Trace:
     )
 
 
-def paraphrases_of_rest(record: Record) -> float:
-    """Share of paraphrases answered exactly, of the edits on which the layer was not chosen (those after the sweep's).
+def paraphrases(record: Record, *, rest: bool) -> Estimate:
+    """Share of paraphrases answered exactly, of the edits on which the layer was chosen, or of the ``rest``.
 
-    The record's sweep edits the first of its facts.
+    The record's sweep edits the first of its facts. Facts are drawn whole.
     """
     chosen = record["sweep"][str(record["layer"])]["facts"]
-    counts = [row["after"]["paraphrase_exact"] for row in record["edits"][chosen:]]  # (hits, asked)
-    return sum(hits for hits, _ in counts) / sum(asked for _, asked in counts)
+    hits, asked = (
+        counts[chosen:] if rest else counts[:chosen] for counts in _asked(record, "after", "paraphrase_exact")
+    )
+    return intervals.over_clusters(lambda drawn: hits[drawn].sum() / asked[drawn].sum(), np.arange(len(hits)))
 
 
 def _asked(record: Record, when: str, name: str) -> tuple[np.ndarray, np.ndarray]:

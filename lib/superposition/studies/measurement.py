@@ -205,29 +205,42 @@ def spreads(record: Record) -> Float[np.ndarray, " layers"]:
     return np.array([row["by_tokens"][-1]["sd"] for row in record["rows"]])
 
 
-def factors(record: Record) -> Float[np.ndarray, " layers"]:
-    """κ of ``def-moments-factor``: how many times the squared error of p that of Gaussian keys is.
-
-    The geometric mean over texts of two tokens a dimension up to half of the whole.
-    """
-    d_m, means = record["d_m"], []
+def over_gaussian(record: Record) -> Float[np.ndarray, "layers lengths"]:
+    """The error of p over that of Gaussian keys, for texts of two tokens a dimension up to half of the whole."""
+    d_m, times = record["d_m"], []
     for row in record["rows"]:
         end = row["by_tokens"][-1]["tokens"]
         far = [entry for entry in row["by_tokens"] if 2 * d_m <= entry["tokens"] <= end / 2]
         gaussian = sampling_error([entry["tokens"] for entry in far], d_m, end)
-        found = np.array([entry["rms_scaled"] for entry in far])
-        means.append(np.exp(np.mean(np.log((found / gaussian) ** 2))))
-    return np.array(means)
+        times.append([entry["rms_scaled"] for entry in far] / gaussian)
+    return np.array(times)
+
+
+def factors(record: Record) -> Float[np.ndarray, " layers"]:
+    """κ of ``def-moments-factor``: the square of :func:`over_gaussian`, in the geometric mean over lengths."""
+    return np.exp(2 * np.log(over_gaussian(record)).mean(1))
+
+
+def _of_halves(record: Record) -> Float[np.ndarray, " layers"]:
+    """By layer, (N − d_m) times the squared error of p, of two halves of N tokens each, over the variance of p.
+
+    The halves share no token, so that each has half of their squared difference; the lengths of the keys are in it.
+    """
+    found = []
+    for row in record["rows"]:
+        spare = np.mean(row["halves"]["tokens"]) - record["d_m"]
+        found.append(spare * row["halves"]["rms"] ** 2 / 2)
+    return np.array(found) / spreads(record) ** 2
 
 
 def error_share(record: Record, tokens: int) -> Float[np.ndarray, " layers"]:
-    """The error of p that a text of so many tokens leaves, over p's standard deviation."""
-    return np.sqrt(factors(record) / (tokens - record["d_m"])) / spreads(record)
+    """The error of p that a text of so many tokens leaves, over p's standard deviation, by two halves of the text."""
+    return np.sqrt(_of_halves(record) / (tokens - record["d_m"]))
 
 
 def tokens_needed(record: Record, share: float = 0.1) -> Float[np.ndarray, " layers"]:
-    """The tokens that leave an error of this share of p's standard deviation."""
-    return record["d_m"] + factors(record) / (share * spreads(record)) ** 2
+    """The tokens that leave an error of this share of p's standard deviation, by two halves of the text."""
+    return record["d_m"] + _of_halves(record) / share**2
 
 
 def beyond_with_error(record: Record, tokens_over_d_m: float) -> float:

@@ -95,8 +95,6 @@ FEATURES = {
     "token_last": ("same last token", "last"),
     "read_last": ("same relation, read", "last"),
     "unread_last": ("same relation, unread", "last"),
-    "kind_middle": ("same kind", "middle"),
-    "object_last": ("same object", "last"),
 }
 
 
@@ -107,8 +105,6 @@ def who_overlaps(study: Record, models: Sequence[str] = ("smollm2", "gemma3")) -
     numbers: Numbers = {
         "chance": max(fit["chance"].max() for fit in (*own.values(), *directed.values())),
         "own": extremes(directed[models[0]]["own"]),
-        "spelling_most": max(pairs.shares(fit, "spelling").max() for fit in own.values()),
-        "object_most": max(pairs.shares(fit, "object").max() for fit in own.values()),
     }
     for model, fit in own.items():
         drawn = pairs.regressions(study, model, wording="drawn")
@@ -127,8 +123,8 @@ def partners(at: pairs.Partners, layer: int) -> Numbers:
         "true_apart": pairs.trend(at, "change_true", "apart"),
         "layer": layer,
         "failed": (~at.held).sum(),
-        "zero": at.at_0.sum(),
-        "took": (at.at_0 & at.held).sum(),
+        "failed_flips": at.wrong[at.groups["failed"]].mean(),
+        "hard": pairs.flips(at, 0.6)[0],
         "ratio": pairs.odds_of_a_flip(at),
         "shift_failed": np.median(at.shift[~at.held]),
         "shift_held": np.median(at.shift[at.held]),
@@ -144,14 +140,14 @@ def single_edits(record: Record, cost: Record) -> Numbers:
     late = max(map(int, sweep))
     numbers: Numbers = {"layer": record["layer"], "sweep_layers": len(sweep), "late": late, "count": len(rows)}
     numbers["sweep_facts"] = sweep[str(record["layer"])]["facts"]
-    for name, row in (("chosen", sweep[str(record["layer"])]), ("late", sweep[str(late)])):
-        numbers[f"{name}_paraphrases"] = _share(row["paraphrase_exact"])
+    numbers["chosen_paraphrases"] = edit_sequences.paraphrases(record, rest=False)
+    numbers["late_paraphrases"] = sweep[str(late)]["paraphrase_exact"]["share"]
     numbers |= {
         "steps": np.median([row["steps"] for row in rows]),
         "shift": np.median([row["shift_norm"] / row["recalled_norm"] for row in rows]),
         "drift": np.median([row["drift"] for row in rows]),
         "rest": len(rows) - numbers["sweep_facts"],
-        "rest_paraphrases": edit_sequences.paraphrases_of_rest(record),
+        "rest_paraphrases": edit_sequences.paraphrases(record, rest=True),
     }
     bound = record["settings"]["clamp_norm_factor"]
     numbers["bounded"] = sum(row["shift_norm"] > 0.999 * bound * row["recalled_norm"] for row in rows)
@@ -171,11 +167,11 @@ def single_edits(record: Record, cost: Record) -> Numbers:
     return numbers | {"ten": intervals.share([True] * 10)["low"], "all": intervals.share([True] * len(rows))["low"]}
 
 
+# Chapter 16
+
+
 def _share(of: dict[str, float]) -> intervals.Estimate:
     return intervals.Estimate(*(of[end] for end in ("share", "low", "high")))
-
-
-# Chapter 16
 
 
 def lifelong_failure(record: Record) -> Numbers:

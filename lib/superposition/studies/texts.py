@@ -6,10 +6,12 @@ Chapters ``11-superposition-in-llms`` and ``12-nulls-and-confounds``, from the r
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
 from superposition.records import Record
+from superposition.stats import shape
 from superposition.stats.intervals import Estimate
 
 #: What the texts are called.
@@ -89,3 +91,31 @@ def kinship(record: Record, source: str, which: str, mean: str = "P") -> list[Es
 def under_every_text(record: Record, read: Callable[[Record, str], Sequence[Estimate]]) -> list[Estimate]:
     """Something of every layer under every text, one text after the other."""
     return [estimate for source in sources(record) for estimate in read(record, source)]
+
+
+def summary(record: Record, source: str) -> dict[str, Any]:
+    """What the chapters tell of one text.
+
+    The extremes over layers of the ``mean`` and the ``spread`` of p; the excess ``kurtosis`` of the ``first`` layer,
+    of the last, and where it is ``least``; the layer with the fewest pairs ``beyond``; the ``fall`` of the kurtosis
+    from the first layer to the last and its steepest ``rise``; the layer where whitening turns the mean angle least
+    (``gain``), and the share of the mean raw cosine that whitening takes away (``removed``).
+    """
+    mean, spread, kurtosis = (statistic(record, source, name) for name in ("mean", "spread", "excess_kurtosis"))
+    raw, white = np.cos(np.radians(record.arrays["angles"][sources(record).index(source)][:, :2, 0].T))
+    return {
+        "mean": shape.extremes([estimate.value for estimate in mean]),
+        "spread": shape.extremes([estimate.value for estimate in spread]),
+        "kurtosis": {"first": kurtosis[0], "last": kurtosis[-1], "least": min(kurtosis)},
+        "beyond": min(beyond(record, source)),
+        "fall": kurtosis_falls(record, source, 0, -1),
+        "rise": steepest_rise(record, source),
+        "gain": min(nearer_to_right_angles(record, source)),
+        "removed": shape.extremes(1 - white / raw),
+    }
+
+
+def summaries(record: Record) -> dict[str, Any]:
+    """:func:`summary` of every text under its name, with the numbers of layers and dimensions."""
+    each = {source: summary(record, source) for source in sources(record)}
+    return {"layers": len(record["layers"]), "d_m": record["d_m"]} | each

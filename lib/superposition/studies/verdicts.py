@@ -31,7 +31,6 @@ from superposition.studies import (
     nulls,
     pairs,
     runaway,
-    scaling,
     texts,
     toy_memory,
     toys,
@@ -63,8 +62,6 @@ CLAIMS = {
     21: "(ours) where a model normalises what its memory writes, overlap makes residuals run away",
 }
 
-#: The measurements of the language models.
-MEASURED = ("smollm2-400", "gemma3-400")
 #: The measurements under C of several texts.
 UNDER_TEXTS = ("smollm2-texts", "gemma3-texts")
 #: Null models of keys, and how a question calls them.
@@ -107,6 +104,8 @@ class Verdict:
         False where there are too few cases to judge.
     identity : bool
         Whether the two sides agree by algebra, so that only the code is tried.
+    of : sequence of (str, str)
+        The model and the text of every case, where there are several texts.
     """
 
     stands: str
@@ -117,6 +116,7 @@ class Verdict:
     wanted: Literal["above", "below", "at"] = "above"
     enough: bool = True
     identity: bool = False
+    of: Sequence[tuple[str, str]] = ()
 
     @property
     def word(self) -> str:
@@ -129,6 +129,14 @@ class Verdict:
         if not all(self.cases):
             return "refuted"
         return "checked" if self.identity else "reproduced"
+
+    def under_each_text(self) -> dict[tuple[str, str], tuple[int, int]]:
+        """Of each model, under each text: in how many cases the claim stands, and how many there are."""
+        found: dict[tuple[str, str], tuple[int, int]] = {}
+        for of, stands in zip(self.of, self.cases, strict=True):
+            so_far = found.get(of, (0, 0))
+            found[of] = so_far[0] + bool(stands), so_far[1] + 1
+        return found
 
 
 @dataclass(frozen=True)
@@ -166,6 +174,20 @@ def row(trial: Trial, verdict: Verdict) -> tuple[str, str, str, str]:
     rule = f'<span class="verdict {verdict.word}">{SIGNS[verdict.word]} {verdict.word}</span>{count}'
     rule += f"<details><summary>bar</summary>It stands if {verdict.stands}.</details>"
     return f"**{trial.claim}** {trial.question}", rule, verdict.text, evidence
+
+
+def by_text(*pages: str) -> list[tuple[str, ...]]:
+    """The trials of some chapters as a table: the question, its verdict, and where it stands under each text.
+
+    The columns after the first two are those of :meth:`Verdict.under_each_text`.
+    """
+    rows = []
+    for trial in TRIALS:
+        if trial.page in pages and set(UNDER_TEXTS) <= set(trial.records):
+            verdict = trial.settle(*map(records.load, trial.records))
+            counts = (f"{stands}\u00a0of\u00a0{of}" for stands, of in verdict.under_each_text().values())
+            rows.append((f"**{trial.claim}** {trial.question}", verdict.word, *counts))
+    return rows
 
 
 def interval(ends: Iterable[float], digits: int = 2, sign: str = "") -> str:
@@ -354,8 +376,8 @@ def _growth_over_lists(record: Record) -> Verdict:
 def each_model(settle: Callable[[Record], Verdict], *measured: Record) -> Verdict:
     """The verdict over the cases of both models, from that on the record of one."""
     verdicts = [settle(record) for record in measured]
-    cases, found = ([x for verdict in verdicts for x in getattr(verdict, name)] for name in ("cases", "found"))
-    return replace(verdicts[0], cases=cases, found=found, text=_by_model(verdict.text for verdict in verdicts))
+    joined = {name: [x for of in verdicts for x in getattr(of, name)] for name in ("cases", "found", "of")}
+    return replace(verdicts[0], text=_by_model(verdict.text for verdict in verdicts), **joined)
 
 
 def _each_after(settle: Callable[..., Verdict], first: Record, *measured: Record) -> Verdict:
@@ -371,12 +393,13 @@ def _under_texts(
     **how: Any,
 ) -> Verdict:
     """A verdict over the layers of a model under C of several texts; ``show`` tells of one text."""
-    found, told = [], []
+    found, told, of = [], [], []
     for source in texts.sources(record):
         here = read(record, source)
         found += here
         told.append(f"{texts.TEXTS[source]} {show(here)}")
-    return Verdict(how.pop("stands"), [holds(estimate) for estimate in found], "; ".join(told), found, **how)
+        of += [(measurement.called(record), texts.TEXTS[source])] * len(here)
+    return Verdict(how.pop("stands"), [holds(estimate) for estimate in found], "; ".join(told), found, of=of, **how)
 
 
 def _everywhere(convergence: Record, record: Record) -> Verdict:
@@ -478,15 +501,17 @@ def _rises_in_toys(record: Record) -> Verdict:
 
 
 def _rises_in_models(*measured: Record) -> Verdict:
-    two = sorted(measured, key=scaling.width)
-    narrow, wide = zip(two, scaling.clean_in_every(two), strict=True)
-    rises = [scaling.kurtosis_rise(narrow, wide, depth) for depth in (0, 0.5, 1)]
-    each = [interval(rise, 1) for rise in rises]
-    stands = "the wider model lies above, on the same facts without confounds (first, middle, last layer)"
-    text = f"Gemma 3 less SmolLM2: {each[0]} in the first layer, {each[1]} in the middle, {each[2]} in the last; "
-    text += "two models are too few to judge"
-    enough = len(measured) >= MODELS_FOR_A_LAW
-    return Verdict(stands, [rise.low > 0 for rise in rises], text, rises, enough=enough)
+    narrow, wide = sorted(measured, key=lambda record: record["d_m"])
+    verdict = _under_texts(
+        wide,
+        lambda wide, source: [texts.wider(narrow, wide, source, depth) for depth in (0, 0.5, 1)],
+        lambda rise: rise.low > 0,
+        lambda rises: ", ".join(interval(rise, 1) for rise in rises),
+        stands="the wider model lies above, without shared tokens (first, middle, last layer; three texts)",
+        enough=len(measured) >= MODELS_FOR_A_LAW,
+    )
+    text = f"{measurement.called(wide)} less {measurement.called(narrow)}, first, middle, last layer: {verdict.text}; "
+    return replace(verdict, text=text + "two models are too few to judge")
 
 
 def _facts_suffice(*measured: Record) -> Verdict:
@@ -741,7 +766,7 @@ TRIALS = [
         "the kurtosis falls from layer to layer",
     ),
     Trial(12, "09-toy-transformer", _rises_in_toys, ("toy-transformer",)),
-    Trial(12, "13-scaling", _rises_in_models, MEASURED),
+    Trial(12, "13-scaling", _rises_in_models, UNDER_TEXTS),
     Trial(13, "12-nulls-and-confounds", _facts_suffice, ("smollm2-nulls", "gemma3-nulls")),
     Trial(14, "14-who-overlaps", _related, ("pairs",)),
     Trial(15, "09-toy-transformer", _partners_in_toys, ("toy-transformer",)),
