@@ -23,7 +23,7 @@ import torch
 
 import recompute_edits  # noqa: F401 (it registers its checks)
 from printed import CHECKS, Book, Compared, same_glued
-from recompute_overlaps import LLMS, P_of, beside, kurtosis, listed, record
+from recompute_overlaps import P_of, beside, kurtosis, listed, record
 from superposition.data import facts, text
 from superposition.lm import models
 
@@ -78,7 +78,7 @@ def key_of(lm: models.LanguageModel, layer: int, fact: facts.Fact) -> np.ndarray
 
 
 def live(book: Book, layer: int) -> Iterator[Compared]:
-    """A layer of SmolLM2, from its weights to P, beside the record's P and statistics; the first beside chapter 11."""
+    """A layer of SmolLM2, from its weights to P, beside the record's P and statistics; the first beside chapter 13."""
     of, lm = record(MEASURED), models.load("smollm2")
     at = of["layers"].index(layer)
     C = second_moment(lm, layer, of["text"]["tokens"], of["text"]["context"])
@@ -91,10 +91,10 @@ def live(book: Book, layer: int) -> Iterator[Compared]:
     for name, own in (("mean", x.mean()), ("sd", x.std()), ("excess_kurtosis", kurtosis(x))):
         told = same_glued(own, kept[name], ".4g")
         yield Compared("live", f"layer {layer}: {name}, beside the record", told.printed, told.own, told.agree)
-    for page, name in ((LLMS, "s_first"), ("13-scaling", "narrow_top_all")) if layer == of["layers"][0] else ():
-        for shown in book.formats[page, name]:
-            told = same_glued(kurtosis(x), book.glued[page][name], shown)
-            yield Compared("live", f"layer {layer}: {page} {name}", told.printed, told.own, told.agree)
+    page, name = "13-scaling", "narrow_top_all"
+    for shown in book.formats[page, name] if layer == of["layers"][0] else ():
+        told = same_glued(kurtosis(x), book.glued[page][name], shown)
+        yield Compared("live", f"layer {layer}: {page} {name}", told.printed, told.own, told.agree)
 
 
 def compared(book: Book, only: str = "") -> Iterator[Compared]:

@@ -10,12 +10,13 @@ import math
 from collections.abc import Callable, Sequence
 from difflib import SequenceMatcher
 from functools import cache
+from itertools import permutations
 from typing import Any
 
 import numpy as np
 import scipy.stats
 
-from printed import BOOK, Cells, Numbers, glued, interval, table
+from printed import BOOK, Cells, Numbers, glued, table
 from superposition.data import facts
 
 KEYS, LLMS, NULLS = "10-keys-and-moments", "11-superposition-in-llms", "12-nulls-and-confounds"
@@ -113,17 +114,19 @@ def beside(matrix: np.ndarray) -> np.ndarray:
 # Chapter 10
 
 
+def ratios_to_gaussian(row: dict[str, Any]) -> np.ndarray:
+    """The squared error of p over ``1/(N − d_m) − 1/(M − d_m)``, with its unit ‖r‖/‖x_i‖ (eq-moments-nested)."""
+    d_m, M = row["d_m"], row["by_tokens"][-1]["tokens"]
+    # Convention: texts from two tokens a dimension to half of the longest.
+    some = [e for e in row["by_tokens"] if 2 * d_m <= e["tokens"] <= M / 2]
+    return np.array([e["rms_scaled"] ** 2 / (1 / (e["tokens"] - d_m) - 1 / (M - d_m)) for e in some])
+
+
 @cache
 def kappa() -> np.ndarray:
-    """κ by layer, of ``rms² = κ (1/(N − d_m) − 1/(M − d_m))`` in units of ‖r‖/‖x_i‖ (eq-moments-nested, chapter 10)."""
-    of, found = record("smollm2-convergence"), []
-    for row in of["rows"]:
-        d_m, M = of["d_m"], row["by_tokens"][-1]["tokens"]
-        # Convention: the geometric mean over texts from two tokens a dimension to half of the longest.
-        some = [e for e in row["by_tokens"] if 2 * d_m <= e["tokens"] <= M / 2]
-        ratios = [e["rms_scaled"] ** 2 / (1 / (e["tokens"] - d_m) - 1 / (M - d_m)) for e in some]
-        found.append(math.exp(np.mean(np.log(ratios))))
-    return np.array(found)
+    """κ by layer, the geometric mean of the ratios over lengths (chapter 10)."""
+    rows = record("smollm2-convergence")["rows"]
+    return np.array([math.exp(np.mean(np.log(ratios_to_gaussian(row)))) for row in rows])
 
 
 def longest(name: str) -> np.ndarray:
@@ -131,23 +134,33 @@ def longest(name: str) -> np.ndarray:
     return np.array([row["by_tokens"][-1][name] for row in record("smollm2-convergence")["rows"]])
 
 
+@cache
+def of_halves() -> np.ndarray:
+    """``(N − d_m) e²/sd²`` by layer, e² half the squared difference of P from two halves of N tokens (chapter 10)."""
+    of = record("smollm2-convergence")
+    halves = [row["halves"] for row in of["rows"]]
+    N = np.array([np.mean(half["tokens"]) for half in halves])
+    return (N - of["d_m"]) * np.array([half["rms"] for half in halves]) ** 2 / 2 / longest("sd") ** 2
+
+
 @table(KEYS, "κ")
 def kappa_by_layer() -> Cells:
-    """κ, and ``√(κ/(N − d_m))`` over sd(P) at the large record's N (def-moments-factor, chapter 10)."""
+    """κ, and the error over sd(P) at the large record's N, by two halves of the text (chapter 10)."""
     of, N = record("smollm2-convergence"), record("smollm2-400")["text"]["tokens"]
-    share = np.sqrt(kappa() / (N - of["d_m"])) / longest("sd")
-    head = ("κ", "error in the large record, over P's sd")
+    share = np.sqrt(of_halves() / (N - of["d_m"]))
+    head = ("κ", f"error at {N / of['d_m']:.0f} tokens a dimension, over P's sd")
     rows = zip(of["layers"], kappa(), share, strict=True)
     return {(str(layer),): dict(zip(head, told, strict=True)) for layer, *told in rows}
 
 
-@glued(KEYS, "need_least", "need_later", "need_most", "share_first", "share_later")
+@glued(KEYS, "need_least", "need_most", "share_most", "kappa_first", "times_least", "times_most")
 def tokens_needed() -> Numbers:
-    """``N/d_m`` with ``N = d_m + κ/(sd/10)²``; the error's share of sd at the large record's N (chapter 10)."""
-    d_m, N = record("smollm2-convergence")["d_m"], record("smollm2-400")["text"]["tokens"]
-    need = 1 + kappa() / (longest("sd") / 10) ** 2 / d_m
-    share = np.sqrt(kappa() / (N - d_m)) / longest("sd")
-    yield from (need.min(), need[1:].max(), need.max(), share[0], share[1:].max())
+    """``N/d_m`` for a tenth of sd, the error's share of sd at the large record's N, κ and its range (chapter 10)."""
+    of, N = record("smollm2-convergence"), record("smollm2-400")["text"]["tokens"]
+    need = 1 + of_halves() / 0.1**2 / of["d_m"]
+    yield from (need.min(), need.max(), np.sqrt(of_halves() / (N - of["d_m"])).max(), kappa()[0])
+    times = np.sqrt(np.concatenate([ratios_to_gaussian(row) for row in of["rows"]]))
+    yield from (times.min(), times.max())
 
 
 # The measured P (records smollm2-128, smollm2-400, gemma3-400)
@@ -226,53 +239,126 @@ def by_layer(name: str) -> dict[str, np.ndarray]:
 # Chapter 11
 
 
-def both(*names: str) -> list[str]:
-    """These names with the letters of both models before them."""
-    return [f"{letter}_{name}" for letter in LARGE for name in names]
+#: Records of several texts, by the letter that chapter 11 puts before their numbers; its texts, and what it calls them.
+UNDER = {"s": "smollm2-texts", "g": "gemma3-texts"}
+TEXTS = {"book": "SmolLM2's own text", "manual": "Python's manual", "wikipedia": "Wikipedia"}
 
 
-@glued(LLMS, *both("mean_least", "mean_most", "in_sd_least", "in_sd_most", "median_least", "share_positive"))
-def mean_of_p() -> Numbers:
-    """Mean, mean over sd, median and share above zero of p beside the diagonal (claim 9, chapter 11)."""
-    for name in LARGE.values():
-        of = by_layer(name)
-        in_sd = of["mean"] / of["sd"]
-        yield from (of["mean"].min(), of["mean"].max(), in_sd.min(), in_sd.max())
-        yield from (of["median"].min(), of["positive"].max())
+def of_text(name: str, source: str, statistic: str, of: str = "facts") -> np.ndarray:
+    """A statistic of P under one text, (layers, 3): value and interval; ``beyond``, ``angles``: see chapter 11."""
+    kept, told = arrays(name), record(name)
+    at = [text["source"] for text in told["texts"]].index(source)
+    if statistic == "beyond":
+        return kept["beyond"][at, :, told["sets"].index(of)].astype(float)
+    if statistic == "angles":
+        return kept["angles"][at].astype(float)
+    return kept["statistics"][at, :, told["sets"].index(of), :, 0, told["statistics"].index(statistic)].astype(float)
 
 
-COURSE = ("first", "dip", "rise", "last", "dip_layer", "rise_layer", "rank", "rise_inside")
+def drawn_kurtosis(name: str, source: str, of: str = "facts") -> np.ndarray:
+    """The kurtosis of P at every layer in every draw of the facts."""
+    at = [text["source"] for text in record(name)["texts"]].index(source)
+    return arrays(name)["kurtosis"][at, :, record(name)["drawn"].index(of)].astype(float)
 
 
-@glued(
-    LLMS,
-    *both(*COURSE, "spread_least", "spread_most", "crowded", "excess_kurtosis_least"),
-    "g_moors_most",
-    "over_laplace",
+def inner(drawn: np.ndarray) -> np.ndarray:
+    """The ends of the inner 95 % of draws, along the last axis."""
+    return np.quantile(drawn, [0.025, 0.975], axis=-1)
+
+
+OF_TEXT = (
+    "mean_least",
+    "mean_most",
+    "spread_least",
+    "spread_most",
+    "kurtosis_first",
+    "kurtosis_last",
+    "kurtosis_least",
 )
-def tails_of_p() -> Numbers:
-    """Kurtosis over depth, Moors' kurtosis, ``sd √d_m``, the share beyond ``3/√d_m`` (claims 8 to 11, chapter 11)."""
-    over_laplace = 0
-    for name in LARGE.values():
-        of = by_layer(name)
-        found, inside = of["kurtosis"], of["inside"]
-        # Convention: the dip is the lowest of the first three quarters, the rise the highest from there on.
-        dip, inner_dip = (int(np.argmin(x[: len(x) * 3 // 4])) for x in (found, inside))
-        rise, inner_rise = dip + int(np.argmax(found[dip:])), inner_dip + int(np.argmax(inside[inner_dip:]))
-        yield from (found[0], found[dip], found[rise], found[-1], dip, rise, spearman(range(len(found)), found))
-        yield from (inside[inner_rise], of["spread"].min(), of["spread"].max())
-        yield from (of["beyond"].min(), found.min())
-        over_laplace += int((found > 3).sum())
-    yield by_layer(LARGE["g"])["moors"].max()
-    yield over_laplace
+OF_TEXT += ("beyond", "fall", "fall_low", "fall_high", "gain", "removed_least", "removed_most")
 
 
-@interval(LLMS, "s_first", "g_first", "s_last", "g_last", within=0.2)
-def kurtosis_over_facts() -> Numbers:
-    """Bootstrap of the kurtosis: facts are drawn, a pair counts ``w_i w_j``, ``i ≠ j`` (claim 10, chapter 11)."""
-    for at in (0, -1):
-        for name in LARGE.values():
-            yield kurtosis_drawn(P_of(name, at))[1]
+@glued(LLMS, *(f"{letter}_{source}_{name}" for letter in UNDER for source in TEXTS for name in OF_TEXT))
+def under_each_text() -> Numbers:
+    """Mean, spread, kurtosis, far pairs and angles by text, at their extremes over layers (claims 8 to 11, 16)."""
+    for name in UNDER.values():
+        for source in TEXTS:
+            mean, spread, tails = (of_text(name, source, x)[:, 0] for x in ("mean", "spread", "excess_kurtosis"))
+            yield from (mean.min(), mean.max(), spread.min(), spread.max(), tails[0], tails[-1], tails.min())
+            yield of_text(name, source, "beyond")[:, 0].min()
+            drawn = drawn_kurtosis(name, source)
+            yield from (tails[0] - tails[-1], *inner(drawn[0] - drawn[-1]))
+            angles = of_text(name, source, "angles")[:, :, 0]
+            yield (np.abs(angles[:, 0] - 90) - np.abs(angles[:, 1] - 90)).min()
+            removed = 1 - np.cos(np.radians(angles[:, 1])) / np.cos(np.radians(angles[:, 0]))
+            yield from (removed.min(), removed.max())
+
+
+@glued(LLMS, "all_mean_least", "all_mean_most", "all_spread_least", "all_spread_most", "all_beyond", "all_gain")
+def over_every_text() -> Numbers:
+    """The extremes over both models and all texts (chapter 11)."""
+    each = [(name, source) for name in UNDER.values() for source in TEXTS]
+    mean, spread = (np.concatenate([of_text(*of, x)[:, 0] for of in each]) for x in ("mean", "spread"))
+    yield from (mean.min(), mean.max(), spread.min(), spread.max())
+    yield min(of_text(*of, "beyond")[:, 0].min() for of in each)
+    yield min(of_text(*of, "angles")[:, 2, 0].min() for of in each)
+
+
+def random_share() -> float:
+    """The share of random keys beyond 3/√d_m once p has the error of C, by the largest κ (claim 8, chapter 11)."""
+    tokens = record(UNDER["s"])["sizes"]["tokens"]
+    return 2 * float(scipy.stats.norm.sf(3 / math.sqrt(1 + kappa().max() / (tokens - 1))))
+
+
+def count(stands: Callable[[str, str], np.ndarray]) -> dict[str, tuple[int, int]]:
+    """In how many of its cases a claim stands, by column of the table."""
+    cells = {}
+    for letter, model in zip(UNDER, MODELS.values(), strict=True):
+        for source, text in TEXTS.items():
+            cases = np.atleast_1d(stands(UNDER[letter], source))
+            cells[f"{model}, {text}"] = int(cases.sum()), len(cases)
+    return cells
+
+
+@table(LLMS, "SmolLM2, Wikipedia")
+def verdicts_by_text() -> Cells:
+    """In how many layers an interval lies where the claim puts it (claims 8 to 12 and 16, chapter 11)."""
+
+    def rise(name: str, source: str) -> bool:
+        value, drawn = of_text(name, source, "excess_kurtosis")[:, 0], drawn_kurtosis(name, source)
+        pairs = ((a, b) for a in range(len(value)) for b in range(a + 1, len(value)))
+        return any(inner(drawn[b] - drawn[a])[0] > 0 for a, b in pairs)
+
+    def wider(name: str, source: str) -> np.ndarray:
+        del name  # one row for both
+        lows = []
+        for depth in (0, 0.5, 1):
+            narrow, wide = (
+                drawn_kurtosis(of, source, "strangers")[round(depth * (len(record(of)["layers"]) - 1))]
+                for of in UNDER.values()
+            )
+            lows.append(inner(wide - narrow)[0])
+        return np.array(lows) > 0
+
+    return {
+        ("**8** superposition is there in every layer",): count(
+            lambda *of: of_text(*of, "beyond")[:, 1] > random_share()
+        ),
+        ("**9** the mean of $p$ is zero",): count(
+            lambda *of: (of_text(*of, "mean")[:, 1] <= 0) & (of_text(*of, "mean")[:, 2] >= 0)
+        ),
+        ("**10** the kurtosis of $p$ is high",): count(lambda *of: of_text(*of, "excess_kurtosis")[:, 1] > 0),
+        ("**11** the kurtosis is lower in the last layer than in the first",): count(
+            lambda *of: np.array(inner(drawn_kurtosis(*of)[0] - drawn_kurtosis(*of)[-1])[0] > 0)
+        ),
+        ("**11** the kurtosis falls from layer to layer",): count(lambda *of: np.array(not rise(*of))),
+        ("**16** whitened angles are near 90°, raw angles are not",): count(
+            lambda *of: of_text(*of, "angles")[:, 2, 1] > 0
+        ),
+        ("**12** the kurtosis rises with the size of the model",): {
+            column: cell for column, cell in count(wider).items() if column.startswith("Gemma")
+        },
+    }
 
 
 def kurtosis_drawn(P: np.ndarray, draws: int = 1000) -> tuple[np.ndarray, tuple[float, float]]:
@@ -288,22 +374,6 @@ def kurtosis_drawn(P: np.ndarray, draws: int = 1000) -> tuple[np.ndarray, tuple[
     return drawn, (float(low), float(high))
 
 
-ANGLES = ("raw_least", "raw_most", "white_least", "removed_least", "removed_most", "closer", "white_near", "raw_far")
-
-
-@glued(LLMS, *both(*ANGLES), "both_angles")
-def angles() -> Numbers:
-    """``arccos`` of the mean cosine, raw and whitened, and how many are within 10° of 90° (claim 16, chapter 11)."""
-    together = 0
-    for name in LARGE.values():
-        raw, white, removed = by_layer(name)["raw"], by_layer(name)["white"], 1 - by_layer(name)["left"]
-        near, far = np.abs(white - 90) <= 10, np.abs(raw - 90) > 10
-        yield from (raw.min(), raw.max(), white.min(), removed.min(), removed.max())
-        yield from ((np.abs(white - 90) < np.abs(raw - 90)).sum(), near.sum(), far.sum())
-        together += int((near & far).sum())
-    yield together
-
-
 # Chapter 12
 
 
@@ -314,30 +384,55 @@ def of_nulls(model: str, array: str, statistic: str, matrix: str = "P") -> np.nd
     return kept[..., of["matrices"].index(matrix), of["statistics"].index(statistic)]
 
 
-COMPARED = {
-    "mean": ("mean", "P"),
-    "spread": ("spread", "P"),
-    "kurtosis": ("excess_kurtosis", "P"),
-    "kurtosis of cosines": ("excess_kurtosis", "cosine_whitened"),
-    "L-kurtosis of cosines": ("l_kurtosis", "cosine_whitened"),
+#: What the prose of chapter 12 has of a null model over the facts.
+OVER_FACTS = {
+    "shuffled_mean": ("shuffled", "mean"),
+    "same_norms_kurtosis": ("same norms", "excess_kurtosis"),
+    "random_subjects_spread": ("random subjects", "spread"),
 }
 
 
-@table(NULLS, "kurtosis of cosines")
-def null_models() -> Cells:
+@glued(NULLS, *(f"{model}_{name}_median" for model in MODELS for name in OVER_FACTS))
+def null_models() -> Numbers:
     """A null model's statistic, the mean of its draws, over that of the facts; the median of layers (chapter 12)."""
+    for model in MODELS:
+        for null, what in OVER_FACTS.values():
+            drawn = of_nulls(model, "nulls", what)[:, record(f"{model}-nulls")["nulls"].index(null)].mean(1)
+            own = of_nulls(model, "table", what)
+            # Convention: these have no shared last tokens, so they are held against the facts without them.
+            if null == "random subjects":
+                at = record(f"{model}-nulls")["without"].index("no position 0, no shared last token")
+                own = of_nulls(model, "without", what)[:, at]
+            yield np.median(drawn / own)
 
-    def part(model: str, null: str, what: tuple[str, str]) -> float:
-        drawn = of_nulls(model, "nulls", *what)[:, record(f"{model}-nulls")["nulls"].index(null)].mean(1)
-        own = of_nulls(model, "table", *what)
-        # Convention: these two have no shared last tokens, so they are held against the facts without them.
-        if null in ("tokens of text", "random subjects"):
-            at = record(f"{model}-nulls")["without"].index("no position 0, no shared last token")
-            own = of_nulls(model, "without", *what)[:, at]
-        return float(np.median(drawn / own))
 
-    nulls = record("smollm2-nulls")["nulls"]
-    return {(n,): {c: tuple(part(m, n, what) for m in MODELS) for c, what in COMPARED.items()} for n in nulls}
+@table(NULLS, "SmolLM2, Wikipedia")
+def facts_against_nulls() -> Cells:
+    """In how many layers the facts without shared tokens have more than a null (claims 8 and 10, chapter 12)."""
+    nulls = {"random subjects": "prompts about random words", "tokens of another text": "any tokens"}
+    nulls["random weights"] = "a model with random weights"
+    found = {}
+    for claim, what in (
+        ("**8** there is more of it than in keys", "beyond"),
+        ("**10** the kurtosis is higher than that of keys", "excess_kurtosis"),
+    ):
+        for null, told in nulls.items():
+            found[(f"{claim} of {told}",)] = count(
+                lambda *of, null=null, what=what: of_text(*of, what, "strangers")[:, 1] > of_text(*of, what, null)[:, 0]
+            )
+    return found
+
+
+KIN = ("own_paraphrase", "one_relation", "one_kind", "apart")
+
+
+@glued(NULLS, *(f"{letter}_{kin}_{end}" for letter in UNDER for kin in KIN for end in ("first", "last")))
+def kinship() -> Numbers:
+    """The mean of p over pairs of a kind, in the first and the last layer, with C of the book's text (chapter 12)."""
+    for name in UNDER.values():
+        for kin in range(len(KIN)):
+            values = arrays(name)["kinship"][0, :, kin, 0, 0]
+            yield from (values[0], values[-1])
 
 
 def with_twins(m: int, d_m: int) -> float:
@@ -354,20 +449,10 @@ def with_a_pair_of_ones(kurtosis_before: Any, variance: Any, m: int) -> Any:
     return ((kurtosis_before + 3) * variance**2 + e) / (variance + e) ** 2 - 3
 
 
-TWICE = [f"{model}_{name}" for model in MODELS for name in ("twice", "twice_first", "twice_first_predicted")]
-
-
-@glued(NULLS, "twin_1536", "twin_3072", *TWICE)
+@glued(NULLS, "twin_1536", "twin_3072")
 def one_fact_twice() -> Numbers:
-    """One equal pair of 128 random keys, and of 126 to 128 facts (eq-nulls-twins, eq-nulls-increment, chapter 12)."""
+    """One equal pair of 128 random keys (eq-nulls-twins, chapter 12)."""
     yield from (with_twins(128, 1536), with_twins(128, 3072))
-    for model in MODELS:
-        of = record(f"{model}-nulls")
-        once, twice = (of["without"].index(name) for name in ("first 128, no position 0", "the same, one fact twice"))
-        tails, spread = (of_nulls(model, "without", name) for name in ("excess_kurtosis", "spread"))
-        before, moved = tails[:, once], tails[:, twice] - tails[:, once]
-        variance, m = spread[:, once] ** 2 / np.array(of["d_m"]), of["facts_left"]["first 128, no position 0"]
-        yield from (np.median(np.abs(moved)), moved[0], (with_a_pair_of_ones(before, variance, m) - before)[0])
 
 
 # Chapter 13
@@ -467,27 +552,45 @@ def explained(X: np.ndarray, y: np.ndarray) -> tuple[float, np.ndarray]:
     return float(1 - left @ left / (y @ y)), beta
 
 
-SHARES = ("all_first_share", "token_first_share", "all_middle_share", "kind_middle_share", "relation_middle_share")
+#: Groups of features whose shares of the variance are asked for, and the rest.
+GROUPS = [["same last token"], ["spelling"], ["same relation, read", "same relation, unread"], ["same object"]]
+GROUPS += [["same kind"], ["both begin", "one begins"], ["both at 0", "one at 0"]]
 
 
-@glued(WHO, *(f"{model}_{name}" for model in MODELS for name in (*SHARES, "token_first", "kind_middle")))
+@cache
+def shapley(name: str, at: int) -> list[float]:
+    """What each group adds to R² in the mean over all orders in which the groups could come (chapter 14)."""
+    columns = features(name)
+    y = cosine_of(name, at)[np.triu_indices(record(name)["facts"]["count"], 1)]
+    everything = np.column_stack([*columns.values(), y])
+    cross, names = np.cov(everything.T), list(columns)
+    groups = [[names.index(feature) for feature in group if feature in names] for group in GROUPS]
+
+    @cache
+    def explained_by(some: frozenset[int]) -> float:
+        chosen = [column for group in some for column in groups[group]]
+        if not chosen:
+            return 0.0
+        beta = np.linalg.solve(cross[np.ix_(chosen, chosen)], cross[chosen, -1])
+        return float(beta @ cross[chosen, -1] / cross[-1, -1])
+
+    added = np.zeros(len(groups))
+    for order in permutations(range(len(groups))):
+        for place, group in enumerate(order):
+            before = frozenset(order[:place])
+            added[group] += explained_by(before | {group}) - explained_by(before)
+    return list(added / math.factorial(len(groups)))
+
+
+@glued(WHO, *(f"{model}_{name}" for model in MODELS for name in ("token_first", "token_first_share", "related_last")))
 def variance_shares() -> Numbers:
-    """R² of the whitened cosine, what is lost without a group, effects in sd of y (eq-who-regression, chapter 14)."""
+    """The effect of one last token in sd of y, its share, and those of relation and kind less it (chapter 14)."""
     for name in LARGE.values():
-        columns, half = features(name), len(record(name)["layers"]) // 2
-
-        def without_these(at: int, *left_out: str, name: str = name) -> float:
-            y = cosine_of(name, at)[np.triu_indices(record(name)["facts"]["count"], 1)]
-            kept = [x for feature, x in features(name).items() if feature not in left_out]
-            return explained(np.column_stack(kept), y)[0]
-
-        first, middle = without_these(0), without_these(half)
-        relation = ("same relation, read", "same relation, unread")
-        yield from (first, first - without_these(0, "same last token"), middle)
-        yield from (middle - without_these(half, "same kind"), middle - without_these(half, *relation))
-        for at, feature in ((0, "same last token"), (half, "same kind")):
-            y = cosine_of(name, at)[np.triu_indices(record(name)["facts"]["count"], 1)]
-            yield explained(np.column_stack([*columns.values()]), y)[1][list(columns).index(feature)] / y.std()
+        columns, m = features(name), record(name)["facts"]["count"]
+        y = cosine_of(name, 0)[np.triu_indices(m, 1)]
+        yield explained(np.column_stack([*columns.values()]), y)[1][list(columns).index("same last token")] / y.std()
+        last = shapley(name, len(record(name)["layers"]) - 1)
+        yield from (shapley(name, 0)[0], last[2] + last[4] - last[0])
 
 
 @cache
@@ -510,7 +613,6 @@ def partners(layer: int) -> dict[str, np.ndarray]:
         "token": tokens[of["edits"][n]][:, None] == tokens[of["partners"]][None, :],
         "wrong": ~kept[f"layer {layer} right"],
         "held": np.array(of["held"][n], dtype=bool),
-        "at 0": np.array(of["positions"])[of["edits"][n]] == 0,
     }
     # Convention: pairs of one subject do not count, nor those whose true object is the one written.
     found["counts"] = kept[f"layer {layer} asked"] & ~same("subject", "subject") & ~same("target_new", "target_true")
@@ -530,12 +632,12 @@ def logistic(X: np.ndarray, y: np.ndarray) -> np.ndarray:
     return beta
 
 
-@glued(WHO, *(f"{name}_{what}" for name in ("low", "high") for what in ("ratio", "failed", "zero", "took")))
+@glued(WHO, *(f"{name}_{what}" for name in ("low", "high") for what in ("ratio", "failed", "hard")))
 def odds_of_a_flip() -> Numbers:
     """Odds for a tenth of ``|p| ‖δ‖/median ‖δ‖``, what is shared held fixed; edits that took (claim 15, chapter 14)."""
     for layer in record("pairs-edits")["layers"]:
         at = partners(layer)
-        some, held, at_0 = at["counts"], at["held"], at["at 0"]
+        some = at["counts"]
         X = [10 * at["push"][some], *(at[name][some] for name in ("relation", "kind", "object", "token"))]
         yield np.exp(logistic(np.column_stack(X), at["wrong"][some].astype(float))[1])
-        yield from ((~held).sum(), at_0.sum(), (held & at_0).sum())
+        yield from ((~at["held"]).sum(), at["wrong"][some & (at["push"] >= 0.6)].mean())

@@ -71,8 +71,34 @@ def test_two_models_are_compared_at_one_depth_and_in_the_same_draws(record):
         assert texts.wider(record, wide, "wikipedia", depth) == pytest.approx((2, 2, 2))
 
 
-def test_under_every_text_are_the_layers_of_one_after_those_of_the_other(record):
-    found = texts.under_every_text(record, texts.beyond)
-    assert np.array_equal(found, record.arrays["beyond"][:, :, 0].reshape(6, 3))
+def test_what_facts_have_more_than_a_null_draws_the_facts_only(record):
+    facts, null = (texts.beyond(record, "book", of) for of in (texts.FACTS, "random subjects"))
+    more = texts.more_than(record, "book", "random subjects", "beyond")
+    assert [tuple(x) for x in more] == [
+        tuple(end - other.value for end in one) for one, other in zip(facts, null, strict=True)
+    ]
+    assert texts.more_than(record, "book", "random subjects", "spread")[0].value == (
+        texts.statistic(record, "book", "spread", texts.FACTS)[0].value
+        - texts.statistic(record, "book", "spread", "random subjects")[0].value
+    )
+    assert texts.middle(more) == sorted(more)[1]
+
+
+def test_a_summary_takes_extremes_over_layers_and_over_all_over_texts_and_records(record):
+    arrays = vars(record)["arrays"] = {name: array.astype(float) for name, array in record.arrays.items()}
+    record.data.update(statistics=["mean", "spread", "excess_kurtosis"], d_m=16)
+    arrays["statistics"] = np.random.default_rng(0).normal(size=(2, 3, 3, 3, 2, 3))
+    arrays["kurtosis"] = np.random.default_rng(1).normal(size=(2, 3, 2, 50))
+    arrays["angles"][:, :, 0, 0], arrays["angles"][:, :, 1, 0] = 60, np.degrees(np.arccos(0.125))
+    each = texts.summaries(record)
+    assert (each["layers"], each["d_m"]) == (3, 16)
+    values = arrays["statistics"][:, :, 0, 0, 0]  # of the facts, of P
+    assert each["wikipedia"]["mean"] == {"least": values[1, :, 0].min(), "most": values[1, :, 0].max()}
+    assert each["book"]["kurtosis"]["last"].value == values[0, 2, 2]
+    assert each["book"]["kurtosis"]["least"].value == values[0, :, 2].min()
+    assert each["book"]["removed"]["least"] == pytest.approx(0.75)
+    whole = texts.over_all([record, record])
+    assert whole["mean"]["most"] == values[..., 0].max() and whole["kurtosis"].value == values[..., 2].min()
+    assert whole["beyond"].value == arrays["beyond"][:, :, 0, 0].min()
     with pytest.raises(ValueError, match="not in list"):
         texts.beyond(record, "nobody's")

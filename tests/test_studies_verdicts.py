@@ -1,7 +1,6 @@
 """The scoreboard gives the verdicts that the chapters give, and each of its rules can say otherwise."""
 
 import copy
-import dataclasses
 import json
 import re
 from pathlib import Path
@@ -141,10 +140,6 @@ def altered(name: str, change) -> Record:
     return other
 
 
-def measured(change) -> list[Record]:
-    return [altered(name, lambda data, _: change(data["statistics"])) for name in verdicts.MEASURED]
-
-
 def test_a_theorem_that_failed_would_be_refuted(monkeypatch):
     edited, leverages, orthonormal = verdicts.edited, verdicts.capacity.leverages, nulls.orthonormal
 
@@ -220,50 +215,6 @@ def test_claim_6_turns_with_the_order_in_a_model_too():
     assert word(6, "16", altered("smollm2-lifelong", turn)) == "refuted"
 
 
-def test_claim_8_needs_overlap_in_every_layer(monkeypatch):
-    def three_layers(data, _):
-        data["statistics"] = data["statistics"][:3]
-
-    few, whole = [altered(name, three_layers) for name in verdicts.MEASURED], Record.overlaps
-    bare = {0}
-
-    def overlaps(self, layer):
-        found = whole(self, layer)
-        P = np.where(np.eye(len(found.P)), 1.0, 1e-6 * found.P) if layer in bare else found.P
-        return dataclasses.replace(found, P=P)
-
-    monkeypatch.setattr(Record, "overlaps", overlaps)
-    assert word(8, "11", *few) == "qualified"
-    bare |= {1, 2}
-    assert word(8, "11", *few) == "refuted"
-
-
-def test_claim_9_stands_where_the_interval_holds_zero():
-    def centre(rows):
-        for row in rows:
-            row["P"] |= {"mean": 0.001, "mean_interval": [-0.002, 0.004]}
-
-    assert word(9, "11", *measured(centre)) == "reproduced"
-    assert word(9, "11", *measured(lambda rows: centre(rows[:1]))) == "qualified"
-
-
-def set_kurtosis(values):
-    def change(rows):
-        for row, value in zip(rows, values(len(rows)), strict=True):
-            row["P"] |= {"excess_kurtosis": value, "excess_kurtosis_interval": [value - 0.1, value + 0.1]}
-
-    return change
-
-
-def test_claims_10_and_11_follow_the_kurtosis():
-    falling = measured(set_kurtosis(lambda count: range(count, 0, -1)))
-    assert word(10, "11", *falling) == "reproduced"
-    assert words(11, "11", *falling) == ["reproduced", "reproduced"]
-    rising = measured(set_kurtosis(lambda count: range(count)))
-    assert word(10, "11", *rising) == "qualified"  # the first layer's is 0
-    assert words(11, "11", *rising) == ["refuted", "refuted"]
-
-
 def test_claim_12_rises_where_every_list_does():
     def rise(sign):
         def change(data, _):
@@ -276,14 +227,6 @@ def test_claim_12_rises_where_every_list_does():
 
     assert word(12, "09", rise(1)) == "reproduced"
     assert word(12, "09", rise(-1)) == "refuted"
-
-
-def test_claim_12_cannot_be_settled_by_two_models(monkeypatch):
-    two = [records.load(name) for name in verdicts.MEASURED]
-    monkeypatch.setattr(verdicts, "MODELS_FOR_A_LAW", 2)
-    assert word(12, "13", *two) == "refuted"
-    monkeypatch.undo()
-    assert word(12, "13", *two) == "qualified"
 
 
 @pytest.mark.parametrize(("times", "verdict"), [(0.1, "reproduced"), (10, "refuted")])
@@ -331,23 +274,86 @@ def test_claim_15_follows_the_odds(slope, verdict):
     assert word(15, "14", altered("pairs-edits", answer)) == verdict
 
 
-def test_claim_16_stands_where_whitening_makes_the_difference(monkeypatch):
-    def three_layers(data, _):
-        data["statistics"], data["layers"] = data["statistics"][:3], data["layers"][:3]
+# What is measured under several texts
 
-    few, whole = [altered(name, three_layers) for name in verdicts.MEASURED], Record.overlaps
 
-    def aim(raw, white):
-        def overlaps(self, layer):
-            found = whole(self, layer)
-            shapes = {"cosine_raw": raw, "cosine_whitened": white}
-            return dataclasses.replace(found, **{name: np.full_like(found.P, c) for name, c in shapes.items()})
+def under_texts(name: str, value: float, *, layers=slice(None), of=0, error: float = 0.1) -> list[Record]:
+    """Both records with a statistic of the facts' P, or the far pairs, set in some layers under every text."""
 
-        monkeypatch.setattr(Record, "overlaps", overlaps)
-        return word(16, "11", *few)
+    def change(data, arrays):
+        ends = value + error * np.array([0, -1, 1])
+        if name == "beyond":
+            arrays["beyond"][:, layers, of] = ends
+        elif name == "angles":
+            arrays["angles"][:, layers, 2] = ends
+        else:
+            arrays["statistics"][:, layers, of, :, 0, data["statistics"].index(name)] = ends
 
-    assert aim(0.5, 0.01) == "reproduced"
-    assert aim(0.01, 0.5) == aim(0.3, 0.3) == "refuted"
+    return [altered(record, change) for record in verdicts.UNDER_TEXTS]
+
+
+FIRST = slice(0, 1)
+
+
+def test_claim_8_needs_overlap_in_every_layer_under_every_text():
+    convergence = records.load("smollm2-convergence")
+    assert word(8, "11", convergence, *under_texts("beyond", 0.3)) == "reproduced"
+    assert word(8, "11", convergence, *under_texts("beyond", 0.01)) == "refuted"
+    (some,) = [t for t in verdicts.TRIALS if t.claim == 8 and t.page[:2] == "11"]
+    one = [altered(name, lambda _, arrays: arrays["beyond"][0, 0].fill(0)) for name in verdicts.UNDER_TEXTS]
+    verdict = some.settle(convergence, *one)
+    assert verdict.word == "qualified"
+    counts = verdict.under_each_text()
+    assert counts["SmolLM2", "SmolLM2's own text"] == (29, 30) and counts["Gemma 3", "Wikipedia"] == (18, 18)
+
+
+@pytest.mark.parametrize(("claim", "name"), [(8, "beyond"), (10, "excess_kurtosis")])
+def test_claims_8_and_10_are_held_against_nulls(claim, name):
+    assert words(claim, "12", *under_texts(name, 900, of=1)) == ["reproduced"] * 3
+    assert words(claim, "12", *under_texts(name, -900, of=1)) == ["refuted"] * 3
+
+
+def test_claim_9_stands_where_the_interval_holds_zero():
+    assert word(9, "11", *under_texts("mean", 0.05)) == "reproduced"
+    assert word(9, "11", *under_texts("mean", 0.3)) == "refuted"
+    assert word(9, "11", *under_texts("mean", 0.05, layers=FIRST)) == "qualified"
+
+
+def test_claim_10_follows_the_kurtosis():
+    assert word(10, "11", *under_texts("excess_kurtosis", 0.2)) == "reproduced"
+    assert word(10, "11", *under_texts("excess_kurtosis", 0.05)) == "refuted"
+    assert word(10, "11", *under_texts("excess_kurtosis", 0.05, layers=FIRST)) == "qualified"
+
+
+@pytest.mark.parametrize(("sign", "verdict"), [(-1, "reproduced"), (1, "refuted")])
+def test_claim_11_follows_the_course_of_the_kurtosis(sign, verdict):
+    def course(data, arrays):
+        layers = sign * np.arange(len(data["layers"]), dtype=float)
+        arrays["statistics"][:, :, 0, 0, 0, data["statistics"].index("excess_kurtosis")] = layers
+        arrays["kurtosis"][:] = layers[:, None, None]
+
+    given = [altered(name, course) for name in verdicts.UNDER_TEXTS]
+    assert words(11, "11", *given) == [verdict] * 2
+
+
+def test_claim_12_cannot_be_settled_by_two_models(monkeypatch):
+    def lift(by):
+        def change(data, arrays):
+            column = data["statistics"].index("excess_kurtosis")
+            arrays["statistics"][..., 1, :, 0, column] += by
+            arrays["kurtosis"][:, :, 1] += by
+
+        return [records.load(verdicts.UNDER_TEXTS[0]), altered(verdicts.UNDER_TEXTS[1], change)]
+
+    assert word(12, "13", *lift(500)) == "qualified"
+    monkeypatch.setattr(verdicts, "MODELS_FOR_A_LAW", 2)
+    assert word(12, "13", *lift(500)) == "reproduced"
+    assert word(12, "13", *lift(-500)) == "refuted"
+
+
+def test_claim_16_stands_where_whitening_brings_angles_nearer():
+    assert word(16, "11", *under_texts("angles", 5)) == "reproduced"
+    assert word(16, "11", *under_texts("angles", -5)) == "refuted"
 
 
 def test_claim_17_needs_damage_that_goes_with_overlap():

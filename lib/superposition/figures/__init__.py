@@ -19,7 +19,7 @@ from superposition.figures.toy_transformer import tails_by_width, tails_by_histo
 from superposition.figures.moments import errors_of_draws, error_by_tokens, statistics_by_tokens, choices, shrinkage
 from superposition.figures.measuring import needed_and_found, heatmaps, densities, by_depth, under_texts, angles
 from superposition.figures.nulls import tails_without_meaning, nulls_beside_facts, confounds_by_depth, words_or_relation
-from superposition.figures.nulls import lists_by_size, kinship_by_depth
+from superposition.figures.nulls import lists_by_size, kinship_by_depth, nulls_by_depth
 from superposition.figures.scaling import law_of_one_pair, models_by_depth, models_by_width, before_training
 from superposition.figures.pairs import shares_by_depth, effects, strongest_by_depth, relation_by_wording, by_overlap
 from superposition.figures.editing import sweep_of_layers, traced, before_and_after, edit_sequences, growth_on_a_layer

@@ -151,6 +151,30 @@ def words_or_relation(records: Sequence[Record]) -> Figure:
 
 
 @plot
+def nulls_by_depth(records: Sequence[Record], source: str) -> Figure:
+    """Share of far pairs and excess kurtosis of p by depth, of facts and of three nulls; a column a model."""
+    looks = dict(
+        zip((texts.FACTS, *texts.NULLS), ((BLUE, "-"), (ORANGE, "--"), (GREY, ":"), (PURPLE, "-.")), strict=True)
+    )
+    figure, axes = canvas(2, len(records), height=5.2, sharex=True, sharey="row")
+    for column, record in zip(axes.T, records, strict=True):
+        depth = relative_depth(record["layers"])
+        for of, (colour, line) in looks.items():
+            style = {"color": colour, "linestyle": line, "label": texts.NULLS.get(of, "facts without shared tokens")}
+            far = texts.beyond(record, source, of), texts.statistic(record, source, "excess_kurtosis", of)
+            for axis, estimates in zip(column, far, strict=True):
+                curve(axis, depth, *np.array(estimates).T, alpha=0.15, **style)
+        kurtosis_scale(column[1], 300)
+        column[1].axhline(0, **DASHED)
+        column[0].set_title(called(record))
+        column[1].set_xlabel(DEPTH)
+    axes[0, 0].set(ylabel="share of pairs with\n$|p| > 3/\\sqrt{d_m}$", ylim=(0, None))
+    axes[1, 0].set_ylabel("excess kurtosis of $p$")
+    shared_legend(axes[0, 0], 2)
+    return figure
+
+
+@plot
 def kinship_by_depth(records: Sequence[Record], source: str = "book") -> Figure:
     """Mean p by depth over pairs that share their fact, their relation, their kind of subject, or nothing."""
     looks = {

@@ -6,6 +6,7 @@ Chapters ``11-superposition-in-llms`` and ``12-nulls-and-confounds``, from the r
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,18 @@ import numpy as np
 from superposition.records import Record
 from superposition.stats import shape
 from superposition.stats.intervals import Estimate
+from superposition.studies.measurement import MODELS
 
 #: What the texts are called.
 TEXTS = {"book": "SmolLM2's own text", "manual": "Python's manual", "wikipedia": "Wikipedia"}
+#: The columns of a table of both models under each text.
+COLUMNS = [f"{model}, {text}" for model in MODELS.values() for text in TEXTS.values()]
+#: Null models of keys, and what they are called.
+NULLS = {
+    "random subjects": "prompts about random words",
+    "tokens of another text": "any tokens",
+    "random weights": "a model with random weights",
+}
 #: The facts of which no two share their last token and none is at position 0: what nulls are held against.
 FACTS = "strangers"
 
@@ -38,6 +48,22 @@ def statistic(record: Record, source: str, name: str, of: str = "facts", matrix:
 def beyond(record: Record, source: str, of: str = "facts") -> list[Estimate]:
     """By layer, the share of pairs with an overlap beyond three standard deviations of that of random keys."""
     return _estimates(record.arrays["beyond"][sources(record).index(source)][:, record["sets"].index(of)])
+
+
+def more_than(record: Record, source: str, null: str, name: str) -> list[Estimate]:
+    """By layer, what :data:`FACTS` have more than a null: of far pairs (:func:`beyond`), or of a statistic of p.
+
+    The interval draws facts; the null's own value is taken as it is.
+    """
+    facts, there = (
+        beyond(record, source, of) if name == "beyond" else statistic(record, source, name, of) for of in (FACTS, null)
+    )
+    return [Estimate(*(end - other.value for end in estimate)) for estimate, other in zip(facts, there, strict=True)]
+
+
+def middle(layers: Sequence[Estimate]) -> Estimate:
+    """The estimate of the median layer."""
+    return sorted(layers)[len(layers) // 2]
 
 
 def _drawn(record: Record, source: str, of: str = "facts") -> np.ndarray:
@@ -88,11 +114,6 @@ def kinship(record: Record, source: str, which: str, mean: str = "P") -> list[Es
     return _estimates(record.arrays["kinship"][sources(record).index(source)][:, *where])
 
 
-def under_every_text(record: Record, read: Callable[[Record, str], Sequence[Estimate]]) -> list[Estimate]:
-    """Something of every layer under every text, one text after the other."""
-    return [estimate for source in sources(record) for estimate in read(record, source)]
-
-
 def summary(record: Record, source: str) -> dict[str, Any]:
     """What the chapters tell of one text.
 
@@ -119,3 +140,19 @@ def summaries(record: Record) -> dict[str, Any]:
     """:func:`summary` of every text under its name, with the numbers of layers and dimensions."""
     each = {source: summary(record, source) for source in sources(record)}
     return {"layers": len(record["layers"]), "d_m": record["d_m"]} | each
+
+
+def over_all(records: Sequence[Record]) -> dict[str, Any]:
+    """Over all layers, models and texts: extremes of mean and spread of p, and the least of what claims ask for."""
+
+    def every(read: Callable[[Record, str], Sequence[Estimate]]) -> list[Estimate]:
+        return [estimate for record in records for source in sources(record) for estimate in read(record, source)]
+
+    mean, spread, kurtosis = (every(partial(statistic, name=name)) for name in ("mean", "spread", "excess_kurtosis"))
+    return {
+        "mean": shape.extremes([estimate.value for estimate in mean]) | {"near": min(mean)},
+        "spread": shape.extremes([estimate.value for estimate in spread]),
+        "kurtosis": min(kurtosis),
+        "beyond": min(every(beyond)),
+        "gain": min(every(nearer_to_right_angles)),
+    }

@@ -64,12 +64,6 @@ CLAIMS = {
 
 #: The measurements under C of several texts.
 UNDER_TEXTS = ("smollm2-texts", "gemma3-texts")
-#: Null models of keys, and how a question calls them.
-NULLS = {
-    "random subjects": "prompts about random words",
-    "tokens of another text": "any tokens",
-    "random weights": "a model with random weights",
-}
 #: The records of the law.
 LAW = ("law-smollm2", "law-gemma3")
 
@@ -419,20 +413,10 @@ def _everywhere(convergence: Record, record: Record) -> Verdict:
 
 def _more_than(null: str, name: str, record: Record) -> Verdict:
     """Whether facts have more than a null model, of the share of far pairs or of a statistic of p."""
-
-    def read(record: Record, source: str) -> list[Estimate]:
-        facts, there = (
-            texts.beyond(record, source, of) if name == "beyond" else texts.statistic(record, source, name, of)
-            for of in (texts.FACTS, null)
-        )
-        return [
-            Estimate(*(end - other.value for end in estimate)) for estimate, other in zip(facts, there, strict=True)
-        ]
-
     what = "share of far pairs" if name == "beyond" else "kurtosis"
     return _under_texts(
         record,
-        read,
+        partial(texts.more_than, null=null, name=name),
         lambda more: more.low > 0,
         lambda layers: f"{sum(more.low > 0 for more in layers)} of {len(layers)} layers",
         stands=f"the interval of a layer's {what} lies above that of {null} (no shared tokens, none at position 0)",
@@ -747,7 +731,7 @@ TRIALS = [
             (8, "beyond", "there is more of it than in keys"),
             (10, "excess_kurtosis", "the kurtosis is higher than that of keys"),
         )
-        for null, told in NULLS.items()
+        for null, told in texts.NULLS.items()
     ),
     Trial(9, "11-superposition-in-llms", partial(each_model, _mean_is_zero), UNDER_TEXTS),
     Trial(10, "11-superposition-in-llms", partial(each_model, _kurtosis_is_high), UNDER_TEXTS),
