@@ -116,8 +116,6 @@ def by_depth(
     figure, axes = canvas(2, 2, height=5.0, sharex=True)
     for axis, name in zip(axes.flat, _STATISTICS, strict=True):
         _statistic(axis, record["statistics"], name, color=BLUE, marker="o", markersize=3, label=called(record))
-        axis.axhline(1 if name == "sd" else 0, **DASHED)
-        axis.set_title(_STATISTICS[name], fontweight="normal")
     if inside is not None:
         rows = np.asarray(inside)
         matrices = {layer: record.overlaps(layer).P[np.ix_(rows, rows)] for layer in record["layers"]}
@@ -125,6 +123,9 @@ def by_depth(
         style = {"color": ORANGE, "linewidth": 1.2, "linestyle": "-.", "label": "without position 0"}
         for axis, name in zip(axes.flat, _STATISTICS, strict=True):
             _statistic(axis, subset, name, **style)
+    for axis, (name, title) in zip(axes.flat, _STATISTICS.items(), strict=True):
+        axis.axhline(1 if name == "sd" else 0, **DASHED)
+        axis.set_title(title, fontweight="normal")
     for (name, kurtosis), colour in zip((published or {}).items(), CYCLE[1:], strict=False):
         look = {"color": colour, "marker": "s", "markersize": 3}
         axes[1, 0].plot(np.linspace(0, 1, len(kurtosis)), kurtosis, label=name, **look)
