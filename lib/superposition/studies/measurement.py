@@ -1,6 +1,6 @@
 """What a measurement's record says of its layers, and what the length and the kind of the text change about it.
 
-Mean and tails of p, their course over depth, and the angles of keys (chapter ``11-superposition-in-llms``); how C, and
+Crowding, likeness, and keys at position 0 (chapter ``11-superposition-in-llms``); how C, and
 P with it, converges, and what the choices in its making move (chapter ``10-keys-and-moments``).
 """
 
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import scipy.stats
@@ -32,8 +31,8 @@ def called(record: Record) -> str:
 #: Excess kurtosis of p by layer of GPT2-small, read off the plot of Hu et al. (arXiv 2408.07413) within about 0.5.
 GPT2_SMALL = (72.7, 24.5, 28.9, 29.3, 26.7, 20.0, 15.3, 10.8, 9.8, 9.7, 8.4, 7.8)
 
-#: Share of the overlaps of random keys beyond three standard deviations, and the excess kurtosis of a Laplace law.
-BEYOND_RANDOM, LAPLACE = math.erfc(3 / math.sqrt(2)), 3
+#: Share of the overlaps of random keys beyond three standard deviations.
+BEYOND_RANDOM = math.erfc(3 / math.sqrt(2))
 
 
 def size(record: Record) -> dict[str, float]:
@@ -106,95 +105,6 @@ def by_likeness(record: Record, layer: int, kinds: Sequence[str]) -> dict[str, f
     both = np.outer(inside, inside) & ~np.eye(len(inside), dtype=bool)
     sets = {"together": relation, "alike": kind & ~relation, "apart": ~kind & ~relation}
     return {name: float(P[both & pairs].mean()) for name, pairs in sets.items()}
-
-
-def means(record: Record) -> dict[str, Any]:
-    """The mean and the median of p over the layers, the layers whose mean's interval lies above 0 (``positive``).
-
-    Also the largest share of pairs above 0 (``share_positive``) and the mean in standard deviations of p (``in_sd``).
-    """
-    rows = [row["P"] for row in record["statistics"]]
-    return {
-        "mean": shape.extremes([p["mean"] for p in rows]),
-        "median": shape.extremes([p["median"] for p in rows]),
-        "positive": int((statistic(record, "mean")[:, 1] > 0).sum()),
-        "share_positive": 1 - min(p["share_below_0"] for p in rows),
-        "in_sd": shape.extremes([p["mean"] / p["sd"] for p in rows]),
-    }
-
-
-def tails(record: Record) -> dict[str, Any]:
-    """The excess and the quantile kurtosis (``moors``) over the layers, and the spread, ``sd · √d_m``.
-
-    Counted are the layers whose excess kurtosis has an interval above 0 (``heavy``) and a value above a Laplace law's.
-    """
-    rows, kurtosis = record["statistics"], statistic(record, "excess_kurtosis")
-    return {
-        "excess_kurtosis": shape.extremes(kurtosis[:, 0]),
-        "moors": shape.extremes([row["P"]["quantile_kurtosis"] for row in rows]),
-        "spread": shape.extremes([row["P"]["sd"] * np.sqrt(row["d_m"]) for row in rows]),
-        "heavy": int((kurtosis[:, 1] > 0).sum()),
-        "over_laplace": int((kurtosis[:, 0] > LAPLACE).sum()),
-    }
-
-
-def turns(kurtosis: Sequence[float] | np.ndarray) -> dict[str, int]:
-    """The first layer, that of the ``dip`` in the first three quarters, that of the highest from there on, the last."""
-    low = int(np.argmin(kurtosis[: len(kurtosis) * 3 // 4]))
-    return {"first": 0, "dip": low, "rise": low + int(np.argmax(kurtosis[low:])), "last": len(kurtosis) - 1}
-
-
-def course(record: Record) -> dict[str, Any]:
-    """The excess kurtosis at its :func:`turns` and their layers (``dip_layer``), over the depth of a model.
-
-    Also the number of steps up from one layer to the next (``ups``) and the rank correlation with depth (``rank``).
-    """
-    ends = statistic(record, "excess_kurtosis")
-    layers = turns(ends[:, 0])
-    return {
-        **{name: Estimate(*ends[layer]) for name, layer in layers.items()},
-        **{f"{name}_layer": layer for name, layer in layers.items()},
-        "ups": int((np.diff(ends[:, 0]) > 0).sum()),
-        "rank": scipy.stats.spearmanr(range(len(ends)), ends[:, 0]).statistic,
-    }
-
-
-def mean_angles(record: Record, of: str) -> Float[np.ndarray, "layers 3"]:
-    """The angle of each layer's mean cosine in degrees, ``raw`` or ``whitened``; of its interval the high end first."""
-    return np.degrees(np.arccos(statistic(record, "mean", f"cosine_{of}")))
-
-
-def nearer_to_right_angles(record: Record, resamples: int = 200) -> list[Estimate]:
-    """By layer, by how many degrees whitening brings the angle of the mean cosine nearer to 90°; facts are drawn."""
-
-    def gain(means: Float[np.ndarray, "2 b"]) -> Float[np.ndarray, " b"]:
-        raw, white = np.abs(np.degrees(np.arccos(means)) - 90)
-        return raw - white
-
-    every = np.ones((record["facts"]["count"],) * 2, dtype=bool)
-    kept = (record.overlaps(layer) for layer in record["layers"])
-    cosines = (np.stack([one.cosine_raw, one.cosine_whitened]) for one in kept)
-    return [over_pairs(both, every, gain, resamples=resamples, seed=8) for both in cosines]
-
-
-def angles(record: Record) -> dict[str, Any]:
-    """Angles of the mean cosine before and after whitening, over the layers.
-
-    ``closer`` and ``raw_positive`` count layers: whose :func:`nearer_to_right_angles` has an interval above 0; with an
-    interval of the raw cosine above 0. ``gain`` are the extremes of the former, ``removed`` the share of the mean raw
-    cosine that whitening takes away.
-    """
-    raw, white = (mean_angles(record, of)[:, 0] for of in ("raw", "whitened"))  # (layers,)
-    cosine, whitened = (statistic(record, "mean", f"cosine_{of}") for of in ("raw", "whitened"))
-    gains = nearer_to_right_angles(record)
-    return {
-        "raw": shape.extremes(raw),
-        "white": shape.extremes(white),
-        "gain": shape.extremes([gain.value for gain in gains]),
-        "removed": shape.extremes(1 - whitened[:, 0] / cosine[:, 0]),
-        "closer": sum(gain.low > 0 for gain in gains),
-        "raw_positive": int((cosine[:, 1] > 0).sum()),
-    }
 
 
 # Reading the record of convergence (experiments/convergence.py): rows by layer, of texts of several lengths

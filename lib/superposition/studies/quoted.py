@@ -36,13 +36,7 @@ Numbers = dict[str, Any]
 # Chapter 12
 
 #: What the prose says of each null model.
-NULLS = {
-    "shuffled": ["mean"],
-    "same spectrum": ["spread"],
-    "same norms": ["kurtosis"],
-    "tokens of text": ["kurtosis"],
-    "random subjects": ["spread", "kurtosis"],
-}
+NULLS = {"shuffled": ["mean"], "same norms": ["kurtosis"], "random subjects": ["spread"]}
 
 #: Readings and categories of pairs that the prose quotes.
 READINGS = {
@@ -61,7 +55,7 @@ def nulls_and_confounds(record: Record) -> Numbers:
         {f"{null} {part}".replace(" ", "_"): found[null][part] for null, parts in NULLS.items() for part in parts}
         | {statistic: nulls.cleaned(record, statistic) for statistic in ("excess_kurtosis", "l_kurtosis")}
         | {name: nulls.typical(record, *reading) for name, reading in READINGS.items()}
-        | {"layers": len(record["layers"]), "lengths": nulls.tails_of_lengths(record)}
+        | {"lengths": nulls.tails_of_lengths(record)}
         | {"at128": {statistic: nulls.uncertainty(record, statistic, 128) for statistic in statistics}}
     )
 
