@@ -16,7 +16,7 @@ import pytest
 
 BOOK = Path(__file__).parents[1] / "book"
 CHAPTERS = sorted(BOOK.glob("[0-9][0-9]-*.ipynb"))
-VERDICTS = ("reproduced", "qualified", "refuted")
+VERDICTS = ("reproduced", "qualified", "refuted", "checked")
 DIFFICULTIES = ("easy", "medium", "hard")
 MEDIAN_LINES, MAX_LINES = 10, 25
 

@@ -111,14 +111,17 @@ def who_overlaps(study: Record, models: Sequence[str] = ("smollm2", "gemma3")) -
     return numbers
 
 
+#: What counts as a large push, in units of the median length of an edit.
+LARGE_PUSH = 0.6
+
+
 def partners(at: pairs.Partners, layer: int) -> Numbers:
     """Chapter 14 on the facts that overlap with an edited one, of one layer of the record ``pairs-edits``."""
     return {
-        "true_apart": pairs.trend(at, "change_true", "apart"),
         "layer": layer,
         "failed": (~at.held).sum(),
         "failed_flips": at.wrong[at.groups["failed"]].mean(),
-        "hard": pairs.flips(at, 0.6)[0],
+        "hard": pairs.flips(at, LARGE_PUSH)[0],
         "ratio": pairs.odds_of_a_flip(at),
         "shift_failed": np.median(at.shift[~at.held]),
         "shift_held": np.median(at.shift[at.held]),
