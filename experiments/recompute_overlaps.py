@@ -410,14 +410,14 @@ def null_models() -> Numbers:
 def facts_against_nulls() -> Cells:
     """In how many layers the facts without shared tokens have more than a null (claims 8 and 10, chapter 12)."""
     nulls = {"random subjects": "prompts about random words", "tokens of another text": "any tokens"}
-    nulls["random weights"] = "a model with random weights"
+    nulls["random weights"] = "random weights"
     found = {}
     for claim, what in (
-        ("**8** there is more of it than in keys", "beyond"),
-        ("**10** the kurtosis is higher than that of keys", "excess_kurtosis"),
+        ("**8** facts have more of it than", "beyond"),
+        ("**10** facts have a higher kurtosis than", "excess_kurtosis"),
     ):
         for null, told in nulls.items():
-            found[(f"{claim} of {told}",)] = count(
+            found[(f"{claim} {told}",)] = count(
                 lambda *of, null=null, what=what: of_text(*of, what, "strangers")[:, 1] > of_text(*of, what, null)[:, 0]
             )
     return found

@@ -18,13 +18,13 @@ from superposition.studies.measurement import MODELS
 
 #: What the texts are called.
 TEXTS = {"book": "SmolLM2's own text", "manual": "Python's manual", "wikipedia": "Wikipedia"}
-#: The columns of a table of both models under each text.
-COLUMNS = [f"{model}, {text}" for model in MODELS.values() for text in TEXTS.values()]
+#: The columns of a table of both models under each text, and what they are called.
+COLUMNS = {(model, text): f"{model}, {text}" for model in MODELS.values() for text in TEXTS.values()}
 #: Null models of keys, and what they are called.
 NULLS = {
     "random subjects": "prompts about random words",
     "tokens of another text": "any tokens",
-    "random weights": "a model with random weights",
+    "random weights": "random weights",
 }
 #: The facts of which no two share their last token and none is at position 0: what nulls are held against.
 FACTS = "strangers"

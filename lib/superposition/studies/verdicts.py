@@ -173,14 +173,16 @@ def row(trial: Trial, verdict: Verdict) -> tuple[str, str, str, str]:
 def by_text(*pages: str) -> list[tuple[str, ...]]:
     """The trials of some chapters as a table: the question, its verdict, and where it stands under each text.
 
-    The columns after the first two are those of :meth:`Verdict.under_each_text`.
+    The columns after the first two are :data:`superposition.studies.texts.COLUMNS`; a comparison of the models stands
+    under the wider one.
     """
     rows = []
     for trial in TRIALS:
         if trial.page in pages and set(UNDER_TEXTS) <= set(trial.records):
             verdict = trial.settle(*map(records.load, trial.records))
-            counts = (f"{stands}\u00a0of\u00a0{of}" for stands, of in verdict.under_each_text().values())
-            rows.append((f"**{trial.claim}** {trial.question}", verdict.word, *counts))
+            counts = verdict.under_each_text()
+            told = ("{}\u00a0of\u00a0{}".format(*counts[of]) if of in counts else "" for of in texts.COLUMNS)
+            rows.append((f"**{trial.claim}** {trial.question}", verdict.word, *told))
     return rows
 
 
@@ -419,8 +421,22 @@ def _more_than(null: str, name: str, record: Record) -> Verdict:
         partial(texts.more_than, null=null, name=name),
         lambda more: more.low > 0,
         lambda layers: f"{sum(more.low > 0 for more in layers)} of {len(layers)} layers",
-        stands=f"the interval of a layer's {what} lies above that of {null} (no shared tokens, none at position 0)",
+        stands=f"the interval of a layer's {what} lies above that of {texts.NULLS[null]} (no shared tokens, none at position 0)",
     )
+
+
+def _against_nulls(claim: int, name: str, asks: str) -> list[Trial]:
+    """A trial for each null model."""
+    return [
+        Trial(
+            claim,
+            "12-nulls-and-confounds",
+            partial(each_model, partial(_more_than, null, name)),
+            UNDER_TEXTS,
+            f"{asks} {called}",
+        )
+        for null, called in texts.NULLS.items()
+    ]
 
 
 def _mean_is_zero(record: Record) -> Verdict:
@@ -719,22 +735,10 @@ TRIALS = [
     Trial(7, "16-lifelong-failure", _unbounded_in_a_model, ("smollm2-lifelong",), "interference grows without bound"),
     Trial(7, "16-lifelong-failure", _growth_over_lists, ("lists",), "interference grows linearly"),
     Trial(8, "11-superposition-in-llms", partial(_each_after, _everywhere), ("smollm2-convergence", *UNDER_TEXTS)),
-    *(
-        Trial(
-            claim,
-            "12-nulls-and-confounds",
-            partial(each_model, partial(_more_than, null, name)),
-            UNDER_TEXTS,
-            f"{says} of {told}",
-        )
-        for claim, name, says in (
-            (8, "beyond", "there is more of it than in keys"),
-            (10, "excess_kurtosis", "the kurtosis is higher than that of keys"),
-        )
-        for null, told in texts.NULLS.items()
-    ),
+    *_against_nulls(8, "beyond", "facts have more of it than"),
     Trial(9, "11-superposition-in-llms", partial(each_model, _mean_is_zero), UNDER_TEXTS),
     Trial(10, "11-superposition-in-llms", partial(each_model, _kurtosis_is_high), UNDER_TEXTS),
+    *_against_nulls(10, "excess_kurtosis", "facts have a higher kurtosis than"),
     Trial(
         11,
         "11-superposition-in-llms",
