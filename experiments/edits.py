@@ -30,6 +30,7 @@ from superposition.linear.memory import LinearMemory
 from superposition.linear.metric import Metric
 from superposition.lm import keys, models, moments, scoring, tracing
 from superposition.stats import intervals
+from units import WAYS
 
 
 @dataclass(frozen=True)
@@ -51,10 +52,10 @@ class Plan:
 
     The sequences made side by side search for their shifts in the dtype ``search``, twice as fast; all else is in the
     model's. The short sequences of fine-tuning are there to see whether other settings of it do better. ``known`` says
-    which facts a model knows, and ``step`` makes a step of several sequences.
+    which facts a model knows, and ``step`` makes a step of several sequences. Targets are searched in ROME's units.
     """
 
-    settings: editing.TargetSettings = field(default_factory=editing.TargetSettings)
+    settings: editing.TargetSettings = WAYS["ROME's"]
     checkpoints: tuple[int, ...] = (1, 5, 10, 20, 50, 100, 150, 200)
     edits: int = 200
     untouched: int = 80

@@ -29,6 +29,7 @@ from superposition.linear.metric import Metric
 from superposition.lm import keys, models, moments, passes, scoring
 from superposition.stats import regression
 from superposition.studies import pairs
+from units import WAYS
 
 RECORDS = {"smollm2": "smollm2-400", "gemma3": "gemma3-400"}
 TOKENS = 102_400
@@ -250,7 +251,7 @@ def edits() -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     partners = [j for j, fact in enumerate(everything) if (fact.text, fact.target_true) in known]
     C = moments.estimate(lm, "book", tokens=TOKENS)
     read = keys.extract(lm, everything, layers=list(LAYERS))
-    settings = editing.TargetSettings()
+    settings = WAYS["ROME's"]
     data: dict[str, Any] = {
         "model": records.header(lm, architecture=False),
         "facts": {"source": "book", "sha256": facts.fingerprint("book"), "count": len(everything)},
