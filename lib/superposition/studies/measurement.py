@@ -122,7 +122,7 @@ def over_gaussian(record: Record) -> Float[np.ndarray, "layers lengths"]:
         end = row["by_tokens"][-1]["tokens"]
         far = [entry for entry in row["by_tokens"] if 2 * d_m <= entry["tokens"] <= end / 2]
         gaussian = sampling_error([entry["tokens"] for entry in far], d_m, end)
-        times.append([entry["rms_scaled"] for entry in far] / gaussian)
+        times.append(np.array([entry["rms_scaled"] for entry in far]) / gaussian)
     return np.array(times)
 
 

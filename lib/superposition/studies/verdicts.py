@@ -176,7 +176,7 @@ def by_text(*pages: str) -> list[tuple[str, ...]]:
     The columns after the first two are :data:`superposition.studies.texts.COLUMNS`; a comparison of the models stands
     under the wider one.
     """
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for trial in TRIALS:
         if trial.page in pages and set(UNDER_TEXTS) <= set(trial.records):
             verdict = trial.settle(*map(records.load, trial.records))
@@ -372,8 +372,9 @@ def _growth_over_lists(record: Record) -> Verdict:
 def each_model(settle: Callable[[Record], Verdict], *measured: Record) -> Verdict:
     """The verdict over the cases of both models, from that on the record of one."""
     verdicts = [settle(record) for record in measured]
-    joined = {name: [x for of in verdicts for x in getattr(of, name)] for name in ("cases", "found", "of")}
-    return replace(verdicts[0], text=_by_model(verdict.text for verdict in verdicts), **joined)
+    cases, found, of = ([x for one in verdicts for x in getattr(one, name)] for name in ("cases", "found", "of"))
+    text = _by_model(verdict.text for verdict in verdicts)
+    return replace(verdicts[0], cases=cases, found=found, of=of, text=text)
 
 
 def _each_after(settle: Callable[..., Verdict], first: Record, *measured: Record) -> Verdict:
@@ -421,7 +422,7 @@ def _more_than(null: str, name: str, record: Record) -> Verdict:
         partial(texts.more_than, null=null, name=name),
         lambda more: more.low > 0,
         lambda layers: f"{sum(more.low > 0 for more in layers)} of {len(layers)} layers",
-        stands=f"the interval of a layer's {what} lies above that of {texts.NULLS[null]} (no shared tokens, none at position 0)",
+        stands=f"the interval of a layer's {what} lies above that of {texts.NULLS[null]} (no shared token, no position 0)",
     )
 
 
