@@ -422,7 +422,7 @@ def _more_than(null: str, name: str, record: Record) -> Verdict:
         partial(texts.more_than, null=null, name=name),
         lambda more: more.low > 0,
         lambda layers: f"{sum(more.low > 0 for more in layers)} of {len(layers)} layers",
-        stands=f"the interval of a layer's {what} lies above that of {texts.NULLS[null]} (no shared token, no position 0)",
+        stands=f"the interval of a layer's {what} lies above that of {texts.NULLS[null]} (no token shared or at 0)",
     )
 
 
