@@ -14,12 +14,9 @@ import numpy as np
 from superposition.records import Record
 from superposition.stats import shape
 from superposition.stats.intervals import Estimate
-from superposition.studies.measurement import MODELS
 
 #: What the texts are called.
 TEXTS = {"book": "SmolLM2's own text", "manual": "Python's manual", "wikipedia": "Wikipedia"}
-#: The columns of a table of both models under each text, and what they are called.
-COLUMNS = {(model, text): f"{model}, {text}" for model in MODELS.values() for text in TEXTS.values()}
 #: Null models of keys, and what they are called.
 NULLS = {
     "random subjects": "prompts about random words",
@@ -93,14 +90,21 @@ def wider(narrow: Record, wide: Record, source: str, depth: float) -> Estimate:
     return Estimate(value[1] - value[0], float(low), float(high))
 
 
-def steepest_rise(record: Record, source: str) -> Estimate:
-    """How much the kurtosis of p rises from a layer to a later one, where it rises most; facts are drawn, in pairs.
-
-    The two layers are those of the largest rise among those whose intervals lie above 0, else of the largest rise.
-    """
+def steepest(record: Record, source: str) -> tuple[int, int]:
+    """The two layers between which the kurtosis of p rises most: of the rises whose intervals lie above 0, if any."""
     layers = range(len(record["layers"]))
-    rises = [kurtosis_falls(record, source, later, layer) for layer in layers for later in layers[layer + 1 :]]
-    return max(rises, key=lambda rise: (rise.low > 0, rise.value))
+    rises = {
+        (layer, later): kurtosis_falls(record, source, later, layer)
+        for layer in layers
+        for later in layers[layer + 1 :]
+    }
+    return max(rises, key=lambda pair: (rises[pair].low > 0, rises[pair].value))
+
+
+def steepest_rise(record: Record, source: str) -> Estimate:
+    """How much the kurtosis of p rises at its :func:`steepest`; the same facts are drawn at both layers."""
+    layer, later = steepest(record, source)
+    return kurtosis_falls(record, source, later, layer)
 
 
 def nearer_to_right_angles(record: Record, source: str) -> list[Estimate]:
@@ -119,7 +123,7 @@ def summary(record: Record, source: str) -> dict[str, Any]:
 
     The extremes over layers of the ``mean`` and the ``spread`` of p; the excess ``kurtosis`` of the ``first`` layer,
     of the last, and where it is ``least``; the layer with the fewest pairs ``beyond``; the ``fall`` of the kurtosis
-    from the first layer to the last and its steepest ``rise``; the layer where whitening turns the mean angle least
+    from the first layer to the last and its steepest ``rise``, ``from`` a layer ``to`` another; the layer where whitening turns the mean angle least
     (``gain``), and the share of the mean raw cosine that whitening takes away (``removed``).
     """
     mean, spread, kurtosis = (statistic(record, source, name) for name in ("mean", "spread", "excess_kurtosis"))
@@ -131,6 +135,7 @@ def summary(record: Record, source: str) -> dict[str, Any]:
         "beyond": min(beyond(record, source)),
         "fall": kurtosis_falls(record, source, 0, -1),
         "rise": steepest_rise(record, source),
+        "steepest": dict(zip(("from", "to"), steepest(record, source), strict=True)),
         "gain": min(nearer_to_right_angles(record, source)),
         "removed": shape.extremes(1 - white / raw),
     }
@@ -143,16 +148,21 @@ def summaries(record: Record) -> dict[str, Any]:
 
 
 def over_all(records: Sequence[Record]) -> dict[str, Any]:
-    """Over all layers, models and texts: extremes of mean and spread of p, and the least of what claims ask for."""
+    """Over all layers, models and texts: extremes of the mean of p, and the least of what claims ask for.
+
+    Also the extremes of the spread of :data:`FACTS`, and the least angle of a mean whitened cosine, in degrees.
+    """
 
     def every(read: Callable[[Record, str], Sequence[Estimate]]) -> list[Estimate]:
         return [estimate for record in records for source in sources(record) for estimate in read(record, source)]
 
-    mean, spread, kurtosis = (every(partial(statistic, name=name)) for name in ("mean", "spread", "excess_kurtosis"))
+    mean, kurtosis = (every(partial(statistic, name=name)) for name in ("mean", "excess_kurtosis"))
+    spread = every(partial(statistic, name="spread", of=FACTS))
     return {
         "mean": shape.extremes([estimate.value for estimate in mean]) | {"near": min(mean)},
         "spread": shape.extremes([estimate.value for estimate in spread]),
         "kurtosis": min(kurtosis),
         "beyond": min(every(beyond)),
         "gain": min(every(nearer_to_right_angles)),
+        "white_least": min(record.arrays["angles"][:, :, 1, 0].min() for record in records),
     }

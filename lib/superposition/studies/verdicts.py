@@ -54,7 +54,7 @@ CLAIMS = {
     13: "128 facts are enough to see it",
     14: "high overlap joins related knowledge",
     15: "editing a fact also changes those it overlaps with",
-    16: "whitened angles are near 90°, raw angles are not",
+    16: "whitened angles are nearer to 90° than raw angles",
     17: "superposition causes the failure",
     18: "(ours) the squared overlaps of an edit add up to one over its leverage",
     19: "(ours) how much is lost is one function of how far edits move the layer",
@@ -173,15 +173,17 @@ def row(trial: Trial, verdict: Verdict) -> tuple[str, str, str, str]:
 def by_text(*pages: str) -> list[tuple[str, ...]]:
     """The trials of some chapters as a table: the question, its verdict, and where it stands under each text.
 
-    The columns after the first two are :data:`superposition.studies.texts.COLUMNS`; a comparison of the models stands
-    under the wider one.
+    A column a text, as in ``texts.TEXTS``; in it the counts of SmolLM2 and of Gemma 3, or of their comparison.
     """
     rows: list[tuple[str, ...]] = []
     for trial in TRIALS:
         if trial.page in pages and set(UNDER_TEXTS) <= set(trial.records):
             verdict = trial.settle(*map(records.load, trial.records))
             counts = verdict.under_each_text()
-            told = ("{}\u00a0of\u00a0{}".format(*counts[of]) if of in counts else "" for of in texts.COLUMNS)
+            told = (
+                "; ".join(f"{stands}\u00a0of\u00a0{cases}" for (_, of), (stands, cases) in counts.items() if of == text)
+                for text in texts.TEXTS.values()
+            )
             rows.append((f"**{trial.claim}** {trial.question}", verdict.word, *told))
     return rows
 
