@@ -7,8 +7,8 @@ python experiments/texts.py measure smollm2 --texts book _build/texts/manual.jso
 
 The texts, beside the one that SmolLM2 wrote: Python's own manual, and articles of the English Wikipedia that gensim
 carries for its tests (the first of a dump, all titles in A; the paper's C is from Wikipedia, too). Of each as many
-tokens are read, and cut into windows as long as the book's texts are in the mean: the first position of a window is an
-attention sink, and has the same share in every C. Under each C the overlaps of the facts are held against three nulls:
+tokens are read, and cut into windows of at most as many tokens as the book's texts have in the mean. Many of the book's
+are shorter, so that first positions, which are attention sinks, have a larger share in its C. Under each C the overlaps of the facts are held against three nulls:
 prompts about random words, any tokens of another of the texts (those of the text itself are what C is made of, so that
 their mean and spread are algebra), and the facts in a model with random weights, under its own C. A layer is kept in
 the user's cache.
@@ -262,7 +262,8 @@ def measure(lm: models.LanguageModel, sources: Sequence[str], sizes: Sizes) -> t
             rows.append(cache.made(key, lambda layer=layer, at=at: at(layer)))
             say(f"{source}, layer {layer}")
         by_text.append({name: np.stack([row[name] for row in rows]) for name in rows[0]})
-        pairs[texts[-1]["source"]] = {name: int(np.triu(mask).sum()) for name, mask in found.keep.items()}
+        beside = {name: np.triu(mask, 0 if name == KINSHIP[0] else 1) for name, mask in found.keep.items()}
+        pairs[texts[-1]["source"]] = {name: int(mask.sum()) for name, mask in beside.items()}
     data = {
         "kind": "texts",
         "model": records.header(lm),

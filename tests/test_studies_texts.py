@@ -56,6 +56,7 @@ def test_a_fall_is_that_of_the_same_facts_and_the_steepest_rise_is_a_sure_one(re
     arrays["kurtosis"] = np.stack([np.array([5 + noise, 1 + noise, 4 + noise]), np.zeros((3, 200))], 1)[None]
     assert texts.kurtosis_falls(record, "book", 0, 2) == pytest.approx((1, 1, 1))
     assert texts.steepest_rise(record, "book") == pytest.approx((3, 3, 3))
+    assert texts.steepest(record, "book") == (1, 2)
     arrays["kurtosis"][0, 2, 0] = np.linspace(-50, 50, 200)
     assert texts.steepest_rise(record, "book").low < 0 and texts.steepest_rise(record, "book").value == 3
 

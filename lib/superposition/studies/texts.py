@@ -123,8 +123,8 @@ def summary(record: Record, source: str) -> dict[str, Any]:
 
     The extremes over layers of the ``mean`` and the ``spread`` of p; the excess ``kurtosis`` of the ``first`` layer,
     of the last, and where it is ``least``; the layer with the fewest pairs ``beyond``; the ``fall`` of the kurtosis
-    from the first layer to the last and its steepest ``rise``, ``from`` a layer ``to`` another; the layer where whitening turns the mean angle least
-    (``gain``), and the share of the mean raw cosine that whitening takes away (``removed``).
+    from the first layer to the last and its ``steepest`` ``rise``; the layer where whitening turns the mean angle
+    least (``gain``), and the share of the mean raw cosine that whitening takes away (``removed``).
     """
     mean, spread, kurtosis = (statistic(record, source, name) for name in ("mean", "spread", "excess_kurtosis"))
     raw, white = np.cos(np.radians(record.arrays["angles"][sources(record).index(source)][:, :2, 0].T))
