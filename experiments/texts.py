@@ -8,10 +8,10 @@ python experiments/texts.py measure smollm2 --texts book _build/texts/manual.jso
 The texts, beside the one that SmolLM2 wrote: Python's own manual, and articles of the English Wikipedia that gensim
 carries for its tests (the first of a dump, all titles in A; the paper's C is from Wikipedia, too). Of each as many
 tokens are read, and cut into windows of at most as many tokens as the book's texts have in the mean. Many of the book's
-are shorter, so that first positions, which are attention sinks, have a larger share in its C. Under each C the overlaps of the facts are held against three nulls:
-prompts about random words, any tokens of another of the texts (those of the text itself are what C is made of, so that
-their mean and spread are algebra), and the facts in a model with random weights, under its own C. A layer is kept in
-the user's cache.
+are shorter, so that first positions, which are attention sinks, have a larger share in its C. Under each C the overlaps
+of the facts are held against three nulls: prompts about random words, any tokens of another of the texts (those of the
+text itself are what C is made of, so that their mean and spread are algebra), and the facts in a model with random
+weights, under its own C. A layer is kept in the user's cache.
 """
 
 from __future__ import annotations
