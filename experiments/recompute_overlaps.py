@@ -25,9 +25,6 @@ SCALING, WHO = "13-scaling", "14-who-overlaps"
 MODELS = {"smollm2": "SmolLM2", "gemma3": "Gemma 3"}
 #: Measurements of 400 facts, by the letter that chapter 11 puts before their numbers.
 LARGE = {"s": "smollm2-400", "g": "gemma3-400"}
-#: Kurtosis of Moors, and L-kurtosis, of a normal distribution.
-OCTILES = scipy.stats.norm.ppf(np.arange(1, 8) / 8)
-L_NORMAL = 30 / math.pi * math.atan(math.sqrt(2)) - 9
 
 
 @cache
@@ -56,22 +53,6 @@ def kurtosis(x: np.ndarray) -> float:
     """``μ₄/μ₂² − 3``, population moments."""
     square = (x - x.mean()) ** 2
     return float(np.mean(square**2) / np.mean(square) ** 2 - 3)
-
-
-def moors(octiles: np.ndarray) -> float:
-    """``((E₇ − E₅) + (E₃ − E₁)) / (E₆ − E₂)``."""
-    return float((octiles[6] - octiles[4] + octiles[2] - octiles[0]) / (octiles[5] - octiles[1]))
-
-
-def l_kurtosis(x: np.ndarray) -> float:
-    """``λ₄/λ₂`` less that of a normal distribution, by the weights of the shifted Legendre polynomials."""
-    x, n = np.sort(x), len(x)
-    rank = np.arange(n)
-    weight = [np.ones(n)]
-    for r in range(3):
-        weight.append(weight[-1] * (rank - r) / (n - 1 - r))  # share of the subsets that lie below
-    b0, b1, b2, b3 = (np.mean(w * x) for w in weight)
-    return float((20 * b3 - 30 * b2 + 12 * b1 - b0) / (2 * b1 - b0) - L_NORMAL)
 
 
 def spearman(x: Any, y: Any) -> float:
@@ -211,31 +192,6 @@ def cosine_of(name: str, at: int) -> np.ndarray:
     return G / np.sqrt(np.outer(np.diag(G), np.diag(G)))
 
 
-def off_sink(name: str) -> np.ndarray:
-    """Which keys are not read at position 0."""
-    return np.array(record(name)["token_positions"]) > 0
-
-
-@cache
-def by_layer(name: str) -> dict[str, np.ndarray]:
-    """Statistics of the entries beside the diagonal of P, a layer each; angles of the mean cosine in degrees."""
-    found: dict[str, list[float]] = {}
-    inside = np.ix_(off_sink(name), off_sink(name))
-    for at, row in enumerate(record(name)["statistics"]):
-        P = P_of(name, at)
-        x = beside(P)
-        octiles = np.quantile(x, np.arange(1, 8) / 8)
-        # The raw cosines are kept in coarse steps, so their mean is taken as the record has it.
-        white, raw = np.mean(beside(cosine_of(name, at))), row["cosine_raw"]["mean"]
-        told = {"mean": x.mean(), "sd": x.std(), "kurtosis": kurtosis(x), "moors": moors(octiles) - moors(OCTILES)}
-        told |= {"median": octiles[3], "positive": np.mean(x >= 0), "spread": x.std() * math.sqrt(row["d_m"])}
-        told |= {"inside": kurtosis(beside(P[inside])), "beyond": np.mean(np.abs(x) > 3 / math.sqrt(row["d_m"]))}
-        told |= {"white": math.degrees(math.acos(white)), "raw": math.degrees(math.acos(raw)), "left": white / raw}
-        for key, value in told.items():
-            found.setdefault(key, []).append(float(value))
-    return {key: np.array(values) for key, values in found.items()}
-
-
 # Chapter 11
 
 
@@ -266,30 +222,22 @@ def inner(drawn: np.ndarray) -> np.ndarray:
     return np.quantile(drawn, [0.025, 0.975], axis=-1)
 
 
-OF_TEXT = (
-    "mean_least",
-    "mean_most",
-    "spread_least",
-    "spread_most",
-    "kurtosis_first",
-    "kurtosis_last",
-    "kurtosis_least",
-)
-OF_TEXT += ("beyond", "fall", "fall_low", "fall_high", "gain", "removed_least", "removed_most")
+OF_TEXT = ("mean_most", "fall", "fall_low", "fall_high", "rise", "removed_least", "removed_most")
 
 
 @glued(LLMS, *(f"{letter}_{source}_{name}" for letter in UNDER for source in TEXTS for name in OF_TEXT))
 def under_each_text() -> Numbers:
-    """Mean, spread, kurtosis, far pairs and angles by text, at their extremes over layers (claims 8 to 11, 16)."""
+    """Mean, fall and rise of the kurtosis, and what whitening takes of the raw cosine, by text (chapter 11)."""
     for name in UNDER.values():
         for source in TEXTS:
-            mean, spread, tails = (of_text(name, source, x)[:, 0] for x in ("mean", "spread", "excess_kurtosis"))
-            yield from (mean.min(), mean.max(), spread.min(), spread.max(), tails[0], tails[-1], tails.min())
-            yield of_text(name, source, "beyond")[:, 0].min()
-            drawn = drawn_kurtosis(name, source)
-            yield from (tails[0] - tails[-1], *inner(drawn[0] - drawn[-1]))
+            tails, drawn = of_text(name, source, "excess_kurtosis")[:, 0], drawn_kurtosis(name, source)
+            yield from (of_text(name, source, "mean")[:, 0].max(), tails[0] - tails[-1])
+            yield from inner(drawn[0] - drawn[-1])
+            pairs = [(a, b) for b in range(len(tails)) for a in range(b)]
+            sure = [tails[b] - tails[a] for a, b in pairs if inner(drawn[b] - drawn[a])[0] > 0]
+            # Convention: the largest of the rises whose intervals lie above zero.
+            yield max(sure)
             angles = of_text(name, source, "angles")[:, :, 0]
-            yield (np.abs(angles[:, 0] - 90) - np.abs(angles[:, 1] - 90)).min()
             removed = 1 - np.cos(np.radians(angles[:, 1])) / np.cos(np.radians(angles[:, 0]))
             yield from (removed.min(), removed.max())
 
@@ -364,19 +312,6 @@ def verdicts_by_text() -> Cells:
     }
 
 
-def kurtosis_drawn(P: np.ndarray, draws: int = 1000) -> tuple[np.ndarray, tuple[float, float]]:
-    """The excess kurtosis of draws of facts, the same for lists of one length, and the ends of its interval."""
-    m = len(P)
-    w = np.random.default_rng(11).multinomial(m, np.full(m, 1 / m), size=draws).astype(float)
-    x = P - beside(P).mean()
-    np.fill_diagonal(x, 0)
-    pairs = w.sum(1) ** 2 - (w**2).sum(1)
-    m1, m2, m3, m4 = (((w @ x**r) * w).sum(1) / pairs for r in (1, 2, 3, 4))
-    drawn = (m4 - 4 * m1 * m3 + 6 * m1**2 * m2 - 3 * m1**4) / (m2 - m1**2) ** 2 - 3
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return drawn, (float(low), float(high))
-
-
 # Chapter 12
 
 
@@ -426,16 +361,15 @@ def facts_against_nulls() -> Cells:
     return found
 
 
-KIN = ("own_paraphrase", "one_relation", "one_kind", "apart")
+KIN = {"own_paraphrase": 0, "one_relation": 1, "apart": 3}
 
 
-@glued(NULLS, *(f"{letter}_{kin}_{end}" for letter in UNDER for kin in KIN for end in ("first", "last")))
+@glued(NULLS, *(f"s_{kin}_{end}" for kin in KIN for end in ("first", "last")))
 def kinship() -> Numbers:
     """The mean of p over pairs of a kind, in the first and the last layer, with C of the book's text (chapter 12)."""
-    for name in UNDER.values():
-        for kin in range(len(KIN)):
-            values = arrays(name)["kinship"][0, :, kin, 0, 0]
-            yield from (values[0], values[-1])
+    for kin in KIN.values():
+        values = arrays(UNDER["s"])["kinship"][0, :, kin, 0, 0]
+        yield from (values[0], values[-1])
 
 
 def with_twins(m: int, d_m: int) -> float:
@@ -469,38 +403,11 @@ def arithmetic_of_width() -> Numbers:
     yield 128 * 127 // 2
 
 
-@cache
-def clean() -> np.ndarray:
-    """Facts without known confounds in either model: none at position 0, the first of each last token and subject."""
-    kept = []
-    for name in LARGE.values():
-        of = record(name)
-        left = [i for i, position in enumerate(of["token_positions"]) if position > 0]
-        for values in (of["token_ids"], of["subjects"]):
-            first: dict[Any, int] = {}
-            for i in left:
-                first.setdefault(values[i], i)
-            left = sorted(first.values())
-        kept.append(set(left))
-    return np.array(sorted(set.intersection(*kept)))
-
-
-PAIR = ("shared", "clean", "tail_clean", "top_all", "top_clean")
-
-
-@glued(SCALING, *(f"{model}_{name}" for model in ("narrow", "wide") for name in PAIR), "clean")
+@glued(SCALING, "narrow_top_all", "wide_top_all")
 def two_models() -> Numbers:
-    """Kurtosis of P and L-kurtosis of the cosines without confounds, median of layers (claim 12, chapter 13)."""
-    some = np.ix_(clean(), clean())
+    """Kurtosis of P over all facts, in the first layer of both models (chapter 13)."""
     for name in LARGE.values():
-        tokens = np.unique(record(name)["token_ids"], return_counts=True)[1]
-        depth = range(len(record(name)["layers"]))
-        of_p = [kurtosis(beside(P_of(name, at)[some])) for at in depth]
-        # Convention: a cosine is counted once a pair.
-        tails = [l_kurtosis(cosine_of(name, at)[some][np.triu_indices(len(clean()), 1)]) for at in depth]
-        yield from (int((tokens * (tokens - 1) // 2).sum()), np.median(of_p), np.median(tails))
-        yield from (by_layer(name)["kurtosis"][0], of_p[0])
-    yield len(clean())
+        yield kurtosis(beside(P_of(name, 0)))
 
 
 # Chapter 14

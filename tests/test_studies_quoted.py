@@ -88,3 +88,16 @@ def test_a_model_of_the_scaling_chapter():
     record = records.load("smollm2-128")
     kurtosis = shape.summary(record.overlaps(0).P, resamples=0)["excess_kurtosis"]
     assert quoted.measured_model(record)["top_all"] == pytest.approx(kurtosis, rel=1e-3)
+
+
+def test_what_flips_after_failed_edits_and_under_a_large_push():
+    at = partners(records.load("pairs-edits"), 6, EVERYTHING)
+    numbers, asked = quoted.partners(at, 6), at.groups["all"]
+    flipped = [
+        bool(at.wrong[edit, partner])
+        for edit, partner in zip(*np.nonzero(asked), strict=True)
+        if at.push[edit, partner] >= quoted.LARGE_PUSH
+    ]
+    assert numbers["hard"] == pytest.approx(np.mean(flipped)) and 0 < np.mean(flipped) < 1
+    after_failed = at.wrong[~at.held][asked[~at.held]]
+    assert numbers["failed_flips"] == pytest.approx(after_failed.mean())

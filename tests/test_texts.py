@@ -13,7 +13,7 @@ from superposition.data.facts import Fact
 from superposition.errors import UserError
 from superposition.linear import overlap
 from superposition.linear.metric import Metric
-from superposition.lm import keys
+from superposition.lm import keys, moments
 from superposition.stats import intervals, shape
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "experiments"))
@@ -114,7 +114,8 @@ def test_a_set_has_the_statistics_of_its_overlaps_and_an_angle_its_own():
     P = overlap.superposition_matrix(K, C)
     told = shape.statistics(shape.off_diagonal(P), 20)
     np.testing.assert_allclose(found["statistics"][0, 0], list(told.values()))
-    assert (found["statistics"][1] <= found["statistics"][2]).all()
+    column = shape.STATISTICS.index("excess_kurtosis")
+    assert found["statistics"][1:, 0, column] == pytest.approx(np.quantile(found["kurtosis"], [0.025, 0.975]))
     assert found["beyond"][0] == pytest.approx(np.mean(np.abs(shape.off_diagonal(P)) > 3 / np.sqrt(20)))
     raw, white = np.full((12, 12), 0.5), np.full((12, 12), 0.0)
     np.testing.assert_allclose(texts.right_angle(np.stack([raw, white]), sizes)[:, 0], [60, 90, 30])
@@ -150,6 +151,14 @@ def test_a_record_holds_every_layer_under_every_text(tmp_path, cache, monkeypatc
     facts_row, strangers_row = (texts.SETS.index(name) for name in ("facts", "strangers"))
     assert np.isfinite(arrays["statistics"][:, :, facts_row]).all()
     assert not np.array_equal(arrays["statistics"][0], arrays["statistics"][1])
+    blank, layer = texts.untrained(lm, 0), 1
+    asked = keys.extract(blank, some, layers=[layer])
+    C = moments.estimate(blank, sources[0], tokens=15 * lm.layers[0].d_m, context=24)
+    apart = texts.strangers(keys.extract(lm, some, layers=[0]).tokens) & ~np.eye(len(some), dtype=bool)
+    P = overlap.superposition_matrix(asked[layer], C.second_moment(layer))
+    place = 0, layer, texts.SETS.index("random weights"), 0, 0, shape.STATISTICS.index("mean")
+    assert arrays["statistics"][place] == pytest.approx(P[apart].mean(), rel=1e-4)
+    assert data["pairs"]["one"]["strangers"] == apart.sum() // 2
     again = texts.measure(lm, sources, texts.Sizes(facts=30, tokens=15, context=24, resamples=10))[1]
     for name, array in arrays.items():
         np.testing.assert_array_equal(again[name], array)

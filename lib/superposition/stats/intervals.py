@@ -102,6 +102,11 @@ def share_left(part: Bool[np.ndarray, " m"], whole: Bool[np.ndarray, " m"]) -> E
     return over_clusters(lambda drawn: part[drawn].sum() / whole[drawn].sum(), np.arange(len(whole)))
 
 
+def pair_sums(matrices: Iterable[np.ndarray], counts: Float[np.ndarray, "b m"]) -> list[Float[np.ndarray, " b"]]:
+    """``wᵀ A w`` for each matrix and each row of counts, by matrix products: einsum takes twenty times as long."""
+    return [np.einsum("bi,bi->b", counts @ matrix, counts) for matrix in matrices]
+
+
 def over_pairs(
     matrices: Float[np.ndarray, "k m m"],
     keep: Bool[np.ndarray, "m m"],
@@ -135,8 +140,7 @@ def over_pairs(
         raise UserError("There is no pair to average over.")
     drawn = np.random.default_rng(seed).multinomial(m, np.full(m, 1 / m), size=resamples)
     drawn = np.concatenate([np.ones((1, m)), drawn])  # (1 + b, m); the first is the list itself
-    pairs = np.einsum("bi,bi->b", drawn @ kept, drawn)
-    summed = [np.einsum("bi,bi->b", drawn @ (kept * matrix), drawn) for matrix in matrices]
+    pairs, *summed = pair_sums([kept, *(kept * matrix for matrix in matrices)], drawn)
     with np.errstate(invalid="ignore"):
         found = statistic(np.array(summed) / pairs)
     return Estimate(float(found[0]), *map(float, np.nanquantile(found[1:], [0.025, 0.975])))

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float
 
 from superposition.errors import UserError
 from superposition.records import Record
+from superposition.stats import shape
 
 
 def same(values: Sequence[Any]) -> Bool[np.ndarray, "m m"]:
@@ -56,9 +57,7 @@ def kurtosis_with_each_twice(P: Float[np.ndarray, "m m"]) -> Float[np.ndarray, "
     inside = np.where(np.eye(m, dtype=bool), 0, np.asarray(P, dtype=float))
     powers = [inside**k for k in (1, 2, 3, 4)]
     raw = [(power.sum() + power.sum(0) + power.sum(1) + 2) / (m * (m + 1)) for power in powers]
-    mean, second, third, fourth = raw
-    variance = second - mean**2
-    return (fourth - 4 * mean * third + 6 * mean**2 * second - 3 * mean**4) / variance**2 - 3
+    return shape.excess_kurtosis(*raw)
 
 
 def kurtosis_with_twins(m: int, d_m: int, twins: int = 1) -> float:

@@ -101,13 +101,6 @@ def at_depth(record: Record, facts: Sequence[int], depth: float, resamples: int 
     return Resampled(of_products(products, d_m), resampled(products, d_m, resamples, np.random.default_rng(0)))
 
 
-def _excess(moments: Float[np.ndarray, "4 b"]) -> Float[np.ndarray, " b"]:
-    """Excess kurtosis from the first four raw moments."""
-    mean, second, third, fourth = moments
-    variance = second - mean**2
-    return (fourth - 4 * mean * third + 6 * mean**2 * second - 3 * mean**4) / variance**2 - 3
-
-
 def _powers(record: Record, facts: Sequence[int], depth: float) -> Float[np.ndarray, "4 m m"]:
     P = record.overlaps(layer_at(record, depth)).P[np.ix_(facts, facts)]
     return np.stack([P, P**2, P**3, P**4])
@@ -116,7 +109,9 @@ def _powers(record: Record, facts: Sequence[int], depth: float) -> Float[np.ndar
 def kurtosis_at(record: Record, facts: Sequence[int], depth: float, resamples: int = 500) -> Estimate:
     """The excess kurtosis of P over some facts at the layer of a relative depth; the facts are drawn."""
     every = np.ones((len(facts),) * 2, dtype=bool)
-    return over_pairs(_powers(record, facts, depth), every, _excess, resamples=resamples)
+    return over_pairs(
+        _powers(record, facts, depth), every, lambda moments: shape.excess_kurtosis(*moments), resamples=resamples
+    )
 
 
 def kurtosis_rise(
@@ -131,7 +126,11 @@ def kurtosis_rise(
     """
     both = np.concatenate([_powers(*of, depth) for of in (narrow, wide)])
     every = np.ones(both.shape[1:], dtype=bool)
-    return over_pairs(both, every, lambda moments: _excess(moments[4:]) - _excess(moments[:4]), resamples=resamples)
+
+    def rise(moments: Float[np.ndarray, "8 b"]) -> Float[np.ndarray, " b"]:
+        return shape.excess_kurtosis(*moments[4:]) - shape.excess_kurtosis(*moments[:4])
+
+    return over_pairs(both, every, rise, resamples=resamples)
 
 
 def estimate(sample: Resampled, statistic: tuple[int, int]) -> Estimate:

@@ -119,24 +119,17 @@ def kinship(record: Record, source: str, which: str, mean: str = "P") -> list[Es
 
 
 def summary(record: Record, source: str) -> dict[str, Any]:
-    """What the chapters tell of one text.
+    """What chapter 11 tells of one text.
 
-    The extremes over layers of the ``mean`` and the ``spread`` of p; the excess ``kurtosis`` of the ``first`` layer,
-    of the last, and where it is ``least``; the layer with the fewest pairs ``beyond``; the ``fall`` of the kurtosis
-    from the first layer to the last and its ``steepest`` ``rise``; the layer where whitening turns the mean angle
-    least (``gain``), and the share of the mean raw cosine that whitening takes away (``removed``).
+    The extremes over layers of the ``mean`` of p; the ``fall`` of its excess kurtosis from the first layer to the last,
+    and its ``steepest`` ``rise``; the share of the mean raw cosine that whitening takes away (``removed``).
     """
-    mean, spread, kurtosis = (statistic(record, source, name) for name in ("mean", "spread", "excess_kurtosis"))
     raw, white = np.cos(np.radians(record.arrays["angles"][sources(record).index(source)][:, :2, 0].T))
     return {
-        "mean": shape.extremes([estimate.value for estimate in mean]),
-        "spread": shape.extremes([estimate.value for estimate in spread]),
-        "kurtosis": {"first": kurtosis[0], "last": kurtosis[-1], "least": min(kurtosis)},
-        "beyond": min(beyond(record, source)),
+        "mean": shape.extremes([estimate.value for estimate in statistic(record, source, "mean")]),
         "fall": kurtosis_falls(record, source, 0, -1),
         "rise": steepest_rise(record, source),
         "steepest": dict(zip(("from", "to"), steepest(record, source), strict=True)),
-        "gain": min(nearer_to_right_angles(record, source)),
         "removed": shape.extremes(1 - white / raw),
     }
 
