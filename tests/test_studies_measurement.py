@@ -102,3 +102,10 @@ def test_likeness_by_brute_force(record):
 
 def rows_of(name: str, values, reach: float = 0.1) -> list[dict]:
     return [{"P": {name: x, f"{name}_interval": [x - reach, x + reach]}} for x in values]
+
+
+def test_keys_on_one_token_by_brute_force():
+    P = np.arange(25.0).reshape(5, 5)
+    found = made([P], token_ids=[7, 7, 8, 7, 7], subjects=["a", "b", "c", "b", "d"])
+    # fact 0 is at position 0, facts 1 and 3 have one subject
+    assert measurement.on_one_token(found, 0) == np.mean([P[1, 4], P[4, 1], P[3, 4], P[4, 3]])

@@ -104,3 +104,10 @@ def test_a_summary_takes_extremes_over_layers_and_over_all_over_texts_and_record
     assert whole["beyond"].value == arrays["beyond"][:, :, 0, 0].min()
     with pytest.raises(ValueError, match="not in list"):
         texts.beyond(record, "nobody's")
+
+
+def test_paraphrases_are_nearer_where_their_interval_is(record):
+    kinship = vars(record)["arrays"]["kinship"] = np.zeros((2, 3, 2, 2, 3))
+    kinship[:, :, 0, 0], kinship[:, :, 1, 0] = (0.9, 0.8, 1.0), (0.4, 0.3, 0.5)
+    kinship[1, 2, 0, 0] = 0.9, 0.39, 1.0
+    assert texts.nearer_to_paraphrases(record) == [True] * 5 + [False]

@@ -71,6 +71,13 @@ def test_every_line_names_a_record_that_is_there_and_a_rule_in_words(board):
         assert verdict.text and "nan" not in verdict.text
 
 
+def test_trials_are_counted(board):
+    found = verdicts.counted(board)
+    assert found["reproduced"] + found["qualified"] + found["refuted"] == found["trials"] < len(board)
+    assert found["intervals"] == sum(len(verdict.cases) for _, verdict in board if verdict.found)
+    assert found["theorems"] == 6 and found["layers"] == 48
+
+
 # One rule
 
 

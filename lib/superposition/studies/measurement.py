@@ -107,6 +107,13 @@ def by_likeness(record: Record, layer: int, kinds: Sequence[str]) -> dict[str, f
     return {name: float(P[both & pairs].mean()) for name, pairs in sets.items()}
 
 
+def on_one_token(record: Record, layer: int) -> float:
+    """The mean of p, off the sink, between facts of different subjects whose keys are read at one token."""
+    token, subject, inside = (np.array(record[name]) for name in ("token_ids", "subjects", "token_positions"))
+    pairs = np.equal.outer(token, token) & np.not_equal.outer(subject, subject)
+    return float(record.overlaps(layer).P[pairs & np.outer(inside > 0, inside > 0)].mean())
+
+
 # Reading the record of convergence (experiments/convergence.py): rows by layer, of texts of several lengths
 
 

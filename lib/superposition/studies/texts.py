@@ -118,6 +118,15 @@ def kinship(record: Record, source: str, which: str, mean: str = "P") -> list[Es
     return _estimates(record.arrays["kinship"][sources(record).index(source)][:, *where])
 
 
+def nearer_to_paraphrases(record: Record) -> list[bool]:
+    """Whether own paraphrases overlap more than pairs of one relation, with the interval, by text and layer."""
+    both = (
+        zip(*(kinship(record, source, which) for which in ("own paraphrase", "one relation")), strict=True)
+        for source in sources(record)
+    )
+    return [own.low > relation.value for pairs in both for own, relation in pairs]
+
+
 def summary(record: Record, source: str) -> dict[str, Any]:
     """What chapter 11 tells of one text.
 

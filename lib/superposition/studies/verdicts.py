@@ -157,6 +157,19 @@ def scoreboard() -> list[tuple[Trial, Verdict]]:
     return [(trial, trial.settle(*map(records.load, trial.records))) for trial in TRIALS]
 
 
+def counted(board: Sequence[tuple[Trial, Verdict]]) -> dict[str, int]:
+    """What the page of claims tells of all trials: how many there are, of which words, over how many numbers."""
+    decided = [verdict.word for trial, verdict in board if trial.records and not verdict.identity]
+    return {
+        "claims": len(CLAIMS),
+        "theorems": len({trial.claim for trial, _ in board if not trial.records}),
+        "law": MODELS_FOR_A_LAW,
+        "trials": len(decided),
+        "layers": sum(len(records.load(name)["layers"]) for name in UNDER_TEXTS),
+        "intervals": sum(len(verdict.found) for _, verdict in board),
+    } | {word: decided.count(word) for word in ("reproduced", "qualified", "refuted")}
+
+
 def row(trial: Trial, verdict: Verdict) -> tuple[str, str, str, str]:
     """A line of the scoreboard, as Markdown: the claim, its verdict and rule, what was found, and the evidence."""
     count = "" if verdict.identity else f", {sum(verdict.cases)}\u00a0of\u00a0{len(verdict.cases)}"
