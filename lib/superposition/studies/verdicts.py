@@ -404,14 +404,13 @@ def _under_texts(
     show: Callable[[Sequence[Estimate]], str],
     **how: Any,
 ) -> Verdict:
-    """A verdict over the layers of a model under C of several texts; ``show`` tells of one text."""
-    found, told, of = [], [], []
+    """A verdict over the layers of a model under C of several texts; ``show`` tells of all of them together."""
+    found, of = [], []
     for source in texts.sources(record):
         here = read(record, source)
         found += here
-        told.append(f"{texts.TEXTS[source]} {show(here)}")
         of += [(measurement.called(record), texts.TEXTS[source])] * len(here)
-    return Verdict(how.pop("stands"), [holds(estimate) for estimate in found], "; ".join(told), found, of=of, **how)
+    return Verdict(how.pop("stands"), [holds(estimate) for estimate in found], show(found), found, of=of, **how)
 
 
 def _everywhere(convergence: Record, record: Record) -> Verdict:
@@ -419,11 +418,12 @@ def _everywhere(convergence: Record, record: Record) -> Verdict:
     tokens = min(text["tokens"] for text in record["texts"]) / record["d_m"]
     random = measurement.beyond_with_error(convergence, tokens)
     stands = "more of a layer's pairs overlap by over three standard deviations of random keys than random keys would"
+    told = percent((random, math.nan, math.nan), 1)
     return _under_texts(
         record,
         texts.beyond,
         lambda share: share.low > random,
-        lambda shares: percent(min(shares)),
+        lambda shares: f"at the least {percent(min(shares))} of the pairs, of random keys {told}",
         stands=stands,
         bar=random,
     )
@@ -436,7 +436,7 @@ def _more_than(null: str, name: str, record: Record) -> Verdict:
         record,
         partial(texts.more_than, null=null, name=name),
         lambda more: more.low > 0,
-        lambda layers: f"{sum(more.low > 0 for more in layers)} of {len(layers)} layers",
+        lambda found: f"{sum(more.low > 0 for more in found)} of {len(found)} layers and texts",
         stands=f"the interval of a layer's {what} lies above that of {texts.NULLS[null]} (no token shared or at 0)",
     )
 
@@ -471,7 +471,7 @@ def _kurtosis_is_high(record: Record) -> Verdict:
         record,
         partial(texts.statistic, name="excess_kurtosis"),
         lambda kurtosis: kurtosis.low > 0,
-        lambda layers: f"{interval(layers[0], 0)} in the first layer, at the least {interval(min(layers), 1)}",
+        lambda layers: f"at the least {interval(min(layers), 1)}",
         stands="the interval of a layer's excess kurtosis lies above zero",
     )
 
@@ -481,7 +481,7 @@ def _falls_to_the_last(record: Record) -> Verdict:
         record,
         lambda record, source: [texts.kurtosis_falls(record, source, 0, -1)],
         lambda fall: fall.low > 0,
-        lambda falls: interval(falls[0], 1),
+        lambda falls: f"by {interval(min(falls), 0)} or more",
         stands="the interval of the fall from the first layer to the last lies above zero",
     )
 
@@ -491,7 +491,7 @@ def _never_rises(record: Record) -> Verdict:
         record,
         lambda record, source: [texts.steepest_rise(record, source)],
         lambda rise: rise.low <= 0,
-        lambda rises: f"rises by {interval(rises[0], 1)}",
+        lambda rises: f"rises again, by {interval(min(rises), 1)} or more",
         stands="no rise from a layer to a later one has an interval above zero",
         wanted="below",
     )
@@ -522,12 +522,14 @@ def _rises_in_models(*measured: Record) -> Verdict:
         wide,
         lambda wide, source: [texts.wider(narrow, wide, source, depth) for depth in (0, 0.5, 1)],
         lambda rise: rise.low > 0,
-        lambda rises: ", ".join(interval(rise, 1) for rise in rises),
+        lambda rises: f"{interval(min(rises), 1)} to {interval(max(rises), 1)}",
         stands="the wider model lies above, without shared tokens (first, middle, last layer; three texts)",
         enough=len(measured) >= MODELS_FOR_A_LAW,
     )
-    text = f"{measurement.called(wide)} less {measurement.called(narrow)}, first, middle, last layer: {verdict.text}; "
-    return replace(verdict, text=text + "two models are too few to judge")
+    text = (
+        f"{measurement.called(wide)} less {measurement.called(narrow)}, by layer and text: {verdict.text}; two models "
+    )
+    return replace(verdict, text=text + "are too few to judge")
 
 
 def _facts_suffice(*measured: Record) -> Verdict:
