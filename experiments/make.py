@@ -29,6 +29,10 @@ COMMANDS = {
         " && python experiments/convergence.py --more _build/calibration-seed1.jsonl "
         "--out book/records/smollm2-convergence.json"
     ),
+    "gemma3-convergence": (
+        "python experiments/convergence.py --model gemma3 --layers 0 3 7 10 13 17 "
+        "--out book/records/gemma3-convergence.json"
+    ),
     "toy-memory": "python experiments/toys.py memory --out book/records/toy-memory.json",
     "toy-autoencoders": "python experiments/toys.py autoencoders --out book/records/toy-autoencoders.json",
     "toy-transformer": "python experiments/grid.py grid --out book/records/toy-transformer.json",

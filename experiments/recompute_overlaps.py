@@ -104,44 +104,56 @@ def ratios_to_gaussian(row: dict[str, Any]) -> np.ndarray:
 
 
 @cache
-def kappa() -> np.ndarray:
+def kappa(model: str = "smollm2") -> np.ndarray:
     """κ by layer, the geometric mean of the ratios over lengths (chapter 10)."""
-    rows = record("smollm2-convergence")["rows"]
+    rows = record(f"{model}-convergence")["rows"]
     return np.array([math.exp(np.mean(np.log(ratios_to_gaussian(row)))) for row in rows])
 
 
-def longest(name: str) -> np.ndarray:
-    """A statistic of P with the longest text, by layer."""
-    return np.array([row["by_tokens"][-1][name] for row in record("smollm2-convergence")["rows"]])
-
-
 @cache
-def of_halves() -> np.ndarray:
+def of_halves(model: str) -> np.ndarray:
     """``(N − d_m) e²/sd²`` by layer, e² half the squared difference of P from two halves of N tokens (chapter 10)."""
-    of = record("smollm2-convergence")
+    of = record(f"{model}-convergence")
     halves = [row["halves"] for row in of["rows"]]
-    N = np.array([np.mean(half["tokens"]) for half in halves])
-    return (N - of["d_m"]) * np.array([half["rms"] for half in halves]) ** 2 / 2 / longest("sd") ** 2
+    N, sd = (np.mean([half["tokens"] for half in halves], 1), [row["by_tokens"][-1]["sd"] for row in of["rows"]])
+    return (N - of["d_m"]) * np.array([half["rms"] for half in halves]) ** 2 / 2 / np.array(sd) ** 2
+
+
+def left(model: str) -> np.ndarray:
+    """The error over sd(P) at the large record's N, by two halves of the text (chapter 10)."""
+    return np.sqrt(
+        of_halves(model) / (record(f"{model}-400")["text"]["tokens"] - record(f"{model}-convergence")["d_m"])
+    )
 
 
 @table(KEYS, "κ")
 def kappa_by_layer() -> Cells:
-    """κ, and the error over sd(P) at the large record's N, by two halves of the text (chapter 10)."""
-    of, N = record("smollm2-convergence"), record("smollm2-400")["text"]["tokens"]
-    share = np.sqrt(of_halves() / (N - of["d_m"]))
-    head = ("κ", f"error at {N / of['d_m']:.0f} tokens a dimension, over P's sd")
-    rows = zip(of["layers"], kappa(), share, strict=True)
-    return {(str(layer),): dict(zip(head, told, strict=True)) for layer, *told in rows}
+    """κ, and the error over sd(P) that the large records leave (chapter 10)."""
+    head, cells = ("κ", "error in the large record, over P's sd"), {}
+    for model, called in MODELS.items():
+        layers = record(f"{model}-convergence")["layers"]
+        for layer, *told in zip(layers, kappa(model), left(model), strict=True):
+            cells[called, str(layer)] = dict(zip(head, told, strict=True))
+    return cells
 
 
-@glued(KEYS, "need_least", "need_most", "share_most", "kappa_first", "times_least", "times_most")
+@glued(KEYS, "need_least", "need_most", "other_need_least", "other_need_most", "share_most")
 def tokens_needed() -> Numbers:
-    """``N/d_m`` for a tenth of sd, the error's share of sd at the large record's N, κ and its range (chapter 10)."""
-    of, N = record("smollm2-convergence"), record("smollm2-400")["text"]["tokens"]
-    need = 1 + of_halves() / 0.1**2 / of["d_m"]
-    yield from (need.min(), need.max(), np.sqrt(of_halves() / (N - of["d_m"])).max(), kappa()[0])
-    times = np.sqrt(np.concatenate([ratios_to_gaussian(row) for row in of["rows"]]))
-    yield from (times.min(), times.max())
+    """``N/d_m`` for a tenth of sd, and the error's largest share of sd at the large records' N (chapter 10)."""
+    for model in MODELS:
+        need = 1 + of_halves(model) / 0.1**2 / record(f"{model}-convergence")["d_m"]
+        yield from (need.min(), need.max())
+    yield max(left(model).max() for model in MODELS)
+
+
+@glued(KEYS, "kappa_first", "kappa_most", "times_least", "times_most", "other_times_least", "other_times_most")
+def errors_over_gaussian() -> Numbers:
+    """κ, and the range of the errors over those of Gaussian keys (chapter 10)."""
+    yield from (kappa()[0], kappa("gemma3").max())
+    for model in MODELS:
+        rows = record(f"{model}-convergence")["rows"]
+        times = np.sqrt(np.concatenate([ratios_to_gaussian(row) for row in rows]))
+        yield from (times.min(), times.max())
 
 
 # The measured P (records smollm2-128, smollm2-400, gemma3-400)
@@ -258,10 +270,10 @@ def over_every_text() -> Numbers:
     yield min(of_text(*of, "angles")[:, 1, 0].min() for of in each)
 
 
-def random_share() -> float:
+def random_share(model: str) -> float:
     """The share of random keys beyond 3/√d_m once p has the error of C, by the largest κ (claim 8, chapter 11)."""
     tokens = record(UNDER["s"])["sizes"]["tokens"]
-    return 2 * float(scipy.stats.norm.sf(3 / math.sqrt(1 + kappa().max() / (tokens - 1))))
+    return 2 * float(scipy.stats.norm.sf(3 / math.sqrt(1 + kappa(model).max() / (tokens - 1))))
 
 
 def count(stands: Callable[[str, str], np.ndarray], models: Sequence[str] = tuple(UNDER.values())) -> dict[str, tuple]:
@@ -295,7 +307,7 @@ def verdicts_by_text() -> Cells:
 
     return {
         ("**8** superposition is there in every layer",): count(
-            lambda *of: of_text(*of, "beyond")[:, 1] > random_share()
+            lambda name, source: of_text(name, source, "beyond")[:, 1] > random_share(name.removesuffix("-texts"))
         ),
         ("**9** the mean of $p$ is zero",): count(
             lambda *of: (of_text(*of, "mean")[:, 1] <= 0) & (of_text(*of, "mean")[:, 2] >= 0)

@@ -31,7 +31,7 @@ def row(layer: int) -> dict:
         "by_tokens": by_tokens,
         "halves": {"tokens": [150, 170], "rms": 0.5 + layer},
         "bfloat16": {"text_and_keys": {"rms": 0.25 + layer}},
-        "fourth_moments": {"float32_sums": {"rms": 1e-6}},
+        "fourth_moments": {"float32_sums": {"rms": 1e-6}, "factor": 1.5 + layer},
         "first_position": {
             "share_of_trace": 0.3 + 0.2 * layer,
             "share_of_tokens": 0.01,
@@ -70,6 +70,16 @@ def test_halves_of_a_text_tell_its_error(record):
     assert measurement.error_share(record, D_M + 2 * (n - D_M)) == pytest.approx(
         measurement.error_share(record, n) / 2**0.5
     )
+
+
+def test_the_errors_of_a_model_by_layer(record):
+    large = Record("large", {"text": {"tokens": 210}}, Path())
+    shares = measurement.error_share(record, 210)
+    named = Record("other", record.data | {"layers": [0, 3], "model": {"name": "smollm2"}}, Path())
+    assert measurement.errors_by_layer(named, large) == [
+        ("SmolLM2", 0, pytest.approx(KAPPA[0]), 1.5, shares[0]),
+        ("SmolLM2", 3, pytest.approx(KAPPA[1]), 2.5, shares[1]),
+    ]
 
 
 def test_random_keys_seem_wider_by_the_error_of_the_worst_layer(record):

@@ -303,15 +303,30 @@ FIRST = slice(0, 1)
 
 
 def test_claim_8_needs_overlap_in_every_layer_under_every_text():
-    convergence = records.load("smollm2-convergence")
-    assert word(8, "11", convergence, *under_texts("beyond", 0.3)) == "reproduced"
-    assert word(8, "11", convergence, *under_texts("beyond", 0.01)) == "refuted"
+    convergence = [records.load(name) for name in verdicts.CONVERGENCE]
+    assert word(8, "11", *convergence, *under_texts("beyond", 0.3)) == "reproduced"
+    assert word(8, "11", *convergence, *under_texts("beyond", 0.01)) == "refuted"
     (some,) = [t for t in verdicts.TRIALS if t.claim == 8 and t.page[:2] == "11"]
     one = [altered(name, lambda _, arrays: arrays["beyond"][0, 0].fill(0)) for name in verdicts.UNDER_TEXTS]
-    verdict = some.settle(convergence, *one)
+    verdict = some.settle(*convergence, *one)
     assert verdict.word == "qualified"
     counts = verdict.under_each_text()
     assert counts["SmolLM2", "SmolLM2's own text"] == (29, 30) and counts["Gemma 3", "Wikipedia"] == (18, 18)
+
+
+def test_claim_8_counts_each_models_own_error_of_C():
+    (some,) = [t for t in verdicts.TRIALS if t.claim == 8 and t.page[:2] == "11"]
+    shares = under_texts("beyond", 0.3)
+    worse = altered("gemma3-convergence", lambda data, _: [rough(row) for row in data["rows"]])
+    clean = [records.load(name) for name in verdicts.CONVERGENCE]
+    told = [some.settle(*convergence, *shares).text for convergence in (clean, [clean[0], worse])]
+    before, after = ([line.rpartition(" ")[2] for line in text.split("<br>")] for text in told)
+    assert before[-2] == after[-2] and before[-1] != after[-1]
+
+
+def rough(row):
+    for entry in row["by_tokens"]:
+        entry["rms_scaled"] *= 2
 
 
 @pytest.mark.parametrize(("claim", "name"), [(8, "beyond"), (10, "excess_kurtosis")])

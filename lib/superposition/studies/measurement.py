@@ -155,6 +155,14 @@ def error_share(record: Record, tokens: int) -> Float[np.ndarray, " layers"]:
     return np.sqrt(_of_halves(record) / (tokens - record["d_m"]))
 
 
+def errors_by_layer(record: Record, large: Record) -> list[tuple[str, int, float, float, float]]:
+    """Rows of a table: model, layer, κ, κ if tokens were independent, :func:`error_share` of a large measurement."""
+    independent = [row["fourth_moments"]["factor"] for row in record["rows"]]
+    shares = error_share(record, large["text"]["tokens"])
+    numbers = zip(record["layers"], factors(record), independent, shares, strict=True)
+    return [(called(record), layer, float(factor), alone, float(share)) for layer, factor, alone, share in numbers]
+
+
 def tokens_needed(record: Record, share: float = 0.1) -> Float[np.ndarray, " layers"]:
     """The tokens that leave an error of this share of p's standard deviation, by two halves of the text."""
     return record["d_m"] + _of_halves(record) / share**2

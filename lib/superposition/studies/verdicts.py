@@ -64,6 +64,7 @@ CLAIMS = {
 
 #: The measurements under C of several texts.
 UNDER_TEXTS = ("smollm2-texts", "gemma3-texts")
+CONVERGENCE = ("smollm2-convergence", "gemma3-convergence")
 #: The records of the law.
 LAW = ("law-smollm2", "law-gemma3")
 
@@ -384,17 +385,16 @@ def _growth_over_lists(record: Record) -> Verdict:
 # Measuring language models
 
 
-def each_model(settle: Callable[[Record], Verdict], *measured: Record) -> Verdict:
-    """The verdict over the cases of both models, from that on the record of one."""
-    verdicts = [settle(record) for record in measured]
+def each_model(settle: Callable[..., Verdict], *measured: Record, kinds: int = 1) -> Verdict:
+    """The verdict over the cases of all models, from that on the records of one.
+
+    There may be several kinds of record: all models' of one kind come first, then those of the next.
+    """
+    models = len(measured) // kinds
+    verdicts = [settle(*measured[model::models]) for model in range(models)]
     cases, found, of = ([x for one in verdicts for x in getattr(one, name)] for name in ("cases", "found", "of"))
     text = _by_model(verdict.text for verdict in verdicts)
     return replace(verdicts[0], cases=cases, found=found, of=of, text=text)
-
-
-def _each_after(settle: Callable[..., Verdict], first: Record, *measured: Record) -> Verdict:
-    """:func:`each_model`, where what settles reads another record first."""
-    return each_model(partial(settle, first), *measured)
 
 
 def _under_texts(
@@ -752,7 +752,7 @@ TRIALS = [
     Trial(7, "16-lifelong-failure", _linear_in_a_model, ("smollm2-lifelong",), "interference grows linearly"),
     Trial(7, "16-lifelong-failure", _unbounded_in_a_model, ("smollm2-lifelong",), "interference grows without bound"),
     Trial(7, "16-lifelong-failure", _growth_over_lists, ("lists",), "interference grows linearly"),
-    Trial(8, "11-superposition-in-llms", partial(_each_after, _everywhere), ("smollm2-convergence", *UNDER_TEXTS)),
+    Trial(8, "11-superposition-in-llms", partial(each_model, _everywhere, kinds=2), (*CONVERGENCE, *UNDER_TEXTS)),
     *_against_nulls(8, "beyond", "facts have more of it than"),
     Trial(9, "11-superposition-in-llms", partial(each_model, _mean_is_zero), UNDER_TEXTS),
     Trial(10, "11-superposition-in-llms", partial(each_model, _kurtosis_is_high), UNDER_TEXTS),
