@@ -126,24 +126,35 @@ def left(model: str) -> np.ndarray:
     )
 
 
+def needed(model: str) -> np.ndarray:
+    """``N/d_m`` for an error of a tenth of sd(P), by two halves of the text (chapter 10)."""
+    return 1 + of_halves(model) / 0.1**2 / record(f"{model}-convergence")["d_m"]
+
+
 @table(KEYS, "κ")
 def kappa_by_layer() -> Cells:
-    """κ, and the error over sd(P) that the large records leave (chapter 10)."""
-    head, cells = ("κ", "error in the large record, over P's sd"), {}
+    """κ, the error over sd(P) that the large records leave, and the tokens that a tenth takes (chapter 10)."""
+    head, cells = ("κ", "error in the large record, over P's sd", "tokens a dimension for a tenth"), {}
     for model, called in MODELS.items():
         layers = record(f"{model}-convergence")["layers"]
-        for layer, *told in zip(layers, kappa(model), left(model), strict=True):
+        for layer, *told in zip(layers, kappa(model), left(model), needed(model), strict=True):
             cells[called, str(layer)] = dict(zip(head, told, strict=True))
     return cells
 
 
-@glued(KEYS, "need_least", "need_most", "other_need_least", "other_need_most", "share_most")
+@glued(KEYS, "need_least", "need_most", "share_most", "enough")
 def tokens_needed() -> Numbers:
-    """``N/d_m`` for a tenth of sd, and the error's largest share of sd at the large records' N (chapter 10)."""
-    for model in MODELS:
-        need = 1 + of_halves(model) / 0.1**2 / record(f"{model}-convergence")["d_m"]
-        yield from (need.min(), need.max())
-    yield max(left(model).max() for model in MODELS)
+    """The extremes of both, and at how many layers the large records leave less than a tenth (chapter 10)."""
+    need, share = (np.concatenate([of(model) for model in MODELS]) for of in (needed, left))
+    yield from (need.min(), need.max(), share.max(), int(np.sum(share <= 0.1)))
+
+
+@glued(KEYS, "beyond_short", "beyond_book")
+def random_shares() -> Numbers:
+    """The share of random keys beyond 3/√d_m: under the short text, and under those of 400 facts (chapter 10)."""
+    short = record("smollm2-128")
+    yield random_share("smollm2", short["text"]["tokens"] / record("smollm2-convergence")["d_m"])
+    yield max(random_share(model) for model in MODELS)
 
 
 @glued(KEYS, "kappa_first", "kappa_most", "times_least", "times_most", "other_times_least", "other_times_most")
@@ -270,9 +281,12 @@ def over_every_text() -> Numbers:
     yield min(of_text(*of, "angles")[:, 1, 0].min() for of in each)
 
 
-def random_share(model: str) -> float:
-    """The share of random keys beyond 3/√d_m once p has the error of C, by the largest κ (claim 8, chapter 11)."""
-    tokens = record(UNDER["s"])["sizes"]["tokens"]
+def random_share(model: str, tokens: float | None = None) -> float:
+    """The share of random keys beyond 3/√d_m once p has the error of C, by the largest κ (claim 8, chapter 11).
+
+    Of so many tokens a dimension; by default, of those of the texts.
+    """
+    tokens = tokens or record(UNDER["s"])["sizes"]["tokens"]
     return 2 * float(scipy.stats.norm.sf(3 / math.sqrt(1 + kappa(model).max() / (tokens - 1))))
 
 

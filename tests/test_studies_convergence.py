@@ -74,11 +74,11 @@ def test_halves_of_a_text_tell_its_error(record):
 
 def test_the_errors_of_a_model_by_layer(record):
     large = Record("large", {"text": {"tokens": 210}}, Path())
-    shares = measurement.error_share(record, 210)
+    shares, needed = measurement.error_share(record, 210), measurement.tokens_needed(record) / D_M
     named = Record("other", record.data | {"layers": [0, 3], "model": {"name": "smollm2"}}, Path())
     assert measurement.errors_by_layer(named, large) == [
-        ("SmolLM2", 0, pytest.approx(KAPPA[0]), 1.5, shares[0]),
-        ("SmolLM2", 3, pytest.approx(KAPPA[1]), 2.5, shares[1]),
+        ("SmolLM2", 0, pytest.approx(KAPPA[0]), 1.5, shares[0], needed[0]),
+        ("SmolLM2", 3, pytest.approx(KAPPA[1]), 2.5, shares[1], needed[1]),
     ]
 
 

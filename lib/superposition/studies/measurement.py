@@ -155,12 +155,16 @@ def error_share(record: Record, tokens: int) -> Float[np.ndarray, " layers"]:
     return np.sqrt(_of_halves(record) / (tokens - record["d_m"]))
 
 
-def errors_by_layer(record: Record, large: Record) -> list[tuple[str, int, float, float, float]]:
-    """Rows of a table: model, layer, κ, κ if tokens were independent, :func:`error_share` of a large measurement."""
+def errors_by_layer(record: Record, large: Record) -> list[tuple[str, int, float, float, float, float]]:
+    """Rows of a table: model, layer, κ, κ if tokens were independent, the error of p and the tokens that it takes.
+
+    The error is :func:`error_share` in a large measurement, the tokens are :func:`tokens_needed` for each dimension.
+    """
     independent = [row["fourth_moments"]["factor"] for row in record["rows"]]
     shares = error_share(record, large["text"]["tokens"])
-    numbers = zip(record["layers"], factors(record), independent, shares, strict=True)
-    return [(called(record), layer, float(factor), alone, float(share)) for layer, factor, alone, share in numbers]
+    needed = tokens_needed(record) / record["d_m"]
+    numbers = np.array([factors(record), independent, shares, needed]).T.tolist()
+    return [(called(record), layer, *found) for layer, found in zip(record["layers"], numbers, strict=True)]
 
 
 def tokens_needed(record: Record, share: float = 0.1) -> Float[np.ndarray, " layers"]:
