@@ -306,6 +306,7 @@ def test_claim_8_needs_overlap_in_every_layer_under_every_text():
     convergence = [records.load(name) for name in verdicts.CONVERGENCE]
     assert word(8, "11", *convergence, *under_texts("beyond", 0.3)) == "reproduced"
     assert word(8, "11", *convergence, *under_texts("beyond", 0.01)) == "refuted"
+    assert word(8, "11", *convergence, *under_texts("beyond", 0.05, error=0.045)) == "refuted"  # the low end decides
     (some,) = [t for t in verdicts.TRIALS if t.claim == 8 and t.page[:2] == "11"]
     one = [altered(name, lambda _, arrays: arrays["beyond"][0, 0].fill(0)) for name in verdicts.UNDER_TEXTS]
     verdict = some.settle(*convergence, *one)
