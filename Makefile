@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup gemma book pdf test slow lint unit notebooks execute serve sample records benchmarks audit lock clean
+.PHONY: help setup gemma lab lab-packages fill book pdf test slow lint unit notebooks execute serve sample records benchmarks audit lock clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -61,6 +61,16 @@ notebooks: $(READY)
 
 execute: $(READY)  ## run every chapter in place and write its outputs
 	$(BIN)/python book/_ext/notebooks.py execute book/*.ipynb
+	$(BIN)/python book/_ext/notebooks.py fill book/*.ipynb
+
+fill: $(READY)  ## write every value and number of the chapters' text anew, without running them
+	$(BIN)/python book/_ext/notebooks.py fill book/*.ipynb
+
+lab: lab-packages  ## open the chapters in JupyterLab
+	$(BIN)/jupyter lab book/01-memory.ipynb
+
+lab-packages: $(READY)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-lab.txt
 
 serve: book  ## look at the book at http://localhost:8000
 	$(BIN)/python -m http.server --directory _build/html 8000
@@ -82,6 +92,12 @@ lock: $(READY)  ## compile requirements.txt anew from pyproject.toml
 	  --extra book --extra test -P torch==2.13.0 -P soupsieve==2.10 --no-emit-index-url --no-emit-find-links --no-emit-options \
 	  --output-file - pyproject.toml 2>/dev/null | grep -E '^[a-z].*==' | sed 's/^torch==.*/torch==2.13.0/' >> requirements.txt.part
 	mv requirements.txt.part requirements.txt
+	sed -n '/^#/p' requirements-lab.txt > requirements-lab.txt.part
+	$(BIN)/pip-compile --quiet --no-header --strip-extras --no-annotate --allow-unsafe --extra book --extra test --extra lab \
+	  -c <(grep -v '^-e' requirements.txt) --no-emit-index-url --no-emit-find-links --no-emit-options --output-file - \
+	  pyproject.toml 2>/dev/null | grep -E '^[a-z].*==' | grep -vxFf requirements.txt | grep -v -e '^torch==' -e '^setuptools==' \
+	  >> requirements-lab.txt.part
+	mv requirements-lab.txt.part requirements-lab.txt
 
 clean:  ## remove the built book (the environment stays)
 	rm -rf _build

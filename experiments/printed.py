@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Any
 
 BOOK = Path(__file__).parents[1] / "book"
-#: How prose prints a glued value: the page if it is another, the name, the format.
-GLUED = re.compile(r"\{glue:text\}`(?:([\w.-]+)\.ipynb::)?([^:`]+)(?::([^`]+))?`")
+#: How prose prints a glued value: the page if it is another, the name, the format. In a chapter, and in other pages.
+GLUED = re.compile(r"(?:<!--=|\{glue:text\}`)(?:([\w.-]+)\.ipynb::)?([^:`|>]+)(?::([^`|>]+?))?(?:\|[^>]*)?(?:-->|`)")
+#: A line of what a cell glues; an estimate has an interval.
+VALUE = re.compile(r"^(\S+) = (.+?)(?: \((\S+) to (\S+)\))?$", re.MULTILINE)
 #: A number in a cell of a table, and what stands behind it in parentheses.
 NUMBER = re.compile(r"[-−]?\d+(?:,\d{3})*(?:\.\d+)?%?|not seen")
 PARENTHESES = re.compile(r"\([^()]*\)")
@@ -60,10 +62,12 @@ class Book:
             self.formats.setdefault((other or page, name), set()).add(shown)
 
     def _read_output(self, page: str, output: Mapping[str, Any]) -> None:
-        name = output.get("metadata", {}).get("scrapbook", {}).get("name")
         data = output.get("data", {})
-        if name is not None and "application/papermill.record/text/plain" in data:
-            self.glued[page][name] = value_of("".join(data["application/papermill.record/text/plain"]))
+        if output.get("metadata", {}).get("glued") is True:
+            for name, *ends in VALUE.findall("".join(data["text/plain"])):
+                for end, text in zip(("", "_low", "_high"), ends, strict=True):
+                    if text:
+                        self.glued[page][name + end] = value_of(text)
         elif "text/markdown" in data:
             self.tables[page].append(table_of("".join(data["text/markdown"])))
 

@@ -14,6 +14,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
+import forms
+
 BOOK = Path(__file__).parents[1] / "book"
 CHAPTERS = sorted(BOOK.glob("[0-9][0-9]-*.ipynb"))
 VERDICTS = ("reproduced", "qualified", "refuted", "checked")
@@ -28,9 +30,12 @@ FENCE = re.compile(r"^(?P<fence>`{3,}|:{3,}|~{3,})(?P<info>.*)$")
 class Chapter:
     """A notebook, with its prose and directives taken apart."""
 
-    def __init__(self, name: str, notebook):
+    def __init__(self, name: str, notebook, written=None):
         self.name = name
         self.notebook = notebook
+        # in the order in which they stand in the file: solutions at the end
+        run = [cell for cell in (written or notebook).cells if cell.cell_type == "code"]
+        self.counts = [cell.execution_count for cell in run if forms.ANSWER not in cell.metadata.get("tags", [])]
         self.cells = notebook.cells
         self.code = [cell for cell in self.cells if cell.cell_type == "code"]
         self.markdown = [cell.source for cell in self.cells if cell.cell_type == "markdown"]
@@ -249,11 +254,12 @@ def check_lengths(chapter: Chapter) -> Iterator[str]:
 
 
 def check_executed(chapter: Chapter) -> Iterator[str]:
+    for number, count in enumerate(chapter.counts, start=1):
+        if count != number:
+            yield f"code cell {number} has the execution count {count}: run all, from the top"
     for number, cell in enumerate(chapter.code, start=1):
         if not cell.source.strip():
             yield f"code cell {number} is empty"
-        if cell.execution_count != number:
-            yield f"code cell {number} has the execution count {cell.execution_count}: run all, from the top"
         for output in cell.outputs:
             if output.output_type == "error" or output.get("name") == "stderr":
                 yield f"code cell {number} has an error or standard error in its output"
@@ -360,7 +366,7 @@ def problems(chapter: Chapter) -> list[str]:
 
 
 def read(path: Path) -> Chapter:
-    return Chapter(path.stem, nbformat.read(path, as_version=4))
+    return Chapter(path.stem, forms.load(path), nbformat.read(path, as_version=4))
 
 
 def test_there_are_chapters():
@@ -393,7 +399,7 @@ def test_glue_from_other_chapters(path):
             if document is None:
                 assert path.suffix == ".ipynb", f"{name!r}: a page of text must name the notebook it glues from"
                 continue
-            notebook = nbformat.read(path.parent / document, as_version=4)
+            notebook = forms.load(path.parent / document)
             assert name in glued_here(notebook), f"{name!r} is not glued in {document}"
 
 

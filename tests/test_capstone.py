@@ -2,7 +2,6 @@
 
 import re
 
-import nbformat
 import pytest
 import test_anatomy as anatomy
 
@@ -14,7 +13,7 @@ KIND = re.compile(r"exercise|admonitionHint|solution(-start)?ex-")
 
 @pytest.fixture(scope="module")
 def capstone():
-    return anatomy.Chapter("capstone", nbformat.read(PATH, as_version=4))
+    return anatomy.read(PATH)
 
 
 @pytest.mark.parametrize("check", anatomy.CHECKS, ids=lambda check: check.__name__)

@@ -1,8 +1,9 @@
 """The front page's table of claims says what the verdict boxes of the chapters say, all of them and no others."""
 
-import json
 import re
 from pathlib import Path
+
+import forms
 
 BOOK = Path(__file__).parents[1] / "book"
 ROW = re.compile(r"^\| (\d+) \|.*\| (reproduced|qualified|refuted|checked) \| \{doc\}`([\w-]+)` \|$", re.MULTILINE)
@@ -12,7 +13,7 @@ BOX = re.compile(r"\{admonition\} Claim (\d+)[^·\n]*· (\w+)")
 def boxes() -> set[tuple[str, str, str]]:
     found = set()
     for path in BOOK.glob("[0-9]*.ipynb"):
-        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        for cell in forms.load(path).cells:
             if cell["cell_type"] == "markdown":
                 found |= {(number, verdict, path.stem) for number, verdict in BOX.findall("".join(cell["source"]))}
     return found

@@ -7,7 +7,6 @@ Problems are drawn over shapes, ranks and scales by hypothesis.
 import itertools
 from pathlib import Path
 
-import nbformat
 import numpy as np
 import pytest
 import scipy.linalg
@@ -15,6 +14,7 @@ import sympy as sp
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+import forms
 from superposition import theory
 from superposition.linear import rules
 from superposition.linear.memory import LinearMemory
@@ -72,7 +72,7 @@ def close(a, b, rtol=1e-7):
 
 def shown(chapter: str, name: str) -> str:
     """The LaTeX that a chapter shows under a glued name."""
-    notebook = nbformat.read(next(BOOK.glob(f"{chapter}-*.ipynb")), as_version=4)
+    notebook = forms.load(next(BOOK.glob(f"{chapter}-*.ipynb")))
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
             if output.metadata.get("scrapbook", {}).get("name") == name:

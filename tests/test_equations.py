@@ -9,6 +9,8 @@ from pathlib import Path
 
 import nbformat
 
+import forms
+
 ROOT = Path(__file__).parents[1]
 CHAPTERS = sorted((ROOT / "book").glob("0[1-6]-*.ipynb"))
 LABEL = re.compile(r"^\s*(?:\$\$ \(|:label: *)((?:eq|thm)-[\w-]+)", re.MULTILINE)
@@ -117,7 +119,7 @@ def labels(notebook) -> list[str]:
 
 def defined() -> dict[str, str]:
     """Label -> chapter."""
-    return {label: path.stem for path in CHAPTERS for label in labels(nbformat.read(path, as_version=4))}
+    return {label: path.stem for path in CHAPTERS for label in labels(forms.load(path))}
 
 
 def test_every_result_is_in_the_table_and_the_table_is_current():
@@ -130,7 +132,7 @@ def test_every_result_is_in_the_table_and_the_table_is_current():
 
 
 def test_no_label_is_given_twice():
-    seen = [label for path in CHAPTERS for label in labels(nbformat.read(path, as_version=4))]
+    seen = [label for path in CHAPTERS for label in labels(forms.load(path))]
     assert sorted(set(seen)) == sorted(seen)
 
 

@@ -11,6 +11,7 @@ import tomllib
 import zipfile
 from pathlib import Path
 
+import nbformat
 import pytest
 from conftest import environment
 from packaging.requirements import Requirement
@@ -85,6 +86,30 @@ def test_an_unpacked_wheel_finds_its_data(wheel, tmp_path):
     assert {"data": set(seen["data"]), "records": set(seen["records"])} == {
         name: set(shipped(name)) for name in ("data", "records")
     }
+
+
+@pytest.mark.parametrize("chapter", ["02-single-edit", "claims"])
+def test_a_downloaded_chapter_runs_in_an_empty_folder(wheel, tmp_path, chapter):
+    """With the wheel and nothing of the repository; the page's packages, Sphinx and myst-nb, must not be asked for."""
+    zipfile.ZipFile(wheel).extractall(tmp_path / "site")
+    folder = tmp_path / "downloads"
+    folder.mkdir()
+    notebook = nbformat.read(ROOT / "book" / f"{chapter}.ipynb", as_version=4)
+    seen = "import sys, superposition\nprint(superposition.__file__, {'sphinx', 'myst_nb'} & sys.modules.keys())"
+    notebook.cells.append(nbformat.v4.new_code_cell(seen))
+    nbformat.write(notebook, folder / "chapter.ipynb")
+    program = (
+        "import nbformat; from nbclient import NotebookClient\n"
+        "done = NotebookClient(nbformat.read('chapter.ipynb', as_version=4), kernel_name='python3').execute()\n"
+        "print(done.cells[-1].outputs[0].text)"
+    )
+    site = environment(PYTHONPATH=str(tmp_path / "site"), SUPERPOSITION_CACHE=str(tmp_path / "cache"))
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, timeout=300, env=site
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [str(tmp_path / "site" / "superposition" / "__init__.py"), "set()"]
+    assert [path.name for path in folder.iterdir()] == ["chapter.ipynb"]
 
 
 def test_pytest_runs_against_the_checkout():

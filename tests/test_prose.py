@@ -1,12 +1,13 @@
 """The prose of every page: no doubled words, no filler, one spelling, no sentence without an end in sight."""
 
-import json
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+import forms
 
 BOOK = Path(__file__).parents[1] / "book"
 PAGES = sorted([*BOOK.glob("*.md"), *BOOK.glob("*.ipynb")])
@@ -19,11 +20,10 @@ LONGEST = 60  # words of a sentence
 
 def prose(path: Path) -> str:
     """A page's sentences."""
-    text = path.read_text(encoding="utf-8")
     if path.suffix == ".ipynb":
-        cells = json.loads(text)["cells"]
-        text = "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
-    return sentences(text)
+        cells = forms.load(path).cells
+        return sentences("\n\n".join(cell.source for cell in cells if cell.cell_type == "markdown"))
+    return sentences(path.read_text(encoding="utf-8"))
 
 
 def sentences(text: str) -> str:

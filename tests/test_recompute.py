@@ -73,12 +73,15 @@ def alter(page, what):
     """Change one glued value of a chapter by a point, leave it out, or change one cell of a table."""
     chapter, changed = json.loads(page.read_text(encoding="utf-8")), 0
     for output in (output for cell in chapter["cells"] for output in cell.get("outputs", [])):
-        name, data = output.get("metadata", {}).get("scrapbook", {}).get("name"), output.get("data", {})
-        if name == "near_after" and what == "absent":
-            del data["application/papermill.record/text/plain"]
-        elif name == "near_after" and what == "glued":
-            value = float("".join(data["application/papermill.record/text/plain"]))
-            data["application/papermill.record/text/plain"] = [repr(value + 0.01)]
+        data = output.get("data", {})
+        lines = "".join(data.get("text/plain", [])).splitlines()
+        here = [i for i, line in enumerate(lines) if line.startswith("near_after = ")]
+        if here and what == "absent":
+            data["text/plain"] = "\n".join(lines[: here[0]] + lines[here[0] + 1 :])
+        elif here and what == "glued":
+            value, _, interval = lines[here[0]].removeprefix("near_after = ").partition(" ")
+            lines[here[0]] = f"near_after = {float(value) + 0.01} {interval}".rstrip()
+            data["text/plain"] = "\n".join(lines)
         elif what == "table" and "edited prompt, new object exactly" in "".join(data.get("text/markdown", [])):
             first, row, rest = "".join(data["text/markdown"]).partition("edited prompt, new object exactly")
             data["text/markdown"] = [first, row, rest.replace("100%", "99%", 1)]

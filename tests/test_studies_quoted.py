@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import forms
 from superposition import records
 from superposition.data import facts
 from superposition.stats import shape
@@ -49,7 +50,7 @@ CURES = ("cures", "smollm2-lifelong", "benchmark-editing", "causes")
 
 @pytest.mark.parametrize(("chapter", "prefix", "numbers"), QUOTED)
 def test_every_number_is_quoted_by_its_chapter(chapter, prefix, numbers):
-    notebook = json.loads((BOOK / f"{chapter}.ipynb").read_text(encoding="utf8"))
+    notebook = forms.load(BOOK / f"{chapter}.ipynb")
     texts = [cell["source"] for cell in notebook["cells"] if cell["cell_type"] == "markdown"]
     texts += [json.dumps(cell["metadata"]) for cell in notebook["cells"]]  # captions
     prose = "".join(map("".join, texts))

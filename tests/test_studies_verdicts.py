@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import forms
 from superposition import records
 from superposition.linear.overlap import residual_lengths
 from superposition.records import Record
@@ -19,7 +20,7 @@ BOX = re.compile(r"\{admonition\} Claim (\d+)[^·\n]*· (\w+)")
 
 
 def cells(page: str) -> list[dict]:
-    return json.loads((BOOK / f"{page}.ipynb").read_text(encoding="utf-8"))["cells"]
+    return forms.load(BOOK / f"{page}.ipynb").cells
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,9 @@ from typing import Any
 #: What a page loads of MathJax: TeX in, HTML and CSS out. Its menu and its speech are left out.
 MATHJAX = {"loader": {"load": ["core", "input/tex", "output/chtml"]}}
 
+#: Where a chapter of a public repository can be run.
+PLACES = {"colab_url": "https://colab.research.google.com", "binderhub_url": "https://mybinder.org"}
+
 #: How many of the pages that use a function its entry names.
 SHOWN_USERS = 4
 
@@ -184,6 +187,14 @@ def _lighten(app: Any, exception: Exception | None) -> None:
             path.write_text(lighter, encoding="utf-8")
 
 
+def _offer_places(_app: Any, config: Any) -> None:
+    """Links to the repository, and to where a chapter can be run, if ``_config.yml`` has the repository's address."""
+    options = config.html_theme_options
+    if options.get("repository_url"):
+        options |= dict.fromkeys(("use_repository_button", "use_issues_button", "use_edit_page_button"), True)
+        options["launch_buttons"] = {"notebook_interface": "jupyterlab"} | PLACES
+
+
 def _set_mathjax(_app: Any, config: Any) -> None:
     config.mathjax_path = "mathjax/startup.js"
     config.mathjax3_config = {**MATHJAX, **(config.mathjax3_config or {})}
@@ -193,6 +204,7 @@ def setup(app: Any) -> dict[str, Any]:
     """What Sphinx calls: after sphinx-mathjax-offline, whose files these are."""
     app.setup_extension("sphinx.ext.autodoc")
     app.connect("config-inited", _set_mathjax, priority=900)
+    app.connect("config-inited", _offer_places)
     app.connect("builder-inited", _read_uses)
     app.connect("autodoc-process-docstring", _tell_users, priority=900)  # after napoleon
     app.connect("html-page-context", _tell_uses, priority=400)  # before the previews are gathered

@@ -13,16 +13,18 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import nbformat
+import yaml
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
+import forms
 import pictures
 from superposition import records
 from superposition.errors import UserError
@@ -70,6 +72,7 @@ def run(path: Path) -> Any:
     except (OSError, nbformat.reader.NotJSONError, nbformat.ValidationError) as error:
         raise UserError(f"{path} is not a notebook: {error}") from error
     settings = {"timeout": SECONDS_A_CELL, "record_timing": False, "kernel_name": "python3"}
+    settings["skip_cells_with_tag"] = forms.ANSWER
     folder = {"metadata": {"path": str(path.resolve().parent)}}
     try:
         # late outputs of a busy machine are waited for: by default nbclient drops them after 4 s, without a word
@@ -87,12 +90,35 @@ def execute(path: Path) -> None:
     UserError
         As :func:`run`, and if a cell writes to standard error. The notebook is left as it was.
     """
-    notebook = normalise(run(path))
+    notebook = run(path)
     for number, cell in enumerate(notebook.cells, start=1):
         for output in cell.get("outputs", []):
             if output.get("name") == "stderr":
                 raise UserError(f"{path} was not written: cell {number} wrote to stderr:\n{output.text}")
-    write_whole(path, lambda part: nbformat.write(notebook, part))
+    fill([path], {path.stem: notebook})
+
+
+def repository(config: Path) -> str:
+    """The public address of the repository, as the book's settings have it; nothing if they have none."""
+    settings = yaml.safe_load(config.read_text(encoding="utf-8")) if config.is_file() else {}
+    return (settings.get("repository") or {}).get("url") or ""
+
+
+def fill(files: Sequence[Path], run: Mapping[str, Any] | None = None) -> None:
+    """Write chapters with every value, number and name of their text filled in (:mod:`forms`), without running them.
+
+    Raises
+    ------
+    UserError
+        If a text asks for what no cell gives. The notebook is left as it was.
+    """
+    books: dict[Path, forms.Book] = {}
+    for path in files:
+        if path.parent not in books:
+            chapters = {stem: forms.directives(notebook) for stem, notebook in (run or {}).items()}
+            books[path.parent] = forms.Book(path.parent, chapters, repository(path.parent.parent / "_config.yml"))
+        notebook = normalise(forms.for_readers(path.stem, books[path.parent]))
+        write_whole(path, lambda part, notebook=notebook: nbformat.write(notebook, part))
 
 
 def run_times(files: Sequence[Path]) -> list[dict[str, Any]]:
@@ -121,6 +147,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Run chapters where they are, or time them.")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("execute", help="run chapters and write them with their outputs")
+    commands.add_parser("fill", help="write chapters with the values, numbers and names of their text filled in")
     clock = commands.add_parser("time", help="how long chapters take, as a record")
     clock.add_argument("--out", type=Path, required=True, help="the record to write, NAME.json")
     for command in commands.choices.values():
@@ -131,6 +158,8 @@ def main(words: Sequence[str] | None = None) -> int:
             for path in options.files:
                 execute(path)
                 print(path)
+        elif options.command == "fill":
+            fill(options.files)
         else:
             rows = run_times(options.files)
             command = f"python book/_ext/notebooks.py time book/*.ipynb --out {options.out}"

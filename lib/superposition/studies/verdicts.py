@@ -174,11 +174,12 @@ def counted(board: Sequence[tuple[Trial, Verdict]]) -> dict[str, int]:
 def row(trial: Trial, verdict: Verdict) -> tuple[str, str, str, str]:
     """A line of the scoreboard, as Markdown: the claim, its verdict and rule, what was found, and the evidence."""
     count = "" if verdict.identity else f", {sum(verdict.cases)}\u00a0of\u00a0{len(verdict.cases)}"
-    evidence = f"{{doc}}`{trial.page}`: random memories"
+    page = f"[Chapter {int(trial.page[:2])}]({trial.page}.ipynb)"
+    evidence = f"{page}: random memories"
     if trial.records:
         names = ", ".join(f"`{name}`" for name in trial.records)
         system = SYSTEMS.get(trial.records[0], " and ".join(MODELS.values()))
-        evidence = f"{{doc}}`{trial.page}`: {system}; record{'s' * (len(trial.records) > 1)} {names}"
+        evidence = f"{page}: {system}; record{'s' * (len(trial.records) > 1)} {names}"
     rule = f'<span class="verdict {verdict.word}">{SIGNS[verdict.word]} {verdict.word}</span>{count}'
     rule += f"<details><summary>bar</summary>It stands if {verdict.stands}.</details>"
     return f"**{trial.claim}** {trial.question}", rule, verdict.text, evidence

