@@ -134,3 +134,53 @@ def test_values_are_glued_together_under_the_names_of_their_parts(shown):
     text = shown.pop()[0]["text/plain"]
     assert text == "s_most = 3\ns_rough_end = 0.67 (0 to 1)"
     assert dict(cells.values(text)) == {"s_most": 3, "s_rough_end": 0.67, "s_rough_end_low": 0, "s_rough_end_high": 1}
+
+
+# Comparisons
+
+
+def test_what_agrees_is_said_with_the_tolerance(capsys):
+    cells.agree("two ways", np.ones((2, 3)), np.ones((2, 3)) + 1e-10)
+    cells.agree("a share", 0.512, 0.5, within=0.02, of=1)
+    cells.agree("of the largest", [1, 100], [0, 100], within=0.01)
+    assert capsys.readouterr().out.splitlines() == [
+        "two ways: 2 × 3 numbers, equal within 1e-09 of the largest",
+        "a share: 1 number, equal within 0.02",
+        "of the largest: 2 numbers, equal within 0.01 of the largest",
+    ]
+
+
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "within", "of", "said"),
+    [
+        ([1.0, 2.0], [1.0, 2.5], 0.1, 1, r"x: they differ by 5\.00e-01, and 0\.1 is allowed"),
+        ([1.0, -2.0], [1.0, 2.0], 0.1, 1, "differ"),
+        ([0.0, 100.0], [2.0, 100.0], 0.01, None, "differ"),
+        ([1, 2], [[1, 2]], 1, 1, r"x: the shapes \(2,\) and \(1, 2\) differ"),
+        (1.0, [1.0, 1.0], 1, 1, "shapes"),
+        *((x, [1.0, 2.0], 1e9, of, "finite") for x in ([1.0, NAN], [INF, 2.0], [NAN, NAN]) for of in (1, None)),
+        *(([1.0, 2.0], x, 1e9, of, "finite") for x in ([1.0, NAN], [INF, 2.0], [NAN, NAN]) for of in (1, None)),
+        *((x, x, 1e9, of, "finite") for x in ([1.0, NAN], [INF, 2.0], [NAN, NAN]) for of in (1, None)),
+    ],
+)
+def test_what_does_not_agree_is_an_error(left, right, within, of, said, capsys):
+    with pytest.raises(AssertionError, match=said):
+        cells.agree("x", left, right, within=within, of=of)
+    assert capsys.readouterr().out == ""
+
+
+def test_what_holds_is_said_with_the_number_of_cases(capsys):
+    cells.hold("alone", True)
+    cells.hold("alone, too", np.bool_(True))
+    cells.hold("each", np.ones((2, 3), dtype=bool))
+    assert capsys.readouterr().out.splitlines() == ["alone: yes", "alone, too: yes", "each: all 6"]
+
+
+@pytest.mark.parametrize("truths", [False, [True, False], [], [1, 1], np.array([1.0])])
+def test_what_does_not_hold_in_every_case_is_an_error(truths, capsys):
+    with pytest.raises(AssertionError, match="x: so in"):
+        cells.hold("x", truths)
+    assert capsys.readouterr().out == ""

@@ -203,25 +203,6 @@ def test_a_record_is_written_whole_or_not_at_all(shelf, monkeypatch, fails):
 NAN, INF = float("nan"), float("inf")
 
 
-@pytest.mark.parametrize(
-    ("live", "recorded", "within", "said"),
-    [
-        ([1.0, 2.0], [1.0, 2.5], 0.1, r"x: live and recorded differ by 5\.00e-01, and 1e-01 is allowed"),
-        ([1.0, -2.0], [1.0, 2.0], 0.1, "differ"),
-        ([1, 2], [[1, 2]], 1, r"the live shape \(2,\) is not the recorded \(1, 2\)"),
-        (1.0, [1.0, 1.0], 1, "shape"),
-        *((live, [1.0, 2.0], 1e9, "x: ") for live in ([1.0, NAN], [INF, 2.0], [NAN, NAN])),
-        *(([1.0, 2.0], recorded, 1e9, "x: ") for recorded in ([1.0, NAN], [INF, 2.0], [NAN, NAN])),
-        *((both, both, 1e9, "x: ") for both in ([1.0, NAN], [INF, 2.0], [NAN, NAN])),
-    ],
-)
-@pytest.mark.filterwarnings("ignore:invalid value")
-def test_agreement_is_measured_by_the_largest_difference(live, recorded, within, said):
-    assert records.assert_agrees([1.0, 2.0], [1.0, 2.5], within=0.5, what="x") == 0.5
-    with pytest.raises(AssertionError, match=said):
-        records.assert_agrees(live, recorded, within=within, what="x")
-
-
 # Provenance
 
 

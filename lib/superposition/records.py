@@ -1,6 +1,6 @@
 """Measurement records: a JSON file with provenance, arrays beside it, and the check that a live value agrees.
 
-A long measurement writes a record once; a chapter draws from it and re-measures a small part (:func:`assert_agrees`).
+A long measurement writes a record once; a chapter draws from it and re-measures a small part on the reader's machine.
 """
 
 from __future__ import annotations
@@ -347,28 +347,3 @@ def bars(trial: str) -> dict[str, Any]:
         return frozen[claim][word]
     except KeyError as error:
         raise UserError(f"bars.toml holds no trial {trial!r}.") from error
-
-
-def assert_agrees(live: Any, recorded: Any, *, within: float, what: str) -> float:
-    """Assert that a value measured here agrees with the recorded one; return the largest difference.
-
-    Parameters
-    ----------
-    live, recorded : array-like of one shape
-    within : float
-        Largest absolute difference allowed.
-    what : str
-        Named in the message.
-
-    Raises
-    ------
-    AssertionError
-        They differ by more, or in shape, or a value is not finite.
-    """
-    live, recorded = np.asarray(live, dtype=float), np.asarray(recorded, dtype=float)
-    if live.shape != recorded.shape:
-        raise AssertionError(f"{what}: the live shape {live.shape} is not the recorded {recorded.shape}.")
-    difference = float(np.abs(live - recorded).max())
-    if not difference <= within:
-        raise AssertionError(f"{what}: live and recorded differ by {difference:.2e}, and {within:.0e} is allowed.")
-    return difference

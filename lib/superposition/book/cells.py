@@ -1,4 +1,4 @@
-"""What the cells of a chapter call: values and expressions carried into the prose, tables, the model to measure.
+"""What the cells of a chapter call: values and expressions for the prose, comparisons, tables, the model to measure.
 
 Importing this module makes the libraries that a chapter uses keep silent (:func:`superposition.io.console.quiet`),
 since whatever they write to standard error would become part of the page.
@@ -11,6 +11,8 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import is_dataclass
+
+import numpy as np
 
 from superposition.errors import UserError
 from superposition.io.console import quiet
@@ -164,6 +166,55 @@ def glue_math(name: str, expression, **options) -> None:
 
         expression = latex(expression, **options)
     _show({"text/latex": rf"$\displaystyle {expression}$", "text/plain": name}, {GLUED: name})
+
+
+def agree(what: str, left, right, *, within: float = 1e-9, of: float | None = None) -> None:
+    """Assert that two results are the same, and say in a line below the cell what was compared, and how closely.
+
+    Parameters
+    ----------
+    what : str
+        What the two are.
+    left, right : array-like of one shape
+    within : float
+        Largest difference allowed, as a part of `of`.
+    of : float, optional
+        The largest of the absolute values of `right`, if not given; 1 makes `within` an absolute difference.
+
+    Raises
+    ------
+    AssertionError
+        They differ by more, or in shape, or a value is not finite.
+    """
+    left, right = np.asarray(left, dtype=float), np.asarray(right, dtype=float)
+    if left.shape != right.shape:
+        raise AssertionError(f"{what}: the shapes {left.shape} and {right.shape} differ.")
+    if not (np.isfinite(left).all() and np.isfinite(right).all()):
+        raise AssertionError(f"{what}: not every value is finite.")
+    difference = np.abs(left - right).max()
+    if not difference <= within * (np.abs(right).max() if of is None else of):
+        raise AssertionError(f"{what}: they differ by {difference:.2e}, and {within:g} is allowed.")
+    numbers = f"{' × '.join(map(str, left.shape))} numbers" if left.size > 1 else "1 number"
+    print(f"{what}: {numbers}, equal within {within:g}{' of the largest' if of is None else ''}")
+
+
+def hold(what: str, truths) -> None:
+    """Assert that something is so, in every case, and say it in a line below the cell.
+
+    Parameters
+    ----------
+    what : str
+    truths : bool, or array-like of bool
+
+    Raises
+    ------
+    AssertionError
+        It is not so in some case, or there is none.
+    """
+    truths = np.asarray(truths)
+    if truths.dtype != bool or not truths.size or not truths.all():
+        raise AssertionError(f"{what}: so in {np.count_nonzero(truths)} of {truths.size} cases.")
+    print(f"{what}: {'yes' if truths.ndim == 0 else f'all {truths.size}'}")
 
 
 def _show(data: dict[str, str], metadata: dict) -> None:
