@@ -28,4 +28,6 @@ from superposition.figures.forecasting import skill_and_cost, loss_by_fifths, fo
 from superposition.figures.forecasting import dose_and_damage, cures_on_the_curve, cures_on_the_way
 from superposition.figures.law import loss_by_drift, loss_by_method, loss_by_rivals, loss_by_way, lifetimes_forecast
 from superposition.figures.law import leads_of_drift
+from superposition.figures.explaining import block_with_memory, edit_as_projection, edits_that_undo, two_triangles
+from superposition.figures.explaining import gram_schmidt, tails_of_p
 from superposition.figures.claims import trials
