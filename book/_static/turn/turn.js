@@ -1,4 +1,4 @@
-// Three pictures to turn: two keys, the law of loss, a memory that fills up. Formulas first; they are on window.turn.
+// Three pictures to turn. The formulas come first, and are on window.turn.
 (() => {
 "use strict";
 
@@ -60,9 +60,8 @@ function drift(arm, n, c, q) {
 }
 const lost = (R, R_0, b) => 1 / (1 + (R_0 / R) ** b);
 function lifetime(arm, share, c, q, R_0, b) {
-  const D = c * c * q, square = (R_0 * (share / (1 - share)) ** (1 / b)) ** 2, rate = RATE[arm](c, q);
-  if (!rate) return square / D;
-  const inside = square * rate / D;
+  const rate = RATE[arm](c, q), n = (R_0 * (share / (1 - share)) ** (1 / b)) ** 2 / (c * c * q), inside = n * rate;
+  if (!rate) return n;
   return inside <= -1 ? Infinity : Math.log1p(inside) / Math.log1p(rate);
 }
 
@@ -94,7 +93,7 @@ function draw(seed, N, d) {
 function memory(seed, N, d) {
   const {K, V} = draw(seed, N, d), answers = rows(V), P = [];
   const size = V.reduce((sum, v) => sum + dot(v, v), 0);
-  const error = recall => answers.reduce((sum, v, a) => {
+  const error = recall => answers.reduce((sum, v) => {
     const said = recall(v);
     return sum + v.reduce((s, x, j) => s + (said[j] - x) ** 2, 0);
   }, 0) / size;
@@ -114,7 +113,6 @@ window.turn = {overlap, shares, drift, lost, lifetime, noise, missing, spread, d
 
 // Words
 
-const clamp = (x, low, high) => Math.min(high, Math.max(low, x));
 const fixed = (x, n = 2) => {
   const said = Math.abs(x).toFixed(n);
   return (x < 0 && Number(said) ? "−" : "") + said;
@@ -127,7 +125,7 @@ const edits = n => n === Infinity ? "never" : n > 1e5 ? "not within 100,000 edit
 
 const tag = (name, attributes, ...inside) => {
   const made = document.createElement(name);
-  for (const [key, value] of Object.entries(attributes || {})) made.setAttribute(key, value);
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
   made.append(...inside);
   return made;
 };
@@ -157,13 +155,12 @@ function button({buttons}, name, act) {
 
 // A drawing is drawn anew, in real pixels, whenever its width or what it shows changes.
 function picture(body, paint) {
-  const ns = "http://www.w3.org/2000/svg", svg = document.createElementNS(ns, "svg");
-  const layer = document.createElementNS(ns, "g");
-  svg.setAttribute("role", "img");
-  svg.append(layer);
-  body.append(tag("div", {class: "turn-picture"}, svg));
-  const made = {svg, layer, width: 0, redraw() {
-    made.width = Math.floor(svg.parentNode.clientWidth);
+  const box = tag("div", {});
+  box.innerHTML = `<svg role="img"><g></g></svg>`;
+  body.append(box);
+  const svg = box.firstChild, layer = svg.firstChild;
+  const made = {svg, width: 0, redraw() {
+    made.width = Math.floor(box.clientWidth);
     if (!made.width) return;
     const {height, inside, label} = paint(made.width);
     svg.setAttribute("viewBox", `0 0 ${made.width} ${height}`);
@@ -171,7 +168,7 @@ function picture(body, paint) {
     svg.setAttribute("aria-label", label);
     layer.innerHTML = inside;
   }};
-  new ResizeObserver(() => { if (Math.floor(svg.parentNode.clientWidth) !== made.width) made.redraw(); }).observe(svg.parentNode);
+  new ResizeObserver(() => { if (Math.floor(box.clientWidth) !== made.width) made.redraw(); }).observe(box);
   return made;
 }
 
@@ -179,7 +176,7 @@ const r1 = x => Math.round(10 * x) / 10;
 const line = (x1, y1, x2, y2, kind) => `<line x1="${r1(x1)}" y1="${r1(y1)}" x2="${r1(x2)}" y2="${r1(y2)}" class="${kind}"/>`;
 const text = (x, y, said, kind = "", anchor = "middle") =>
   `<text x="${r1(x)}" y="${r1(y)}" class="${kind}" text-anchor="${anchor}">${said}</text>`;
-const path = (points, kind) => points.length ? `<path d="M${points.map(([x, y]) => `${r1(x)} ${r1(y)}`).join("L")}" class="${kind}"/>` : "";
+const path = (points, kind) => `<path d="M${points.map(([x, y]) => `${r1(x)} ${r1(y)}`).join("L")}" class="${kind}"/>`;
 const spot = (x, y, r, kind) => `<circle cx="${r1(x)}" cy="${r1(y)}" r="${r}" class="${kind}"/>`;
 const it = said => `<tspan font-style="italic">${said}</tspan>`;
 const sub = index => `<tspan dy="3" font-size="80%">${index}</tspan>`;
@@ -205,9 +202,10 @@ function frame(left, right, floor, x, y, xTicks, yTicks, xName, tellY, tellX = S
 const LONGEST = 2.25;
 function keys(parts, given) {
   const steps = 40, ratioOf = i => LONGEST ** (i / steps);
+  const placeOf = r => Math.round(steps * Math.log(r) / Math.log(LONGEST));
   const angle = slider(parts, "Angle between the keys", [0, 180, given("angle", 60)], v => `${v}°`);
   const ratio = slider(parts, "Length of <i>k̃</i><sub>2</sub>, in lengths of <i>k̃</i><sub>1</sub>",
-    [-steps, steps, Math.round(steps * Math.log(given("ratio", 1.5)) / Math.log(LONGEST))], i => fixed(ratioOf(i)));
+    [-steps, steps, placeOf(given("ratio", 1.5))], i => fixed(ratioOf(i)));
   const now = () => {
     const degrees = angle.value, r = ratioOf(ratio.value);
     return [degrees, r, ...shares(degrees, r)];
@@ -231,25 +229,23 @@ function keys(parts, given) {
     }
     out += arrow(ox, oy, ...tip1, "one") + arrow(ox, oy, ...tip2, "two");
     out += text(tip1[0] + 4, tip1[1] + (wide ? -12 : 26), key(1), "letter one");
-    out += text(tip2[0] + 16 * ux - (degrees > 165 || degrees < 12 ? 0 : 12 * uy), tip2[1] - 14 - 4 * uy, key(2), "letter two");
-    out += text(clamp((ox + foot2[0]) / 2, 60, width - 60), oy + (wide ? 22 : 46), `shadow ${p(1, 2)}`, "note one");
+    out += text(Math.max(14, tip2[0] + 16 * ux - (degrees > 165 || degrees < 12 ? 0 : 12 * uy)), tip2[1] - 14 - 4 * uy, key(2), "letter two");
+    if (Math.abs(there) * unit > 24) out += text(wide ? ox - 4 : (ox + foot2[0]) / 2, oy + (wide ? 22 : 46), `shadow ${p(1, 2)}`, "note one", wide ? "end" : "middle");
     const mid = [(ox + foot1[0]) / 2, (oy + foot1[1]) / 2];
     if (Math.abs(back * r) * unit > 24) out += wide
-      ? text(clamp(mid[0] - 12 * uy, 100, width - 60), mid[1] + 20 + 8 * Math.abs(ux), `shadow ${p(2, 1)}`, "note two", "start")
+      ? text(mid[0] - 12 * uy, oy + 50, `shadow ${p(2, 1)}`, "note two", "start")
       : text(Math.max(mid[0] - 12 * uy - 4, 100), mid[1] - 12 * ux - 2, `shadow ${p(2, 1)}`, "note two", "end");
     handle.setAttribute("cx", r1(tip2[0]));
     handle.setAttribute("cy", r1(tip2[1]));
     return {height, inside: out, label: `Arrows of two keys, ${degrees}° apart, of lengths 1 and ${fixed(r)}. ` +
       `Shadow of key 2 on key 1: ${fixed(there)}; of key 1 on key 2: ${fixed(back)}.`};
   });
-  const handle = document.createElementNS(plane.svg.namespaceURI, "circle");
-  handle.setAttribute("class", "handle");
-  handle.setAttribute("r", 20);
-  plane.svg.append(handle);
+  plane.svg.insertAdjacentHTML("beforeend", `<circle class="handle" r="20"/>`);
+  const handle = plane.svg.lastChild;
 
   const effects = picture(parts.body, width => {
     const [degrees, r, there, back] = now();
-    const left = 62, middle = (left + width) / 2, scale = (width - left - 92) / (2 * LONGEST);
+    const left = 62, middle = (left + width) / 2, scale = (width - left - 120) / (2 * LONGEST);
     const x = v => middle + v * scale;
     const bar = (y, name, share, kind, own) => {
       const [a, b] = share < 0 ? [x(share), x(0)] : [x(0), x(share)];
@@ -286,10 +282,10 @@ function keys(parts, given) {
     const box = plane.svg.getBoundingClientRect();
     const x = event.clientX - box.left - origin[0], y = origin[1] - (event.clientY - box.top);
     angle.value = y < 0 ? (x < 0 ? 180 : 0) : Math.round(Math.atan2(y, x) * 180 / Math.PI);
-    ratio.value = clamp(Math.round(steps * Math.log(Math.max(1e-3, Math.hypot(x, y) / unit)) / Math.log(LONGEST)), -steps, steps);
+    ratio.value = placeOf(Math.max(0.1, Math.hypot(x, y) / unit));
     show();
   });
-  for (const end of ["pointerup", "pointercancel"]) handle.addEventListener(end, () => handle.classList.remove("held"));
+  handle.addEventListener("lostpointercapture", () => handle.classList.remove("held"));
 
   button(parts, "At right angles", () => { angle.value = 90; show(); });
   button(parts, "Equally long", () => { ratio.value = 0; show(); });
@@ -321,7 +317,7 @@ function law(parts, given) {
   const now = () => ({arm: group.querySelector(":checked").value, n: Math.round(tenfold(count.value)), c: size.value, q: 0.0005 * tenfold(mean.value), R_0: half.value});
 
   const curve = picture(parts.body, width => {
-    const {arm, n, c, q, R_0} = now(), height = 300, left = 46, right = width - 88, top = 30, floor = 258;
+    const {arm, n, c, q, R_0} = now(), height = 300, left = 46, right = width - 90, top = 30, floor = 258;
     const x = v => left + (right - left) * Math.log10(v) / Math.log10(MOST);
     const y = v => floor - (floor - top) * v;
     const share = (which, v) => lost(drift(which, v, c, q), R_0, b);
@@ -337,14 +333,14 @@ function law(parts, given) {
     ends.sort((one, other) => one.y - other.y);
     ends.forEach((end, i) => { end.y = i ? Math.max(end.y, ends[i - 1].y + 17) : end.y; });
     for (let i = 2; i >= 0; i--) ends[i].y = Math.min(ends[i].y, floor - 17 * (2 - i));
-    for (const end of ends) out += text(right + 6, end.y + 4, ARMS[end.which][0], `line-name ${end.which}${end.which === arm ? " chosen" : ""}`, "start");
+    for (const end of ends) out += text(right + 11, end.y + 4, ARMS[end.which][0], `line-name ${end.which}${end.which === arm ? " chosen" : ""}`, "start");
     for (const look of LOOKS) {
       const at = lifetime(arm, look, c, q, R_0, b);
       if (at >= 1 && at <= MOST) out += line(x(at), y(look), x(at), floor, `drop ${arm}`) + spot(x(at), y(look), 4, `hollow ${arm}`);
     }
     const px = x(n), py = y(share(arm, n));
     out += spot(px, py, 7, `spot ${arm}`);
-    out += text(px - 12, py - 8, percent(share(arm, n)), `value halo ${arm}`, "end");
+    out += text(px + (n > 3 ? -12 : 12), py - 8, percent(share(arm, n)), `value halo ${arm}`, n > 3 ? "end" : "start");
     return {height, inside: out, label: `Share lost after 1 to 1,000 edits. Targets ${ARMS[arm][1]}: ` +
       `${percent(share(arm, n))} after ${n}, ${percent(share(arm, MOST))} after 1,000.`};
   });
@@ -356,7 +352,7 @@ function law(parts, given) {
     curve.redraw();
     formula.innerHTML = `${ARMS[arm][2]}, with <i>c</i>²<i>q</i> = ${short(c * c * q)}; share lost = <i>R<sup>b</sup></i> / (<i>R</i><sub>0</sub><sup><i>b</i></sup> + <i>R<sup>b</sup></i>), with <i>b</i> = ${b}.`;
     const [tenth, quarter, middle] = LOOKS.map(a => edits(lifetime(arm, a, c, q, R_0, b)));
-    parts.say(`After ${n.toLocaleString("en")} edit${n > 1 ? "s" : ""}, with targets found ${ARMS[arm][1]}, an answer has moved by ${short(R)} of its own length, and ` +
+    parts.say(`After ${n.toLocaleString("en")} edit${n > 1 ? "s" : ""}, with targets found ${ARMS[arm][1]}, an answer has moved by ${short(R)} times its own length, and ` +
       `${percent(lost(R, R_0, b))} of the facts are lost. ` + (tenth === "never" ? "Not even a tenth is ever lost."
       : `A tenth is lost ${tenth}, a quarter ${quarter}, half ${middle}.`));
   }
