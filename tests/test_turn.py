@@ -278,7 +278,7 @@ def test_the_overlap_of_keys_is_asymmetric_unless_they_are_equally_long(fresh):
     assert "shorter key, k1" in fresh.said("keys").replace("\n", "")
     page.get_by_role("button", name="Swap").click()
     assert "shorter key, k2" in fresh.said("keys").replace("\n", "")
-    page.get_by_role("button", name="right angles").click()
+    page.get_by_role("button", name="Right angle").click()
     assert "both overlaps are 0" in fresh.said("keys")
 
 

@@ -119,7 +119,7 @@ const fixed = (x, n = 2) => {
 };
 const short = x => x < 0.1 ? x.toPrecision(2) : x < 1e4 ? fixed(x) : "more than 10,000";
 const percent = x => x < 0.01 && x > 0 ? "under 1 %" : x > 0.99 && x < 1 ? "over 99 %" : `${Math.round(100 * x)} %`;
-const edits = n => n === Infinity ? "never" : n > 1e5 ? "not within 100,000 edits" : `after ${n <= 1 ? "one edit" : Math.ceil(n).toLocaleString("en") + " edits"}`;
+const edits = n => n === Infinity ? "never" : n > 1e5 ? "not within 100,000 edits" : n <= 1 ? "after one edit" : `after ${Math.ceil(n).toLocaleString("en")} edits`;
 
 // Pieces of a page
 
@@ -287,7 +287,7 @@ function keys(parts, given) {
   });
   handle.addEventListener("lostpointercapture", () => handle.classList.remove("held"));
 
-  button(parts, "At right angles", () => { angle.value = 90; show(); });
+  button(parts, "Right angle", () => { angle.value = 90; show(); });
   button(parts, "Equally long", () => { ratio.value = 0; show(); });
   button(parts, "Swap the lengths", () => { ratio.value = -ratio.value; show(); });
   return show;
@@ -440,7 +440,7 @@ function fill(parts, given) {
 
 // Mounting
 
-const KINDS = {keys: [keys, "Two keys to turn"], law: [law, "The law of loss to turn"], memory: [fill, "A memory to fill"]};
+const KINDS = {keys: [keys, "Two keys"], law: [law, "The law of loss"], memory: [fill, "A memory"]};
 function mount(root) {
   const [make, name] = KINDS[root.dataset.turn] || [];
   if (!make || root.hasAttribute("data-ready")) return;
