@@ -4,7 +4,11 @@
 
 // Linear algebra, on arrays of columns
 
-const dot = (a, b) => { let sum = 0; for (let i = 0; i < a.length; i++) sum += a[i] * b[i]; return sum; };
+const dot = (a, b) => {
+  let s = 0, t = 0, i = 0;
+  for (; i < a.length - 1; i += 2) { s += a[i] * b[i]; t += a[i + 1] * b[i + 1]; }
+  return i < a.length ? s + t + a[i] * b[i] : s + t;
+};
 
 function cholesky(A) {
   const n = A.length, L = A.map(() => new Float64Array(n));
@@ -85,28 +89,23 @@ function draw(seed, N, d) {
   const K = [], V = [];
   for (let j = 0; j < N; j++) {
     const normal = numbers(Math.imul(seed, 0x9E3779B1) ^ Math.imul(j + 1, 0x85EBCA6B));
-    V.push(Float64Array.from({length: VALUE}, normal));
-    K.push(Float64Array.from({length: d}, normal));
+    V.push(new Float64Array(VALUE).map(normal));
+    K.push(new Float64Array(d).map(normal));
   }
   return {K, V};
 }
 function memory(seed, N, d) {
-  const {K, V} = draw(seed, N, d), answers = rows(V), P = [];
-  const size = V.reduce((sum, v) => sum + dot(v, v), 0);
-  const error = recall => answers.reduce((sum, v) => {
-    const said = recall(v);
-    return sum + v.reduce((s, x, j) => s + (said[j] - x) ** 2, 0);
-  }, 0) / size;
-  const G = gram(K), unit = K.map((_, i) => Math.sqrt(G[i][i]));
-  const outer = error(v => G.map((g, i) => g.reduce((s, x, j) => s + v[j] * x / unit[j], 0) / unit[i]));
-  if (N <= d) { // W = V (KᵀK)⁻¹ Kᵀ; every leverage is 1
-    const L = cholesky(G);
-    return {outer, fitted: error(v => { const x = backward(L, forward(L, v)); return G.map(g => dot(g, x)); }),
-      p: new Float64Array(N * (N - 1))};
+  const {K, V} = draw(seed, N, d), R = rows(K), p = new Float64Array(N * (N - 1)), G = gram(N > d ? R : K), L = cholesky(G);
+  const size = V.reduce((sum, v) => sum + dot(v, v), 0), unit = new Float64Array(K.map(k => Math.sqrt(dot(k, k))));
+  const solve = b => backward(L, forward(L, b)), times = (A, x) => new Float64Array(A.map(a => dot(a, x)));
+  const error = recall => rows(V).reduce((sum, v) => sum + recall(v).reduce((s, x, j) => s + (v[j] - x) ** 2, 0), 0) / size;
+  const outer = error(v => times(K, times(R, v.map((x, j) => x / unit[j]))).map((x, j) => x / unit[j]));
+  const fitted = error(v => times(K, N > d ? solve(times(R, v)) : times(R, solve(v))));
+  if (N > d) { // up to there every leverage is 1, and every p is 0
+    const H = gram(K.map(k => forward(L, k)));
+    for (let i = 0, n = 0; i < N; i++) for (let j = 0; j < N; j++) if (i !== j) p[n++] = H[i][j] / H[i][i];
   }
-  const L = cholesky(gram(rows(K))), H = gram(K.map(k => forward(L, k)));
-  for (let i = 0; i < N; i++) for (let j = 0; j < N; j++) if (i !== j) P.push(H[i][j] / H[i][i]);
-  return {outer, fitted: error(v => H.map(h => dot(h, v))), p: Float64Array.from(P)};
+  return {outer, fitted, p};
 }
 
 window.turn = {overlap, shares, drift, lost, lifetime, noise, missing, spread, draw, memory};
@@ -391,7 +390,7 @@ function fill(parts, given) {
       `outer products ${fixed(found.outer)}, least squares ${fixed(found.fitted)}.`};
   });
 
-  const cast = () => Math.sqrt(found.p.reduce((sum, v) => sum + v * v, 0) / found.p.length);
+  const cast = () => Math.sqrt(dot(found.p, found.p) / found.p.length);
   const bins = picture(parts.body, width => {
     const N = stored.value, d = wide.value, height = 290, left = 8, right = width - 8, top = 62, floor = 248, each = 0.04;
     const x = v => left + (right - left) * (v + 0.82) / 1.64, sd = spread(N, d), counts = new Float64Array(41);
