@@ -5,6 +5,7 @@ A check is a function of a chapter that yields what is wrong, in words. ``CHECKS
 it.
 """
 
+import ast
 import copy
 import re
 import statistics
@@ -135,7 +136,7 @@ def check_imports_first(chapter: Chapter) -> Iterator[str]:
     tree = compile(text, chapter.name, "exec", flags=0x400)  # ast.PyCF_ONLY_AST
     if any(type(node).__name__ not in ("Import", "ImportFrom") for node in tree.body):
         yield "the first code cell holds more than imports"
-    if not re.search(r"^from superposition\.book\.cells import .*\bglue(_all)?\b", text, re.MULTILINE):
+    if not re.search(r"^from superposition\.book\.cells import [^)]*?\bglue(_all)?\b", text, re.MULTILINE):
         yield "the first code cell does not import glue from superposition.book.cells"
 
 
@@ -353,6 +354,43 @@ def check_glue(chapter: Chapter) -> Iterator[str]:
             continue  # test_glue_from_other_chapters
         if name not in here:
             yield f"{name!r} is asked for and glued nowhere"
+
+
+#: Names that every table, or every draw, may have anew.
+OFTEN = {"rows", "head", "header", "rng", "_"}
+
+
+def bound(code: str) -> set[str]:
+    """Names that code binds at its top level: not in a loop, whose names are its own."""
+    found = set()
+    for node in ast.parse(code).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            found |= {alias.asname or alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            found |= {name.id for target in targets for name in ast.walk(target) if _stored(name)}
+    return found
+
+
+def _stored(node: ast.AST) -> bool:
+    return isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+
+
+def check_names(chapter: Chapter) -> Iterator[str]:
+    seen: dict[str, int] = {}
+    for number, cell in enumerate(chapter.code):
+        for name in sorted(bound(cell.source) - OFTEN):
+            if seen.setdefault(name, number) != number:
+                yield f"{name!r} is bound in two cells: give the second another name"
+
+
+def check_seen(chapter: Chapter) -> Iterator[str]:
+    for cell in chapter.code:
+        silent = not cell.outputs and not forms.FOLDED & set(cell.metadata.get("tags", []))
+        if silent and any(isinstance(node, ast.Assert) for node in ast.parse(cell.source).body):
+            yield f"a cell asserts and shows nothing: let it say what agrees, or fold it: {cell.source[:40]!r}"
 
 
 CHECKS = [value for name, value in sorted(globals().items()) if name.startswith("check_")]
@@ -649,6 +687,16 @@ BREAKS = {
         "'0.37'",
     ),
     "number in a verdict": (replaced(2, "It is {glue", "It is 1.5, {glue"), "numbers", "'1.5'"),
+    "name bound twice": (
+        lambda cells: [appended(3, "\nx, y = 1, 2")(cells), appended(4, "\ndef y():\n    pass")(cells)],
+        "names",
+        "'y' is bound in two cells",
+    ),
+    "silent assertion": (
+        lambda cells: cells.insert(4, nbformat.v4.new_code_cell("x = 1\nassert x", execution_count=3)),
+        "seen",
+        "asserts and shows nothing",
+    ),
     "path in the source": (appended(3, "\nopen('/home/me/x')"), "paths", "/home/me"),
     "path in an output": (output("stream", text="saved to /home/me/x.json"), "paths", "/home/me"),
     "two titles": (appended(2, "\n# Again\n"), "headings", "2 titles"),

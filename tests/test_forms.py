@@ -79,6 +79,10 @@ PAIRS = {
         "```{table} All of {eq}`eq-here`.\n:name: tab-x\n| a |\n| --- |\n| b |\n```",
         "**Table 3.2.** All of [(3.1)](#eq-here). <!--table tab-x-->\n\n| a |\n| --- |\n| b |\n\n<!--end-->",
     ),
+    "a picture to turn": (
+        ":::{turn} keys\nAt {glue:text}`share:.1f`.\n\nOr not.\n:::",
+        "<!--turn keys-->\n\nAt 0.1<!--=share:.1f-->.\n\nOr not.\n\n<!--end-->",
+    ),
     "code": ("```shell\npython -m x {eq}\n$$\n```", "```shell\npython -m x {eq}\n$$\n```"),
 }
 

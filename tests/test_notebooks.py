@@ -1,12 +1,17 @@
 """Chapters run reproducibly where they are, a failing one changes nothing, and timing leaves no trace."""
 
+import copy
 import json
 import os
+from pathlib import Path
 
 import nbformat
 import pytest
 
+import forms
 import notebooks
+
+BOOK = Path(__file__).parents[1] / "book"
 
 
 def write(path, *cells):
@@ -81,3 +86,27 @@ def test_a_chapter_that_cannot_be_timed_is_named(tmp_path, capsys):
     assert notebooks.main(["time", str(chapter), "--out", str(tmp_path / "times.json")]) == 1
     assert "a.ipynb does not run, since a cell failed" in capsys.readouterr().err
     assert not (tmp_path / "times.json").exists()
+
+
+def texts(outputs) -> list[str]:
+    """What outputs say: pictures and the numbers of cells left out."""
+    found = []
+    for output in outputs:
+        data = output.get("data", {})
+        found.append(output.get("text") or data.get("text/markdown") or data.get("text/latex") or "")
+        found[-1] = found[-1] or ("" if "image/png" in data else data.get("text/plain", ""))
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", sorted(BOOK.glob("*.ipynb")), ids=lambda path: path.stem)
+def test_a_cell_that_is_run_twice_says_the_same(path, tmp_path):
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells = [cell for cell in notebook.cells if forms.ANSWER not in cell.metadata.get("tags", [])]
+    written = [texts(cell.outputs) for cell in notebook.cells if cell.cell_type == "code"]
+    twice = [copy.deepcopy(cell) for cell in notebook.cells if cell.cell_type == "code" for _ in range(2)]
+    notebook.cells = twice
+    nbformat.write(notebook, tmp_path / path.name)
+    said = [texts(cell.outputs) for cell in notebooks.run(tmp_path / path.name).cells]
+    assert said[::2] == written
+    assert said[1::2] == written

@@ -5,6 +5,7 @@ except where ``CI`` is set, where its absence is a failure.
 """
 
 import functools
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -217,6 +218,7 @@ class Reader:
         faults = {}
         for width in WIDTHS:
             self.page.set_viewport_size({"width": width, "height": 900})
+            self.page.evaluate(SETTLED)  # what follows the width has followed
             faults[width] = [fault for check in checks for fault in self.page.evaluate(check)]
         return {width: found for width, found in faults.items() if found}
 
@@ -262,6 +264,19 @@ IMAGES = """() => Promise.all([...document.querySelectorAll("article img")].map(
           alt: image.alt.trim(), filter: style.filter, background: style.backgroundColor};
 }))"""
 
+#: Waits until the column has its width: the theme's side bars slide.
+SETTLED = """() => new Promise(done => {
+  let width = -1, same = 0;
+  const look = async () => {
+    await document.fonts.ready;
+    const now = document.querySelector("article").clientWidth;
+    same = now === width ? same + 1 : 0;
+    width = now;
+    same > 5 ? done() : requestAnimationFrame(look);
+  };
+  look();
+})"""
+
 TOO_WIDE = """() => {
   const wide = [];
   if (document.documentElement.scrollWidth > innerWidth) wide.push("the page: " + document.documentElement.scrollWidth);
@@ -279,6 +294,25 @@ TOO_WIDE = """() => {
   return wide.slice(0, 5);
 }"""
 
+
+#: Formulas that no reader sees to their end, since they neither fit their column nor stand in a box that shows that it
+#: scrolls, or in a table that does; and those that are set too small to read.
+CUT = """() => {
+  const cut = [];
+  for (const box of document.querySelectorAll("article mjx-container")) {
+    const formula = box.querySelector("mjx-math").getBoundingClientRect();
+    if (!formula.width || box.closest("table")) continue;
+    const column = box.closest("p, li, dd, figcaption, h1, h2, h3, div").getBoundingClientRect();
+    const style = getComputedStyle(box);
+    const scrolls = style.overflowX === "auto" && style.backgroundImage.includes("gradient") && box.tabIndex === 0;
+    const said = box.textContent.slice(0, 60);
+    const beyond = formula.right > column.right + 1.5 || formula.left < column.left - 1.5;
+    if (beyond && !scrolls) cut.push("cut: " + said);
+    const around = getComputedStyle(box.parentElement);
+    if (parseFloat(style.fontSize) < 0.69 * parseFloat(around.fontSize)) cut.push("small: " + said);
+  }
+  return cut;
+}"""
 
 UNREACHED = """() => new Promise(done => requestAnimationFrame(() => done(
   [...document.querySelectorAll("article mjx-container")].filter(e => e.scrollWidth > e.clientWidth + 1
@@ -303,7 +337,7 @@ def visit(site, reader):
         reader.open(site / f"{name}.html")
         seen = {"theme": page.evaluate(THEME), "mathematics": page.evaluate(MATHEMATICS)}
         seen |= {"images": page.evaluate(IMAGES), "faults": reader.grave(name in COLOURS)}
-        seen |= {"by width": reader.widths(TOO_WIDE, UNREACHED)}
+        seen |= {"by width": reader.widths(TOO_WIDE, UNREACHED, CUT)}
         page.set_viewport_size({"width": WIDTHS[0], "height": 900})
         if name in COLOURS:
             reader.darken()
@@ -467,3 +501,25 @@ CONTRAST = """() => {
   }
   return found;
 }"""
+
+
+@pytest.mark.parametrize("name", ["04-superposition", "05-capacity", "19-lifetime"])
+def test_a_picture_to_turn_starts_where_the_words_beside_it_are(site, reader, name):
+    reader.open(site / "book" / f"{name}.html")
+    (turned,) = reader.page.query_selector_all("article .turn")
+    words = turned.query_selector("p").text_content()
+    assert turned.query_selector("svg") and turned.query_selector("input[type=range]")
+    said = turned.query_selector("[aria-live]").text_content()
+    shown = set(re.findall(r"[\d.]*\d", said + turned.text_content().replace(words, "")))
+    numbers = re.findall(r"[\d.]*\d", re.sub(r"\\\(.*?\\\)", "", words))
+    assert len(numbers) >= 4
+    same = {float(number) for number in shown}
+    assert [number for number in numbers if float(number) not in same] == []
+    assert reader.errors == [] and reader.outside == []
+
+
+def test_a_page_without_a_picture_to_turn_does_not_load_its_script(soups, site):
+    scripts = {path.stem: str(soup.find_all("script", src=True)) for path, soup in soups.items()}
+    assert {stem for stem, found in scripts.items() if "turn.js" in found} == {
+        "04-superposition", "05-capacity", "19-lifetime"
+    }  # fmt: skip

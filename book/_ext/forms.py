@@ -22,6 +22,7 @@ hint                ``<details><summary>Hint</summary>``             ``admonitio
 theorem             ``**Theorem 3.2** (Title) <!--prf:theorem …-->`` ``prf:theorem``
 exercise            ``**Exercise 3.1** · Title <!--exercise …-->``   ``exercise``
 solution            under the heading *Solutions*                    after its exercise, folded
+picture to turn     ``<!--turn keys-->``, and the same in words       ``turn`` (``turn.py``)
 caption             a cell after the figure's                        metadata of the figure's cell
 ==================  ===============================================  =========================================
 """
@@ -147,6 +148,7 @@ _BLOCKS = re.compile(
     r"|\*Proof\.\* (?P<proof><!--prf:proof-->)(?P<argues>.*)"
     r"|\*\*Exercise [\w.?]+\*\* · (?P<exercise>.*) <!--exercise (?P<asks>[\w-]+)-->"
     r"|\*\*Table [\d.?]+\.\*\* (?P<table>.*) <!--table (?P<name>[\w-]+)-->"
+    r"|<!--turn (?P<turn>\w+)-->"
     r"|(?P<details><details><summary>Hint</summary>)"
     r"|> \*\*(?P<box>.*)\*\* <!--(?P<classes>[\w -]+)-->"
     r"|(?P<math>\$\$)"
@@ -211,7 +213,9 @@ def _blocks(text: str) -> str:
         else:
             begins = (match["states"] or match["argues"] or "").strip()
             body = _blocks("\n".join([begins, *_until(lines, END)]))
-            if match["proof"]:
+            if match["turn"]:
+                done.append(_directive("turn", match["turn"], {}, body))
+            elif match["proof"]:
                 done.append(_directive("prf:proof", "", {}, body))
             elif match["proved"]:
                 title = _inline(match["named"] or "")
@@ -585,6 +589,8 @@ class Writer:
             head = f"> **{self.inline(title)}** <!--{options['class']}-->"
             return "\n".join([head, ">", *(f"> {line}".rstrip() for line in quoted)])
         inner = self.blocks(text)
+        if name == "turn":
+            return f"<!--turn {title}-->\n\n{inner}\n\n{END}"
         if name == "prf:proof":
             return f"*Proof.* <!--prf:proof-->{_continued(inner)}\n\n{END}"
         number = self.book.labels[label][1] if label in self.book.labels else ""

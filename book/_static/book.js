@@ -11,18 +11,51 @@ paper.addEventListener("change", () => {
   }
 });
 
-// An equation wider than the page scrolls in its box; the keyboard must be able to reach it.
+// A formula wider than its column shrinks, down to SMALLEST of its size. What is wider still scrolls in its box, which
+// shows that there is more (custom.css), and which the keyboard can reach.
+const SMALLEST = 0.7;
 window.addEventListener("load", async () => {
   await window.MathJax?.startup?.promise;
-  const reach = () => {
-    for (const box of document.querySelectorAll("article mjx-container, article div.math")) {
-      const scrolls = box.scrollWidth > box.clientWidth + 1 && getComputedStyle(box).overflowX === "auto";
-      if (scrolls) box.tabIndex = 0;
-      else box.removeAttribute("tabindex");
-    }
+  const boxes = [...document.querySelectorAll("article mjx-container")].filter((box) => !box.closest("table"));
+  const sizes = boxes.map((box) => parseFloat(box.style.fontSize) || 100);
+  const widths = (box) => {  // of the column, and of the formula
+    if (box.getAttribute("display")) return [box.clientWidth, box.scrollWidth];
+    const column = box.closest("p, li, dd, figcaption, h1, h2, h3, div");
+    return [column.clientWidth, box.querySelector("mjx-math").offsetWidth];
   };
-  reach();
-  window.addEventListener("resize", reach);
+  const ground = (box) => {  // the colour that the shadow of a box grows from
+    let colour = "";
+    for (let at = box.parentElement; at; at = at.parentElement) {
+      colour = getComputedStyle(at).backgroundColor;
+      if (!/^(transparent|rgba\(.*, 0\))$/.test(colour)) break;
+    }
+    return colour;
+  };
+  const each = (measure, write) => boxes.map(measure).forEach((found, i) => write(boxes[i], found, i));
+  const fit = () => {
+    each(() => 0, (box, _, i) => {
+      box.classList.remove("scrolls");
+      box.style.fontSize = `${sizes[i]}%`;
+    });
+    each(widths, (box, [column, formula], i) => {
+      if (formula > column) box.style.fontSize = `${sizes[i] * Math.max(SMALLEST, (0.99 * column) / formula)}%`;
+    });
+    each((box) => [...widths(box), ground(box)], (box, [column, formula, colour]) => {
+      const more = formula > column + 1;
+      box.style.setProperty("--ground", colour);
+      box.classList.toggle("scrolls", more);
+      if (more) box.tabIndex = 0;
+      else box.removeAttribute("tabindex");
+    });
+  };
+  let width = 0;
+  new ResizeObserver(([{contentRect}]) => {
+    if (contentRect.width !== width) fit();
+    width = contentRect.width;
+  }).observe(document.querySelector("article") ?? document.body);
+  document.fonts.addEventListener("loadingdone", fit);
+  new MutationObserver(fit).observe(document.documentElement, {attributeFilter: ["data-theme"]});
+  document.addEventListener("toggle", fit, true);  // what was folded has a width now
 });
 
 // A page without formulas does not load MathJax; previews of links ask it to typeset all the same.
