@@ -88,6 +88,16 @@ def test_a_chapter_that_cannot_be_timed_is_named(tmp_path, capsys):
     assert not (tmp_path / "times.json").exists()
 
 
+def test_pieces_of_one_stream_are_joined_and_others_stay_apart():
+    v4 = nbformat.v4
+    shown = v4.new_output("execute_result", {"text/plain": "1"}, execution_count=1)
+    pieces = [v4.new_output("stream", name=name, text=text) for name, text in (("stdout", "a\n"), ("stdout", "b\n"))]
+    error = v4.new_output("stream", name="stderr", text="c\n")
+    cell = v4.new_code_cell("x", outputs=[*pieces, error, shown, copy.deepcopy(pieces[0])])
+    (made,) = notebooks.normalise(v4.new_notebook(cells=[cell])).cells
+    assert [output.get("text") for output in made.outputs] == ["a\nb\n", "c\n", None, "a\n"]
+
+
 def texts(outputs) -> list[str]:
     """What outputs say: pictures and the numbers of cells left out."""
     found = []
@@ -106,7 +116,8 @@ def test_a_cell_that_is_run_twice_says_the_same(path, tmp_path):
     written = [texts(cell.outputs) for cell in notebook.cells if cell.cell_type == "code"]
     twice = [copy.deepcopy(cell) for cell in notebook.cells if cell.cell_type == "code" for _ in range(2)]
     notebook.cells = twice
-    nbformat.write(notebook, tmp_path / path.name)
-    said = [texts(cell.outputs) for cell in notebooks.run(tmp_path / path.name).cells]
+    nbformat.write(notebooks.normalise(notebook), tmp_path / path.name)
+    run = notebooks.normalise(notebooks.run(tmp_path / path.name))
+    said = [texts(cell.outputs) for cell in run.cells]
     assert said[::2] == written
     assert said[1::2] == written

@@ -53,10 +53,23 @@ def normalise(notebook: Any) -> Any:
         cell["id"] = digest if seen[digest] == 1 else f"{digest}-{seen[digest]}"
         for name in TRANSIENT:
             cell.metadata.pop(name, None)
+        if "outputs" in cell:
+            cell.outputs = _joined(cell.outputs)
         for output in cell.get("outputs", []):
             if png := output.get("data", {}).get("image/png"):
                 output["data"]["image/png"] = base64.b64encode(pictures.lighten(base64.b64decode(png))).decode() + "\n"
     return notebook
+
+
+def _joined(outputs: Sequence[Any]) -> list[Any]:
+    """Outputs with neighbouring pieces of one stream in one: where a kernel cuts them is a matter of time."""
+    done: list[Any] = []
+    for output in outputs:
+        if done and output.output_type == done[-1].output_type == "stream" and output.name == done[-1].name:
+            done[-1].text += output.text
+        else:
+            done.append(output)
+    return done
 
 
 def run(path: Path) -> Any:
