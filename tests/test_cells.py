@@ -143,10 +143,12 @@ def test_what_agrees_is_said_with_the_tolerance(capsys):
     cells.agree("two ways", np.ones((2, 3)), np.ones((2, 3)) + 1e-10)
     cells.agree("a share", 0.512, 0.5, within=0.02, of=1)
     cells.agree("of the largest", [1, 100], [0, 100], within=0.01)
+    cells.agree("alone", 100, 101, within=0.01)
     assert capsys.readouterr().out.splitlines() == [
         "two ways: 2 × 3 numbers, equal within 1e-09 of the largest",
         "a share: 1 number, equal within 0.02",
         "of the largest: 2 numbers, equal within 0.01 of the largest",
+        "alone: 1 number, equal within 0.01 of it",
     ]
 
 

@@ -75,7 +75,7 @@ def shown(chapter: str, name: str) -> str:
     notebook = forms.load(next(BOOK.glob(f"{chapter}-*.ipynb")))
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
-            if output.metadata.get("scrapbook", {}).get("name") == name:
+            if output.get("metadata", {}).get("scrapbook", {}).get("name") == name:
                 (latex,) = (text for kind, text in output.data.items() if kind.endswith("text/latex"))
                 return latex.strip("$").removeprefix(r"\displaystyle ")
     raise AssertionError(f"{name} is not shown in chapter {chapter}")

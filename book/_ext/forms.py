@@ -29,6 +29,7 @@ caption             a cell after the figure's                        metadata of
 
 from __future__ import annotations
 
+import ast
 import copy
 import re
 from collections.abc import Callable, Iterator
@@ -48,7 +49,12 @@ from superposition.lm.gguf import PRESETS
 PROVED = {"theorem": "Theorem", "proposition": "Proposition", "corollary": "Corollary", "lemma": "Lemma"}
 
 #: What pages without a number are called in a sentence.
-PAGES = {"capstone": "Now your own model", "claims": "claims", "notation": "notation"}
+PAGES = {
+    "capstone": "Now your own model",
+    "claims": "claims",
+    "notation": "notation",
+    "reproduce": "Run it on your own model",
+}
 
 END = "<!--end-->"
 ANSWER, INSTALL = "answer", "install"
@@ -260,8 +266,22 @@ def for_sphinx(notebook: Any) -> Any:
         If a block has no end, or a solution no exercise.
     """
     notebook = directives(notebook)
-    notebook.cells = [_with_values(cell) if cell.cell_type == "code" else cell for cell in notebook.cells]
+    read: set[str] = set()  # names that the open cells below take from cells above them
+    for cell in reversed(notebook.cells):
+        if cell.cell_type == "code":
+            open_, (binds, loads) = not FOLDED & set(cell.metadata.get("tags", [])), _names(cell.source)
+            _fill_values(cell, needed=bool(binds & read))
+            read |= loads if open_ else set()
     return notebook
+
+
+def _names(code: str) -> tuple[set[str], set[str]]:
+    """Names that code binds, and that it loads, anywhere in it."""
+    found = [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Name | ast.FunctionDef)]
+    bound = {node.name for node in found if isinstance(node, ast.FunctionDef)}
+    names = [node for node in found if isinstance(node, ast.Name)]
+    bound |= {node.id for node in names if isinstance(node.ctx, ast.Store)}
+    return bound, {node.id for node in names if isinstance(node.ctx, ast.Load)}
 
 
 def directives(notebook: Any) -> Any:
@@ -290,8 +310,11 @@ PREFIX = "application/papermill.record/"
 FOLDED = frozenset({"hide-input", "hide-cell", "remove-input", "remove-cell"})
 
 
-def _with_values(cell: Any) -> Any:
-    """A cell with its glued values as myst-nb's glue has them; one that is folded and shows no more is not seen."""
+def _fill_values(cell: Any, needed: bool) -> None:
+    """Give a cell its glued values as myst-nb's glue has them.
+
+    One that is folded and shows no more is not seen, unless its names are `needed` to read an open cell below.
+    """
     outputs, seen = [], False
     folded = FOLDED & set(cell.metadata.get("tags", []))
     for output in cell.outputs:
@@ -307,9 +330,8 @@ def _with_values(cell: Any) -> Any:
         else:
             outputs.append(_pasted(glued, dict(output.data)))
     cell.outputs = outputs
-    if folded and not seen:
+    if folded and not seen and not needed:
         cell.metadata["tags"] = ["remove-cell"]
-    return cell
 
 
 def _values(output: Any) -> dict[str, Any]:

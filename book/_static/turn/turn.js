@@ -269,7 +269,7 @@ function keys(parts, given) {
     parts.say(`The whitened keys are ${degrees}° apart, and ${r === 1 ? "equally long" : `<i>k̃</i><sub>2</sub> is ${fixed(r)} times as long as <i>k̃</i><sub>1</sub>`}. ` + (there === 0
       ? "They are orthogonal, so both overlaps are 0: an edit of either fact leaves the other as it was."
       : `An edit of fact 1 adds ${fixed(there)} of its residual to the answer of fact 2; an edit of fact 2 adds ${fixed(back)} of its own to the answer of fact 1. ` +
-        (r === 1 ? "Equal lengths, so <i>p</i> is the same both ways." : `The shorter key, <i>k</i><sub>${other}</sub>, does more to the other.`)));
+        (r === 1 ? "Equal lengths, so <i>p</i> is the same both ways." : `The shorter whitened key, <i>k̃</i><sub>${other}</sub>, belongs to the fact whose edit does more to the other.`)));
   }
   handle.addEventListener("pointerdown", event => {
     event.preventDefault();
@@ -301,10 +301,10 @@ const ARMS = {
 };
 const MOST = 1000, LOOKS = [0.1, 0.25, 0.5];
 function law(parts, given) {
-  const b = given("b", 1.5), tenfold = i => 10 ** (i / 40);
+  const b = given("b", 1.5), tenfold = i => 10 ** (i / 40), overlapAt = i => Number(short(0.0005 * tenfold(i)));
   const count = slider(parts, "Edits, <i>n</i>", [0, 120, Math.round(40 * Math.log10(given("n", 30)))], i => Math.round(tenfold(i)).toLocaleString("en"));
   const size = slider(parts, "Size of an edit, <i>c</i>", [0.5, 4, given("c", 2.4), 0.1], v => fixed(v, 1));
-  const mean = slider(parts, "Mean squared overlap, <i>q</i>", [0, 100, Math.round(40 * Math.log10(given("q", 0.004) / 0.0005))], i => short(0.0005 * tenfold(i)));
+  const mean = slider(parts, "Mean squared overlap, <i>q</i>", [0, 100, Math.round(40 * Math.log10(given("q", 0.004) / 0.0005))], i => short(overlapAt(i)));
   const half = slider(parts, "Drift at which half is lost, <i>R</i><sub>0</sub>", [0.2, 5, given("r0", 2), 0.1], v => fixed(v, 1));
   const group = tag("fieldset", {class: "turn-choice"}, tag("legend", {}, "Targets found")), name = `turn-${++ids}`;
   for (const [value, [, long]] of Object.entries(ARMS)) {
@@ -313,7 +313,7 @@ function law(parts, given) {
     group.append(tag("label", {}, input, ` ${long}`));
   }
   parts.form.append(group);
-  const now = () => ({arm: group.querySelector(":checked").value, n: Math.round(tenfold(count.value)), c: size.value, q: 0.0005 * tenfold(mean.value), R_0: half.value});
+  const now = () => ({arm: group.querySelector(":checked").value, n: Math.round(tenfold(count.value)), c: size.value, q: overlapAt(mean.value), R_0: half.value});
 
   const curve = picture(parts.body, width => {
     const {arm, n, c, q, R_0} = now(), height = 300, left = 46, right = width - 90, top = 30, floor = 258;
@@ -419,8 +419,8 @@ function fill(parts, given) {
     found = memory(seed, N, d);
     trail.set(N, [found.outer, found.fitted]);
     recall.redraw(); bins.redraw();
-    if (still) parts.say(`${N} random facts in a memory of ${d} dimensions. Outer products miss ${fixed(found.outer)} of the squared values (expected ${fixed(noise(N, d))}); ` +
-      `the least-squares memory misses ${fixed(found.fitted)} (expected ${fixed(missing(N, d))}). ` + (N <= d
+    if (still) parts.say(`${N} random facts in a memory of ${d} dimensions. The squared error of outer products is ${fixed(found.outer)} times the squared values (expected ${fixed(noise(N, d))}); ` +
+      `that of the least-squares memory ${fixed(found.fitted)} times (expected ${fixed(missing(N, d))}). ` + (N <= d
       ? "There is room for all, and no two stored facts overlap: each can be edited alone."
       : `There are more facts than dimensions, so an edit of one moves the others: by ${fixed(cast(), 3)} of its residual in the root mean square (expected ${fixed(spread(N, d), 3)}).`));
   }

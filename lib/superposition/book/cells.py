@@ -194,8 +194,9 @@ def agree(what: str, left, right, *, within: float = 1e-9, of: float | None = No
     difference = np.abs(left - right).max()
     if not difference <= within * (np.abs(right).max() if of is None else of):
         raise AssertionError(f"{what}: they differ by {difference:.2e}, and {within:g} is allowed.")
-    numbers = f"{' × '.join(map(str, left.shape))} numbers" if left.size > 1 else "1 number"
-    print(f"{what}: {numbers}, equal within {within:g}{' of the largest' if of is None else ''}")
+    numbers = f"{' × '.join(map(str, left.shape))} numbers" if left.ndim else "1 number"
+    largest = "" if of is not None else " of the largest" if left.ndim else " of it"
+    print(f"{what}: {numbers}, equal within {within:g}{largest}")
 
 
 def hold(what: str, truths) -> None:
