@@ -51,6 +51,24 @@ VOCABULARY = 384
 CONTEXT = 96
 
 
+class OfflineTab:
+    """A tab of a browser without a network, which notes what goes wrong in it."""
+
+    def __init__(self, browser, *, height: int, **options):
+        self.context = browser.new_context(offline=True, viewport={"width": 1280, "height": height}, **options)
+        self.page = self.context.new_page()
+        self.errors: list[str] = []
+        self.outside: list[str] = []
+        self.page.on("console", lambda message: message.type == "error" and self.errors.append(message.text))
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.on("requestfailed", lambda request: self.errors.append(f"failed: {request.url}"))
+        self.page.on("request", self._note)
+
+    def _note(self, request):
+        if not request.url.startswith(("file:", "data:", "blob:")):
+            self.outside.append(request.url)
+
+
 def pytest_collection_modifyitems(items):
     """The site's file, which takes longest, begins first; processes take files in this order."""
     items.sort(key=lambda item: item.path.name != "test_site.py")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import OfflineTab
 
 import explorer_data as explorer
 from superposition import records
@@ -167,17 +168,12 @@ def page_file(tmp_path_factory) -> Path:
     return out
 
 
-class Tab:
-    """The page in a tab without a network, and what a reader sees and does."""
+class Tab(OfflineTab):
+    """The page, and what a reader sees and does."""
 
     def __init__(self, browser, path: Path):
-        self.context = browser.new_context(offline=True, viewport={"width": 1280, "height": 1600})
-        self.page = self.context.new_page()
+        super().__init__(browser, height=1600)
         self.path = path
-        self.errors: list[str] = []
-        self.page.on("console", lambda message: message.type == "error" and self.errors.append(message.text))
-        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
-        self.page.on("requestfailed", lambda request: self.errors.append(request.url))
 
     def open(self, address: str = ""):
         self.page.goto("about:blank")
@@ -252,7 +248,7 @@ def test_every_cell_reads_as_the_record_has_it(tab, shipped, by_relation):
                 assert tab.text("[data-of=there]").replace("−", "-") == f"{tab.value('there'):.2f}".replace(
                     "-0.00", "0.00"
                 )
-    assert tab.errors == []
+    assert tab.errors + tab.outside == []
 
 
 def test_the_order_is_the_one_chosen(tab, shipped):
@@ -269,7 +265,7 @@ def test_the_order_is_the_one_chosen(tab, shipped):
         for y, x in ((0, 1), (m - 1, 0), (m // 2, m // 3)):
             tab.hover(y, x, m, m)
             assert tab.shown() == (subjects[facts_in_order[y]], subjects[facts_in_order[x]])
-    assert tab.errors == []
+    assert tab.errors + tab.outside == []
 
 
 def test_the_filter_keeps_rows_by_name(tab, shipped, by_relation):
@@ -288,7 +284,7 @@ def test_the_filter_keeps_rows_by_name(tab, shipped, by_relation):
     tab.page.fill("#explorer-filter", "no such fact at all")
     assert tab.text(".explorer-matches").startswith(f"0 of {m}")
     tab.page.fill("#explorer-filter", "")
-    assert tab.errors == []
+    assert tab.errors + tab.outside == []
 
 
 def test_a_pair_has_an_address(tab, shipped):
@@ -308,7 +304,7 @@ def test_a_pair_has_an_address(tab, shipped):
     assert tab.value("there") == value
     tab.open("#model=none&layer=999&order=nonsense&edit=Nobody&show=%3Cb%3E")
     assert tab.shown()[0] == shipped[0]["facts"][0][0]
-    assert tab.errors == []
+    assert tab.errors + tab.outside == []
 
 
 def test_a_click_holds_a_pair_and_leaving_returns_to_it(tab, by_relation):
@@ -322,7 +318,7 @@ def test_a_click_holds_a_pair_and_leaving_returns_to_it(tab, by_relation):
     tab.page.mouse.move(2, 2)
     assert tab.shown() == held
     assert f"edit={held[0].replace(' ', '+')}" in tab.page.url
-    assert tab.errors == []
+    assert tab.errors + tab.outside == []
 
 
 def test_the_lists_name_the_strongest(tab, shipped):
@@ -365,7 +361,7 @@ def test_the_keyboard_does_what_the_mouse_does(tab, shipped, by_relation):
     assert subjects[by_relation[11]] in said
     assert subjects[by_relation[m - 1]] in said
     assert re.search(r"p −?\d+\.\d\d, back −?\d+\.\d\d", said)
-    assert tab.errors == []
+    assert tab.errors + tab.outside == []
 
 
 COLOUR = """([x, y]) => { const c = document.querySelector("canvas"), s = devicePixelRatio;
@@ -443,7 +439,7 @@ def test_starting_points_lead_to_what_they_say(tab):
         wanted = starts.nth(place).get_attribute("data-explorer")
         tab.page.wait_for_function("wanted => location.hash.includes(wanted)", arg=re.search(r"layer=\d+", wanted)[0])
     tab.page.wait_for_function("document.querySelector('#explorer-order').value === 'length'")
-    assert tab.errors == []
+    assert tab.errors + tab.outside == []
 
 
 def test_an_old_browser_is_told(browser, page_file):

@@ -244,6 +244,16 @@ def test_sphinx_sees_values_where_code_is_shown_and_no_cell_that_shows_nothing(b
     assert hidden.metadata["tags"] == ["remove-cell"] and len(hidden.outputs) == 1
 
 
+def test_a_folded_cell_that_an_open_one_needs_stays_as_a_fold():
+    def folded(code):
+        return v4.new_code_cell(code, metadata={"tags": ["hide-input"]}, outputs=[value("hid = 1")])
+
+    needed = ("x = 1", "def y(): pass", "import math as m", "for i in (1, 2): pass")
+    cells = [*map(folded, needed), folded("z = 1"), folded("w = z"), v4.new_code_cell("print(x, y, m, i)")]
+    made = forms.for_sphinx(v4.new_notebook(cells=cells)).cells
+    assert [cell.metadata.get("tags") for cell in made] == [["hide-input"]] * 4 + [["remove-cell"]] * 2 + [None]
+
+
 BROKEN = {
     "{eq}`eq-nowhere`": "nothing has the label eq-nowhere",
     "{glue:text}`nowhere:.1f`": "no cell glues nowhere:.1f",

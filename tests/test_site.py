@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 import yaml
 from bs4 import BeautifulSoup
+from conftest import OfflineTab
 
 ROOT = Path(__file__).parents[1]
 WIDTHS = (1280, 768, 360)
@@ -173,31 +174,18 @@ def test_the_book_stands_on_one_page(site, soups, one_page):
 # In the browser
 
 
-class Reader:
-    """A tab with the network off that notes what goes wrong."""
+class Reader(OfflineTab):
+    """A tab that weighs what a page loads, too."""
 
     def __init__(self, browser):
-        self.context = browser.new_context(
-            viewport={"width": WIDTHS[0], "height": 900}, offline=True, reduced_motion="reduce"
-        )
-        self.page = self.context.new_page()
-        self.errors: list[str] = []
-        self.outside: list[str] = []
+        super().__init__(browser, height=900, reduced_motion="reduce")
         self.weights: dict[str, int] = {}
-        self.page.on("console", lambda m: self.errors.append(m.text) if m.type == "error" else None)
-        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
-        self.page.on("requestfailed", lambda request: self.errors.append(f"failed: {request.url}"))
-        self.page.on("request", self._note)
         self.page.on("requestfinished", self._weigh)
 
     def _weigh(self, request):
         path = Path(unquote(urlsplit(request.url).path))
         if request.url.startswith("file:") and path.is_file():
             self.weights[path.name] = path.stat().st_size
-
-    def _note(self, request):
-        if not request.url.startswith(("file:", "data:", "blob:")):
-            self.outside.append(request.url)
 
     def open(self, path: Path, query: str = "", scheme: str = "light") -> None:
         self.errors.clear()
@@ -412,6 +400,12 @@ def test_the_checks_of_a_page_bite(browser):
     assert wide[0].startswith("the page: 9")
     assert wide[1].startswith("IMG")
     assert len(wide) == 2
+    box = '<p><mjx-container {}><mjx-math style="display: inline-block; width: {}px">{}</mjx-math></mjx-container></p>'
+    shadow = 'tabindex="0" style="display: block; overflow-x: auto; background-image: linear-gradient(red, blue)"'
+    formulas = [("", 500, "wide"), ("", 100, "narrow"), (shadow, 500, "scrolls")]
+    formulas += [(shadow.replace('tabindex="0"', ""), 500, "unreached"), ('style="font-size: 50%"', 9, "tiny")]
+    tab.page.set_content(f"<article>{''.join(box.format(*formula) for formula in formulas)}</article>")
+    assert tab.page.evaluate(CUT) == ["cut: wide", "cut: unreached", "small: tiny"]
     tab.page.set_content("<script src='https://example.org/x.js'></script><script>throw Error('broken')</script>")
     assert tab.outside == ["https://example.org/x.js"]
     assert any("broken" in error for error in tab.errors)

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import OfflineTab
 
+import turn
 from superposition.linear import capacity, overlap, rules
 from superposition.linear.memory import LinearMemory
 from superposition.stats.response import LogLogistic
@@ -39,18 +41,12 @@ def page_file(tmp_path_factory) -> Path:
     return out
 
 
-class Tab:
-    """The page in a tab without a network; errors and requests that leave the disk are noted."""
+class Tab(OfflineTab):
+    """The page, and what a reader sees and does."""
 
     def __init__(self, browser, path: Path, **options):
-        self.context = browser.new_context(offline=True, viewport={"width": 1280, "height": 1000}, **options)
-        self.page = self.context.new_page()
+        super().__init__(browser, height=1000, **options)
         self.path = path
-        self.errors: list[str] = []
-        self.page.on("console", lambda message: message.type == "error" and self.errors.append(message.text))
-        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
-        self.page.on("requestfailed", lambda request: self.errors.append(request.url))
-        self.page.on("request", lambda request: request.url.startswith("file:") or self.errors.append(request.url))
 
     def open(self):
         self.page.set_viewport_size({"width": 1280, "height": 1000})
@@ -85,7 +81,7 @@ def tab(browser, page_file):
 @pytest.fixture
 def fresh(tab):
     yield tab.open()
-    assert tab.errors == []
+    assert tab.errors + tab.outside == []
 
 
 def numbers(sentence: str) -> list[float]:
@@ -202,6 +198,12 @@ def test_what_is_measured_comes_near_what_is_expected(tab, N, d):
 
 
 # The page
+
+
+def test_page_and_script_know_the_same_pictures():
+    script = (STATIC / "turn" / "turn.js").read_text(encoding="utf8")
+    (listed,) = re.findall(r"^const KINDS = \{(.*)\};$", script, re.MULTILINE)
+    assert tuple(re.findall(r"(\w+): \[", listed)) == turn.KINDS == tuple(KINDS)
 
 
 def test_the_files_are_small_and_stand_alone():
@@ -322,7 +324,7 @@ def test_adding_moves_where_motion_is_welcome_and_ends_at_the_same(browser, page
         "document.querySelector('[data-turn=memory] [role=status]').textContent.startsWith('112 ')"
     )
     assert tab.page.locator("[data-turn=memory] .trail.one").count() == 17
-    assert tab.errors == []
+    assert tab.errors + tab.outside == []
     tab.context.close()
 
 

@@ -269,19 +269,23 @@ def for_sphinx(notebook: Any) -> Any:
     read: set[str] = set()  # names that the open cells below take from cells above them
     for cell in reversed(notebook.cells):
         if cell.cell_type == "code":
-            open_, (binds, loads) = not FOLDED & set(cell.metadata.get("tags", [])), _names(cell.source)
-            _fill_values(cell, needed=bool(binds & read))
-            read |= loads if open_ else set()
+            binds, loads = _names(cell.source)
+            folded = _fill_values(cell, needed=bool(binds & read))
+            read |= set() if folded else loads
     return notebook
 
 
 def _names(code: str) -> tuple[set[str], set[str]]:
     """Names that code binds, and that it loads, anywhere in it."""
-    found = [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Name | ast.FunctionDef)]
-    bound = {node.name for node in found if isinstance(node, ast.FunctionDef)}
-    names = [node for node in found if isinstance(node, ast.Name)]
-    bound |= {node.id for node in names if isinstance(node.ctx, ast.Store)}
-    return bound, {node.id for node in names if isinstance(node.ctx, ast.Load)}
+    bound, loaded = set(), set()
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Name):
+            (loaded if isinstance(node.ctx, ast.Load) else bound).add(node.id)
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+            bound.add(node.name)
+        elif isinstance(node, ast.alias):
+            bound.add(node.asname or node.name.split(".")[0])
+    return bound, loaded
 
 
 def directives(notebook: Any) -> Any:
@@ -310,8 +314,8 @@ PREFIX = "application/papermill.record/"
 FOLDED = frozenset({"hide-input", "hide-cell", "remove-input", "remove-cell"})
 
 
-def _fill_values(cell: Any, needed: bool) -> None:
-    """Give a cell its glued values as myst-nb's glue has them.
+def _fill_values(cell: Any, needed: bool) -> bool:
+    """Give a cell its glued values as myst-nb's glue has them; say whether it is folded.
 
     One that is folded and shows no more is not seen, unless its names are `needed` to read an open cell below.
     """
@@ -332,6 +336,7 @@ def _fill_values(cell: Any, needed: bool) -> None:
     cell.outputs = outputs
     if folded and not seen and not needed:
         cell.metadata["tags"] = ["remove-cell"]
+    return bool(folded)
 
 
 def _values(output: Any) -> dict[str, Any]:

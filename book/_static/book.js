@@ -33,7 +33,7 @@ window.addEventListener("load", async () => {
   };
   const each = (measure, write) => boxes.map(measure).forEach((found, i) => write(boxes[i], found, i));
   const fit = () => {
-    each(() => 0, (box, _, i) => {
+    boxes.forEach((box, i) => {
       box.classList.remove("scrolls");
       box.style.fontSize = `${sizes[i]}%`;
     });
@@ -48,14 +48,13 @@ window.addEventListener("load", async () => {
       else box.removeAttribute("tabindex");
     });
   };
-  let width = 0;
+  let width = 0;  // a fold that is closed has its width already
   new ResizeObserver(([{contentRect}]) => {
     if (contentRect.width !== width) fit();
     width = contentRect.width;
   }).observe(document.querySelector("article") ?? document.body);
   document.fonts.addEventListener("loadingdone", fit);
   new MutationObserver(fit).observe(document.documentElement, {attributeFilter: ["data-theme"]});
-  document.addEventListener("toggle", fit, true);  // what was folded has a width now
 });
 
 // A page without formulas does not load MathJax; previews of links ask it to typeset all the same.

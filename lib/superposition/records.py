@@ -1,4 +1,4 @@
-"""Measurement records: a JSON file with provenance, arrays beside it, and the check that a live value agrees.
+"""Measurement records: a JSON file with provenance, and arrays beside it.
 
 A long measurement writes a record once; a chapter draws from it and re-measures a small part on the reader's machine.
 """
