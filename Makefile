@@ -57,7 +57,7 @@ slow: $(READY)  ## the tests that `make test` leaves out: whole processes, the r
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SIDE_BY_SIDE) -m slow tests
 
 notebooks: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SIDE_BY_SIDE) --nbval --nbval-cell-timeout=300 -p no:cacheprovider book
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SIDE_BY_SIDE) --nbval --nbval-sanitize-with book/_ext/nbval.cfg --nbval-cell-timeout=300 -p no:cacheprovider book
 
 execute: $(READY)  ## run every chapter in place and write its outputs
 	$(BIN)/python book/_ext/notebooks.py execute book/*.ipynb
@@ -71,6 +71,8 @@ lab: lab-packages  ## open the chapters in JupyterLab
 
 lab-packages: $(READY)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-lab.txt
+	@# figures are vector graphics, which Jupyter shows of trusted notebooks only
+	@$(BIN)/jupyter trust book/*.ipynb > /dev/null
 
 serve: book  ## look at the book at http://localhost:8000
 	$(BIN)/python -m http.server --directory _build/html 8000

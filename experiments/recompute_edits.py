@@ -102,11 +102,11 @@ def untouched() -> Numbers:
 
 METHODS = {
     "ROME": "rome",
-    "MEMIT, one at a time": "memit",
+    "MEMIT": "memit",
     "MEMIT, twenty at a time": "memit batch 20",
     "AlphaEdit": "alphaedit",
-    "RLS, soft": "rls-soft",
-    "RLS, hard": "rls-hard",
+    "soft recursion": "rls-soft",
+    "hard recursion": "rls-hard",
     "ROME, other order": "rome order 2",
     "AlphaEdit, other order": "alphaedit order 2",
 }
@@ -780,9 +780,9 @@ REMEDIES = {
     "watched facts in C, λ = 10": "protect: 10",
     "watched facts in C, λ = 100": "protect: 100",
     "AlphaEdit": "rule: alphaedit",
-    "MEMIT, one by one": "rule: memit",
-    "RLS, soft": "rule: rls-soft",
-    "RLS, hard": "rule: rls-hard",
+    "MEMIT": "rule: memit",
+    "soft recursion": "rule: rls-soft",
+    "hard recursion": "rule: rls-hard",
     "one batch (EMMET)": "all in one step",
     "a ridge of a tenth of C's mean": "shrinkage: 0.1",
     "residuals capped, lower quartile": "cap: 0.25",

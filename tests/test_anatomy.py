@@ -152,7 +152,7 @@ def check_equation(chapter: Chapter) -> Iterator[str]:
 
 def check_figures(chapter: Chapter) -> Iterator[str]:
     for number, cell in enumerate(chapter.code, start=1):
-        if not any("image/png" in o.get("data", {}) or "image/svg+xml" in o.get("data", {}) for o in cell.outputs):
+        if not any("image/svg+xml" in o.get("data", {}) for o in cell.outputs):
             continue
         if not str(figure_of(cell).get("name", "")).startswith("fig-"):
             yield f"the figure of code cell {number} has no name fig-…"
@@ -554,7 +554,7 @@ def good() -> Chapter:
                 "image": {"alt": "Residuals, all of them tiny."},
             }
         },
-        outputs=[v4.new_output("execute_result", {"image/png": "iVBOR", "text/plain": "<Figure>"})],
+        outputs=[v4.new_output("execute_result", {"image/svg+xml": "<svg></svg>", "text/plain": "A figure"})],
     )
     cells = [
         v4.new_markdown_cell(OPENING),

@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+from test_explaining import collisions
 
 from superposition import figures
 from superposition.figures.claims import FAR, REACH, towards
 from superposition.stats.intervals import Estimate
+from superposition.studies import verdicts
 from superposition.studies.verdicts import Trial, Verdict
 
 
@@ -31,6 +33,10 @@ def test_what_never_comes_true_is_far_and_finite():
     assert found[0, 0] == pytest.approx(0.3 / (FAR - 0.4))
 
 
+def test_no_two_names_of_trials_meet():
+    assert collisions(figures.trials(verdicts.scoreboard())) == []
+
+
 def test_a_row_a_trial_and_a_mark_a_case():
     board = [
         (Trial(1, "02-single-edit", lambda: None), Verdict("it is", [True], "Proved")),
@@ -39,7 +45,7 @@ def test_a_row_a_trial_and_a_mark_a_case():
     ]
     (axis,) = figures.trials(board).axes
     labels = [label.get_text() for label in axis.get_yticklabels()]
-    assert labels == ["the mean of $p$ is zero  9", "earlier edits suffer more, toys  6"]
+    assert labels == ["9: the mean of $p$ is zero", "6: earlier edits suffer more, toys"]
     marks = [line.get_xdata() for line in axis.lines if line.get_marker() not in ("None", "")]
     assert sorted(map(len, marks)) == [1, 2] and max(np.abs(x).max() for x in marks) <= REACH
-    assert {text.get_text() for text in axis.texts} == {"1 of 1", "0 of 2"}
+    assert {text.get_text() for text in axis.texts} == {"1 of 1", "0 of 2", "as claimed"}

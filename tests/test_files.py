@@ -14,6 +14,9 @@ import time
 import numpy as np
 import pytest
 from conftest import environment
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
 
 from superposition.errors import UserError
 from superposition.io import console, files, paths
@@ -90,7 +93,7 @@ def test_files_that_belong_together_change_together(tmp_path):
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs the device that is always full")
-@pytest.mark.parametrize("kind", ["text", "npz", "safetensors"])
+@pytest.mark.parametrize("kind", ["text", "npz", "smallest npz", "safetensors"])
 def test_a_disk_that_is_really_full_gets_one_sentence(tmp_path, kind):
     from safetensors.numpy import save
 
@@ -101,8 +104,8 @@ def test_a_disk_that_is_really_full_gets_one_sentence(tmp_path, kind):
         temporary.symlink_to("/dev/full")
         if kind == "text":
             temporary.write_text("x" * 100_000)
-        elif kind == "npz":
-            files.npz_writer({"a": array})(temporary)
+        elif kind.endswith("npz"):
+            files.npz_writer({"a": array}, smallest=kind != "npz")(temporary)
         else:
             temporary.write_bytes(save({"a": array}))
 
@@ -394,3 +397,21 @@ def test_outside_the_main_thread_no_handler_is_touched():
     thread.start()
     thread.join()
     assert seen == [signal.SIG_DFL]
+
+
+@settings(deadline=None, max_examples=25)
+@given(arrays=st.dictionaries(st.text("abc_", min_size=1, max_size=4), npst.arrays(npst.scalar_dtypes(), (3, 5))))
+def test_the_smallest_archive_holds_the_same_arrays_and_is_the_same_each_time(arrays, tmp_path_factory):
+    one, other, plain = (tmp_path_factory.mktemp("npz") / f"{n}.npz" for n in range(3))
+    files.npz_writer(arrays, smallest=True)(one)
+    files.npz_writer(arrays, smallest=True)(other)
+    assert one.read_bytes() == other.read_bytes()
+    with np.load(one, allow_pickle=False) as read:
+        assert {*read} == {*arrays}
+        for name, array in arrays.items():
+            assert read[name].dtype == array.dtype
+            np.testing.assert_array_equal(read[name], array)
+    steps = {"a": np.random.default_rng(0).normal(0, 300, 40_000).astype(np.int16)}
+    files.npz_writer(steps, smallest=True)(one)
+    files.npz_writer(steps)(plain)
+    assert one.stat().st_size < 0.95 * plain.stat().st_size

@@ -152,7 +152,7 @@ def book(tmp_path):
     (tmp_path / "words.md").write_text("# Words\n\n(in-words)=\n## In words\n")
     latex = {"text/latex": r"$\displaystyle \nabla f$", "text/plain": "grad"}
     figure = {"figure": {"name": "fig-here", "caption": "It is {glue:text}`share:.1f`."}, "image": {"alt": "A line."}}
-    picture = v4.new_output("execute_result", {"image/png": "iVBOR", "text/plain": "<Figure>"})
+    picture = v4.new_output("execute_result", {"image/svg+xml": "<svg></svg>", "text/plain": "A figure"})
     third = [
         v4.new_markdown_cell("# The third\n\nIs it?"),
         v4.new_code_cell("glue_all()", outputs=[value(VALUES)]),
@@ -332,7 +332,7 @@ def test_a_chapter_as_jupyter_shows_it_has_no_trace_of_markup(path):
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_every_figure_has_its_caption_below(path):
     cells = nbformat.read(path, as_version=4).cells
-    drawn = [any("image/png" in output.get("data", {}) for output in cell.get("outputs", [])) for cell in cells]
+    drawn = [any("image/svg+xml" in output.get("data", {}) for output in cell.get("outputs", [])) for cell in cells]
     captions = [cell.source.startswith("**Figure ") for cell in cells]
     assert captions == [False, *drawn[:-1]]
 

@@ -72,7 +72,7 @@ def test_edit_sequences(script, cache):
         figures.growth_on_a_layer(record, ["rome", "alphaedit"]),
         figures.suffering_by_age(record, ["rome", "memit"]),
     ):
-        assert figure._repr_png_()
+        assert figure._repr_svg_()
     # cut in the middle, and taken up again
     shutil.rmtree(cache / "edits")
     calls = []
@@ -104,8 +104,8 @@ def test_single_edits(script):
     assert record["after"]["exact"]["share"] == np.mean(hits)
     assert [row["subject"] for row in record["told"]] == [row["subject"] for row in record["edits"]]
     for figure in (figures.sweep_of_layers(record), figures.traced(record), figures.before_and_after(record)):
-        assert figure._repr_png_()
-    swept = record["edits"][: record["sweep"]["0"]["facts"]]  # grey: their neighbours before any edit
+        assert figure._repr_svg_()
+    swept = record["edits"][: record["sweep"]["0"]["facts"]]  # dashed: their neighbours before any edit
     hits, asked = (sum(row["before"]["neighbourhood_exact"][part] for row in swept) for part in (0, 1))
-    grey = figures.sweep_of_layers(record).axes[0].lines[-1].get_ydata()
-    assert asked and list(grey) == [hits / asked] * 2
+    dashed = figures.sweep_of_layers(record).axes[0].lines[-1].get_ydata()
+    assert asked and list(dashed) == [hits / asked] * 2

@@ -104,7 +104,7 @@ def texts(outputs) -> list[str]:
     for output in outputs:
         data = output.get("data", {})
         found.append(output.get("text") or data.get("text/markdown") or data.get("text/latex") or "")
-        found[-1] = found[-1] or ("" if "image/png" in data else data.get("text/plain", ""))
+        found[-1] = found[-1] or ("" if "image/svg+xml" in data else data.get("text/plain", ""))
     return found
 
 

@@ -10,6 +10,7 @@ from superposition import figures, records
 from superposition.data import facts, wordings
 from superposition.data.facts import Fact
 from superposition.errors import UserError
+from superposition.figures.colours import PAGE
 from superposition.studies import pairs
 
 
@@ -294,6 +295,7 @@ def test_wordings_and_bins_are_drawn_as_they_are(drawn):
     bins = {"all": {"p": [0.0, 0.5], "mean": [0.1, 0.4], "low": [0.0, 0.3], "high": [0.2, 0.5], "cells": [99, 29]}}
     figure = drawn(figures.by_overlap({"flips": bins, "change": bins}, ["one", "two"]))
     assert [axis.get_ylabel() for axis in figure.axes] == ["flips", "change"]
-    assert np.array_equal(figure.axes[1].lines[0].get_xydata(), [[0, 0.1], [0.5, 0.4]])
-    (hollow,) = (line for line in figure.axes[1].lines if line.get_markerfacecolor() == "white")
+    line = next(line for line in figure.axes[1].lines if line.get_label() == "all")
+    assert np.array_equal(line.get_xydata(), [[0, 0.1]])
+    (hollow,) = (line for line in figure.axes[1].lines if line.get_markerfacecolor() == PAGE)
     assert np.array_equal(hollow.get_xydata(), [[0.5, 0.4]])

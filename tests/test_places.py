@@ -49,6 +49,7 @@ def test_containers_install_what_make_does(tmp_path):
         plan = planned(command.split(" BIN=")[0] + f" BIN={Path(sys.executable).parent} READY={tmp_path / 'ready'}")
         for file in ("requirements.txt", "requirements-models.txt", "requirements-lab.txt"):
             assert f"-r {file}" in plan
+        assert "jupyter trust book/*.ipynb" in plan  # or Jupyter shows no figure
     python = re.fullmatch(r"python-(\d\.\d+)\s*", (ROOT / ".binder" / "runtime.txt").read_text())
     assert python and f"python:{python[1]}" in container["image"]
 

@@ -245,12 +245,17 @@ MATHEMATICS = """() => {
 }"""
 
 IMAGES = """() => Promise.all([...document.querySelectorAll("article img")].map(async image => {
+  if (getComputedStyle(image).display === "none") return null;
   image.loading = "eager";
   await image.decode().catch(() => {});
   const style = getComputedStyle(image);
   return {src: image.src.slice(-60), width: image.naturalWidth, shown: image.getBoundingClientRect().width,
           alt: image.alt.trim(), filter: style.filter, background: style.backgroundColor};
-}))"""
+})).then(images => images.filter(image => image))"""
+
+#: Captions that are not to be seen.
+HIDDEN = """() => [...document.querySelectorAll("article figcaption")]
+  .filter(caption => !caption.getBoundingClientRect().height).map(caption => caption.textContent.trim().slice(0, 40))"""
 
 #: Waits until the column has its width: the theme's side bars slide.
 SETTLED = """() => new Promise(done => {
@@ -324,12 +329,14 @@ def visit(site, reader):
         page = reader.page
         reader.open(site / f"{name}.html")
         seen = {"theme": page.evaluate(THEME), "mathematics": page.evaluate(MATHEMATICS)}
-        seen |= {"images": page.evaluate(IMAGES), "faults": reader.grave(name in COLOURS)}
+        seen |= {"images": page.evaluate(IMAGES), "hidden": page.evaluate(HIDDEN)}
+        seen |= {"faults": reader.grave(name in COLOURS)}
         seen |= {"by width": reader.widths(TOO_WIDE, UNREACHED, CUT)}
         page.set_viewport_size({"width": WIDTHS[0], "height": 900})
         if name in COLOURS:
             reader.darken()
             seen |= {"dark images": page.evaluate(IMAGES), "dark faults": reader.grave(True)}
+            seen["hidden"] += page.evaluate(HIDDEN)
         return seen | {
             "outside": list(reader.outside), "errors": list(reader.errors), "weights": dict(reader.weights)
         }  # fmt: skip
@@ -347,8 +354,10 @@ def test_a_page_in_the_dark(visit, name):
     seen = visit(name)
     assert seen["dark faults"] == []
     for image in seen["dark images"]:
-        assert "invert" in image["filter"], f"{image['src']} is a white card on a dark page"
-        assert image["background"] == "rgba(0, 0, 0, 0)"
+        assert image["src"].endswith("-dark.svg"), f"{image['src']} is a white card on a dark page"
+        assert image["width"] > 0 and image["alt"]
+        assert image["filter"] == "none" and image["background"] == "rgba(0, 0, 0, 0)"
+    assert len(seen["dark images"]) == len(seen["images"])
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -358,7 +367,8 @@ def test_page(visit, name):
     for image in seen["images"]:
         assert image["width"] > 0, f"{image['src']} did not load"
         assert image["alt"], f"{image['src']} has no alt text"
-        assert image["filter"] == "none"
+        assert image["filter"] == "none" and not image["src"].endswith("-dark.svg")
+    assert seen["hidden"] == []
     assert seen["by width"] == {}
     assert seen["theme"] == "light"
     assert seen["outside"] == []

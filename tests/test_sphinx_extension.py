@@ -1,10 +1,13 @@
 """What the book's Sphinx extension takes out of the theme's files, and what it leaves."""
 
+import json
 import shutil
 from importlib import resources
 from pathlib import Path
 
 import matplotlib
+import pytest
+from bs4 import BeautifulSoup
 from fontTools.ttLib import TTFont
 
 import book_pages as site
@@ -34,7 +37,8 @@ def test_a_subset_keeps_the_characters_asked_for(tmp_path):
     shutil.copyfile(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", font)
     font.with_suffix(".woff2").write_bytes(b"compressed")
     site.subset_font(font, {"A", "ß"})
-    assert {chr(code) for code in TTFont(font).getBestCmap()} == {"A", "ß"}
+    with TTFont(font) as subset:
+        assert {chr(code) for code in subset.getBestCmap()} == {"A", "ß"}
     assert font.with_suffix(".woff2").read_bytes() == font.read_bytes()
     assert font.stat().st_size < 20_000
 
@@ -100,3 +104,34 @@ def test_only_pages_with_formulas_load_mathjax(tmp_path):
     scripts = '<script>window.MathJax = {"a": 1}</script>\n<script defer="defer" src="mathjax/startup.js?v=1"></script>'
     assert site.mend(scripts + plain) == plain
     assert site.mend(scripts + plain, formulas=True) == scripts + plain
+
+
+SVG = "<svg width='518.4pt' viewBox='0 0 518.4 230.4'><path style='fill:#ffffff'/></svg>"
+
+
+def test_a_figure_gets_a_second_rendering_and_both_have_their_size(tmp_path):
+    for folder in ("_images", "book"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "_images" / "a.svg").write_text(SVG)
+    page = '<img src="../_static/logo.svg" alt=""/><figure><img alt="A &gt; line." src="../_images/a.svg" /></figure>'
+    made = site.two_renderings(page, tmp_path / "book")
+    logo, light, dark = BeautifulSoup(made, "html.parser").find_all("img")
+    assert str(logo) == '<img alt="" src="../_static/logo.svg"/>'
+    assert (light["src"], dark["src"]) == ("../_images/a.svg", "../_images/a-dark.svg")
+    assert light["alt"] == dark["alt"] == "A > line."
+    assert {light[side] + dark[side] for side in ("width", "height")} == {"691691", "307307"}
+    assert light["class"] == ["when-light"] and dark["class"] == ["when-dark", "dark-light"]
+    assert dark["loading"] == "lazy" and not light.get("loading")
+    assert (tmp_path / "_images" / "a-dark.svg").read_text() == SVG.replace("#ffffff", "#121212")
+    assert site.two_renderings(made, tmp_path / "book") == made
+    (tmp_path / "_images" / "a-dark.svg").write_text("stale")
+    site.two_renderings(page, tmp_path / "book")
+    assert (tmp_path / "_images" / "a-dark.svg").read_text() == SVG.replace("#ffffff", "#121212")
+    elsewhere = '<img alt="\\\\delta" src="https://example.org/_images/a.svg">'
+    assert site.two_renderings(elsewhere, tmp_path / "book") == elsewhere
+    script = json.dumps(page)  # as the script of a preview has it
+    again = site.two_renderings(script, tmp_path / "book")
+    assert json.loads(again) == made and site.two_renderings(again, tmp_path / "book") == again
+    (tmp_path / "_images" / "b.svg").write_text("<svg/>")
+    with pytest.raises(ValueError, match=r"b\.svg has no viewBox"):
+        site.two_renderings('<img src="_images/b.svg">', tmp_path)

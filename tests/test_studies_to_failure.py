@@ -62,5 +62,5 @@ def test_figures_of_courses(found):
     axes = figures.loss_to_failure(found).axes
     assert len(axes[0].lines) == len(found) + 2  # the unnamed half, and the line at which a model breaks
     axis = figures.loss_by_kind(found, 400).axes[0]
-    assert [label.get_text() for label in axis.get_yticklabels()] == list(to_failure.PANELS)
+    assert [label.get_text().replace("\n", " ") for label in axis.get_yticklabels()] == list(to_failure.PANELS)
     assert axis.get_ylim()[0] > axis.get_ylim()[1]

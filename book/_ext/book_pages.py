@@ -14,6 +14,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from superposition.figures.svg import dark
+
 #: What a page loads of MathJax: TeX in, HTML and CSS out. Its menu and its speech are left out.
 MATHJAX = {"loader": {"load": ["core", "input/tex", "output/chtml"]}}
 
@@ -57,11 +59,11 @@ def subset_font(font: Path, characters: set[str]) -> None:
     """Keep only these characters in a font, and in its compressed twin, in place."""
     from fontTools import subset
 
-    loaded = subset.load_font(str(font), subset.Options())
     subsetter = subset.Subsetter(subset.Options(notdef_outline=True))
     subsetter.populate(unicodes=[ord(character) for character in characters])
-    subsetter.subset(loaded)
-    loaded.save(str(font))
+    with subset.load_font(str(font), subset.Options()) as loaded:
+        subsetter.subset(loaded)
+        loaded.save(str(font))
     twin = font.with_suffix(".woff2")
     if twin.is_file():
         shutil.copyfile(font, twin)  # browsers go by a file's content, and what is left is small
@@ -177,12 +179,59 @@ def _tell_uses(app: Any, page: str, _template: str, context: dict[str, Any], _tr
         )
 
 
+_PICTURE = re.compile(
+    r'<img\b(?! class=\\?"when-)'
+    r'(?=[^>]*? src=(?P<quote>\\?")(?P<src>[^":?\\]*_images/[^"?\\]+\.svg))(?P<rest>[^>]*?) ?/?>'
+)
+_SIZE = re.compile(r"""<svg\b[^>]*? viewBox=["']0 0 ([\d.]+) ([\d.]+)["']""")
+_POINT = 4 / 3  # a point in the pixels of a page
+
+
+def two_renderings(text: str, folder: Path) -> str:
+    """HTML, or the script of a preview with HTML in it, with a second rendering for dark pages beside every figure.
+
+    It is written beside the first, and a browser loads it when it is to be seen. Both have their size, so that nothing
+    moves when they come. A page that has them stays as it is.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the page is.
+    """
+
+    def pair(image: re.Match[str]) -> str:
+        quote = image["quote"]
+        path = folder / image["src"]
+        svg = path.read_text(encoding="utf-8")
+        twin, turned = path.with_name(f"{path.stem}-dark.svg"), dark(svg)
+        if not twin.is_file() or twin.read_text(encoding="utf-8") != turned:
+            twin.write_text(turned, encoding="utf-8")
+        wide, high = (round(float(side) * _POINT) for side in (_SIZE.search(svg) or _unsized(path)).groups())
+        end = f" width={quote}{wide}{quote} height={quote}{high}{quote}/>"
+        other = image["rest"].replace(f"{path.stem}.svg", twin.name)
+        first = f"<img class={quote}when-light{quote}{image['rest']}{end}"
+        # a class of the theme's, for the theme adds a filter to what has it not
+        return first + f"<img class={quote}when-dark dark-light{quote} loading={quote}lazy{quote}{other}{end}"
+
+    return _PICTURE.sub(pair, text)
+
+
+def _unsized(path: Path) -> re.Match[str]:
+    raise ValueError(f"{path.name} has no viewBox that begins at 0 0")
+
+
 def _lighten(app: Any, exception: Exception | None) -> None:
     if exception is None and app.builder.format == "html":
         html = Path(app.outdir)
         trim_icons(html)
+        paired = app.builder.name != "singlehtml"  # which is for paper, and light
+        previews = html / "_static" / "tippy"
+        for path in previews.rglob("*.js") if paired else ():  # beside the page whose links they are for
+            preview = path.read_text(encoding="utf-8")
+            path.write_text(two_renderings(preview, html / path.parent.relative_to(previews)), encoding="utf-8")
         for path in html.rglob("*.html"):
             page = path.read_text(encoding="utf-8")
+            page = two_renderings(page, path.parent) if paired else page
             lighter = mend(page, search=path.name == "search.html", formulas=has_formulas(path, page))
             path.write_text(lighter, encoding="utf-8")
 

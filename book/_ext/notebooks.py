@@ -7,7 +7,6 @@ python book/_ext/notebooks.py time book/*.ipynb --out book/records/run-times.jso
 from __future__ import annotations
 
 import argparse
-import base64
 import hashlib
 import os
 import sys
@@ -56,8 +55,8 @@ def normalise(notebook: Any) -> Any:
         if "outputs" in cell:
             cell.outputs = _joined(cell.outputs)
         for output in cell.get("outputs", []):
-            if png := output.get("data", {}).get("image/png"):
-                output["data"]["image/png"] = base64.b64encode(pictures.lighten(base64.b64decode(png))).decode() + "\n"
+            if svg := output.get("data", {}).get("image/svg+xml"):
+                output["data"]["image/svg+xml"] = pictures.lighten_within(svg)
     return notebook
 
 

@@ -3,7 +3,9 @@
 python book/_ext/pictures.py [FOLDER]
 """
 
+import base64
 import io
+import re
 import sys
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from PIL import Image
 
 from superposition import records
 from superposition.figures import loss_by_drift, needed_and_found
+from superposition.figures.style import Plot
 from superposition.studies import law
 from superposition.studies.verdicts import LAW
 
@@ -47,26 +50,29 @@ def lighten(png: bytes) -> bytes:
     return min(png, lighter.getvalue(), key=len)
 
 
+def lighten_within(svg: str) -> str:
+    """Vector graphics with every picture in them lightened."""
+
+    def lighter(found: re.Match[str]) -> str:
+        return found[1] + base64.b64encode(lighten(base64.b64decode(found[2]))).decode()
+
+    return re.sub(r"(data:image/png;base64,)([A-Za-z0-9+/=]+)", lighter, svg)
+
+
 def draw(folder: Path) -> list[Path]:
     """Write the pictures into a folder and return their paths."""
     record = records.load("smollm2-128")
     order = np.argsort(record["relations"], kind="stable")
-    answer, drawn = folder / "answer.png", io.BytesIO()
-    figure = needed_and_found(record, record["layers"][len(record["layers"]) // 2], order=order)
-    figure.savefig(drawn, dpi=110, metadata={"Software": None})
-    answer.write_bytes(lighten(drawn.getvalue()))
-    return [answer, draw_law(folder)]
-
-
-def draw_law(folder: Path) -> Path:
-    """Write the picture of the law: what is lost over how far edits move the layer, the last state, the margins."""
+    layer = record["layers"][len(record["layers"]) // 2]
+    answer = _write(folder / "answer.svg", needed_and_found(record, layer, order=order))
     points = [point for name in LAW for point in law.points(records.load(name))]
-    drifts, drawn = (law.R, law.S, law.MU), io.BytesIO()
-    groups = law.by_kind(points)
+    drifts, groups = (law.R, law.S, law.MU), law.by_kind(points)
     figure = loss_by_drift(groups, {name: law.fit(groups["fitted"], name) for name in drifts}, names=drifts)
-    figure.savefig(drawn, dpi=110, metadata={"Software": None})
-    path = folder / "law.png"
-    path.write_bytes(lighten(drawn.getvalue()))
+    return [answer, _write(folder / "law.svg", figure)]
+
+
+def _write(path: Path, figure: Plot) -> Path:
+    path.write_text(lighten_within(figure._repr_svg_()) + "\n", encoding="utf-8")
     return path
 
 

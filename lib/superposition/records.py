@@ -12,8 +12,6 @@ import resource
 import subprocess
 import sys
 import tomllib
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -60,7 +58,7 @@ class Record:
         path = self.folder / beside
         try:
             return files.read_npz(path)
-        except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        except files.DAMAGED as error:
             raise UserError(
                 f"The arrays {path.name} of the record {self.name} are absent or damaged: make it again."
             ) from error
@@ -294,7 +292,7 @@ def write(path: Path, data: Mapping[str, Any], arrays: Mapping[str, np.ndarray] 
     path, beside = targets(path)
     if arrays:
         content["arrays"] = beside.name
-        writers[beside] = files.npz_writer(arrays)
+        writers[beside] = files.npz_writer(arrays, smallest=True)
     files.write_together(writers | {path: files.json_writer(content)})
 
 

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from superposition.figures.colours import FAINT, GREEN, INK, ORANGE, VERMILION
-from superposition.figures.style import canvas, plot
+from superposition.figures.style import broken, canvas, plot
 from superposition.studies.verdicts import Trial, Verdict
 
 #: Colour and marker of a verdict.
@@ -43,22 +43,25 @@ def trials(board: Sequence[tuple[Trial, Verdict]]) -> Figure:
     Trials without a number to draw, theorems and identities, are left out.
     """
     shown = [(trial, verdict) for trial, verdict in board if verdict.found]
-    figure, (axis,) = canvas(height=0.27 * len(shown) + 0.9)
+    figure, (axis,) = canvas(height=0.37 * len(shown) + 0.9)
     axis.axvline(0, color=INK, linewidth=1)
     for row, (_, verdict) in enumerate(reversed(shown)):
         colour, marker = OF_VERDICT[verdict.word]
         cases = towards(verdict)
         heights = row + (np.linspace(-0.28, 0.28, len(cases)) if len(cases) > 1 else np.zeros(1))
         thin = min(1.2, 12 / len(cases))
-        axis.hlines(heights, *np.clip(cases[:, 1:].T, -REACH, REACH), color=colour, linewidth=thin, alpha=0.6)
+        ends = np.clip(cases[:, 1:], -REACH, REACH)
+        bars = np.column_stack([ends, np.full(len(ends), np.nan)]).ravel()  # one path: a hundred would weigh too much
+        axis.plot(bars, np.repeat(heights, 3), color=colour, linewidth=thin, alpha=0.6)
         axis.plot(cases[:, 0], heights, marker, color=colour, markersize=5 if len(cases) < 5 else 2.5, linestyle="")
         count = f"{sum(verdict.cases)} of {len(verdict.cases)}"
-        axis.text(REACH + 0.08, row, count, fontsize=8, va="center", color=INK)
+        axis.text(REACH + 0.08, row, count, va="center", color=INK)
         axis.axhline(row - 0.5, color=FAINT, linewidth=0.3)
-    names = [f"{_name(trial)}  {trial.claim}" for trial, _ in reversed(shown)]
-    axis.set_yticks(range(len(shown)), names, fontsize=8)
+    axis.text(REACH + 0.08, len(shown) - 0.3, "as claimed", va="bottom", color=INK)
+    names = [broken(f"{trial.claim}: {_name(trial)}", 40) for trial, _ in reversed(shown)]
+    axis.set_yticks(range(len(shown)), names, linespacing=1.0)
     axis.set(xlim=(-REACH, REACH), ylim=(-0.6, len(shown) - 0.4), xticks=[])
-    axis.set_xlabel("← not as claimed    |    as claimed →\ndistance from the bar, each row in its own unit")
+    axis.set_xlabel("← not as claimed  |  as claimed →\n(each row in a unit of its own)")
     axis.spines[["left", "bottom"]].set_visible(False)
     axis.tick_params(axis="y", length=0)
     marks = [Line2D([], [], color=c, marker=m, linestyle="", label=word) for word, (c, m) in OF_VERDICT.items()]

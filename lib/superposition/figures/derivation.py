@@ -13,8 +13,8 @@ from matplotlib import patheffects
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from superposition.figures.colours import BLUE, CYCLE, FAINT, GREEN, GREY, INK, SKY, VERMILION
-from superposition.figures.style import band, canvas, dots, errors_and_damage, heatmap, plot, ticks
+from superposition.figures.colours import BLUE, CYCLE, FAINT, GREEN, GREY, HAIR, INK, PAGE, SKY, VERMILION, word
+from superposition.figures.style import band, canvas, dots, errors_and_damage, heatmap, name_lines, plot, ticks
 
 
 def _arrow(axis: Axes, tip: np.ndarray, colour: str) -> None:
@@ -34,15 +34,15 @@ def recall_against_load(
     x = np.linspace(0.01, loads.max(), 400)
     axis.plot(x, x, color=VERMILION, lw=1.4)
     axis.plot(x, np.maximum(0, 1 - 1 / x), color=BLUE, lw=1.4)
-    axis.plot(loads, outer, "s", color=VERMILION, label="outer products, $V K^\\top$", clip_on=True)
+    axis.plot(loads, outer, "s", color=VERMILION, label="outer products, $V K^\\top$")
     axis.plot(loads, fitted, "o", color=BLUE, label="best memory", clip_on=False, zorder=3)
     axis.axvline(1, color=FAINT, lw=0.8, ls="--")
     offset = {"xytext": (-6, 0), "textcoords": "offset points"}
-    axis.annotate("one fact for\neach dimension", (1, 1.5), color="#555555", ha="right", **offset)
+    axis.annotate("one fact for\neach dimension", (1, 1.5), color=GREY, ha="right", **offset)
     axis.axhline(1, color=FAINT, lw=0.8, ls=":")
     axis.set(xlim=(0, loads.max()), ylim=(0, 1.8), xlabel="facts stored per dimension, $N/d_m$")
     axis.set_ylabel("squared error of the answers\n(1: the size of the values)")
-    axis.legend(loc="lower right")
+    name_lines(axis, inside={"outer products, $V K^\\top$": (0.47, 0.9), "best memory": (0.75, 0.5)})
     return figure
 
 
@@ -98,8 +98,8 @@ def shares_of_others(naive: Float[np.ndarray, " m"], exact: Float[np.ndarray, " 
     bins = np.linspace(-edge, edge, 41)
     for shares, colour, label in ((naive, VERMILION, "write along $k_e$"), (exact, BLUE, "write along $C^{-1}k_e$")):
         rms = np.sqrt(np.mean(shares**2))
-        axis.hist(shares, bins=bins, color=colour, alpha=0.55, label=f"{label}: root mean square {rms:.2f}")
-        axis.hist(shares, bins=bins, color=colour, histtype="step", lw=1.4)
+        axis.hist(shares, bins=bins, color=colour, alpha=0.25, label=f"{label},\nroot mean square {rms:.2f}")
+        axis.hist(shares, bins=bins, color=colour, histtype="step", lw=2)
     axis.axvline(0, color=INK, lw=0.8)
     axis.set(xlabel="share of the edit's residual that arrives at another key", ylabel="number of keys")
     axis.legend(loc="upper left")
@@ -120,18 +120,18 @@ def staircase(
     n, sequences = final.shape
     figure, (triangle, last) = canvas(1, 2, height=3.5, width_ratios=[1, 1.15])
     figure.get_layout_engine().set(wspace=0.08)
-    image = triangle.imshow(after, cmap="viridis", origin="upper", extent=(0.5, n + 0.5, n + 0.5, 0.5), vmin=0)
+    image = triangle.imshow(after, cmap="viridis", interpolation="none", extent=(0.5, n + 0.5, n + 0.5, 0.5), vmin=0)
     triangle.set(xlabel="edit $j$, whose answer is checked", ylabel="after edit $i$")
     triangle.set_title("Damage grows, on average", loc="left")
     bar = figure.colorbar(image, ax=triangle, shrink=0.8, label="mean squared damage, in $\\sigma^2$")
     bar.outline.set_visible(False)
     edits = np.arange(1, n + 1)
-    few = final[:, :: max(1, sequences // 15)]
-    last.plot(edits, few, color=FAINT, lw=0.5, alpha=0.45)
+    few = final[:, :: max(1, sequences // 6)]
+    last.plot(edits, few, color=FAINT, lw=0.7, alpha=0.7)
     last.plot([], [], color=FAINT, lw=0.8, label="single lifetimes")
     last.plot(edits[::3], final.mean(axis=1)[::3], "o", ms=4, color=VERMILION, label="their mean", zorder=3)
     last.plot(edits, expected, color=BLUE, label="expected", zorder=4)
-    last.set(xlim=(0, n + 1), ylim=(0, 4.5), xlabel="edit $j$", ylabel="squared damage at the end, in $\\sigma^2$")
+    last.set(xlim=(0, n + 1), ylim=(0, 5.5), xlabel="edit $j$", ylabel="squared damage at the end, in $\\sigma^2$")
     last.set_title("The first suffer most", loc="left")
     last.legend(loc="upper right")
     return figure
@@ -141,13 +141,13 @@ def staircase(
 
 
 def _label(axis: Axes, at: np.ndarray, colour: str, name: str, nudge: tuple[float, float]) -> None:
-    halo = [patheffects.withStroke(linewidth=3, foreground="white")]
+    halo = [patheffects.withStroke(linewidth=3, foreground=PAGE)]
     axis.annotate(
         name,
         xy=(at[0], at[1]),
         xytext=nudge,
         textcoords="offset points",
-        color=colour,
+        color=word(colour),
         fontsize=13,
         path_effects=halo,
         zorder=5,
@@ -169,7 +169,7 @@ def whitened_plane(K: np.ndarray, k_i: np.ndarray, k_j: np.ndarray) -> Figure:
     figure, axes = canvas(1, 2, height=3.7)
     titles, letters = ("Keys as they are", "Keys whitened"), ("k", r"\tilde k")
     for axis, B, title, k in zip(axes, spaces, titles, letters, strict=True):
-        axis.scatter(*(B @ K), s=7, color="#b0b0b0", alpha=0.5, linewidths=0)
+        axis.scatter(*(B @ K), s=7, color=FAINT, alpha=0.5, linewidths=0)
         for radius in (1, 2):
             axis.plot(*(radius * B @ ring), color=GREY, linewidth=0.9)
         foot, tip, drop = p * B @ k_i, B @ k_i, B @ k_j
@@ -182,8 +182,8 @@ def whitened_plane(K: np.ndarray, k_i: np.ndarray, k_j: np.ndarray) -> Figure:
         _label(axis, foot, GREEN, f"$p\\,{k}_i$", (0, -16))
         axis.set(title=title, xlabel="first coordinate")
         axis.set_aspect("equal", adjustable="datalim")
-        axis.axhline(0, color="#cccccc", linewidth=0.8, zorder=0)
-        axis.axvline(0, color="#cccccc", linewidth=0.8, zorder=0)
+        axis.axhline(0, color=HAIR, linewidth=0.8, zorder=0)
+        axis.axvline(0, color=HAIR, linewidth=0.8, zorder=0)
     axes[0].set_ylabel("second coordinate")
     return figure
 
@@ -202,13 +202,14 @@ def damage_around(angles: Mapping[str, np.ndarray], damage: np.ndarray) -> Figur
     figure, (axis,) = canvas(height=3.3)
     degrees = np.linspace(0, 180, 181)
     cosine = np.cos(np.radians(degrees))
-    axis.plot(degrees, cosine, color="#bbbbbb", linewidth=5, label="cosine")
+    axis.plot(degrees, cosine, color=FAINT, alpha=0.5, linewidth=5, label="cosine")
     for (name, values), colour, mark in zip(angles.items(), (VERMILION, BLUE), "so", strict=False):
         axis.plot(values, damage, linestyle="", marker=mark, markersize=4, color=colour, label=name)
     axis.axhline(0, color=GREY, linewidth=0.8)
     axis.axvline(90, color=GREY, linewidth=0.8, linestyle="--")
     axis.set(xticks=range(0, 181, 30), xlabel="angle to the edited key (degrees)", ylabel="share of δ that arrives")
-    axis.legend()
+    places = ((0.36, 0.88), (0.27, 0.3), (0.56, 0.62))
+    name_lines(axis, inside=dict(zip(("cosine", *angles), places, strict=False)))
     return figure
 
 
@@ -230,12 +231,12 @@ def capacity(N: np.ndarray, runs: np.ndarray, d_m: int) -> Figure:
     figure, (axis,) = canvas(height=3.4)
     wide = np.linspace(d_m, N[-1], 200)
     band(axis, N, runs, color=BLUE, label="random keys, measured", marker="o", markersize=4)
-    axis.plot(wide, (wide - d_m) / (d_m - 2), color="black", linestyle=":", label="random keys, expected")
+    axis.plot(wide, (wide - d_m) / (d_m - 2), color=INK, linestyle=":", label="random keys, expected")
     axis.plot(wide, wide / d_m - 1, color=VERMILION, linestyle="--", label="forced: $N/d_m - 1$")
     axis.axvline(d_m, color=GREY, linewidth=0.8)
     axis.text(d_m + 0.8, 0.97, "$N = d_m$", transform=axis.get_xaxis_transform(), va="top", color=GREY)
-    axis.set(xlabel=f"stored keys N ($d_m$ = {d_m})", ylabel="Σ p² over the other keys")
-    axis.legend(loc="lower right")
+    axis.set(xlabel=f"stored keys $N$ ($d_m$ = {d_m})", ylabel="$\\Sigma\\, p^2$ over the other keys")
+    name_lines(axis, wide=13)
     return figure
 
 
@@ -252,11 +253,12 @@ def null_spread(d_m: Sequence[int], runs: Mapping[str, np.ndarray], expected: Ma
     figure, (axis,) = canvas(height=3.2)
     for (name, values), colour, mark in zip(runs.items(), CYCLE, "os^", strict=False):
         axis.plot(d_m, expected[name], color=colour, linestyle="--", linewidth=1.2)
-        dots(axis, d_m, values, color=colour, fmt=mark, capsize=3, label=name)
+        beside = np.array(d_m) * (0.97 if mark == "o" else 1.03)  # they lie upon each other in wide layers
+        dots(axis, beside, values, color=colour, fmt=mark, capsize=3, label=name)
     axis.set_xscale("log", base=2)
     ticks(axis.xaxis, d_m)
-    axis.set(xlabel="dimensions $d_m$ (logarithmic)", ylabel="$d_m$ · mean of p²")
-    axis.legend()
+    axis.set(xlabel="dimensions $d_m$ (logarithmic)", ylabel="$d_m$ · mean of $p^2$")
+    name_lines(axis, inside=dict(zip(runs, ((0.02, 0.2), (0.2, 0.6)), strict=False)))
     return figure
 
 
@@ -277,7 +279,9 @@ def keys_that_fit(overlap: np.ndarray, fit: Mapping[int, np.ndarray], ceiling: M
         axis.plot(overlap, ceiling[d_m], color=colour, linestyle="--", linewidth=1.2)
     axis.set(yscale="log", ylim=(10, 1e9), xlim=(0, overlap[-1]))
     axis.set(xlabel="largest overlap allowed (cosine)", ylabel="number of keys (logarithmic)")
-    axis.legend(title="solid: at least so many fit\ndashed: at most so many", loc="center right")
+    said = "solid: at least so many fit\ndashed: at most so many"
+    axis.text(0.97, 0.35, said, transform=axis.transAxes, ha="right", va="center")
+    name_lines(axis)
     return figure
 
 
@@ -290,14 +294,14 @@ def transfers(matrices: Mapping[str, np.ndarray], limit: float = 1.0) -> Figure:
 
     Above the diagonal an edit meets keys not yet written, which costs nothing; below it, earlier edits.
     """
-    figure, axes = canvas(1, len(matrices), height=2.6, sharey=True)
+    figure, axes = canvas(1, len(matrices), height=2.5, sharey=True)
     for axis, (name, matrix) in zip(axes, matrices.items(), strict=True):
         heatmap(axis, matrix, limit)
         axis.plot([-0.5, len(matrix) - 0.5], [-0.5, len(matrix) - 0.5], color=GREY, linewidth=0.7)
-        axis.set_title(name, fontsize=10)
-        axis.set(xlabel="key j read", xticks=[], yticks=[])
-    axes[0].set_ylabel("edit i written")
-    figure.colorbar(axes[-1].images[0], ax=axes, shrink=0.8, extend="both", label="share of $\\delta_i$ that arrives")
+        axis.set_title(name.replace(", ", ",\n"))
+        axis.set(xlabel="key $j$ read", xticks=[], yticks=[])
+    axes[0].set_ylabel("edit $i$ written")
+    figure.colorbar(axes[-1].images[0], ax=axes, shrink=0.8, extend="both", label="share of $\\delta_i$\nthat arrives")
     return figure
 
 
@@ -320,7 +324,7 @@ def lifetimes(
         Draw a second line, where AlphaEdit's space is full.
     """
     figure, axes = canvas(1, 2, height=4.2)
-    errors_and_damage(axes, n, errors, damage, ("-", "--", "-.", ":", (0, (5, 1)), "-"))
+    errors_and_damage(axes, n, errors, damage)
     axes[0].set_ylabel("relative to what each had to change")
     axes[1].set_ylabel("relative to their recall (logarithmic)")
     ticks(axes[1].yaxis, [0.1, 0.3, 1, 3, 10])
@@ -329,4 +333,7 @@ def lifetimes(
         axis.text(d_m - 0.5, 0.98, "$d_m$", transform=axis.get_xaxis_transform(), va="top", ha="right", color=GREY)
         if full is not None:
             axis.axvline(full, color=GREY, linewidth=0.8, linestyle=":")
+            style = {"va": "top", "ha": "right", "color": GREY}
+            axis.text(full - 0.5, 0.98, "$d_m/2$", transform=axis.get_xaxis_transform(), **style)
+    name_lines(axes[0])
     return figure

@@ -10,25 +10,10 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from superposition.figures.colours import BLACK, BLUE, DASHED, FAINT, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION
-from superposition.figures.style import canvas, curve, interval, plot, shared_legend, ticks
+from superposition.figures.colours import BLACK, BLUE, DASHED, FAINT, GREEN, OF_EDITOR, ORANGE, search_look
+from superposition.figures.style import canvas, curve, interval, name_lines, plot, shared_legend, ticks
 from superposition.records import Record
-from superposition.studies.to_failure import METHODS, PANELS, PROTECTED, SHARES, Course
-
-#: Colour, dash and name of each method.
-OF_METHOD = {
-    "rome": (BLUE, "-", "ROME"),
-    "memit": (SKY, "-", "MEMIT, one at a time"),
-    "memit batch 20": (SKY, "--", "MEMIT, twenty at a time"),
-    "rls-soft": (PURPLE, "-", "RLS, soft"),
-    "rls-hard": (PURPLE, "--", "RLS, hard"),
-    "alphaedit": (GREEN, "-", "AlphaEdit"),
-    "emmet": (BLUE, "--", "EMMET, ten at a time"),
-    "no overlap": (GREY, "--", "no overlap among the edits"),
-    "ft": (VERMILION, "-", "fine-tuning"),
-    "memit with history": (PURPLE, "-", METHODS["memit with history"]),
-    PROTECTED: (ORANGE, "-", METHODS[PROTECTED]),
-}
+from superposition.studies.to_failure import PANELS, PROTECTED, SHARES, Course
 
 
 @plot
@@ -40,14 +25,15 @@ def sweep_of_layers(record: Record) -> Figure:
     for name, colour, marker, words in (
         ("exact", BLUE, "o", "the prompt"),
         ("paraphrase_exact", ORANGE, "s", "paraphrases"),
-        ("neighbourhood_exact", GREEN, "^", "neighbours (true object)"),
+        ("neighbourhood_exact", GREEN, "^", "neighbours"),
     ):
         shares = ([row[name][part] for row in rows] for part in ("share", "low", "high"))
         curve(left, layers, *shares, alpha=0.15, color=colour, marker=marker, markersize=4, label=words)
     swept = [row["before"]["neighbourhood_exact"] for row in record["edits"][: rows[0]["facts"]]]  # (hits, asked)
-    left.axhline(sum(hits for hits, _ in swept) / sum(asked for _, asked in swept), color=GREY, linewidth=1, zorder=0)
+    before = sum(hits for hits, _ in swept) / sum(asked for _, asked in swept)
+    left.plot(layers, [before] * len(layers), color=GREEN, linewidth=1, linestyle="--", label="neighbours, before")
     left.set(xlabel="layer", ylabel="answered as wanted", ylim=(-0.02, 1.04), title="exact match")
-    left.legend(loc="lower left")
+    name_lines(left, wide=14)
     right.plot(layers, [row["shift_over_recalled"] for row in rows], "o-", color=BLACK, markersize=4)
     right.set(xlabel="layer", ylabel=r"$\|\delta\| \,/\, \|W k\|$", title="size of the shift", ylim=(0, None))
     return figure
@@ -57,7 +43,7 @@ def sweep_of_layers(record: Record) -> Figure:
 def traced(record: Record) -> Figure:
     """How much of the fact returns, by layer, when the clean run's state (left) or MLP output (right) is put back."""
     facts = list(record["trace"].values())
-    figure, axes = canvas(1, 2, height=3.1, sharey=True)
+    figure, axes = canvas(1, 2, height=3.4, sharey=True)
     places = (
         ("last token of the subject", BLUE, "o"),
         ("the token after it", ORANGE, "s"),
@@ -73,7 +59,7 @@ def traced(record: Record) -> Figure:
         axis.axhline(0, color=FAINT, linewidth=0.8)
         axis.set(xlabel="layer", title=title)
     axes[0].set_ylabel("probability that returns")
-    axes[1].legend(loc="upper right")
+    shared_legend(axes[0], 3)
     return figure
 
 
@@ -115,24 +101,22 @@ def edit_sequences(record: Record) -> Figure:
         (("perplexity",), "perplexity of plain text", True),
         (("drift",), r"$\|W_n - W_0\| \,/\, \|W_0\|$", False),
     )
-    figure, axes = canvas(4, 2, height=9.0, sharex=True)
+    figure, axes = canvas(4, 2, height=9.6, sharex=True)
     for axis, (path, title, unedited) in zip(axes.flat, panels, strict=False):
-        for name, (colour, dash, words) in OF_METHOD.items():
-            if name not in record["lives"]:  # the record's key of the sequences
-                continue
-            n, values = _points(record["lives"][name], *path)
-            axis.plot(n, values, color=colour, linestyle=dash, marker=".", markersize=5, linewidth=1.5, label=words)
+        for name, look in OF_EDITOR.items():
+            if name in record["lives"]:  # the record's key of the sequences
+                axis.plot(*_points(record["lives"][name], *path), **look.line(markersize=4, linewidth=1.5))
         if unedited:
             value = record["start"]
             for part in path:
                 value = value[part]
             axis.axhline(value, color=FAINT, linewidth=0.8)
-        axis.set_title(title, fontsize=10)
+        axis.set_title(title)
         if path[-1] == "share":
             axis.set(ylim=(-0.03, 1.05), ylabel="exact match")
     axes[3, 0].set_ylim(bottom=0)
     for axis in (axes[3, 0], axes[2, 1]):
-        axis.set_xlabel("edits n")
+        axis.set_xlabel("edits $n$")
         axis.tick_params(labelbottom=True)
     axes[3, 1].axis("off")
     axes[3, 1].legend(*axes[0, 0].get_legend_handles_labels(), loc="center")
@@ -145,23 +129,35 @@ def growth_on_a_layer(record: Record, names: Sequence[str]) -> Figure:
 
     Left, for the first of the names, also what its steps would sum to at right angles and all in one direction.
     """
-    figure, axes = canvas(1, 2, height=3.5)
+    figure, axes = canvas(1, 2, height=4.2)
     for name in names:
-        colour, dash, words = OF_METHOD[name]
+        words, colour, _, dash = OF_EDITOR[name]
         norms = np.sqrt((record.arrays[f"{name}/interference"].astype(float) ** 2).mean(1))
         residual = record.arrays[f"{name}/residual"]
         n = np.arange(1, len(norms) + 1)
         axes[0].plot(n, norms, color=colour, linestyle=dash, label=words)
         width = min(10, len(residual))
         smooth = np.convolve(residual, np.ones(width) / width, mode="valid")
-        axes[1].plot(n[width - 1 :], smooth, color=colour, linestyle=dash)
+        shown = (
+            {"color": colour, "zorder": 3} if name in (names[0], "alphaedit") else {"color": FAINT, "linewidth": 0.8}
+        )
+        axes[1].plot(n[width - 1 :], smooth, **shown)
     step = record.arrays[f"{names[0]}/step"].astype(float)
     n = np.arange(1, len(step) + 1)
-    axes[0].plot(n, np.sqrt(np.cumsum(step**2)), color=BLACK, linewidth=1, linestyle="--", label="at right angles")
-    axes[0].plot(n, record.arrays[f"{names[0]}/straight"], color=FAINT, linewidth=1, linestyle=":", label="all aligned")
-    axes[0].set(xscale="log", yscale="log", xlabel="edits n", ylabel=r"$\|\Delta_o[:, j]\|$, root mean square")
-    axes[0].legend(fontsize=7.5)
-    axes[1].set(xlabel="edits n", ylabel=r"$\|\delta(v_n)\|$, mean of ten", ylim=(0, None))
+    axes[0].plot(
+        n, np.sqrt(np.cumsum(step**2)), color=BLACK, linewidth=1, linestyle="--", label="ROME's steps at right angles"
+    )
+    axes[0].plot(
+        n,
+        record.arrays[f"{names[0]}/straight"],
+        color=FAINT,
+        linewidth=1,
+        linestyle=":",
+        label="ROME's steps, all aligned",
+    )
+    axes[0].set(xscale="log", yscale="log", xlabel="edits $n$", ylabel=r"$\|\Delta_o[:, j]\|$, root mean square")
+    name_lines(axes[0], wide=14)
+    axes[1].set(xlabel="edits $n$", ylabel=r"$\|\delta(v_n)\|$, mean of ten", ylim=(0, None))
     return figure
 
 
@@ -170,14 +166,14 @@ def suffering_by_age(record: Record, names: Sequence[str]) -> Figure:
     """Norm of what later edits did to edit j, against j: each edit a dot, means of ten as a line."""
     figure, axes = canvas(1, len(names), height=3.0, sharey=True)
     for axis, name in zip(axes, names, strict=True):
-        colour, _, words = OF_METHOD[name]
+        words, colour, *_ = OF_EDITOR[name]
         norms = record.arrays[f"{name}/on_edits"]
         j = np.arange(1, len(norms) + 1)
         axis.scatter(j, norms, s=9, color=colour, alpha=0.45, linewidth=0)
         ten = len(norms) // 10 * 10
         means = [part[:ten].reshape(-1, 10).mean(1) for part in (j, norms)]
         axis.plot(*means, color=BLACK, linewidth=1.5)
-        axis.set(xlabel="edit j", title=words)
+        axis.set(xlabel="edit $j$", title=words)
     axes[0].set(ylim=(0, None), ylabel=r"$\|\Delta_e[:, j]\|$")
     return figure
 
@@ -188,20 +184,23 @@ def loss_to_failure(courses: Mapping[str, Course]) -> Figure:
 
     Where some of the watched facts are protected by name, the dashed line is of the others.
     """
-    figure, (left, right) = canvas(1, 2, height=3.7, width_ratios=[1.6, 1])
+    figure, (left, right) = canvas(1, 2, height=3.7, width_ratios=[1.4, 1])
     for name, course in courses.items():
-        colour, dash, words = OF_METHOD[name]
-        style = {"color": colour, "linestyle": dash, "marker": ".", "markersize": 5}
-        curve(left, course.edits, *course.share("lost").T, alpha=0.13, label=words, **style)
+        style = OF_EDITOR[name].line(markersize=3.5)
+        curve(left, course.edits, *course.share("lost").T, alpha=0.13, **style)
         if name == PROTECTED:
             unnamed = course.share("lost_unnamed")[:, 0]
-            left.plot(course.edits, unnamed, color=colour, linestyle="--", linewidth=1.2, label="facts not named")
+            left.plot(
+                course.edits,
+                unnamed,
+                **style | {"linestyle": "--", "marker": "", "label": "facts protected: those not named"},
+            )
         right.plot(course.edits, course.dearer, **style)
     left.axhline(SHARES[-1], **DASHED)
     left.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     left.set(xlabel="edits $n$", ylabel="lost, of what the model knew", ylim=(0, 0.9), xlim=(0, None))
-    right.set(xlabel="edits $n$", ylabel="perplexity, over the unedited model's", ylim=(1, None), xlim=(0, None))
-    shared_legend(left, 3)
+    right.set(xlabel="edits $n$", ylabel="perplexity, over that\nof the unedited model", ylim=(1, None), xlim=(0, None))
+    name_lines(left, wide=14)
     return figure
 
 
@@ -211,17 +210,17 @@ def loss_by_kind(courses: Mapping[str, Course], edits: int) -> Figure:
     figure, (axis,) = canvas(height=3.2)
     apart = 0.8 / len(courses)
     for number, (name, course) in enumerate(courses.items()):
-        colour, _, words = OF_METHOD[name]
+        words, colour, marker, _ = OF_EDITOR[name]
         row = int(np.flatnonzero(course.edits == edits)[0])
         for place, path in enumerate(PANELS.values()):
             share = course.share(*path)[row]
-            mark = {"marker": "o", "markersize": 5, "label": words if place == 0 else None}
+            mark = {"marker": marker, "markersize": 6, "label": words if place == 0 else None}
             interval(axis, place + apart * (number - (len(courses) - 1) / 2), *share, color=colour, **mark)
-    axis.set_yticks(range(len(PANELS)), labels=list(PANELS))
+    axis.set_yticks(range(len(PANELS)), labels=[name.replace(", ", ",\n") for name in PANELS])
     axis.invert_yaxis()
     axis.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axis.set(xlabel=f"lost after {edits} edits, of what the model knew", xlim=(0, 1))
-    shared_legend(axis, len(courses))
+    shared_legend(axis, 2)
     return figure
 
 
@@ -236,17 +235,21 @@ def residuals_along(panels: Mapping[str, Mapping[str, Float[np.ndarray, " n"]]],
     top = 1.0
     for axis, (title, arms) in zip(axes, panels.items(), strict=True):
         *names, last = arms
-        for name, colour in zip(names, (VERMILION, BLUE, GREEN, PURPLE), strict=False):
-            grown = _running_median(arms[name], wide)
-            axis.plot(*grown, color=colour, linewidth=2.4 if name == names[0] else 1.3, label=name)
+        for name in names:
+            grown, style = _running_median(arms[name], wide), search_look(name).line(marker="")
+            axis.plot(*grown, linewidth=2.6 if name == names[0] else 1.3, **style)
             top = max(top, grown[1].max())
-        axis.plot(*_running_median(arms[last], wide), color=BLACK, linewidth=1.3, linestyle="--", label=last)
-        axis.axhline(1, color=FAINT, linewidth=0.8)
+        told = _running_median(arms[last], wide)
+        axis.plot(*told, color=BLACK, linewidth=1.3, linestyle="--")
+        axis.axhline(1, color=FAINT, linewidth=0.8, linestyle=":")
         axis.set(title=title, xlabel="edit $n$", yscale="log")
     axes[0].set_ylim(0.5, 1.3 * top)
     ticks(axes[0].yaxis, [value for value in (0.5, 1, 2, 3, 5, 10, 20, 50, 100) if value < 1.3 * top])
     axes[0].set_ylabel(r"$\|\delta(v_n)\|$, over its length alone")
-    shared_legend(axes[0], 3)
+    name_lines(axes[-1], wide=14)
+    called, told = list(next(iter(panels.values())).items())[-1]
+    x, y = _running_median(told, wide)
+    axes[0].annotate(called, (x[-1], y[-1]), (6, 0), textcoords="offset points", va="top")
     return figure
 
 

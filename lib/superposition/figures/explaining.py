@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Polygon, Rectangle
 from numpy.typing import ArrayLike
 
-from superposition.figures.colours import BLUE, FAINT, GREEN, GREY, INK, PURPLE, VERMILION
+from superposition.figures.colours import BLUE, FAINT, GREEN, GREY, HAIR, INK, PAGE, PURPLE, SHADE, VERMILION, word
 from superposition.figures.style import canvas, plot
 from superposition.linear import rules
 from superposition.linear.memory import LinearMemory
@@ -38,13 +38,13 @@ ROOMY = np.stack([np.cos([0.0, 1.2, 0.46]), np.sin([0.0, 1.2, 0.46])])
 
 def _say(axis: Axes, x: float, y: float, text: str, colour: str = INK, size: float = NOTE, **how) -> None:
     style: dict[str, Any] = {"ha": "center", "va": "center", "linespacing": 1.25} | how
-    axis.text(x, y, text, color=colour, fontsize=size, **style)
+    axis.text(x, y, text, color=word(colour), fontsize=size, **style)
 
 
 def _box(axis: Axes, at: tuple[float, float], size: tuple[float, float], text: str, colour: str = FAINT, **how) -> None:
     """A box with its lower left corner at `at`, and words in it."""
     letters = how.pop("letters", NOTE)
-    style: dict[str, Any] = {"fc": "white", "lw": 1.2, "zorder": 2} | how
+    style: dict[str, Any] = {"fc": PAGE, "lw": 1.2, "zorder": 2} | how
     axis.add_patch(FancyBboxPatch(at, *size, boxstyle="round,pad=0,rounding_size=.08", ec=colour, **style))
     _say(axis, at[0] + size[0] / 2, at[1] + size[1] / 2, text, size=letters)
 
@@ -82,16 +82,16 @@ def block_with_memory() -> Figure:
     figure.get_layout_engine().set(w_pad=0, h_pad=0)
     _ground(axis, (0, 7.2), (0, 5.0))
     left, stream = 0.12, 2.28
-    for word, wide in (("The", 0.62), ("Eiffel", 0.86), ("Tower", 0.9), ("is", 0.5), ("in", 0.5)):
-        last = word == "Tower"
-        _box(axis, (left, 0.5), (wide, 0.42), word, VERMILION if last else FAINT, lw=2.4 if last else 1, letters=NAME)
+    for token, wide in (("The", 0.62), ("Eiffel", 0.86), ("Tower", 0.9), ("is", 0.5), ("in", 0.5)):
+        last = token == "Tower"
+        _box(axis, (left, 0.5), (wide, 0.42), token, VERMILION if last else FAINT, lw=2.4 if last else 1, letters=NAME)
         if left < stream - 1:
             _arrow(axis, (left + wide / 2, 0.95), (0.55 + 0.2 * left, 1.67), FAINT, 1)
         left += wide + 0.1
     _say(axis, stream, 0.22, "the subject's last token", VERMILION, NAME)
     axis.add_patch(Rectangle((0.06, 1.18), 7.06, 3.26, fill=False, ec=FAINT, lw=1, ls=(0, (4, 3))))
     _say(axis, 0.2, 4.2, "one block", GREY, ha="left")
-    axis.add_patch(Rectangle((2.7, 2.3), 4.28, 1.26, fc="#F1F1F1", ec="none", zorder=0))
+    axis.add_patch(Rectangle((2.7, 2.3), 4.28, 1.26, fc=SHADE, ec="none", zorder=0))
     _say(axis, 2.82, 3.4, "MLP", GREY, ha="left")
     _arrow(axis, (stream, 0.95), (stream, 4.94), INK, 2.4)
     _say(axis, stream + 0.14, 4.72, "residual stream, to the next block", ha="left")
@@ -105,14 +105,14 @@ def block_with_memory() -> Figure:
     _arrow(axis, (4.18, 2.86), (5.44, 2.86), VERMILION, 2.4)
     _say(axis, 4.8, 3.07, "key $k$", VERMILION, NAME)
     _say(axis, 4.78, 2.63, "$d_m$ numbers", GREY, 11)
-    _box(axis, (5.44, 2.36), (1.46, 1.1), "", BLUE, fc="#DCEBF7", lw=3)
+    _box(axis, (5.44, 2.36), (1.46, 1.1), "", BLUE, fc=(BLUE, 0.14), lw=3)
     _say(axis, 6.17, 3.04, "$W$", size=24)
     _say(axis, 6.17, 2.56, "down-projection", size=11)
     axis.plot([6.15, 6.15], [3.46, 3.9], color=GREEN, lw=2.4)
     _arrow(axis, (6.165, 3.9), (stream + 0.12, 3.9), GREEN, 2.4)
     _say(axis, 4.2, 4.13, "value $v = W k$, added to the stream", GREEN, NAME)
     for height in (2.5, 3.9):
-        axis.plot(stream, height, "o", color="white", mec=INK, ms=13, mew=1.4, zorder=3)
+        axis.plot(stream, height, "o", color=PAGE, mec=INK, ms=13, mew=1.4, zorder=3)
         axis.plot(stream, height, "+", color=INK, ms=8, mew=1.4, zorder=4)
     _say(axis, 6.25, 1.9, "an edit changes $W$ and nothing else:", BLUE, NAME, ha="right")
     _say(axis, 6.25, 1.5, r"$\hat W = W + \Lambda\,(C^{-1}k)^{\mathsf{T}}$", BLUE, NAME + 2, ha="right")
@@ -270,11 +270,11 @@ def two_triangles(P: Float[np.ndarray, "n n"], column: int = 3) -> Figure:
     _ground(axis, (-aside, n + aside), (n + 1.15, -1.3))
     above, below = np.triu(np.ones((n, n), dtype=bool), 1), np.tril(np.ones((n, n), dtype=bool), -1)
     for triangle, colour in ((above, BLUE), (below, VERMILION)):
-        for there, fill in ((triangle & (P > 0), colour), (triangle & (P < 0), "white")):
+        for there, fill in ((triangle & (P > 0), colour), (triangle & (P < 0), PAGE)):
             sides = {(i, k): 0.86 * (abs(P[i, k]) / largest) ** 0.5 for i, k in zip(*np.nonzero(there), strict=True)}
             squares = [Rectangle((k + 0.5 - a / 2, i + 0.5 - a / 2), a, a) for (i, k), a in sides.items()]
             axis.add_collection(PatchCollection(squares, fc=fill, ec=colour, lw=1.4))
-    axis.add_collection(PatchCollection([Rectangle((i, i), 1, 1) for i in range(n)], fc="#DDDDDD", ec="white"))
+    axis.add_collection(PatchCollection([Rectangle((i, i), 1, 1) for i in range(n)], fc=HAIR, ec=PAGE))
     axis.add_patch(Rectangle((0, 0), n, n, fill=False, ec=FAINT, lw=1))
     axis.add_patch(Rectangle((j, 0), 1, j, fill=False, ec=BLUE, lw=2.2))
     axis.add_patch(Rectangle((j, j + 1), 1, n - j - 1, fill=False, ec=VERMILION, lw=2.2))
@@ -357,16 +357,16 @@ def tails_of_p(samples: Mapping[str, Float[np.ndarray, " n"]], beyond: float = 4
         tail = np.abs(bins[:-1] + wide / 2) > beyond
         edges = mean + sd * bins
         axis.stairs(np.where(tail, np.nan, density), edges, baseline=least, fill=True, color=colour, alpha=0.3, lw=0)
-        tails = {"fill": True, "fc": "white", "ec": VERMILION, "hatch": "/////", "lw": 1.2}
+        tails = {"fill": True, "fc": PAGE, "ec": VERMILION, "hatch": "/////", "lw": 1.2}
         axis.stairs(np.where(tail & (density > 0), density, np.nan), edges, baseline=least, **tails)
         x = mean + sd * np.linspace(-6, 6, 241)
         normal = np.exp(-(((x - mean) / sd) ** 2) / 2) / (sd * np.sqrt(2 * np.pi))
         axis.plot(x, normal, color=INK, lw=1.8, ls="--")
         count, expected = int((np.abs(z) > beyond).sum()), len(z) * math.erfc(beyond / np.sqrt(2))
         place = {"transform": axis.transAxes, "va": "top"}
-        said = f"hatched, beyond {beyond:g} sd: {count:,} of {len(z):,}"
+        said = f"beyond {beyond:g} sd: {count:,} of {len(z):,}"
         _say(axis, 0.015, 0.96, said, VERMILION, ha="left", **place)
-        _say(axis, 0.985, 0.96, f"dashed, the normal: {expected:.0f}", ha="right", **place)
+        _say(axis, 0.985, 0.96, f"a normal (dashed) would have {expected:.0f}", ha="right", **place)
         highest = max(highest, density.max(), normal.max())
         axis.set_title(name, fontsize=NAME, loc="left", pad=4)
         axis.set_yscale("log")

@@ -12,20 +12,20 @@ from matplotlib.ticker import MultipleLocator, PercentFormatter
 from superposition.figures.colours import (
     BLACK,
     BLUE,
-    CYCLE,
     DASHED,
     GREEN,
     GREY,
     MARKERS,
+    OF_EDITOR,
+    OF_MODEL,
     ORANGE,
+    PAGE,
     PURPLE,
-    SKY,
     VERMILION,
+    Look,
+    editor_look,
 )
-from superposition.figures.style import canvas, interval, plot, shared_legend, ticks
-
-_RUNS = ((BLUE, "o"), (SKY, "s"), (VERMILION, "D"), (ORANGE, "^"))
-
+from superposition.figures.style import canvas, interval, name_lines, plot, shared_legend, ticks
 
 #: Forecasts by what they know, each with how the figure calls it.
 LADDER = {
@@ -46,6 +46,14 @@ LADDER = {
     },
     "dry run": {"known residuals: margin left": "margin left, targets anew"},
 }
+
+
+def _of_run(run: str, runs: Sequence[str]) -> dict:
+    """Look of a run, ``MODEL, layer N``: the model's, hollow for its second layer."""
+    name = run.split(",")[0]
+    look = next((look for look in OF_MODEL.values() if look.name == name), Look(name, GREEN, "D"))
+    first = next(other for other in runs if other.split(",")[0] == name) == run
+    return {"color": look.colour, "marker": look.marker, "markersize": 5, "mfc": look.colour if first else PAGE}
 
 
 @plot
@@ -79,8 +87,8 @@ def skill_and_cost(
         places += [place + step for step in range(len(named))]
         place += len(named) + 0.8
     spread = np.linspace(-0.24, 0.24, len(skill))
-    for (run, found), (colour, marker), off in zip(skill.items(), _RUNS, spread, strict=False):
-        style = {"color": colour, "marker": marker, "markersize": 5}
+    for (run, found), off in zip(skill.items(), spread, strict=True):
+        style = _of_run(run, list(skill))
         for (name, _), at in zip(rows, places, strict=True):
             interval(left, at + off, *found[name], linewidth=1.4, **style)
             right.plot(seconds[run][name], at + off, linestyle="", **style)
@@ -88,12 +96,13 @@ def skill_and_cost(
     left.axvline(chance, **DASHED)
     left.set_yticks(places, labels=[label for _, label in rows])
     left.set_ylim(place - 1.0, -1.2)
-    words = {"fontsize": 9, "style": "italic", "color": "#444444", "ha": "right", "va": "center"}
+    words: dict[str, Any] = {"style": "italic", "color": GREY, "ha": "left", "va": "center"}
+    words["bbox"] = {"fc": PAGE, "ec": "none", "pad": 1}
     for title, at in zip(groups, start, strict=True):
-        right.text(0.995, at - 0.7, title, transform=right.get_yaxis_transform(), **words)
+        left.text(0.01, at - 0.7, title, transform=left.get_yaxis_transform(), **words)
     left.set(xlabel=measure)
     right.set(xscale="log", xlabel="CPU seconds (log)")
-    shared_legend(left, len(skill), "outside upper center")
+    shared_legend(left, 2, "outside upper center")
     return figure
 
 
@@ -103,15 +112,16 @@ def loss_by_fifths(doses: Mapping[str, Mapping[str, Sequence[Mapping[str, float]
 
     ``doses`` maps a run and a forecast's label to shares, ``share``, ``low`` and ``high`` each.
     """
-    figure, axes = canvas(1, len(doses), height=2.9, sharey=True)
+    figure, axes = canvas(1, len(doses), height=3.3, sharey=True)
     for axis, (run, forecasts) in zip(axes, doses.items(), strict=True):
-        off, parts = np.linspace(-0.12, 0.12, len(forecasts)), len(next(iter(forecasts.values())))
-        for (label, shares), colour, marker, aside in zip(forecasts.items(), CYCLE, MARKERS, off, strict=False):
+        off, parts = (-0.12, 0.0, 0.12), len(next(iter(forecasts.values())))
+        for (label, shares), colour, marker, aside in zip(
+            forecasts.items(), (PURPLE, GREEN, BLACK), "D^P", off, strict=False
+        ):
             value, low, high = (np.array([share[end] for share in shares]) for end in ("share", "low", "high"))
             x, bars = np.arange(1, parts + 1) + aside, [value - low, high - value]
             axis.errorbar(x, value, bars, color=colour, marker=marker, markersize=4, linewidth=1.2, label=label)
-        axis.set(title=run, xlabel="fifth of the facts", xticks=np.arange(1, parts + 1))
-        axis.title.set_fontsize(9)
+        axis.set(title=run.replace(", ", ",\n"), xlabel="fifth\n(1 safest)", xticks=np.arange(1, parts + 1))
         axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes[0].set_ylabel("facts lost")
     shared_legend(axes[0], len(forecasts), "outside upper center")
@@ -161,17 +171,17 @@ def dose_and_damage(
 ) -> Figure:
     """Left: mean loss against the crowding ``Σ p²|δ|²`` of arms whose change has one norm. Right: against the norm."""
     colours = (BLUE, GREEN, VERMILION, PURPLE, ORANGE, BLACK)
-    figure, (left, right) = canvas(1, 2, height=3.4, sharey=True)
+    figure, (left, right) = canvas(1, 2, height=3.8, sharey=True)
     for (label, (x, y)), colour, marker in zip(series.items(), colours, MARKERS, strict=False):
         left.plot(x, y, color=colour, marker=marker, markersize=5, linestyle="", alpha=0.85, label=label)
     left.set(xscale="log", yscale="log", ylabel=r"mean loss of $\log p$ (nats, log)")  # shared with the other panel
-    left.set_xlabel(r"crowding $\sum_i \sum_t p^2\, \|\delta\|^2$, mean over facts (log)")
-    left.set_title(r"one norm $\|\Delta W\|$, other overlaps", fontweight="normal")
-    left.legend(fontsize=8)
-    right.set(xscale="log", xlabel=r"$\|\Delta W\|$, relative to the edits as they are")
+    left.set_xlabel("crowding $\\sum_i \\sum_t p^2\\, \\|\\delta\\|^2$,\nmean over facts (log)")
+    left.set_title(r"one norm $\|\Delta W\|$, other overlaps")
+    shared_legend(left, 4, "outside upper center")
+    right.set(xscale="log", xlabel="$\\|\\Delta W\\|$, relative to\nthe edits as they are")
     ticks(right.xaxis, by_norm[0])
-    right.plot(*by_norm, color=BLUE, marker="o", markersize=5)
-    right.set_title("one overlap, other norms", fontweight="normal")
+    right.plot(*by_norm, color=BLACK, marker="o", markersize=5)
+    right.set_title("one overlap, other norms")
     return figure
 
 
@@ -184,7 +194,7 @@ def cures_on_the_curve(
     ``start`` is the one without any cure. One whose R is NaN is counted and not drawn. ``curve`` gives the share lost
     at an R, and is drawn behind the points.
     """
-    figure, (axis,) = canvas(height=4.2)
+    figure, (axis,) = canvas(height=4.8)
     if curve is not None:
         x = np.linspace(0, 1.15 * np.nanmax([row["R"] for row in rows.values()]), 100)[1:]
         axis.plot(x, curve(x), **DASHED)
@@ -193,15 +203,15 @@ def cures_on_the_curve(
         at = row["R"], row["lost"]
         if np.isnan(at[0]):
             continue
-        colour, marker, above = (VERMILION, "s", 3) if label == start else (BLUE, "o", 2)
+        colour, marker, above = (*OF_EDITOR["rome"][1:3], 3) if label == start else (GREY, "s", 2)
         axis.plot(*at, color=colour, marker=marker, markersize=6, linestyle="", zorder=above)
         near = next((old for old in numbers if np.allclose(old, at, rtol=0, atol=0.003)), at)
         numbers.setdefault(near, []).append(str(number))
     for at, some in numbers.items():  # one label for points that lie upon each other, on the left where one is near
-        left = any(other > at and np.allclose(other, at, rtol=0, atol=0.01) for other in numbers)
-        style = {"ha": "right" if left else "left", "textcoords": "offset points", "fontsize": 8}
+        left = any(other > at and np.allclose(other, at, rtol=0, atol=0.014) for other in numbers)
+        style = {"ha": "right" if left else "left", "textcoords": "offset points"}
         axis.annotate(", ".join(some), at, (-6 if left else 6, 3), **style)
-    axis.set(xlabel="relative drift $R$ of the layer", ylabel="untouched facts lost", xlim=(0, None), ylim=(0, None))
+    axis.set(xlabel="relative drift $R$ of the layer", ylabel="watched facts lost", xlim=(0, None), ylim=(0, None))
     axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     return figure
 
@@ -210,16 +220,16 @@ def cures_on_the_curve(
 def cures_on_the_way(shares: Mapping[str, Mapping[str, Sequence[float]]], edits: Sequence[int]) -> Figure:
     """Left what is lost, right what holds, against the number of edits, a line a rule.
 
-    ``shares`` maps a label to ``lost`` and ``held``, (n,) at each of ``edits``.
+    ``shares`` maps an editor to ``lost`` and ``held``, (n,) at each of ``edits``.
     """
-    figure, axes = canvas(1, 2, height=3.2)
+    figure, axes = canvas(1, 2, height=3.5)
     for axis, what in zip(axes, ("lost", "held"), strict=True):
-        for (label, row), colour, marker in zip(shares.items(), CYCLE, MARKERS, strict=False):
-            axis.plot(edits, row[what], color=colour, marker=marker, markersize=5, label=label)
+        for name, row in shares.items():
+            axis.plot(edits, row[what], **editor_look(name).line(markersize=6))
         axis.set(xticks=edits, xlabel="edits")
         axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         axis.yaxis.set_major_locator(MultipleLocator(0.05))
-    axes[0].set_ylabel("untouched facts lost")
+    axes[0].set_ylabel("watched facts lost")
     axes[1].set(ylabel="edits that hold", ylim=(min(0.85, axes[1].get_ylim()[0]), 1.01))
-    shared_legend(axes[0], 3, "outside upper center")
+    name_lines(axes[0], wide=14)
     return figure

@@ -7,30 +7,28 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, MaxNLocator, PercentFormatter
 
-from superposition.figures.colours import BLACK, BLUE, DASHED, GREY, MARKERS, VERMILION
-from superposition.figures.editing import OF_METHOD
+from superposition.figures.colours import BLACK, BLUE, DASHED, GREY, MARKERS, OF_EDITOR, OF_MODEL
 from superposition.figures.style import canvas, interval, plot, shared_legend, ticks
 from superposition.stats.intervals import Estimate
 from superposition.stats.response import LogLogistic
 from superposition.studies.law import MU, QUANTITIES, Lifetime, Point, R, S, correlation, series
-from superposition.studies.measurement import MODELS
+from superposition.studies.names import MODELS
 
-#: Colour of a model's points, wherever the law is drawn.
-OF_MODEL = {model: (colour, MODELS[model]) for model, colour in (("smollm2", BLUE), ("gemma3", VERMILION))}
 #: What the drifts are called at an axis.
 DRIFTS = {
-    R: "relative drift $R$ of the layer",
-    S: "relative drift $S$ of the last state",
-    MU: r"change of the margin $\mu$ (nats)",
+    R: "relative drift $R$\nof the layer",
+    S: "relative drift $S$\nof the last state",
+    MU: "change of the margin\n$\\mu$ (nats)",
 }
 
 
 def _scatter(axis: Axes, groups: Mapping[str, Sequence[Point]], name: str, size: float) -> None:
     """Share lost over a quantity: a marker a group, a colour a model; the first group is hollow."""
     for number, (points, marker) in enumerate(zip(groups.values(), MARKERS, strict=False)):
-        for model, (colour, _) in OF_MODEL.items():
+        for model, (_, colour, *_) in OF_MODEL.items():
             some = [point for point in points if point.model == model]
             if some:
                 x, y = [point.quantities[name] for point in some], [point.lost for point in some]
@@ -40,15 +38,11 @@ def _scatter(axis: Axes, groups: Mapping[str, Sequence[Point]], name: str, size:
 
 
 def _join(axis: Axes, points: Sequence[Point], name: str) -> None:
-    """A thin line through the points of every layer, by number of edits; at its end, the layer's number."""
+    """A thin line through the points of every layer, by number of edits."""
     for some in series(points).values():
-        colour, _ = OF_MODEL[some[0].model]
+        colour = OF_MODEL[some[0].model].colour
         x, y = [point.quantities[name] for point in some], [point.lost for point in some]
         axis.plot(x, y, color=colour, linewidth=0.5, alpha=0.5)
-        if some[0].rule == "rome" and some[0].targets == "beforehand":
-            axis.annotate(
-                str(some[0].layer), (x[-1], y[-1]), (3, 1), textcoords="offset points", fontsize=6, color=colour
-            )
 
 
 def _curve(axis: Axes, points: Sequence[Point], name: str, fitted: LogLogistic, label: str | None = None) -> None:
@@ -66,7 +60,7 @@ def loss_by_drift(
 ) -> Figure:
     """Share lost over each of some drifts, a panel each, with the curve that was fitted to the first group.
 
-    The points of a layer are joined, and its number stands at the last of those with targets found beforehand.
+    The points of a layer are joined.
 
     Parameters
     ----------
@@ -84,7 +78,7 @@ def loss_by_drift(
     for (label, _), marker, number in zip(groups.items(), MARKERS, range(len(groups)), strict=False):
         face = "none" if number == 0 else GREY
         axes[0].scatter([], [], s=26, marker=marker, facecolors=face, edgecolors=GREY, label=label)
-    for colour, label in OF_MODEL.values():
+    for label, colour, *_ in OF_MODEL.values():
         axes[0].plot([], [], color=colour, linewidth=5, label=label)
     axes[0].plot([], [], color=BLACK, linewidth=1.4, label="curve fitted to the hollow points")
     axes[0].set_ylabel("lost, of what the model knew")
@@ -98,9 +92,8 @@ def loss_by_method(points: Sequence[Point], curves: Mapping[str, LogLogistic]) -
     figure, axes = canvas(1, len(curves), height=3.8, sharey=True)
     for axis, (name, fitted) in zip(axes, curves.items(), strict=True):
         for (_, _, rule, _), some in series(points).items():
-            colour, dash, words = OF_METHOD[rule]
             x, y = [point.quantities[name] for point in some], [point.lost for point in some]
-            axis.plot(x, y, color=colour, linestyle=dash, marker="o", markersize=4, linewidth=1, label=words)
+            axis.plot(x, y, **OF_EDITOR[rule].line(markersize=4, linewidth=1))
         _curve(axis, points, name, fitted, label="curve fitted before, on 30 edits")
         axis.set_xlabel(DRIFTS.get(name, QUANTITIES[name]))
     axes[0].yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
@@ -111,9 +104,9 @@ def loss_by_method(points: Sequence[Point], curves: Mapping[str, LogLogistic]) -
 
 #: Marker and name of where target values came from, where one layer is drawn; fine-tuning has none.
 OF_TARGETS = {
-    "anew": ("o", "targets found anew"),
-    "moving": ("D", "anew, moving ball"),
-    "norm anchors": ("^", "anew, norm anchors"),
+    "anew": ("D", "targets anew, anchored ball"),
+    "moving": ("^", "anew, moving ball"),
+    "norm anchors": ("v", "anew, norm anchors"),
     "beforehand": ("s", "targets beforehand"),
     "none": ("X", None),
 }
@@ -134,11 +127,13 @@ def loss_by_way(points: Sequence[Point], curves: Mapping[tuple[str, int], Mappin
     for row, ((model, layer), of) in zip(np.atleast_2d(axes), curves.items(), strict=True):
         some = [point for point in points if (point.model, point.layer) == (model, layer)]
         for axis, (name, fitted) in zip(row, of.items(), strict=True):
-            for point in some:
-                colour, dash, _ = OF_METHOD[point.rule]
-                face, (marker, _) = "none" if dash == "--" else colour, OF_TARGETS[point.targets]
-                spot = point.quantities[name], point.lost
-                axis.scatter(*spot, s=20, marker=marker, facecolors=face, edgecolors=colour, linewidths=0.9, alpha=0.85)
+            for rule, targets in dict.fromkeys((point.rule, point.targets) for point in some):
+                _, colour, _, dash = OF_EDITOR[rule]
+                face, (marker, _) = "none" if dash == "--" else colour, OF_TARGETS[targets]
+                alike = [point for point in some if (point.rule, point.targets) == (rule, targets)]
+                spots = np.array([(point.quantities[name], point.lost) for point in alike]).T
+                look = {"s": 20, "marker": marker, "facecolors": face, "edgecolors": colour, "linewidths": 0.9}
+                axis.scatter(*spots, alpha=0.85, **look)
             _curve(axis, points, name, fitted)
             axis.set(ylim=(0, None))
             axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
@@ -147,8 +142,8 @@ def loss_by_way(points: Sequence[Point], curves: Mapping[tuple[str, int], Mappin
     for axis, name in zip(np.atleast_2d(axes)[-1], names, strict=True):
         axis.set_xlabel(DRIFTS.get(name, QUANTITIES[name]))
     for rule in dict.fromkeys(point.rule for point in points):
-        colour, dash, words = OF_METHOD[rule]
-        face, marker = "none" if dash == "--" else colour, "X" if rule == "ft" else "o"
+        words, colour, _, dash = OF_EDITOR[rule]
+        face, marker = "none" if dash == "--" else colour, "X" if rule == "ft" else "s"
         first.scatter([], [], s=26, marker=marker, facecolors=face, edgecolors=colour, label=words)
     for marker, words in OF_TARGETS.values():
         if words:
@@ -159,22 +154,26 @@ def loss_by_way(points: Sequence[Point], curves: Mapping[tuple[str, int], Mappin
 
 
 @plot
-def loss_by_rivals(groups: Mapping[str, Sequence[Point]], names: Sequence[str], *, columns: int = 4) -> Figure:
+def loss_by_rivals(groups: Mapping[str, Sequence[Point]], names: Sequence[str], *, columns: int = 3) -> Figure:
     """Share lost over every quantity that was proposed, a small panel each, titled with the rank correlation."""
     rows = -(-len(names) // columns)
-    figure, axes = canvas(rows, columns, height=1.75 * rows + 0.4, sharey=True)
+    figure, axes = canvas(rows, columns, height=2.0 * rows + 0.4, sharey=True)
     every = [point for points in groups.values() for point in points]
     panels = np.ravel(axes)
     for axis, name in zip(panels, names, strict=False):
         _scatter(axis, groups, name, 7)
         axis.set(xscale="log", ylim=(0, 1))
-        axis.set_title(f"{QUANTITIES[name]}\n{correlation(every, name):.2f}", fontsize=8, fontweight="normal")
-        axis.tick_params(labelsize=7, which="both")
+        axis.set_title(f"{QUANTITIES[name]}\n{correlation(every, name):.2f}")
+        far = axis.get_xlim()[1] > 8 * axis.get_xlim()[0]
+        axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)) if far else MaxNLocator(2))
         axis.xaxis.set_major_formatter("{x:g}")
         axis.xaxis.set_minor_formatter("")
     for axis in panels[len(names) :]:
-        axis.remove()
-    figure.supylabel("lost, of what the model knew", fontsize=9)
+        axis.axis("off")
+    if len(panels) > len(names):
+        marks = [Line2D([], [], color=look.colour, linewidth=5, label=look.name) for look in OF_MODEL.values()]
+        panels[len(names)].legend(handles=marks, loc="center")
+    figure.supylabel("lost, of what the model knew")
     return figure
 
 
@@ -185,7 +184,7 @@ def lifetimes_forecast(forecasts: Mapping[str, Sequence[Lifetime]], *, factor: f
     for axis, (title, rows) in zip(axes, forecasts.items(), strict=True):
         rows = [row for row in rows if row.seen and np.isfinite(row.forecast)]
         for share, marker in zip(sorted({row.share for row in rows}), MARKERS, strict=False):
-            for model, (colour, _) in OF_MODEL.items():
+            for model, (_, colour, *_) in OF_MODEL.items():
                 some = [row for row in rows if (row.share, row.model) == (share, model)]
                 x, y = [row.came for row in some], [row.forecast for row in some]
                 axis.scatter(x, y, s=22, marker=marker, color=colour, alpha=0.8, linewidths=0)
@@ -195,11 +194,11 @@ def lifetimes_forecast(forecasts: Mapping[str, Sequence[Lifetime]], *, factor: f
         axis.set(title=title, xscale="log", yscale="log", xlabel="edits until lost, as it came")
         for one in (axis.xaxis, axis.yaxis):
             ticks(one, (1, 3, 10, 30, 100, 300))
-        axis.set(xlim=ends, ylim=ends)
+        axis.set(xlim=(1, 60), ylim=(0.7, 300))
     shares = sorted({row.share for rows in forecasts.values() for row in rows})
     for share, marker in zip(shares, MARKERS, strict=False):
         axes[0].scatter([], [], s=22, marker=marker, color=GREY, label=f"{share:.0%} lost")
-    for colour, label in OF_MODEL.values():
+    for label, colour, *_ in OF_MODEL.values():
         axes[0].plot([], [], color=colour, linewidth=5, label=label)
     axes[0].set_ylabel("as forecast before any edit")
     shared_legend(axes[0], len(shares) + len(OF_MODEL))

@@ -9,13 +9,26 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from superposition.figures.colours import BLACK, BLUE, CYCLE, DASHED, GREEN, GREY, MARKERS, ORANGE, PURPLE
+from superposition.figures.colours import (
+    BLACK,
+    BLUE,
+    DASHED,
+    GREEN,
+    GREY,
+    MARKERS,
+    ORANGE,
+    PUBLISHED,
+    PURPLE,
+    model_looks,
+)
 from superposition.figures.style import (
     DEPTH,
+    SHORT_DEPTH,
     canvas,
     curve,
     heatmap,
     kurtosis_scale,
+    name_lines,
     plot,
     relative_depth,
     shared_legend,
@@ -49,11 +62,11 @@ def needed_and_found(record: Record, layer: int, *, order: ArrayLike | None = No
 @plot
 def heatmaps(record: Record, layers: Sequence[int], *, order: ArrayLike, limit: float = 0.6) -> Figure:
     """P at several layers, the facts in a given order, on one colour scale that is cut at ``±limit``."""
-    figure, axes = canvas(1, len(layers), height=2.9, sharey=True)
+    figure, axes = canvas(1, len(layers), height=2.7, sharey=True)
     rows = np.asarray(order)
     for axis, layer in zip(axes, layers, strict=True):
         heatmap(axis, record.overlaps(layer).P[np.ix_(rows, rows)], limit)
-        axis.set(title=f"layer {layer}", xlabel="fact $j$")
+        axis.set(title=f"layer {layer}", xlabel="fact $j$", xticks=[0, 50, 100], yticks=[0, 50, 100])
     axes[0].set_ylabel("fact $i$")
     figure.colorbar(axes[-1].images[0], ax=axes, shrink=0.85, extend="both", label="$p(k_i, k_j)$")
     return figure
@@ -75,7 +88,7 @@ def densities(record: Record, layers: Sequence[int]) -> Figure:
     axis.plot(middles, normal, color=GREY, linestyle="--", label="normal")
     axis.set(yscale="log", ylim=(1e-4, 2), ylabel="density (logarithmic)")
     axis.set_xlabel("$p$, in standard deviations from its mean")
-    axis.legend()
+    axis.legend()  # its curves end where each has no value any more
     return figure
 
 
@@ -113,9 +126,10 @@ def by_depth(
     inside : sequence of int, optional
         Facts whose own curve is drawn beside that of all.
     """
-    figure, axes = canvas(2, 2, height=5.0, sharex=True)
+    (look,) = model_looks([record["model"]["name"]])
+    figure, axes = canvas(2, 2, height=5.4, sharex=True)
     for axis, name in zip(axes.flat, _STATISTICS, strict=True):
-        _statistic(axis, record["statistics"], name, color=BLUE, marker="o", markersize=3, label=called(record))
+        _statistic(axis, record["statistics"], name, **look.line(markersize=3))
     if inside is not None:
         rows = np.asarray(inside)
         matrices = {layer: record.overlaps(layer).P[np.ix_(rows, rows)] for layer in record["layers"]}
@@ -125,15 +139,14 @@ def by_depth(
             _statistic(axis, subset, name, **style)
     for axis, (name, title) in zip(axes.flat, _STATISTICS.items(), strict=True):
         axis.axhline(1 if name == "sd" else 0, **DASHED)
-        axis.set_title(title, fontweight="normal")
-    for (name, kurtosis), colour in zip((published or {}).items(), CYCLE[1:], strict=False):
-        look = {"color": colour, "marker": "s", "markersize": 3}
-        axes[1, 0].plot(np.linspace(0, 1, len(kurtosis)), kurtosis, label=name, **look)
+        axis.set_title(title)
+    for name, kurtosis in (published or {}).items():
+        axes[1, 0].plot(np.linspace(0, 1, len(kurtosis)), kurtosis, label=name, **PUBLISHED)
     kurtosis_scale(axes[1, 0])
     axes[0, 1].set_ylim(bottom=0)
     for axis in axes[1]:
         axis.set_xlabel(DEPTH)
-    axes[1, 0].legend()
+    shared_legend(axes[1, 0], 3)
     return figure
 
 
@@ -141,7 +154,7 @@ def by_depth(
 def under_texts(records: Sequence[Record]) -> Figure:
     """Mean, spread and excess kurtosis of p against depth, a column a model, a line and a band a text behind C."""
     names = "mean", "spread", "excess_kurtosis"
-    figure, axes = canvas(len(names), len(records), height=6.4, sharex=True, sharey="row")
+    figure, axes = canvas(len(names), len(records), height=6.8, sharex=True, sharey="row")
     for column, record in zip(axes.T, records, strict=True):
         depth = relative_depth(record["layers"])
         for axis, name in zip(column, names, strict=True):
@@ -151,12 +164,12 @@ def under_texts(records: Sequence[Record]) -> Figure:
                 curve(axis, depth, *ends, markersize=3, label=texts.TEXTS[source], **look)
             axis.axhline({"spread": 1}.get(name, 0), **DASHED)
             if name == "excess_kurtosis":
-                kurtosis_scale(axis, 300)
+                kurtosis_scale(axis, 1000)
         column[0].set_title(called(record))
-        column[-1].set_xlabel(DEPTH)
+        column[-1].set_xlabel(SHORT_DEPTH)
     for axis, name in zip(axes[:, 0], names, strict=True):
         axis.set_ylabel(LABELS[name] + " of $p$")
-    shared_legend(axes[0, 0], 3)
+    name_lines(axes[0, -1], wide=10)
     return figure
 
 
@@ -182,8 +195,8 @@ def angles(record: Record, layers: Sequence[int]) -> Figure:
         ):
             style = {"histtype": "stepfilled", "alpha": 0.55, "color": colour, "hatch": hatch, "label": name}
             axis.hist(np.degrees(np.arccos(np.clip(cosines, -1, 1))), edges, density=True, **style)
-        axis.axvline(90, color="#444444", linestyle="--", linewidth=1)
-        axis.set(title=f"layer {layer}", xlabel="angle (degrees)", xlim=(0, 130), xticks=[0, 45, 90])
+        axis.axvline(90, color=GREY, linestyle="--", linewidth=1)
+        axis.set(title=f"layer {layer}", xlabel="angle (degrees)", xlim=(25, 120), xticks=[30, 60, 90])
     axes[0].set_ylabel("density (per degree)")
     axes[0].legend(loc="upper left")
     return figure

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from superposition.figures.colours import BLACK, CYCLE, DASHED, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION
-from superposition.figures.style import canvas, kurtosis_scale, plot, shared_legend, ticks
+from superposition.figures.style import canvas, kurtosis_scale, name_lines, plot, shared_legend, ticks
 from superposition.linear.shrinkage import sampling_error
 from superposition.records import Record
 from superposition.studies.measurement import moved
@@ -37,18 +37,18 @@ def errors_of_draws(draws: Mapping[int, np.ndarray], d_m: int) -> Figure:
         Errors in units of the two keys' scale, for each number of tokens.
     d_m : int
     """
-    figure, axes = canvas(1, len(draws), height=2.7, sharex=True)
+    figure, axes = canvas(1, len(draws), height=2.9, sharex=True)
     x = np.linspace(-0.8, 0.8, 401)
     for axis, (tokens, errors) in zip(axes, draws.items(), strict=True):
         n = tokens - d_m + 2
         weight = np.full(len(errors), 81 / 1.6 / len(errors))  # a density over all draws, those outside too
         axis.hist(errors, bins=81, range=(-0.8, 0.8), weights=weight, color=SKY, label="texts")
         axis.plot(x, stats.t.pdf(x * np.sqrt(n), n) * np.sqrt(n), color=BLACK, linewidth=1.2, label="Student")
-        axis.set_title(f"$N = {tokens / d_m:g}\\, d_m$", fontweight="normal")
+        axis.set_title(f"$N = {tokens / d_m:g}\\, d_m$")
         axis.set_yticks([])
-        axis.spines["left"].set_visible(False)
-    axes[-1].legend(loc="upper left", handlelength=0.8, fontsize=8.5, borderpad=0)
-    figure.supxlabel("error of p, in units of the keys' scale", fontsize=10)
+    axes[0].set_ylabel("density")
+    shared_legend(axes[-1], 2, "outside upper center")
+    figure.supxlabel("error of $p$, in units of the keys' scale")
     return figure
 
 
@@ -68,8 +68,8 @@ def error_by_tokens(record: Record) -> Figure:
         axis.plot(share, error, label=f"layer {row['layer']}", **style)
     axis.set(xscale="log", yscale="log")
     ticks(axis.xaxis, [1, 2, 4, 8, 16, 32, 64, 128])
-    axis.set(xlabel=r"tokens a dimension, $N / d_m$", ylabel="error of p in units of its scale (rms)")
-    axis.legend(ncols=2, loc="lower left")
+    axis.set(xlabel=r"tokens a dimension, $N / d_m$", ylabel="error of $p$ in units of its scale (rms)")
+    name_lines(axis)
     return figure
 
 
@@ -83,18 +83,20 @@ def statistics_by_tokens(record: Record) -> Figure:
         spread = [entry["sd"] * np.sqrt(d_m) for entry in row["by_tokens"]]
         tails = [entry["excess_kurtosis"] for entry in row["by_tokens"]]
         for axis, values in zip(axes, (spread, tails), strict=True):
-            axis.plot(share, values, color=colour, marker=marker, markersize=3.5, linewidth=1, label=row["layer"])
+            axis.plot(
+                share, values, color=colour, marker=marker, markersize=3.5, linewidth=1, label=f"layer {row['layer']}"
+            )
     for axis in axes:
         axis.set_xscale("log")
         ticks(axis.xaxis, [1, 4, 16, 64])
         axis.set_xlabel(r"tokens a dimension, $N / d_m$")
     axes[0].axhline(1, **DASHED)
     axes[0].set_ylim(bottom=0)
-    axes[0].set_title(r"spread: sd · $\sqrt{d_m}$ (random keys: 1)", fontweight="normal")
+    axes[0].set_title(r"spread: sd · $\sqrt{d_m}$ (random keys: 1)")
     kurtosis_scale(axes[1])
     axes[1].set_ylim(0, 300)
-    axes[1].set_title("excess kurtosis (normal: 0)", fontweight="normal")
-    axes[0].legend(title="layer", ncols=2)
+    axes[1].set_title("excess kurtosis (normal: 0)")
+    name_lines(axes[0])
     return figure
 
 
@@ -104,14 +106,14 @@ def choices(record: Record, names: Sequence[str] = tuple(CHOICES)) -> Figure:
     figure, (axis,) = canvas(height=4.6)
     rows, places = record["rows"], np.arange(len(record["rows"]))
     spread = [row["by_tokens"][-1]["sd"] for row in rows]
-    axis.plot(places, spread, color=GREY, linestyle="--", linewidth=1.2, label="spread of p itself (sd)")
+    axis.plot(places, spread, color=GREY, linestyle="--", linewidth=1.2, label="spread of $p$ itself (sd)")
     for name in names:
         label, colour, marker = CHOICES[name]
         style = {"color": colour, "marker": marker, "markersize": 6, "linewidth": 0.8, "label": label}
         axis.plot(places, moved(record, name), **style)
-    axis.set(yscale="log", xlabel="layer", ylabel="change of p (rms over pairs)")
+    axis.set(yscale="log", xlabel="layer", ylabel="change of $p$ (rms over pairs)")
     axis.set_xticks(places, labels=[row["layer"] for row in rows])
-    shared_legend(axis, 2)
+    name_lines(axis, wide=20)
     return figure
 
 
@@ -124,15 +126,15 @@ def shrinkage(record: Record, layers: Sequence[int]) -> Figure:
         for entry, colour, marker in zip(by_layer[layer]["shrinkage"], CYCLE, _MARKERS, strict=False):
             x = np.array(entry["shrinkages"], dtype=float)
             x[0] = x[1] / 10  # zero has no place on a logarithmic axis
-            label = f"{entry['tokens'] / record['d_m']:.2g}"
+            label = f"$N = {entry['tokens'] / record['d_m']:.2g}\\,d_m$"
             axis.plot(x, entry["rms"], color=colour, marker=marker, markersize=3.5, linewidth=1, label=label)
             axis.plot(entry["oas"], entry["rms_oas"], color=colour, marker="*", markersize=11, linestyle="")
         axis.set(xscale="log", yscale="log")
-        axis.set_xticks([1e-6, 1e-4, 1e-2], labels=["0", "0.0001", "0.01"])
+        axis.set_xticks([1e-6, 1e-4, 1e-2], labels=["0", "$10^{-4}$", "0.01"])
         axis.xaxis.minorticks_off()
-        axis.set_title(f"layer {layer}", fontweight="normal")
-        axis.set_xlabel("shrinkage s")
-    axes[0].set_ylabel("error of p (rms)")
+        axis.set_title(f"layer {layer}")
+        axis.set_xlabel("shrinkage $s$ (log)")
+    axes[0].set_ylabel("error of $p$ (rms, log)")
     ticks(axes[0].yaxis, [0.02, 0.05, 0.1, 0.2])
-    shared_legend(axes[0], 1, "outside right upper", title="tokens / $d_m$")
+    name_lines(axes[-1])
     return figure

@@ -15,18 +15,21 @@ from superposition.figures.colours import (
     DASHED,
     GREEN,
     GREY,
+    HAIR,
     MARKERS,
     ORANGE,
     PURPLE,
     SKY,
     VERMILION,
+    model_looks,
 )
 from superposition.figures.style import (
-    DEPTH,
+    SHORT_DEPTH,
     canvas,
     curve,
     interval,
     kurtosis_scale,
+    name_lines,
     plot,
     relative_depth,
     shared_legend,
@@ -39,7 +42,6 @@ from superposition.studies.measurement import called
 
 #: Shares of a statistic below this are drawn at it.
 LEAST = 0.01
-_MODELS = (BLUE, "o"), (VERMILION, "s")
 
 
 def _facts(axis: Axes, record: Record, name: str, matrix: str, **line) -> None:
@@ -64,14 +66,13 @@ def tails_without_meaning(
         pairs, found, expected = np.array(rows).T
         axes[0].plot(pairs, expected, color=colour, linewidth=1.2)
         axes[0].plot(pairs, found, color=colour, marker=marker, linestyle="none", label=f"$d_m$ = {width:,}")
-    axes[0].set(xlabel="pairs of equal keys among 128", ylabel="excess kurtosis of $p$")
-    axes[0].set_ylim(0, 1.6 * max(row[1] for rows in twins.values() for row in rows) + 1)
-    axes[0].legend(loc="upper right")
+    axes[0].set(xlabel="pairs of equal keys among 128", ylabel="excess kurtosis of $p$", ylim=(0, None))
+    name_lines(axes[0])
     sigma, found, expected, cosine = np.array(lengths).T
     axes[1].plot(sigma, expected, color=BLUE, linewidth=1.2, label="$p$, expected")
     axes[1].plot(sigma, found, color=BLUE, marker="o", linestyle="none", label="$p$, found")
     axes[1].plot(sigma, cosine, color=VERMILION, marker="s", linestyle="none", label="cosine, found")
-    axes[1].set_xlabel("spread σ of the keys' log-lengths")
+    axes[1].set(xlabel="spread σ of keys' log-lengths", ylabel="excess kurtosis")
     axes[1].legend()
     return figure
 
@@ -83,25 +84,28 @@ def nulls_beside_facts(records: Sequence[Record]) -> Figure:
     A mark is the median over layers, its line reaches from the least layer to the most; the facts are at 1. Shares
     below :data:`LEAST` are drawn there.
     """
-    figure, axes = canvas(1, len(nulls.COMPARED), height=3.6, sharey=True)
-    names = records[0]["nulls"]
-    for axis, (label, what) in zip(axes, nulls.COMPARED.items(), strict=True):
+    names, columns = records[0]["nulls"], 3
+    looks = model_looks(record["model"]["name"] for record in records)
+    figure, axes = canvas(-(-len(nulls.COMPARED) // columns), columns, height=6.4, sharey=True, sharex=True)
+    shifts = np.linspace(0.16, -0.16, len(records)) if len(records) > 1 else [0.0]
+    for axis, (label, what) in zip(axes.flat, nulls.COMPARED.items(), strict=False):
         axis.axvline(1, color=BLACK, linewidth=1)
-        for record, (colour, marker), shift in zip(records, _MODELS, (-0.14, 0.14), strict=False):
+        for record, look, shift in zip(records, looks, shifts, strict=True):
             for row, null in enumerate(names):
                 ratios = np.maximum(nulls.ratio(record, null, *what), LEAST)
                 ends = np.median(ratios), ratios.min(), ratios.max()
-                name = called(record) if row == 0 else None
-                mark = {"marker": marker, "markersize": 4.5, "label": name}
-                interval(axis, len(names) - 1 - row + shift, *ends, color=colour, linewidth=1.1, **mark)
-        axis.set(xscale="log", xlim=(LEAST / 1.4, 12), title=label.replace(" of cosines", "\nof cosines"))
-        axis.title.set(fontsize=9, fontweight="normal")
+                mark = {"marker": look.marker, "markersize": 5, "label": None if row else look.name}
+                interval(axis, len(names) - 1 - row + shift, *ends, color=look.colour, linewidth=1.3, **mark)
+        axis.set(xscale="log", xlim=(LEAST / 1.6, 14), title=label)
         axis.xaxis.set_ticks([LEAST, 0.1, 1, 10], labels=[f"≤ {LEAST:g}", "0.1", "1", "10"])
+        axis.tick_params(labelbottom=True)
         axis.minorticks_off()
-        axis.tick_params(axis="x", labelsize=7)
-    axes[0].set_yticks(range(len(names)), names[::-1])
-    axes[len(axes) // 2].set_xlabel("null model over the facts, median and range of layers", fontsize=9)
-    shared_legend(axes[0], 2)
+        axis.grid(axis="y", color=HAIR, linewidth=0.5)
+        axis.set_yticks(range(len(names)), names[::-1])
+    for axis in axes.flat[len(nulls.COMPARED) :]:
+        axis.axis("off")
+        axis.legend(*axes[0, 0].get_legend_handles_labels(), loc="center")
+    figure.supxlabel("null model over the facts (logarithmic): median and range of layers")
     return figure
 
 
@@ -122,10 +126,10 @@ def confounds_by_depth(records: Sequence[Record], names: Mapping[str, str], matr
                 kurtosis_scale(axis, 300)
             axis.axhline(0, color=GREY, linewidth=0.8)
         axes[0, column].set_title(called(record))
-        axes[1, column].set_xlabel(DEPTH)
+        axes[1, column].set_xlabel(SHORT_DEPTH)
     axes[0, 0].set_ylabel("excess kurtosis of $p$")
     axes[1, 0].set_ylabel("L-kurtosis of $p$")
-    shared_legend(axes[0, 0], 3)
+    shared_legend(axes[0, 0], 2)
     return figure
 
 
@@ -144,9 +148,9 @@ def words_or_relation(records: Sequence[Record]) -> Figure:
         for label, (reading, category, colour, line) in curves.items():
             style = {"alpha": 0.15, "color": colour, "linestyle": line, "label": label}
             curve(axis, relative_depth(record["layers"]), *nulls.pairs(record, reading, category), **style)
-        axis.set(title=called(record), xlabel=DEPTH)
+        axis.set(title=called(record), xlabel=SHORT_DEPTH)
     axes[0].set_ylabel("mean whitened cosine")
-    shared_legend(axes[0], 2)
+    name_lines(axes[-1], wide=16)
     return figure
 
 
@@ -163,14 +167,14 @@ def nulls_by_depth(records: Sequence[Record], source: str) -> Figure:
             style = {"color": colour, "linestyle": line, "label": texts.NULLS.get(of, "facts without shared tokens")}
             far = texts.beyond(record, source, of), texts.statistic(record, source, "excess_kurtosis", of)
             for axis, estimates in zip(column, far, strict=True):
-                curve(axis, depth, *np.array(estimates).T, alpha=0.15, **style)
+                curve(axis, depth, *np.array(estimates).T, alpha=0.12, **style)
         kurtosis_scale(column[1], 300)
         column[1].axhline(0, **DASHED)
         column[0].set_title(called(record))
-        column[1].set_xlabel(DEPTH)
+        column[1].set_xlabel(SHORT_DEPTH)
     axes[0, 0].set(ylabel="share of pairs with\n$|p| > 3/\\sqrt{d_m}$", ylim=(0, None))
     axes[1, 0].set_ylabel("excess kurtosis of $p$")
-    shared_legend(axes[0, 0], 2)
+    name_lines(axes[0, -1], wide=15)
     return figure
 
 
@@ -190,9 +194,9 @@ def kinship_by_depth(records: Sequence[Record], source: str = "book") -> Figure:
             ends = np.array(texts.kinship(record, source, which)).T
             curve(axis, depth, *ends, color=colour, linestyle=line, alpha=0.15, label=which)
         axis.axhline(1, **DASHED)
-        axis.set(title=called(record), xlabel=DEPTH)
+        axis.set(title=called(record), xlabel=SHORT_DEPTH)
     axes[0].set(ylabel="mean $p$", ylim=(0, None))
-    shared_legend(axes[0], 4)
+    name_lines(axes[-1], wide=10)
     return figure
 
 
@@ -203,24 +207,24 @@ def lists_by_size(record: Record, layer: int, statistics: Sequence[str]) -> Figu
     column = record["statistics"].index("excess_kurtosis")
     figure, axes = canvas(1, 2, height=3.5)
     low, middle, high = record.arrays["lists"][:, place, :, 0, column]
-    curve(axes[0], sizes, middle, low, high, color=BLUE, marker="o", markersize=4, label="lists drawn from the table")
+    curve(axes[0], sizes, middle, low, high, color=BLUE, marker="o", markersize=4, label="lists drawn")
     table = record.arrays["table"][place, 0, column]
     axes[0].plot(record["facts"]["count"], table, marker="D", color=BLACK, linestyle="none", label="the table")
     axes[0].set(ylabel="excess kurtosis of $p$", ylim=(0, None))
-    axes[0].set_title(f"{called(record)}, layer {layer}", fontweight="normal")
-    axes[0].legend()
+    axes[0].set_title(f"{called(record)}, layer {layer}")
+    axes[0].legend(loc="upper right")
     for name, colour, marker in zip(statistics, CYCLE, MARKERS, strict=False):
         scatter = np.median(nulls.scatter(record, name), axis=0)
         axes[1].plot(sizes, scatter, color=colour, marker=marker, markersize=4, label=LABELS[name])
-    axes[1].set_yscale("log")
+    axes[1].set(yscale="log", ylabel="of the value")
     axes[1].set_yticks([0.03, 0.1, 0.3, 1], labels=["3 %", "10 %", "30 %", "100 %"])
     axes[1].set_ylim(0.015, 1.5)
-    axes[1].set_title("half a 95 % interval, median of layers", fontweight="normal")
-    axes[1].legend(loc="lower left")
+    axes[1].set_title("half a 95 % interval,\nmedian of layers")
     for axis in axes:
         axis.set_xscale("log", base=2)
         ticks(axis.xaxis, sizes)
         axis.yaxis.minorticks_off()
         axis.axvline(128, color=GREY, linewidth=0.8, linestyle="--")
         axis.set_xlabel("facts in the list")
+    name_lines(axes[1])
     return figure

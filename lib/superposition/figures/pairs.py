@@ -9,8 +9,20 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from superposition.figures.colours import BLACK, BLUE, CYCLE, DASHED, GREY, MARKERS, VERMILION
-from superposition.figures.style import LOW_DPI, canvas, curve, plot, shared_legend
+from superposition.figures.colours import (
+    BLACK,
+    BLUE,
+    CYCLE,
+    DASHED,
+    GREY,
+    HAIR,
+    MARKERS,
+    OF_MODEL,
+    PAGE,
+    SKY,
+    model_looks,
+)
+from superposition.figures.style import canvas, curve, name_lines, plot, shared_legend
 
 #: Fewer pairs than this make a hollow mark.
 FEW = 30
@@ -29,7 +41,7 @@ def shares_by_depth(tables: Mapping[str, Mapping[str, Any]], groups: Sequence[st
     groups : sequence of str
         Which to draw.
     """
-    figure, axes = canvas(1, len(tables), height=3.7, dpi=LOW_DPI, sharey=True)
+    figure, axes = canvas(1, len(tables), height=3.7, sharey=True)
     for axis, (title, table) in zip(axes, tables.items(), strict=True):
         depth = np.arange(table["shares"].shape[1])
         axis.plot(depth, table["shares"][0], color=BLACK, linestyle="--", linewidth=1.2, label="all together")
@@ -40,7 +52,7 @@ def shares_by_depth(tables: Mapping[str, Mapping[str, Any]], groups: Sequence[st
                 curve(axis, depth, *values, color=colour, marker=marker, label=group, **_LINE)
         axis.set(title=title, xlabel="layer")
     axes[0].set(ylim=(0, None), ylabel="share of the variance")
-    shared_legend(axes[0], 4)
+    name_lines(axes[-1])
     return figure
 
 
@@ -53,18 +65,19 @@ def effects(rows: Mapping[str, Mapping[str, tuple[Sequence[str], ArrayLike, Arra
     rows : mapping of str to mapping
         By panel and by model: names of the features, effects (f,) and standard errors (f,).
     """
+    keys = {look.name: key for key, look in OF_MODEL.items()}
     names = list(dict.fromkeys(name for panel in rows.values() for found in panel.values() for name in found[0]))
-    figure, axes = canvas(1, len(rows), height=0.8 + 0.36 * len(names), dpi=LOW_DPI, sharey=True)
+    figure, axes = canvas(1, len(rows), height=0.8 + 0.36 * len(names), sharey=True)
     for axis, (title, panel) in zip(axes, rows.items(), strict=True):
         axis.axvline(0, **DASHED)
-        for (model, (known, effect, error)), colour, marker, shift in zip(
-            panel.items(), (BLUE, VERMILION), "os", (-0.15, 0.15), strict=False
-        ):
+        looks = model_looks(keys.get(name, name) for name in panel)
+        for (known, effect, error), look, shift in zip(panel.values(), looks, (-0.15, 0.15), strict=False):
             place = np.array([names.index(name) for name in known]) + shift
-            bars = {"xerr": 1.96 * np.asarray(error), "fmt": marker, "markersize": 4}
-            axis.errorbar(effect, place, color=colour, label=model, **bars)
+            bars = {"xerr": 1.96 * np.asarray(error), "fmt": look.marker, "markersize": 5}
+            axis.errorbar(effect, place, color=look.colour, label=look.name, **bars)
         axis.set_xscale("symlog", linthresh=1, linscale=1.5)
-        axis.set_xticks([-1, 0, 1, 3, 10], labels=["−1", "0", "1", "3", "10"])
+        axis.set_xticks([-1, 0, 1, 10], labels=["−1", "0", "1", "10"])
+        axis.grid(axis="y", color=HAIR, linewidth=0.5)
         axis.set(title=title, xlabel="effect (sd)")
     axes[0].set_yticks(range(len(names)), labels=names)
     axes[0].invert_yaxis()
@@ -83,14 +96,14 @@ def strongest_by_depth(panels: Mapping[str, Mapping[str, np.ndarray]], base: Map
     base : mapping of str to float
         Its share among all pairs.
     """
-    figure, axes = canvas(1, len(panels), height=3.6, dpi=LOW_DPI, sharey=True)
+    figure, axes = canvas(1, len(panels), height=3.6, sharey=True)
     for axis, (title, lines) in zip(axes, panels.items(), strict=True):
         for (name, values), colour, marker in zip(lines.items(), CYCLE, MARKERS, strict=False):
             axis.plot(values, color=colour, marker=marker, label=name, markersize=3, linewidth=1.3)
             axis.axhline(base[name], color=colour, linestyle=":", linewidth=1)
-        axis.set(title=title, xlabel="layer", ylim=(0, 1))
+        axis.set(title=title, xlabel="layer", ylim=(0, 1.03))
     axes[0].set_ylabel("share of the 100 strongest pairs")
-    shared_legend(axes[0], 5)
+    name_lines(axes[-1])
     return figure
 
 
@@ -103,7 +116,7 @@ def relation_by_wording(panels: Mapping[str, Mapping[str, tuple[np.ndarray, np.n
     panels : mapping of str to mapping
         By model and by wording: effects (layers,) and standard errors (layers,).
     """
-    figure, axes = canvas(1, len(panels), height=3.0, dpi=LOW_DPI, sharey=True)
+    figure, axes = canvas(1, len(panels), height=3.0, sharey=True)
     for axis, (title, lines) in zip(axes, panels.items(), strict=True):
         for (name, (effect, error)), colour, marker in zip(lines.items(), CYCLE, MARKERS, strict=False):
             ends = effect - 1.96 * error, effect + 1.96 * error
@@ -111,7 +124,7 @@ def relation_by_wording(panels: Mapping[str, Mapping[str, tuple[np.ndarray, np.n
         axis.axhline(0, **DASHED)
         axis.set(title=title, xlabel="layer")
     axes[0].set_ylabel("effect (sd)")
-    shared_legend(axes[0], 3)
+    name_lines(axes[-1], wide=16)
     return figure
 
 
@@ -123,20 +136,22 @@ def by_overlap(panels: Mapping[str, Mapping[str, Mapping[str, ArrayLike]]], titl
     ----------
     panels : mapping of str to mapping of str to mapping
         By the axis' label and by group: ``"p"``, ``"mean"``, ``"low"``, ``"high"`` and the number of ``"cells"``, a
-        value a bin; bins of fewer than :data:`FEW` pairs are hollow.
+        value a bin; bins of fewer than :data:`FEW` pairs are hollow marks beside the line, without an interval.
     titles : sequence of str
         Of the panels.
     """
-    figure, axes = canvas(1, len(panels), height=3.3, dpi=LOW_DPI)
+    figure, axes = canvas(1, len(panels), height=3.6, sharex=True)
+    looks = dict(zip(next(iter(panels.values())), ((SKY, "o"), (BLUE, "s"), (GREY, "D")), strict=False))
     for axis, (label, lines), title in zip(axes, panels.items(), titles, strict=True):
-        for (name, bins), colour, marker in zip(lines.items(), (BLUE, VERMILION, GREY), MARKERS, strict=False):
-            values = (bins[part] for part in ("p", "mean", "low", "high"))
-            curve(axis, *values, alpha=0.18, color=colour, marker=marker, markersize=4, label=name)
-            few = np.asarray(bins["cells"]) < FEW
-            points = (np.asarray(bins[part])[few] for part in ("p", "mean"))
-            axis.plot(*points, marker, color=colour, markerfacecolor="white", markersize=4, linestyle="")
         axis.axhline(0, **DASHED)
-        axis.set_title(title, fontweight="normal")
-        axis.set(xlabel="overlap $p(k_A, k_B)$", ylabel=label)
+        for name, bins in lines.items():
+            colour, marker = looks[name]
+            p, mean, low, high, cells = (np.asarray(bins[of]) for of in ("p", "mean", "low", "high", "cells"))
+            some = cells >= FEW
+            curve(axis, p[some], mean[some], low[some], high[some], alpha=0.18, color=colour, label=name)
+            axis.plot(p[some], mean[some], marker, color=colour, markersize=4.5)
+            axis.plot(p[~some], mean[~some], marker, color=colour, markerfacecolor=PAGE, markersize=4.5, zorder=1)
+        axis.set_title(title)
+        axis.set(xlabel="overlap $p(k_A, k_B)$", ylabel=label.strip().replace(" of log-", "\nof log-"))
     shared_legend(axes[0], 3)
     return figure

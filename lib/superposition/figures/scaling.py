@@ -8,14 +8,13 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from superposition.figures.colours import BLACK, BLUE, CYCLE, DASHED, ORANGE, VERMILION
-from superposition.figures.style import LOW_DPI, canvas, plot, relative_depth, shared_legend, ticks
+from superposition.figures.colours import BLUE, CYCLE, DASHED, FAINT, GREEN, GREY, PUBLISHED, model_looks
+from superposition.figures.style import SHORT_DEPTH, canvas, name_lines, plot, relative_depth, shared_legend, ticks
 from superposition.records import Record
 from superposition.stats.shape import LABELS, STATISTICS
 from superposition.studies import scaling
 from superposition.studies.measurement import called
 
-_MARKERS = "osD^vP*X"
 #: Panels by depth: a statistic, of P (0) or of the whitened cosines (1).
 _PANELS = ("spread", 0), ("excess_kurtosis", 0), ("l_kurtosis", 1)
 
@@ -23,8 +22,8 @@ _PANELS = ("spread", 0), ("excess_kurtosis", 0), ("l_kurtosis", 1)
 def _dress(axes: np.ndarray) -> None:
     """Titles and axes of the panels by depth, once all measured values are drawn."""
     for axis, (name, matrix) in zip(axes, _PANELS, strict=True):
-        axis.set_title(LABELS[name] + " of cosines" * matrix, fontweight="normal")
-        axis.set_xlabel("relative depth")
+        axis.set_title(LABELS[name] + "\nof cosines" * matrix)
+        axis.set_xlabel(SHORT_DEPTH)
     axes[0].set_ylim(bottom=0)
 
 
@@ -41,20 +40,25 @@ def law_of_one_pair(
     models : mapping of name to width
         Marked on the axis.
     """
-    figure, (axis,) = canvas(height=3.6, dpi=LOW_DPI)
+    figure, (axis,) = canvas(height=3.6)
     for (spread, values), colour, line in zip(spreads.items(), CYCLE, ("-", "--", "-.", ":"), strict=False):
         label = "random keys (spread 1)" if spread == 1 else f"keys of spread {spread:g}"
         axis.plot(widths, values, color=colour, linestyle=line, label=label)
     axis.set_xscale("log", base=2)
     axis.set_yscale("log")
-    style = {"rotation": 35, "ha": "left", "va": "bottom", "fontsize": 9, "color": "#444444"}
-    for name, width in models.items():
-        axis.axvline(width, color="#999999", linewidth=0.7, zorder=0)
-        axis.annotate(name, (width, 1.01), xycoords=("data", "axes fraction"), **style)
+    style = {"rotation": 35, "ha": "left", "va": "bottom", "color": GREY}
+    groups: list[list[str]] = []
+    for name in sorted(models, key=models.__getitem__):
+        near = groups and models[name] < 1.3 * models[groups[-1][-1]]
+        groups = [*groups[:-1], [*groups[-1], name]] if near else [*groups, [name]]
+    for names in groups:
+        for name in names:
+            axis.axvline(models[name], color=FAINT, linewidth=0.7, zorder=0)
+        axis.annotate(",\n".join(names), (models[names[0]], 1.01), xycoords=("data", "axes fraction"), **style)
     ticks(axis.xaxis, [512, 1024, 2048, 4096, 8192, 16384], ",g")
     ticks(axis.yaxis, [0.1, 1, 10, 100, 1000, 10000], ",g")
-    axis.set(xlabel="width $d_m$ of the memory", ylabel=f"excess kurtosis, {m} facts, one twice")
-    axis.legend(loc="upper left")
+    axis.set(xlabel="width $d_m$ of the memory", ylabel=f"excess kurtosis,\n{m} facts, one twice")
+    name_lines(axis, wide=16)
     return figure
 
 
@@ -66,9 +70,10 @@ def models_by_depth(
 
     ``found`` holds :func:`superposition.studies.scaling.by_layer` of each record.
     """
-    figure, axes = canvas(1, 3, height=3.6, dpi=LOW_DPI)
-    for record, values, colour, marker in zip(measured, found, CYCLE, _MARKERS, strict=False):
-        style = {"color": colour, "marker": marker, "markersize": 3, "linewidth": 1.4, "label": called(record)}
+    figure, axes = canvas(1, 3, height=3.6)
+    looks = model_looks(record["model"]["name"] for record in measured)
+    for record, values, look in zip(measured, found, looks, strict=True):
+        style = look.line(markersize=3, linewidth=1.4)
         for axis, (name, matrix) in zip(axes, _PANELS, strict=True):
             axis.plot(relative_depth(record["layers"]), values[:, matrix, STATISTICS.index(name)], **style)
     _dress(axes)
@@ -76,7 +81,7 @@ def models_by_depth(
     axes[2].axhline(0, **DASHED)
     for name, kurtosis in published.items():
         x = np.linspace(0, 1, len(kurtosis))
-        axes[1].plot(x, kurtosis, color=BLACK, linestyle=":", label=f"{name} (published)")
+        axes[1].plot(x, kurtosis, label=f"{name} (published)", **PUBLISHED)
     axes[1].set_yscale("log")
     ticks(axes[1].yaxis, [1, 3, 10, 30, 100])
     shared_legend(axes[1], 3)
@@ -89,12 +94,12 @@ def models_by_width(measured: Sequence[Record], every: Sequence[np.ndarray], cle
     panels = ("excess_kurtosis", 0, "excess kurtosis of $p$"), ("l_kurtosis", 1, "L-kurtosis of cosines")
     widths = np.array([scaling.width(record) for record in measured])
     names = {w: "\n".join(called(r) for r in measured if scaling.width(r) == w) for w in widths}
-    figure, axes = canvas(1, 2, height=3.6, dpi=LOW_DPI)
+    figure, axes = canvas(1, 2, height=3.6)
     for axis, (name, matrix, title) in zip(axes, panels, strict=True):
         column = STATISTICS.index(name)
         for found, colour, shift, fill, label in (
-            (every, ORANGE, 0.975, "none", "all facts"),
-            (clean, BLUE, 1.025, BLUE, "without confounds"),
+            (every, GREY, 0.975, "none", "all facts"),
+            (clean, GREEN, 1.025, GREEN, "without confounds"),
         ):
             for n, values in enumerate(found):
                 x = np.full(len(values), widths[n] * shift)
@@ -102,7 +107,7 @@ def models_by_width(measured: Sequence[Record], every: Sequence[np.ndarray], cle
                 given = {"label": label} if n == 0 else {}
                 axis.scatter(x, y, s=18, edgecolors=colour, facecolors=fill, alpha=0.75, linewidths=1, **given)
                 axis.plot(x[0], np.median(y), marker="_", markersize=22, color=colour)
-        axis.set_title(title, fontweight="normal")
+        axis.set_title(title)
         axis.set_xscale("log", base=2)
         axis.set_xticks(list(names), labels=[f"{w:,}\n{name}" for w, name in names.items()])
         axis.minorticks_off()
@@ -118,13 +123,13 @@ def before_training(record: Record, listed: str) -> Figure:
     """Spread, excess kurtosis and L-kurtosis by depth of a trained model and of the same with random weights."""
     row = list(record["lists"]).index(listed)
     x = np.array(record["layers"]) / (record["depth"] - 1)
-    figure, axes = canvas(1, 3, height=3.3, dpi=LOW_DPI)
+    figure, axes = canvas(1, 3, height=3.3)
     for axis, (name, matrix) in zip(axes, _PANELS, strict=True):
         column = record["statistics"].index(name)
         axis.plot(x, record.arrays["trained"][:, row, matrix, column], color=BLUE, marker="o", label="trained")
         for seed, values in enumerate(record.arrays["untrained"][:, :, row, matrix, column]):
             given = {"label": "random weights"} if seed == 0 else {}
-            axis.plot(x, values, color=VERMILION, marker="s", markersize=4, linestyle="--", linewidth=1.2, **given)
+            axis.plot(x, values, color=GREY, marker="D", markersize=4, linestyle="-", linewidth=1.2, **given)
         axis.axhline(1 if name == "spread" else 0, **DASHED)
     _dress(axes)
     shared_legend(axes[2], 2)

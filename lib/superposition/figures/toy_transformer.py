@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import pairwise, product
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from superposition.figures.colours import BLUE, CYCLE, DASHED, GREEN, GREY, MARKERS, ORANGE, PURPLE, SKY, VERMILION
-from superposition.figures.style import band, canvas, interval, kurtosis_scale, plot, shared_legend, ticks
+from superposition.figures.colours import (
+    BLACK,
+    BLUE,
+    CYCLE,
+    DASHED,
+    GREEN,
+    HAIR,
+    MARKERS,
+    ORANGE,
+    PURPLE,
+    SKY,
+    VERMILION,
+)
+from superposition.figures.style import band, canvas, interval, kurtosis_scale, name_lines, plot, shared_legend, ticks
 from superposition.records import Record
 from superposition.stats.intervals import over_seeds
 from superposition.studies import toys
@@ -43,10 +55,10 @@ def facts_kept_and_edits_held(record: Record) -> Figure:
             band(axis, *toys.course(record, width, name), **style)
         axis.set_xscale("log", base=2)
         ticks(axis.xaxis, [1, 4, 16, 64, 192])
-        axis.set_title(title, fontweight="normal")
+        axis.set_title(title)
         axis.set_xlabel("edits so far (logarithmic)")
-    axes[0].set(ylabel="share (0 to 1)", ylim=(0, 1.02))
-    axes[0].legend()
+    axes[0].set(ylabel="share (0 to 1)", ylim=(0, 1.03))
+    name_lines(axes[1])
     return figure
 
 
@@ -55,11 +67,12 @@ def forecasts_and_falls(record: Record, edits: int, seed: int = 0) -> Figure:
     """What untouched facts lost against two forecasts (one seed), and the rank correlation of all forecasts."""
     names = record["forecasts"]
     fall, made = toys.falls(record, edits, seed)
-    figure, axes = canvas(1, 3, height=3.1, width_ratios=[1, 1, 1.25])
+    figure, axes = canvas(1, 3, height=3.4, width_ratios=[1, 1, 1.1])
     for axis, name in zip(axes, ("norm", "first_order"), strict=False):
         axis.scatter(made[name], fall, s=10, color=BLUE, alpha=0.5, linewidths=0)
         axis.axhline(0, **DASHED)
-        axis.set_xlabel(_FORECASTS[name].replace("slope", "slope forecast (nats)\n"))
+    axes[0].set_xlabel(_FORECASTS["norm"])
+    axes[1].set_xlabel("slope forecast\n(nats)")
     axes[0].set_ylabel(r"fall of $\log p$ (nats)")
     looks = sorted({at for at in record["forecast_at"]})
     for step, (at, marker, colour) in enumerate(zip(looks, MARKERS, (SKY, BLUE, PURPLE), strict=False)):
@@ -69,10 +82,11 @@ def forecasts_and_falls(record: Record, edits: int, seed: int = 0) -> Figure:
             style = {"color": colour, "marker": marker, "markersize": 5, "label": label}
             interval(axes[2], place, *over_seeds(toys.ranks(record, name, at)), **style)
     axes[2].axvline(0, **DASHED)
+    axes[2].grid(axis="y", color=HAIR, linewidth=0.5)
     axes[2].set_yticks(range(len(names), 0, -1), labels=[_FORECASTS[name] for name in names])
     axes[2].yaxis.tick_right()
-    axes[2].set(xlim=(-0.2, 1), xlabel="rank correlation with the fall")
-    axes[2].legend(loc="upper center", bbox_to_anchor=(0.5, 1.2), ncols=3, columnspacing=0.8, handletextpad=0.1)
+    axes[2].set(xlim=(-0.2, 1), xlabel="rank correlation\nwith the fall")
+    shared_legend(axes[2], 3, "outside upper center", handletextpad=0.1)
     return figure
 
 
@@ -88,44 +102,44 @@ def reach_of_an_edit(record: Record, widths: Sequence[int]) -> Figure:
         style = {"color": colour, "marker": marker, "markersize": 4, "label": f"$d_m$ = {4 * width}"}
         band(axes[0], classes, change, **style)
         band(axes[1], classes, flips, **style)
-    axes[0].set(yscale="log", ylabel=r"mean change of $\log p$, size (nats)")
+    axes[0].set(yscale="log", ylabel=r"mean change of $\log p$, size (nats, log)")
     axes[1].set(ylabel="share of right answers that flip", ylim=(0, None))
     used = 1 + max(int(line.get_xdata()[-1]) for line in axes[0].get_lines())
     for axis in axes:
         axis.set_xticks(range(used), labels=labels[:used])
-        axis.set_xlabel("$|p|$ between the edit's key and the fact's")
-    axes[0].legend()
+        axis.set_xlabel("$|p|$ between the two keys")
+    name_lines(axes[0])
     return figure
 
 
 @plot
 def tails_by_width(record: Record) -> Figure:
-    """Excess kurtosis, quantile kurtosis and spread of p against d_m, a row a layer, a line a list of facts."""
+    """Excess kurtosis, quantile kurtosis and spread of p against d_m: a column a layer, a line a list of facts."""
     d_m = 4.0 * np.array(toys.widths(record))
-    panels = (
+    rows = (
         ("excess_kurtosis", "excess kurtosis"),
         ("quantile_kurtosis", "quantile kurtosis"),
         ("spread", r"spread: sd · $\sqrt{d_m}$"),
     )
-    figure, axes = canvas(2, 3, height=5.0, sharex=True)
-    for layer in (0, 1):
-        for axis, (name, title) in zip(axes[layer], panels, strict=True):
-            for (kind, (label, colour)), marker in zip(_LISTS.items(), MARKERS, strict=False):
-                values = toys.by_width(record, layer, kind, name)
-                band(axis, d_m, values, color=colour, marker=marker, markersize=4, label=label)
-            axis.set_xscale("log", base=2)
-            ticks(axis.xaxis, d_m)
-            axis.set_title(title, fontweight="normal")
-            axis.axhline(1 if name == "spread" else 0, **DASHED)
-        fine = np.geomspace(d_m[0], d_m[-1], 50)
+    figure, axes = canvas(3, 2, height=6.8, sharex=True, sharey="row")
+    for (layer, column), row in product(enumerate(axes.T), range(3)):
+        axis, (name, label) = column[row], rows[row]
+        for (kind, (called, colour)), marker in zip(_LISTS.items(), MARKERS, strict=False):
+            values = toys.by_width(record, layer, kind, name)
+            band(axis, d_m, values, color=colour, marker=marker, markersize=5, label=called)
+        axis.axhline(1 if name == "spread" else 0, **DASHED)
+        axis.set_xscale("log", base=2)
+        ticks(axis.xaxis, d_m)
+        axis.set(ylabel="" if layer else label)
+    fine = np.geomspace(d_m[0], d_m[-1], 50)
+    for layer, column in enumerate(axes.T):
         expected = toys.twin_of_random_keys(fine, record["compared"])
-        axes[layer, 0].plot(fine, expected, color=GREY, linewidth=1.2, linestyle=":", label="random, one twice")
-        kurtosis_scale(axes[layer, 0])
-        axes[layer, 0].set_ylabel(f"layer {layer}")
-        axes[layer, 2].set_ylim(bottom=0)
-    for axis in axes[1]:
-        axis.set_xlabel("width of the memory, $d_m$")
-    shared_legend(axes[0, 0], 4, "outside upper center", columnspacing=1.2)
+        column[0].plot(fine, expected, color=BLACK, linewidth=1.2, linestyle=":", label="random keys, one twice")
+        column[0].set_title(f"layer {layer}")
+        column[2].set_xlabel("width of the memory, $d_m$")
+    kurtosis_scale(axes[0, 0])
+    axes[2, 0].set_ylim(bottom=0)
+    name_lines(axes[0, 1], wide=14)
     return figure
 
 
@@ -152,5 +166,5 @@ def tails_by_history(record: Record) -> Figure:
         panel.set_xlabel(label)
         panel.axhline(0, **DASHED)
     axes[0].set_ylabel("excess kurtosis")
-    shared_legend(axes[0], 2, "outside upper center", columnspacing=1.2)
+    name_lines(axes[1], wide=26)
     return figure

@@ -3,20 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import cycle
 
-import matplotlib as mpl
 import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
 
-from superposition.figures.colours import BLUE, CYCLE, DASHED, GREY, ORANGE, VERMILION
-from superposition.figures.style import band, canvas, dots, errors_and_damage, plot, shared_legend, ticks
+from superposition.figures.colours import (
+    BLACK,
+    BLUE,
+    CYCLE,
+    DASHED,
+    GREY,
+    HAIR,
+    INK,
+    ORANGE,
+    PAGE,
+    SKY,
+    VERMILION,
+    search_look,
+    word,
+)
+from superposition.figures.style import TEXT, band, canvas, dots, errors_and_damage, name_lines, plot, ticks
 from superposition.linear.capacity import welch_bound
 from superposition.stats.intervals import over_seeds
 from superposition.studies import toys
 
 _MARKERS = "os^Dv*P"
-_DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)))
+
+
+def _plain(number: str) -> str:
+    return f"{float(number):g}"
 
 
 # --- 07: a toy memory -----------------------------------------------------------------------------------------
@@ -35,12 +52,18 @@ def forgetting_curves(n: np.ndarray, runs: Mapping[str, np.ndarray], d_m: int) -
     d_m : int
     """
     figure, (axis,) = canvas(height=3.6)
+    nothing = [name for name, values in runs.items() if np.nanmax(values) < 1e-5]
     for (name, values), colour, mark in zip(runs.items(), CYCLE, _MARKERS, strict=False):
-        band(axis, n / d_m, values, color=colour, label=name, marker=mark, markersize=4, linewidth=1.4)
+        label = (
+            None
+            if name in nothing[:-1]
+            else f"load {' and '.join(map(_plain, nothing)) if name in nothing else _plain(name)}"
+        )
+        band(axis, n / d_m, values, color=colour, label=label, marker=mark, markersize=4, linewidth=1.4)
     fine = np.linspace(0, n.max(), 200)
     axis.plot(fine / d_m, toys.forgetting(fine, d_m), color=GREY, linestyle="--", label="law for random keys")
     axis.set(xlabel="edits per dimension, $n/d_m$", ylabel="damage over its limit")
-    axis.legend(title="load $N/d_m$", ncols=2)
+    name_lines(axis, inside={"law for random keys": (0.2, 0.9), "load 4": (0.49, 0.75)})
     return figure
 
 
@@ -58,13 +81,14 @@ def growth(
     laws : mapping of str to (len(n),) array, optional
         What an arm's damage should be, drawn as a thin black line.
     """
-    figure, (axis,) = canvas(height=4.3)
-    for (name, values), colour, mark, dash in zip(runs.items(), CYCLE, _MARKERS, _DASHES, strict=False):
-        style = {"color": colour, "label": name, "marker": mark, "markersize": 4, "linestyle": dash}
+    figure, (axis,) = canvas(height=4.6)
+    for number, ((name, values), colour, mark) in enumerate(zip(runs.items(), CYCLE, _MARKERS, strict=False)):
+        hollow = {} if number % 2 else {"markerfacecolor": PAGE, "markersize": 7}  # arms lie upon each other
+        style = {"color": colour, "label": name, "marker": mark, "markersize": 4} | hollow
         band(axis, n, values, geometric=True, linewidth=1.4, **style)
     for number, law in enumerate((laws or {}).values()):
         name = None if number else "predicted from the overlaps"
-        axis.plot(n, law, color="black", linewidth=0.9, zorder=5, label=name)
+        axis.plot(n, law, color=BLACK, linewidth=0.9, zorder=5, label=name)
     end = np.array([d_m, n.max()])
     top = np.exp(np.log(list(runs.values())[-1][:, -1]).mean()) * 1.5
     for power, name in ((1, "∝ n"), (0.5, "∝ √n")):
@@ -76,8 +100,8 @@ def growth(
     axis.set(xscale="log", yscale="log")
     ticks(axis.xaxis, [1, 3, 10, 30, 100, 300])
     ticks(axis.yaxis, [0.2, 0.5, 1, 2, 5, 10, 20])
-    axis.set(xlabel="edits n (logarithmic)", ylabel="damage, r.m.s. (logarithmic)")
-    shared_legend(axis, 2)
+    axis.set(xlabel="edits $n$ (logarithmic)", ylabel="damage, r.m.s. (logarithmic)")
+    name_lines(axis, inside={"predicted from the overlaps": (0.14, 0.55)}, wide=20)
     return figure
 
 
@@ -94,19 +118,20 @@ def feedback(n: np.ndarray, runs: Mapping[str, np.ndarray], laws: Mapping[str, n
         By arm, after each number of edits from 1 on.
     """
     figure, (axis,) = canvas(height=3.9)
-    for (name, values), colour, mark in zip(runs.items(), CYCLE, _MARKERS, strict=False):
+    for name, values in runs.items():
+        called, colour, mark, _ = search_look(name)
         mean, low, high = np.sqrt(np.maximum(over_seeds(values**2), 0))
         fill = "none" if name == "no overlap" else colour  # its marks lie on those of another arm
         style = {"color": colour, "fmt": mark, "markersize": 9 if fill == "none" else 5, "markerfacecolor": fill}
-        axis.errorbar(n, mean, [mean - low, high - mean], label=name, capsize=2, **style)
+        axis.errorbar(n, mean, [mean - low, high - mean], label=called, capsize=2, **style)
     for number, law in enumerate(laws.values()):
         label = None if number else "closed forms"
-        axis.plot(np.arange(1, len(law) + 1), law, color="black", linewidth=0.9, zorder=0, label=label)
+        axis.plot(np.arange(1, len(law) + 1), law, color=BLACK, linewidth=0.9, zorder=0, label=label)
     axis.set(xscale="log", yscale="log")
     ticks(axis.xaxis, [1, 2, 4, 8, 16, 32, 64])
     ticks(axis.yaxis, [1, 3, 10, 30, 100, 300, 1000])
-    axis.set(xlabel="edits n (logarithmic)", ylabel="change, $\\|W_n - W_0\\|$ (logarithmic)")
-    shared_legend(axis, 5)
+    axis.set(xlabel="edits $n$ (logarithmic)", ylabel="change, $\\|W_n - W_0\\|$ (logarithmic)")
+    name_lines(axis, inside={"closed forms": (0.66, 0.75)})
     return figure
 
 
@@ -118,8 +143,8 @@ def earlier_edits(runs: np.ndarray, d_m: int) -> Figure:
     figure, (axis,) = canvas(height=3.0)
     band(axis, j, runs, color=BLUE, label="measured", linewidth=1.2)
     axis.plot(j, 2 * toys.forgetting(n - j, d_m), color=VERMILION, linestyle="--", label="law for random keys")
-    axis.set(xlabel="edit j, from the first to the last", ylabel="squared damage to edit j", ylim=(0, None))
-    axis.legend()
+    axis.set(xlabel="edit $j$, from the first to the last", ylabel="squared damage to edit $j$", ylim=(0, 3.1))
+    name_lines(axis, inside={"measured": (0.3, 0.93), "law for random keys": (0.62, 0.75)})
     return figure
 
 
@@ -138,16 +163,19 @@ def price_of_exactness(
         Where the space is full.
     """
     figure, axes = canvas(1, 2, height=4.2)
-    errors_and_damage(axes, n, errors, damage, _DASHES)
+    errors_and_damage(axes, n, errors, damage)
     fine = np.linspace(1, d_m - 1.5, 200)
-    axes[1].plot(fine, toys.hard_price(fine, d_m), color=GREY, linewidth=1.2, label="$n/(d_m-n-1)$")
+    axes[1].plot(fine, toys.hard_price(fine, d_m), color=GREY, linewidth=1.2)
+    axes[1].text(d_m + 3, 12, "$\\frac{n}{d_m-n-1}$", color=GREY, fontsize=1.4 * TEXT)
     axes[1].set_ylim(0.01, 300)
     ticks(axes[1].yaxis, [0.01, 0.1, 1, 10, 100])
     axes[0].set_ylabel("squared, over what was asked")
+    axes[1].set_ylabel("the same (logarithmic)")
     for axis in axes:
         axis.axvline(d_m, color=GREY, linewidth=0.8)
+        axis.axvline(d_m / 2, color=GREY, linewidth=0.8, linestyle=":")
         axis.text(d_m + 1, 0.97, "$d_m$", transform=axis.get_xaxis_transform(), va="top", color=GREY)
-    axes[1].legend(loc="lower right")
+    name_lines(axes[0], wide=13)
     return figure
 
 
@@ -156,20 +184,18 @@ def price_of_exactness(
 
 @plot
 def feature_planes(panels: Mapping[str, np.ndarray]) -> Figure:
-    """Directions of features in the plane, a panel for each W (2, n); the later feature, the paler."""
+    """Directions of features in the plane, numbered from the first, a panel for each W (2, n)."""
     figure, axes = canvas(1, len(panels), height=2.95, sharex=True, sharey=True)
     for axis, (title, W) in zip(axes, panels.items(), strict=True):
-        n = W.shape[1]
-        for i, (x, y) in enumerate(W.T):
-            colour = mpl.colormaps["viridis"](0.85 * i / max(n - 1, 1))
+        for i, ((x, y), colour) in enumerate(zip(W.T, cycle(CYCLE), strict=False)):
             axis.plot([0, x], [0, y], color=colour, linewidth=2)
             axis.plot(x, y, "o", color=colour, markersize=6)
             if np.hypot(x, y) > 0.3:
-                axis.annotate(str(i + 1), (1.22 * x, 1.22 * y), ha="center", va="center", fontsize=9, color="#333333")
-        axis.set_title(title, fontsize=10)
+                axis.annotate(str(i + 1), (1.22 * x, 1.22 * y), ha="center", va="center", color=INK)
+        axis.set_title(title)
         axis.set(xlim=(-1.6, 1.6), ylim=(-1.6, 1.6), aspect="equal")
-        axis.axhline(0, color="#dddddd", linewidth=0.8, zorder=0)
-        axis.axvline(0, color="#dddddd", linewidth=0.8, zorder=0)
+        axis.axhline(0, color=HAIR, linewidth=0.8, zorder=0)
+        axis.axvline(0, color=HAIR, linewidth=0.8, zorder=0)
         axis.set(xticks=[-1, 0, 1], yticks=[-1, 0, 1], xlabel="$h_1$")
     axes[0].set_ylabel("$h_2$")
     return figure
@@ -184,7 +210,7 @@ def solids(panels: Mapping[str, tuple[np.ndarray, float]]) -> Figure:
     panels : mapping of str to (W, dimensionality)
         W (m, n), m up to 3.
     """
-    figure, (holder,) = canvas(height=2.0)
+    figure, (holder,) = canvas(height=2.2)
     figure.set_layout_engine("none")
     holder.remove()
     wide = 1 / len(panels)
@@ -214,7 +240,7 @@ def solids(panels: Mapping[str, tuple[np.ndarray, float]]) -> Figure:
         for limits in (axis.set_xlim, axis.set_ylim, axis.set_zlim):
             limits(-size, size)
         axis.set_axis_off()
-        figure.text((place + 0.5) * wide, 0.98, f"{title}\nD = {share:.3f}", ha="center", va="top", fontsize=9.5)
+        figure.text((place + 0.5) * wide, 0.98, f"{title}\n$D$ = {share:.3f}", ha="center", va="top")
     return figure
 
 
@@ -249,21 +275,22 @@ def gain_of_sharing(
     ticks(plane.xaxis, [0.05, 0.1, 0.2, 0.5, 1])
     ticks(plane.yaxis, [0.1, 0.3, 1, 3, 10])
     plane.set_xlim(densities[0], densities[-1])
-    figure.colorbar(mesh, ax=plane, label="loss less than by dropping, share", location="left", pad=0.02)
+    figure.get_layout_engine().set(wspace=0.1)
+    figure.colorbar(mesh, ax=plane, label="loss less than by dropping, share")
     cut.axhline(1, **DASHED)
     cut.plot(densities, untuned, color=VERMILION, label="untuned pair")
     trained = 1 - gain[:, at]
     dots(cut, densities, trained, color=BLUE, fmt="o", linestyle="", label="best trained")
     cut.set(xscale="log", xlabel="density q (log)", ylabel="loss over that of dropping", ylim=(0, 1.6))
-    cut.set_title(f"importance {aspects[at]:g}", fontsize=10)
+    cut.set_title(f"importance {aspects[at]:g}")
     ticks(cut.xaxis, [0.05, 0.1, 0.2, 0.5, 1])
-    cut.legend()
+    name_lines(cut, inside={"untuned pair": (0.3, 0.9), "best trained": (0.05, 0.3)})
     return figure
 
 
 @plot
 def dimensionality_steps(sparsity: np.ndarray, D: np.ndarray, per_length: np.ndarray) -> Figure:
-    """Dimensions per feature of large autoencoders (top), and the dimensionality of each feature (bottom).
+    """Dimensions per feature of large autoencoders (line), and how many features have which dimensionality (bars).
 
     Parameters
     ----------
@@ -274,24 +301,23 @@ def dimensionality_steps(sparsity: np.ndarray, D: np.ndarray, per_length: np.nda
     per_length : (seeds, conditions) array
         ``m/‖W‖_F²`` of each autoencoder.
     """
-    figure, ((top,), (bottom,)) = canvas(2, 1, height=5.4, sharex=True)
-    band(top, sparsity, per_length, color=BLUE, marker="o", markersize=4)
-    rng = np.random.default_rng(0)
-    for seed in range(len(D)):
-        for x, values in zip(sparsity, D[seed], strict=True):
-            values = values[np.isfinite(values)]
-            spread = x * np.exp(rng.normal(scale=0.02, size=len(values)))
-            bottom.plot(spread, values, ".", color=BLUE, markersize=2.5, alpha=0.35)
+    figure, (axis,) = canvas(height=4.6)
+    edges, half = np.linspace(0, 1.08, 55), 0.45
+    for place, values in enumerate(np.moveaxis(D, 1, 0)):
+        count, _ = np.histogram(values[np.isfinite(values)], edges)
+        if count.any():
+            wide = half * np.sqrt(count / count.max())  # the area of a bar would hide a few features among many
+            axis.barh(edges[:-1], 2 * wide, np.diff(edges), place - wide, align="edge", color=SKY)
+    places = np.arange(len(sparsity))
+    band(axis, places, per_length, color=VERMILION, marker="o", markersize=4, linewidth=1.4)
     for name, fraction in toys.FRACTIONS.items():
-        for axis in (top, bottom):
-            axis.axhline(fraction, color=ORANGE, linewidth=0.9, zorder=0)
-        style = {"fontsize": 9, "va": "top" if name == "square antiprism" else "center", "color": "#444444"}
-        bottom.annotate(name, (1.005, fraction), xycoords=bottom.get_yaxis_transform(), **style)
-    top.set(xscale="log", ylim=(0, 1.08), ylabel="$m/\\|W\\|_F^2$")
-    bottom.set(xscale="log", ylim=(0, 1.08))
-    ticks(bottom.xaxis, [1, 1.5, 2, 3, 5, 10, 20, 50])
-    top.minorticks_off()
-    bottom.set(ylabel="$D_i$ of each feature", xlabel="sparsity, 1/q (logarithmic)")
+        axis.axhline(fraction, color=GREY, linewidth=0.8, linestyle=":", zorder=0)
+        va = "top" if name == "square antiprism" else "center"
+        axis.annotate(name, (1.01, fraction), xycoords=axis.get_yaxis_transform(), va=va, color=GREY)
+    axis.annotate("$m/\\|W\\|_F^2$", (1.2, 1.02), color=word(VERMILION), va="bottom")
+    axis.annotate("$D_i$ of single features", (5.4, 0.57), color=word(SKY), va="bottom")
+    axis.set_xticks(places, labels=[f"{one:.2g}" for one in sparsity])
+    axis.set(xlabel="sparsity, $1/q$", ylabel="dimensions of a feature", ylim=(0, 1.12), xlim=(-0.6, len(places) - 0.4))
     return figure
 
 
@@ -301,20 +327,20 @@ def overlap_and_loss(m: np.ndarray, overlaps: np.ndarray, losses: np.ndarray, n:
     figure, axes = canvas(1, 2, height=3.1)
     fine = np.geomspace(m[0], m[-1], 50)
     for axis, runs, name in zip(axes, (overlaps, losses), ("mean squared overlap", "loss, all features"), strict=True):
-        dots(axis, m, runs.T, color=BLUE, fmt="o", capsize=3)
+        dots(axis, m, runs.T, color=BLUE, fmt="o", capsize=3, label="trained")
         axis.set_xscale("log", base=2)
-        axis.set(yscale="log", xlabel="width m (logarithmic)")
-        axis.set_title(name, fontsize=10)
+        axis.set(yscale="log", xlabel="width $m$ (logarithmic)")
+        axis.set_title(name)
         ticks(axis.xaxis, m)
-    axes[0].plot(fine, 1 / fine, color=GREY, linestyle="--", label="1/m")
+    axes[0].plot(fine, 1 / fine, color=GREY, linestyle="--", label="$1/m$")
     axes[0].plot(fine, [welch_bound(n, x) ** 2 for x in fine], color=VERMILION, label="Welch's bound")
     scale = losses[0].mean() * m[0]
-    axes[1].plot(fine, scale / fine, color=GREY, linestyle="--", label="∝ 1/m")
+    axes[1].plot(fine, scale / fine, color=GREY, linestyle="--", label="$\\propto 1/m$")
     ticks(axes[0].yaxis, [0.01, 0.02, 0.05, 0.1])
     top = losses.mean(1).max()
     ticks(axes[1].yaxis, [float(f"{top * x:.1g}") for x in (1, 0.5, 0.2, 0.1, 0.05)])
-    for axis in axes:
-        axis.legend()
+    name_lines(axes[0], inside={"$1/m$": (0.5, 0.75), "Welch's bound": (0.1, 0.3)})
+    name_lines(axes[1], inside={"$\\propto 1/m$": (0.6, 0.75)})
     return figure
 
 
@@ -325,8 +351,8 @@ def features_by_sparsity(sparsity: np.ndarray, runs: Mapping[str, np.ndarray]) -
     for axis, (name, values) in zip(axes, runs.items(), strict=True):
         band(axis, sparsity, values, color=BLUE, marker="o", markersize=4)
         axis.axhline(0, color=GREY, linewidth=0.8, linestyle="--")
-        axis.set_title(name, fontsize=10)
-        axis.set(xscale="log", xlabel="1/q (logarithmic)")
+        axis.set_title(name)
+        axis.set(xscale="log", xlabel="sparsity $1/q$ (log)")
         ticks(axis.xaxis, [2, 5, 10, 20, 50])
     return figure
 
@@ -352,15 +378,15 @@ def crowding(
         axes[0].plot(fine, toys.forecast_kurtosis(density, n, fine), color=colour, linewidth=1.2)
         for axis, name in zip(axes, panels, strict=True):
             line = mark if axis is axes[0] else mark + ":"
-            dots(axis, m, found[name], color=colour, fmt=line, capsize=2, label=f"q = {density:g}")
+            dots(axis, m, found[name], color=colour, fmt=line, capsize=2, label=f"$q$ = {density:g}")
     for axis, title in zip(axes, panels.values(), strict=True):
-        axis.set_title(title, fontsize=10)
+        axis.set_title(title)
         axis.set_xscale("log", base=2)
         ticks(axis.xaxis, m)
-        axis.set(xlabel="width m", ylim=(0, None))
+        axis.set(xlabel="width $m$", ylim=(0, None))
     axes[0].set_ylim(-0.3, None)
     axes[0].set_yscale("symlog", linthresh=1)
     ticks(axes[0].yaxis, [0, 1, 3, 10, 30])
     axes[0].axhline(0, color=GREY, linewidth=0.8, linestyle="--")
-    shared_legend(axes[1], len(runs))
+    name_lines(axes[2])
     return figure

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import zipfile
-import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -41,7 +39,7 @@ def load(key: str) -> dict[str, Any] | None:
         arrays = files.read_npz(_path(key))
         plain, names = json.loads(str(arrays.pop(_PLAIN)))
         return arrays | plain if names == list(arrays) else None
-    except (OSError, EOFError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error):
+    except (*files.DAMAGED, KeyError):
         return None
 
 

@@ -6,7 +6,9 @@ import errno
 import functools
 import glob
 import hashlib
+import io
 import json
+import lzma
 import os
 import platform
 import re
@@ -14,10 +16,12 @@ import secrets
 import shutil
 import tempfile
 import time
+import zipfile
+import zlib
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, overload
+from typing import IO, Any, overload
 
 import numpy as np
 
@@ -216,14 +220,43 @@ def json_writer(value: object) -> Callable[[Path], object]:
     return lambda temporary: temporary.write_text(text, encoding="utf-8")
 
 
-def npz_writer(arrays: Mapping[str, np.ndarray]) -> Callable[[Path], object]:
-    """What writes arrays as a compressed ``.npz`` file, which keeps its name and holds no pickled objects."""
+def npz_writer(arrays: Mapping[str, np.ndarray], *, smallest: bool = False) -> Callable[[Path], object]:
+    """What writes arrays as a compressed ``.npz`` file, which keeps its name and holds no pickled objects.
+
+    Where it should be the ``smallest``, each array is compressed in the way that suits it best, which takes longer.
+    """
 
     def write(temporary: Path) -> None:
         with temporary.open("wb") as stream:
-            np.savez_compressed(stream, allow_pickle=False, **arrays)
+            if smallest:
+                _write_smallest(stream, arrays)
+            else:
+                np.savez_compressed(stream, allow_pickle=False, **arrays)
 
     return write
+
+
+def _write_smallest(stream: IO[bytes], arrays: Mapping[str, np.ndarray]) -> None:
+    with zipfile.ZipFile(stream, "w") as archive:
+        for name, array in arrays.items():
+            held = io.BytesIO()
+            np.lib.format.write_array(held, np.asanyarray(array), allow_pickle=False)
+            sizes = {way: _packed_size(held.getvalue(), way) for way in _WAYS}
+            member = zipfile.ZipInfo(f"{name}.npy")  # without a date: the same arrays make the same file
+            archive.writestr(member, held.getvalue(), compress_type=min(sizes, key=sizes.__getitem__))
+
+
+_WAYS = (zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA, zipfile.ZIP_DEFLATED)
+
+
+def _packed_size(data: bytes, way: int) -> int:
+    with zipfile.ZipFile(io.BytesIO(), "w") as archive:
+        archive.writestr("data", data, compress_type=way)
+        return archive.getinfo("data").compress_size
+
+
+#: What :func:`read_npz` raises of an archive that is absent or damaged.
+DAMAGED = (OSError, EOFError, RuntimeError, ValueError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 
 
 def read_npz(path: Path, *names: str) -> dict[str, np.ndarray]:

@@ -17,7 +17,7 @@ from superposition.errors import UserError
 from superposition.records import Record
 from superposition.stats import ranking
 from superposition.stats.intervals import Estimate, over_clusters, share
-from superposition.studies.measurement import MODELS
+from superposition.studies.names import MODELS
 
 MEASURES = ("ranks", "sizes", "separations")
 #: What forecasts take of a record's ``costs``: ``targets`` and ``dry run`` for each edit, the rest for all facts.

@@ -17,9 +17,7 @@ from superposition.linear.shrinkage import sampling_error
 from superposition.records import Record
 from superposition.stats import shape
 from superposition.stats.intervals import Estimate, over_pairs
-
-#: The language models that were measured, by what records call them.
-MODELS = {"smollm2": "SmolLM2", "gemma3": "Gemma 3"}
+from superposition.studies.names import MODELS
 
 
 def called(record: Record) -> str:

@@ -16,14 +16,10 @@ from superposition.errors import UserError
 from superposition.records import Record
 from superposition.stats import regression, response
 from superposition.stats.intervals import Estimate
+from superposition.studies.names import EDITORS
 
 #: Methods by their names in records, and what figures and tables call them.
-METHODS = {
-    "rome": "ROME",
-    "memit with history": "MEMIT with history",
-    "alphaedit": "AlphaEdit",
-    "rome, protected": "ROME, facts protected",
-}
+METHODS = {name: EDITORS[name] for name in ("rome", "memit with history", "alphaedit", "rome, protected")}
 #: The method in whose C the named half of the watched facts is.
 PROTECTED = "rome, protected"
 #: Shares of the known facts after whose loss it is asked how many edits it took. A model breaks at the last.

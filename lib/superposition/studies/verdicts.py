@@ -35,7 +35,7 @@ from superposition.studies import (
     toy_memory,
     toys,
 )
-from superposition.studies.measurement import MODELS
+from superposition.studies.names import MODELS
 
 #: The claims in short. 1 to 17 are those of Hu et al. (arXiv 2408.07413) or follow from them, the later ones are ours.
 CLAIMS = {
@@ -752,7 +752,7 @@ TRIALS = [
     Trial(7, "07-toy-memory", _growth, ("toy-memory",)),
     Trial(7, "16-lifelong-failure", _linear_in_a_model, ("smollm2-lifelong",), "interference grows linearly"),
     Trial(7, "16-lifelong-failure", _unbounded_in_a_model, ("smollm2-lifelong",), "interference grows without bound"),
-    Trial(7, "16-lifelong-failure", _growth_over_lists, ("lists",), "interference grows linearly"),
+    Trial(7, "16-lifelong-failure", _growth_over_lists, ("lists",), "interference grows linearly, over lists"),
     Trial(8, "11-superposition-in-llms", partial(each_model, _everywhere, kinds=2), (*CONVERGENCE, *UNDER_TEXTS)),
     *_against_nulls(8, "beyond", "facts have more of it than"),
     Trial(9, "11-superposition-in-llms", partial(each_model, _mean_is_zero), UNDER_TEXTS),
@@ -810,8 +810,10 @@ TRIALS = [
     Trial(20, "19-lifetime", _lifetime_by_replay, LAW, "(ours) it is known by a replay"),
     Trial(20, "19-lifetime", _lifetime_of_a_thousand, ("smollm2-failure",), "(ours) it is, up to a thousand edits"),
     *(
-        Trial(21, "17-runaway", partial(settle, f"claim-21.{bar}{suffix}", units), ("runaway",), f"(ours) {asks}")
-        for units, suffix in (("answer", ""), ("ROME", "-units"))
+        Trial(
+            21, "17-runaway", partial(settle, f"claim-21.{bar}{suffix}", units), ("runaway",), f"(ours) {asks} ({said})"
+        )
+        for units, suffix, said in (("answer", "", "the answer's units"), ("ROME", "-units", "ROME's units"))
         for settle, bar, asks in (
             (_lengths_known, "lengths", "overlap tells how residuals grow behind a norm"),
             (_fed_by, "taken-away", "without overlap, moving ball or new search they stop growing"),
