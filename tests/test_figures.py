@@ -82,7 +82,7 @@ def test_feedback_draws_root_mean_squares_and_the_law_it_is_given(drawn):
     n, rng = np.array([1, 4, 16]), np.random.default_rng(0)
     runs = {arm: np.exp(rng.normal(size=(6, 3)) / 9) * n for arm in ("moving", "no overlap")}
     figure = figures.feedback(n, runs, {"moving": 2.0 * np.arange(1, 17)})
-    marks = [line for line in figure.axes[0].lines if line.get_marker() in "oD"]
+    marks = [line for line in figure.axes[0].lines if line.get_marker() in "o^"]
     for line, values in zip(marks, runs.values(), strict=True):
         assert np.allclose(line.get_ydata(), np.sqrt((values**2).mean(0)))
     assert any(np.array_equal(2.0 * line.get_xdata(), line.get_ydata()) for line in figure.axes[0].lines)

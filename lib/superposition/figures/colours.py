@@ -81,17 +81,17 @@ OF_EDITOR = {
 OF_MODEL = {"smollm2": Look(MODELS["smollm2"], BLUE, "o"), "gemma3": Look(MODELS["gemma3"], VERMILION, "s")}
 #: What others have published of a model.
 PUBLISHED = {"color": BLACK, "linestyle": ":"}
-#: How sequences of edits are drawn that differ in how their target values are searched for (chapters 7 and 17).
+_MOVING, _ANCHORED, _BEFOREHAND = (VERMILION, "^"), (GREEN, "D"), (PURPLE, "s")
+#: How sequences of edits are drawn that differ in how their target values are searched for (chapters 7, 17 and 18).
 OF_SEARCH = {
-    "as edited": Look("as edited", VERMILION, "o"),
-    "moving": Look("moving ball", VERMILION, "o"),
-    "no overlap": Look("no overlap", GREY, "D"),
-    "no overlap among the edits": Look("no overlap among the edits", GREY, "D"),
-    "anchored": Look("anchored ball", GREEN, "s"),
-    "anchored ball": Look("anchored ball", GREEN, "s"),
-    "beforehand": Look("targets beforehand", PURPLE, "^"),
-    "targets beforehand": Look("targets beforehand", PURPLE, "^"),
-    "forecast": Look("forecast", BLACK, "", "--"),
+    "as edited": Look("as edited", *_MOVING),
+    "moving": Look("moving ball", *_MOVING),
+    "no overlap": Look("no overlap", GREY, "o"),
+    "no overlap among the edits": Look("no overlap among the edits", GREY, "o"),
+    "anchored": Look("anchored ball", *_ANCHORED),
+    "anchored ball": Look("anchored ball", *_ANCHORED),
+    "beforehand": Look("targets beforehand", *_BEFOREHAND),
+    "targets beforehand": Look("targets beforehand", *_BEFOREHAND),
 }
 
 

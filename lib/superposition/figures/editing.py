@@ -128,6 +128,7 @@ def growth_on_a_layer(record: Record, names: Sequence[str]) -> Figure:
     """Interference on untouched keys after every edit (root mean square), and how much each edit asks for.
 
     Left, for the first of the names, also what its steps would sum to at right angles and all in one direction.
+    Right, the first of the names and AlphaEdit in their colours, the others grey.
     """
     figure, axes = canvas(1, 2, height=4.2)
     for name in names:
@@ -142,10 +143,16 @@ def growth_on_a_layer(record: Record, names: Sequence[str]) -> Figure:
             {"color": colour, "zorder": 3} if name in (names[0], "alphaedit") else {"color": FAINT, "linewidth": 0.8}
         )
         axes[1].plot(n[width - 1 :], smooth, **shown)
+    first = OF_EDITOR[names[0]].name
     step = record.arrays[f"{names[0]}/step"].astype(float)
     n = np.arange(1, len(step) + 1)
     axes[0].plot(
-        n, np.sqrt(np.cumsum(step**2)), color=BLACK, linewidth=1, linestyle="--", label="ROME's steps at right angles"
+        n,
+        np.sqrt(np.cumsum(step**2)),
+        color=BLACK,
+        linewidth=1,
+        linestyle="--",
+        label=f"{first}'s steps at right angles",
     )
     axes[0].plot(
         n,
@@ -153,7 +160,7 @@ def growth_on_a_layer(record: Record, names: Sequence[str]) -> Figure:
         color=FAINT,
         linewidth=1,
         linestyle=":",
-        label="ROME's steps, all aligned",
+        label=f"{first}'s steps, all aligned",
     )
     axes[0].set(xscale="log", yscale="log", xlabel="edits $n$", ylabel=r"$\|\Delta_o[:, j]\|$, root mean square")
     name_lines(axes[0], wide=14)

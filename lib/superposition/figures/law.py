@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, PercentFormatter
 
-from superposition.figures.colours import BLACK, BLUE, DASHED, GREY, MARKERS, OF_EDITOR, OF_MODEL
+from superposition.figures.colours import BLACK, BLUE, DASHED, GREY, MARKERS, OF_EDITOR, OF_MODEL, OF_SEARCH
 from superposition.figures.style import canvas, interval, plot, shared_legend, ticks
 from superposition.stats.intervals import Estimate
 from superposition.stats.response import LogLogistic
@@ -104,10 +104,10 @@ def loss_by_method(points: Sequence[Point], curves: Mapping[str, LogLogistic]) -
 
 #: Marker and name of where target values came from, where one layer is drawn; fine-tuning has none.
 OF_TARGETS = {
-    "anew": ("D", "targets anew, anchored ball"),
-    "moving": ("^", "anew, moving ball"),
+    "anew": (OF_SEARCH["anchored"].marker, "targets anew, anchored ball"),
+    "moving": (OF_SEARCH["moving"].marker, "anew, moving ball"),
     "norm anchors": ("v", "anew, norm anchors"),
-    "beforehand": ("s", "targets beforehand"),
+    "beforehand": (OF_SEARCH["beforehand"].marker, "targets beforehand"),
     "none": ("X", None),
 }
 
