@@ -1,4 +1,4 @@
-"""The front page's table of claims says what the verdict boxes of the chapters say, all of them and no others."""
+"""The front page's verdicts are those of the boxes in the chapters. All of them are on the page of claims."""
 
 import re
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import forms
 
 BOOK = Path(__file__).parents[1] / "book"
-ROW = re.compile(r"^\| (\d+) \|.*\| (reproduced|qualified|refuted|checked) \| \{doc\}`([\w-]+)` \|$", re.MULTILINE)
+LINE = re.compile(r"^- \*\*Claim (\d+) · (reproduced|qualified|refuted)\*\* \(\{doc\}`([\w-]+)`\)\. ", re.MULTILINE)
 BOX = re.compile(r"\{admonition\} Claim (\d+)[^·\n]*· (\w+)")
 
 
@@ -19,8 +19,9 @@ def boxes() -> set[tuple[str, str, str]]:
     return found
 
 
-def test_the_front_page_lists_every_verdict_as_its_chapter_gives_it():
-    listed = ROW.findall((BOOK / "index.md").read_text(encoding="utf-8"))
-    assert len(listed) > 9
-    assert [int(number) for number, _, _ in listed] == sorted(int(number) for number, _, _ in listed)
-    assert set(listed) == boxes()
+def test_the_front_page_gives_a_few_verdicts_of_each_kind_as_their_chapters_do():
+    page = (BOOK / "index.md").read_text(encoding="utf-8")
+    listed = LINE.findall(page)
+    assert len(listed) == len(re.findall(r"^- \*\*Claim", page, re.MULTILINE)) and 4 <= len(listed) <= 5
+    assert {verdict for _, verdict, _ in listed} == {"reproduced", "qualified", "refuted"}
+    assert set(listed) <= boxes()

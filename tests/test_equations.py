@@ -47,7 +47,6 @@ TESTS = {
         "unrolled_in_numbers": "thm-lifelong-unrolled eq-lifelong-unrolled eq-lifelong-three eq-lifelong-residual "
         "eq-lifelong-residuals",
         "interference_has_the_terms_of_the_paper": "eq-lifelong-triangle",
-        "induction_for_every_n": "eq-lifelong-entry",
     },
     "rules": {
         "least_squares_memory": "eq-memory-normal eq-memory-solution",

@@ -27,7 +27,7 @@ PAIRS = {
         "It is {glue:text}`share:.1%` ({glue:text}`share_low:.2f`, {glue:text}`share_high:.2f`), {glue:text}`many:,d`.",
         "It is 12.5%<!--=share:.1%--> (0.10<!--=share_low:.2f-->, 0.15<!--=share_high:.2f-->), 12,345<!--=many:,d-->.",
     ),
-    "values with signs": ("At {glue:text}`tiny:.0e`.", "At -3e-08<!--=tiny:.0e-->."),
+    "values with signs": ("At {glue:text}`tiny:.0e`.", "At −3·10⁻⁸<!--=tiny:.0e-->."),
     "a value in words": ("In {glue:text}`place`!", "In Paris, France<!--=place|Paris, France-->!"),
     "a value after a digit": ("SmolLM2-{glue:text}`many:d`", "SmolLM2-12345<!--=many:d|12345-->"),
     "a value of another chapter": (
@@ -344,3 +344,27 @@ def test_every_link_in_a_chapter_leads_to_a_file_beside_it(path):
             text = forms.outside_code(cell.source, str, lambda code: "")
             targets = re.findall(r"\]\((?!https?:|#)([^)#\s]+)", text) + re.findall(r'href="(?!https?:)([^"#]+)', text)
             assert [target for target in targets if not (BOOK / target).is_file()] == []
+
+
+@pytest.mark.parametrize(
+    ("formatted", "shown"),
+    [
+        ("-0.03", "−0.03"),
+        ("-12%", "−12%"),
+        ("1e-08", "10⁻⁸"),
+        ("4e-07", "4·10⁻⁷"),
+        ("-2.5e+10", "−2.5·10¹⁰"),
+        ("1,536", "1,536"),
+        ("90%", "90%"),
+        ("nan", "nan"),
+        ("Jean-Claude", "Jean-Claude"),
+        ("2024-11-30", "2024-11-30"),
+    ],
+)
+def test_numbers_are_written_as_readers_expect_them(formatted, shown):
+    assert forms.written(formatted) == shown
+
+
+@pytest.mark.parametrize("number", ["−0.03", "10⁻⁸", "−2.5·10¹⁰", "1,536", "90%", "?"])
+def test_a_number_as_it_is_written_is_read_back_whole(number):
+    assert re.fullmatch(forms._NUMBER, number)

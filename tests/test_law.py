@@ -26,7 +26,7 @@ LAW = {
     "measure": "lm linear stats data io records torch",
     "studies": "records linear stats data",
     "figures": "studies records linear stats matplotlib",
-    "book": "studies records linear stats theory data io sympy",
+    "book": "studies records linear stats theory data io lm editing sympy",
     "cli": "io data linear stats lm editing toys measure records studies torch transformers",
 }
 #: What is heavy or belongs to one trade, and so is held by the law as well.

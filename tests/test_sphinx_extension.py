@@ -8,6 +8,7 @@ from pathlib import Path
 import matplotlib
 import pytest
 from bs4 import BeautifulSoup
+from docutils import nodes, utils
 from fontTools.ttLib import TTFont
 
 import book_pages as site
@@ -135,3 +136,11 @@ def test_a_figure_gets_a_second_rendering_and_both_have_their_size(tmp_path):
     (tmp_path / "_images" / "b.svg").write_text("<svg/>")
     with pytest.raises(ValueError, match=r"b\.svg has no viewBox"):
         site.two_renderings('<img src="_images/b.svg">', tmp_path)
+
+
+def test_quoted_numbers_look_as_they_do_in_the_notebook_and_other_text_stays():
+    page = utils.new_document("page")
+    quoted = nodes.inline("", "-3e-08", classes=["pasted-text"])
+    page += nodes.paragraph("", "from -1 to ", quoted, nodes.inline("", "-2"))
+    site._write_numbers(None, page, "page")
+    assert page.astext() == "from -1 to −3·10⁻⁸-2"

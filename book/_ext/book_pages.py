@@ -14,6 +14,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from docutils import nodes
+
+from forms import written
 from superposition.figures.svg import dark
 
 #: What a page loads of MathJax: TeX in, HTML and CSS out. Its menu and its speech are left out.
@@ -220,6 +223,14 @@ def _unsized(path: Path) -> re.Match[str]:
     raise ValueError(f"{path.name} has no viewBox that begins at 0 0")
 
 
+def _write_numbers(_app: Any, doctree: nodes.document, _page: str) -> None:
+    """Numbers that the text quotes from cells look as they do in the notebook."""
+    for node in doctree.findall(nodes.inline):
+        if "pasted-text" in node["classes"]:
+            for text in list(node.findall(nodes.Text)):
+                text.parent.replace(text, nodes.Text(written(text.astext())))
+
+
 def _lighten(app: Any, exception: Exception | None) -> None:
     if exception is None and app.builder.format == "html":
         html = Path(app.outdir)
@@ -257,5 +268,6 @@ def setup(app: Any) -> dict[str, Any]:
     app.connect("builder-inited", _read_uses)
     app.connect("autodoc-process-docstring", _tell_users, priority=900)  # after napoleon
     app.connect("html-page-context", _tell_uses, priority=400)  # before the previews are gathered
+    app.connect("doctree-resolved", _write_numbers)
     app.connect("build-finished", _lighten)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -71,10 +71,23 @@ if importlib.util.find_spec("superposition") is None:
     library = "knowledge-in-superposition @ git+{url}"
     subprocess.run([*pip, library], check=True)
     subprocess.run([*pip, "--no-deps", "{model}"], check=True)"""
-_NUMBER = r"[-+]?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:e[-+]?\d+)?%?|\?"
+_SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+_NUMBER = r"[-−+]?(?:\d[\d.]*·)?10[⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+|[-−+]?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:e[-+]?\d+)?%?|\?"
 _CODE = re.compile(
     r"(^(?P<fence>`{3,})[^`\n]*\n.*?^(?P=fence)[ \t]*$|(?P<tick>`+)(?!`).+?(?<!`)(?P=tick)(?!`))", re.M | re.S
 )
+
+
+def written(text: str) -> str:
+    """A formatted number as readers expect it: −3 for -3, 10⁻⁸ for 1e-08, 4·10⁻⁷ for 4e-07; other text as it is."""
+    match = re.fullmatch(r"(-?)([\d.,]+)(?:e([-+]?\d+))?(%?)", text)
+    if match is None:
+        return text
+    minus, digits, power, percent = match.groups()
+    if power is not None:
+        ten = "10" + str(int(power)).translate(_SUPERSCRIPTS)
+        digits = ten if digits == "1" else f"{digits}·{ten}"
+    return minus.replace("-", "−") + digits + percent
 
 
 def outside_code(text: str, change: Callable[[str], str], code: Callable[[str], str] = str) -> str:
@@ -522,7 +535,7 @@ class Writer:
         if name not in glued:
             raise UserError(f"{self.page}: no cell glues {asked}")
         try:
-            return format(glued[name], spec) if spec else str(glued[name])
+            return written(format(glued[name], spec) if spec else str(glued[name]))
         except (TypeError, ValueError) as error:
             raise UserError(f"{self.page}: {asked} cannot be written: {error}") from error
 

@@ -2,7 +2,8 @@
 
 # The public list, a part after the other.
 # ruff: noqa: F401, I001
-from superposition.figures.derivation import recall_against_load, touching_ellipse, shares_of_others, staircase
+from superposition.figures.derivation import recall_against_load, touching_ellipse, shares_of_others
+from superposition.figures.derivation import staircase, story_of_edits
 from superposition.figures.derivation import whitened_plane, damage_around, capacity, null_spread, keys_that_fit
 from superposition.figures.derivation import transfers, lifetimes
 from superposition.figures.toys import forgetting_curves, growth, earlier_edits, price_of_exactness, feature_planes
@@ -29,5 +30,5 @@ from superposition.figures.forecasting import dose_and_damage, cures_on_the_curv
 from superposition.figures.law import loss_by_drift, loss_by_method, loss_by_rivals, loss_by_way, lifetimes_forecast
 from superposition.figures.law import leads_of_drift
 from superposition.figures.explaining import block_with_memory, edit_as_projection, edits_that_undo, two_triangles
-from superposition.figures.explaining import gram_schmidt, tails_of_p
+from superposition.figures.explaining import edits_that_cancel, gram_schmidt, tails_of_p
 from superposition.figures.claims import trials

@@ -13,7 +13,20 @@ from matplotlib import patheffects
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from superposition.figures.colours import BLUE, CYCLE, FAINT, GREEN, GREY, HAIR, INK, PAGE, SKY, VERMILION, word
+from superposition.figures.colours import (
+    BLUE,
+    CYCLE,
+    FAINT,
+    GREEN,
+    GREY,
+    HAIR,
+    INK,
+    MARKERS,
+    PAGE,
+    SKY,
+    VERMILION,
+    word,
+)
 from superposition.figures.style import band, canvas, dots, errors_and_damage, heatmap, name_lines, plot, ticks
 
 
@@ -109,6 +122,24 @@ def shares_of_others(naive: Float[np.ndarray, " m"], exact: Float[np.ndarray, " 
 # --- 03: a lifetime of edits ----------------------------------------------------------------------------------
 
 
+# --- 03: edits in sequence --------------------------------------------------------------------------------------
+
+
+@plot
+def story_of_edits(stops: Sequence[int], chances: Float[np.ndarray, "stops facts"], names: Sequence[str]) -> Figure:
+    """The probability of the first name's new answer, and of the others' true ones, after so many edits in sequence."""
+    figure, (axis,) = canvas(height=3.9)
+    for column, name in enumerate(names):
+        look = {"lw": 2.8, "zorder": 4} if not column else {"lw": 1.6}
+        look |= {"color": CYCLE[column], "marker": MARKERS[column], "ms": 5.5}
+        axis.plot(stops, chances[:, column], label=name, clip_on=False, **look)
+    axis.set(xlim=(0, max(stops)), ylim=(0, 1), xlabel="edits made, one after the other")
+    axis.set_ylabel("probability of the answer")
+    ticks(axis.xaxis, [stop for stop in stops if stop % 10 == 0])
+    name_lines(axis, wide=20)
+    return figure
+
+
 @plot
 def staircase(
     after: Float[np.ndarray, "n n"], final: Float[np.ndarray, "n sequences"], expected: Float[np.ndarray, " n"]
@@ -123,7 +154,7 @@ def staircase(
     image = triangle.imshow(after, cmap="viridis", interpolation="none", extent=(0.5, n + 0.5, n + 0.5, 0.5), vmin=0)
     triangle.set(xlabel="edit $j$, whose answer is checked", ylabel="after edit $i$")
     triangle.set_title("Damage grows, on average", loc="left")
-    bar = figure.colorbar(image, ax=triangle, shrink=0.8, label="mean squared damage, in $\\sigma^2$")
+    bar = figure.colorbar(image, ax=triangle, shrink=0.8, label="damage, mean of all lifetimes")
     bar.outline.set_visible(False)
     edits = np.arange(1, n + 1)
     few = final[:, :: max(1, sequences // 6)]
@@ -131,7 +162,9 @@ def staircase(
     last.plot([], [], color=FAINT, lw=0.8, label="single lifetimes")
     last.plot(edits[::3], final.mean(axis=1)[::3], "o", ms=4, color=VERMILION, label="their mean", zorder=3)
     last.plot(edits, expected, color=BLUE, label="expected", zorder=4)
-    last.set(xlim=(0, n + 1), ylim=(0, 5.5), xlabel="edit $j$", ylabel="squared damage at the end, in $\\sigma^2$")
+    last.set(
+        xlim=(0, n + 1), ylim=(0, 5.5), xlabel="edit $j$", ylabel="damage at the end\n(1: the mean squared answer)"
+    )
     last.set_title("The first suffer most", loc="left")
     last.legend(loc="upper right")
     return figure

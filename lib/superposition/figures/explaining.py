@@ -110,7 +110,7 @@ def block_with_memory() -> Figure:
     _say(axis, 6.17, 2.56, "down-projection", size=11)
     axis.plot([6.15, 6.15], [3.46, 3.9], color=GREEN, lw=2.4)
     _arrow(axis, (6.165, 3.9), (stream + 0.12, 3.9), GREEN, 2.4)
-    _say(axis, 4.2, 4.13, "value $v = W k$, added to the stream", GREEN, NAME)
+    _say(axis, 4.2, 4.13, "answer $W k$, added to the stream", GREEN, NAME)
     for height in (2.5, 3.9):
         axis.plot(stream, height, "o", color=PAGE, mec=INK, ms=13, mew=1.4, zorder=3)
         axis.plot(stream, height, "+", color=INK, ms=8, mew=1.4, zorder=4)
@@ -249,6 +249,48 @@ def edits_that_undo(
 
 
 @plot
+def edits_that_cancel(K: Float[np.ndarray, "2 2"], values: Float[np.ndarray, " 2"], k_j: np.ndarray) -> Figure:
+    """Two edits of a memory with one output and two inputs, ``C = I``, that together leave the answer to k_j as it was.
+
+    A point of the plane is a memory W, a row of two numbers. The edits move it along the two keys; on the line through
+    the start, at a right angle to k_j, the answer to k_j is what it was.
+
+    Parameters
+    ----------
+    K : (2, 2) array
+        The edited keys, one a column.
+    values : (2,) array
+        What they are to be answered.
+    k_j : (2,) array
+        The key that is read.
+    """
+    memory, path = LinearMemory(np.zeros((1, 2)), np.eye(2)), [np.zeros(2)]
+    for key, value in zip(K.T, values, strict=True):
+        memory.edit(key, np.array([value]))
+        path.append(memory.W[0])
+    figure, (axis,) = canvas(height=3.7)
+    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02)
+    _ground(axis, (-0.62, 2.0), (-0.62, 0.72))
+    along = np.array([k_j[1], -k_j[0]]) / np.linalg.norm(k_j)
+    axis.plot(*np.column_stack([-0.55 * along, 1.25 * along]), color=GREEN, lw=2, ls="--", zorder=1)
+    x, y = 1.22 * along + (0.08, 0.04)
+    _say(axis, x, y, "on this line the answer\nto $k_j$ is what it was", GREEN, NAME, ha="left", va="bottom")
+    tip = 0.62 * k_j / np.linalg.norm(k_j)
+    _arrow(axis, (0, 0), tip, GREY, 1.6)
+    _say(axis, tip[0] + 0.08, tip[1] + 0.04, "$k_j$", GREY, NAME)
+    for n, colour in ((1, BLUE), (2, VERMILION)):
+        _arrow(axis, path[n - 1], path[n], colour, 3, zorder=3)
+    _say(axis, 0.55, 0.1, "edit 1, along $k_1$", BLUE, NAME)
+    x, y = (path[1] + path[2]) / 2
+    _say(axis, x + 0.08, y - 0.08, "edit 2, along $k_2$", VERMILION, NAME, ha="left")
+    for n, (right, up) in enumerate([(-0.1, 0.1), (0.12, 0.06), (-0.12, -0.09)]):
+        x, y = path[n]
+        axis.plot(x, y, "o", color=INK, ms=8, zorder=4)
+        _say(axis, x + right, y + up, f"$W_{n}$", size=NAME + 1)
+    return figure
+
+
+@plot
 def two_triangles(P: Float[np.ndarray, "n n"], column: int = 3) -> Figure:
     """The overlaps of a sequence of edits: what is corrected lies above the diagonal, the damage below it.
 
@@ -287,7 +329,7 @@ def two_triangles(P: Float[np.ndarray, "n n"], column: int = 3) -> Figure:
     said = "edit $i$ came first.\nEdit $j$ meets what\nit did, in its own\nresidual $\\delta(v_j)$,\nand puts it right."
     _say(axis, n + 0.55, 0.7, said, ha="left", va="top")
     _say(axis, -0.55, n - 3.5, "Below: $i > j$", VERMILION, NAME, ha="right")
-    said = "edit $i$ came later.\nNobody puts right\nwhat it does to $j$:\nthat is the damage."
+    said = "edit $i$ came later.\nNobody puts right\nwhat it does to $j$:\nit adds to $\\Delta_e$."
     _say(axis, -0.55, n - 3.1, said, ha="right", va="top")
     _say(axis, n + 0.55, n - 1.7, "filled: $p > 0$\nopen: $p < 0$\nlarge: much overlap", GREY, ha="left")
     total = rf"$\Delta_e[:,{column}] = \sum_{{i>{column}}}\, p(k_i, k_{column})\;\delta(v_i)$"

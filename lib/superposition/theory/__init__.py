@@ -13,14 +13,14 @@ A module a chapter: ``memory`` (01, 02), ``lifelong`` (03), ``overlap`` (04), ``
 # The public list, a chapter after the other.
 # ruff: noqa: F401, I001
 from superposition.theory.expressions import Result, W_hat, equation, p, reduce_matrix, tex
-from superposition.theory.memory import NormalEquation, memory_matrix, normal_equation
+from superposition.theory.memory import memory_matrix
 from superposition.theory.memory import SingleEdit, lagrangian_single_edit, lagrangian_symbolic, single_edit
 from superposition.theory.memory import loss_is_distance, rome_update, single_edit_proof
 from superposition.theory.memory import sherman_morrison, weight_limit, weighted_fit
-from superposition.theory.lifelong import Induction, Unrolled, induction, residual_recursion, unrolled
+from superposition.theory.lifelong import Induction, Unrolled, unrolled
 from superposition.theory.lifelong import interference_edited, interference_matrix, interference_original
 from superposition.theory.lifelong import doubling, feedback, feedback_limit
-from superposition.theory.overlap import asymmetry, cancellation_example, lossless, superposition, whitening_products
+from superposition.theory.overlap import superposition
 from superposition.theory.capacity import conservation_law, mean_leverage, welch_bound, welch_proof
 from superposition.theory.editors import alphaedit_proof, alphaedit_residual, emmet_proof, memit_proof, push_through
 from superposition.theory.editors import hard_recursion, interference_left, soft_recursion

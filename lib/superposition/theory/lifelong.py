@@ -10,7 +10,7 @@ from typing import Any
 import sympy as sp
 from sympy.matrices.expressions.matexpr import MatrixExpr
 
-from superposition.theory.expressions import W_0, C, d, d_m, i, j, n
+from superposition.theory.expressions import W_0, C, d, d_m, n
 
 # isort: split
 from superposition.theory.expressions import Result, check_size, delta, equation, key, leverage, p, reduce_matrix, value
@@ -70,25 +70,6 @@ def unrolled(edits: int) -> Unrolled:
     return Unrolled(tuple(steps), tuple(residuals), named, statement, proof)
 
 
-def residual_recursion(edits: int) -> tuple[sp.Eq, ...]:
-    """``δ_i = ε_i - Σ_{l<i} p_li δ_l`` with ``ε_i = v_i - W_0 k_i``, for i = 1 … n ≤ 4: proved, then solved.
-
-    Returned are the solved forms, each δ in the ε's and p's alone: what edit i has to change depends on all
-    edits before it through the overlaps (a triangular system). Raises if the recursion is not the unrolled
-    memory's.
-    """
-    check_size("edits", edits)
-    epsilon = {a: sp.MatrixSymbol(f"varepsilon_{a}", d, 1) for a in range(1, edits + 1)}
-    memory, solved = unrolled(edits), {}
-    for a in range(1, edits + 1):
-        # forward substitution: the δ's before a are already in the ε's
-        solved[a] = reduce_matrix(sp.MatAdd(epsilon[a], *(-p(b, a) * solved[b] for b in range(1, a))))
-        spelled = solved[a].subs({e: value(b) - W_0 * key(b) for b, e in epsilon.items()})
-        if not isinstance(reduce_matrix(memory.residuals[a - 1] - spelled), sp.ZeroMatrix):
-            raise ArithmeticError(f"δ_{a} does not follow the recursion")
-    return tuple(equation(delta(a), solved[a]) for a in solved)
-
-
 def interference_original(edits: int) -> Result:
     """``(W_n - W_0) k_j = Σ_{i=1..n} p_ij δ_i`` for n = 1 … 4 edits and an original key ``k_j``, in symbolic sizes."""
     check_size("edits", edits)
@@ -130,46 +111,6 @@ class Induction:
     def holds(self) -> bool:
         """Whether base and step both reduced to zero."""
         return self.base == 0 and self.step == 0
-
-
-def _peel(total: sp.Sum) -> sp.Expr:
-    """``Σ_{i=a..m+1} f_i = Σ_{i=a..m} f_i + f_{m+1}``, the recursive definition of a sum."""
-    (index, low, high), term = total.limits[0], total.function
-    return sp.Sum(term, (index, low, high - 1)) + term.subs(index, high)
-
-
-def induction() -> dict[str, Induction]:
-    """The three statements of chapter 03 for every n, by induction on n, entry by entry.
-
-    ``unrolled``: ``(W_n)_ab = (W_0)_ab + Σ_{i≤n} Λ_ia g_ib`` with ``g_i = C⁻¹k_i``; ``original``:
-    ``Δ_o[a, j] = Σ_{i≤n} p_ij δ_ia``; ``edited``: ``Δ_e[a, j] = Σ_{j<i≤n} p_ij δ_ia``. One further edit adds
-    ``Λ_{n+1} g_{n+1}ᵀ``; applied to ``k_j`` that is ``Λ_{n+1} (g_{n+1}ᵀk_j)``, with ``Λ = δ/h`` and
-    ``gᵀk_j = h p``.
-
-    By hand: that a sum to n + 1 is the sum to n and one term more. SymPy: base cases and the difference of
-    the step.
-    """
-    a, b = sp.symbols("a b", integer=True, positive=True)
-    Lam, g, dlt, P_, H = (sp.IndexedBase(s) for s in ("Lambda", "g", "delta", "p", "h"))
-    start = sp.IndexedBase("W_0")[a, b]
-    out: dict[str, Induction] = {}
-
-    term = Lam[i, a] * g[i, b]
-    claimed = start + sp.Sum(term, (i, 1, n))
-    grown = start + _peel(sp.Sum(term, (i, 1, n + 1)))
-    base = (start + sp.Sum(term, (i, 1, 0))).doit() - start
-    step = sp.expand(grown - (claimed + Lam[n + 1, a] * g[n + 1, b]))
-    out["unrolled"] = Induction(equation(sp.IndexedBase("W_n")[a, b], claimed), base, step)
-
-    # what edit n + 1 adds to the answer to k_j: Λ_{n+1} (g_{n+1}ᵀk_j) = (δ/h) (h p), in which h cancels
-    added = (Lam[n + 1, a] * (H[n + 1] * P_[n + 1, j])).subs(Lam[n + 1, a], dlt[n + 1, a] / H[n + 1])
-    term = P_[i, j] * dlt[i, a]
-    for name, low, symbol in (("original", sp.Integer(1), "Delta_o"), ("edited", j + 1, "Delta_e")):
-        total = sp.Sum(term, (i, low, n))
-        base = sp.Sum(term, (i, low, low - 1)).doit()
-        step = sp.expand(_peel(sp.Sum(term, (i, low, n + 1))) - (total + added))
-        out[name] = Induction(equation(sp.IndexedBase(symbol)[a, j], total), base, step)
-    return out
 
 
 _c, _q, _a = sp.symbols("c q a", positive=True)

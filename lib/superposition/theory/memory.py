@@ -14,30 +14,6 @@ from superposition.theory.expressions import C, D, K, V, W, W_hat, d, d_m, h, k,
 from superposition.theory.expressions import Result, check_size, equation, prove, reduce_matrix, symmetric_matrix
 
 
-@dataclass(frozen=True)
-class NormalEquation:
-    """The least-squares memory: objective, its gradient, the equation where it vanishes, and the solution."""
-
-    objective: sp.Trace
-    gradient: MatrixExpr
-    equation: sp.Eq
-    solution: sp.Eq
-    result: Result
-
-
-def normal_equation() -> NormalEquation:
-    """``min_W |W K - V|²`` in symbolic sizes: gradient by SymPy, ``W C = V Kᵀ``, ``W = V KᵀC⁻¹`` (chapter 01).
-
-    By hand: naming ``K Kᵀ = C`` and multiplying by ``C⁻¹``; SymPy confirms that the gradient is zero there.
-    """
-    objective = sp.Trace((W * K - V) * (W * K - V).T)
-    gradient = objective.diff(W)
-    solution = V * K.T * C.I
-    at = gradient.subs(W, solution)
-    proof = prove(at, sp.ZeroMatrix(d, d_m), {C: K * K.T})
-    return NormalEquation(objective, gradient, equation(W * C, V * K.T), equation(W, solution), proof)
-
-
 def memory_matrix(K: Any, V: Any) -> Any:
     """``V Kᵀ(K Kᵀ)⁻¹`` for explicit or symbolic matrices."""
     return V * K.T * (K * K.T).inv()

@@ -116,7 +116,7 @@ def check_03_lifelong(ask, rng, number):
     )
 
 
-@check("Right: the damage of {} random lifetimes, foreseen.", problems=30, seed=33)
+@check("Right: the interference in {} random lifetimes, predicted.", problems=30, seed=33)
 def check_03_forecast(ask, rng, number):
     """Check ``function(P, epsilon)``: ``Δ_e`` (d, n) from the overlaps (n, n) and the first residuals (d, n).
 
@@ -151,9 +151,9 @@ def check_04_whitening(ask, rng, number):
     require(off < 1e-8, f"B C Bᵀ differs from the identity by {off:.1e} ({problem}).")
 
 
-@check("Right on all {} problems: two damages cancelled, with both p's different from zero.", problems=20, seed=44)
+@check("Right on all {} problems: two changes cancelled, with both p's different from zero.", problems=20, seed=44)
 def check_04_undo(ask, rng, number):
-    """Check ``function(W, k_1, v_1, k_2, k_j, C)``: a value v_2 (d,) for which the damage at k_j cancels.
+    """Check ``function(W, k_1, v_1, k_2, k_j, C)``: a value v_2 (d,) for which the change at k_j cancels.
 
     Two edits by ROME with the same C, first (k_1, v_1), then (k_2, v_2); afterwards W k_j must be what it was.
     """
