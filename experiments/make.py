@@ -50,6 +50,7 @@ COMMANDS = {
     "pairs": "python experiments/pairs.py regressions --out book/records/pairs.json",
     "paper-pairs": "python experiments/pairs.py paper --out book/records/paper-pairs.json",
     "pairs-edits": "python experiments/pairs.py edits --out book/records/pairs-edits.json",
+    "fifty-edits": "python experiments/fifty.py smollm2 --out book/records/fifty-edits.json",
     "smollm2-single-edits": "python experiments/edits.py single --out book/records/smollm2-single-edits.json",
     "smollm2-lifelong": "python experiments/edits.py lifelong --out book/records/smollm2-lifelong.json",
     "forecasts": (

@@ -1,10 +1,14 @@
 """The edit that runs through Part I: what is read from a model, and what it is asked."""
 
+import sys
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from superposition import editing
+import fifty
+from superposition import editing, records
 from superposition.book import example
 from superposition.editing import targets
 from superposition.linear import overlap, rules
@@ -31,6 +35,36 @@ def test_it_is_what_chapter_1_reads_line_by_line(tower, cache):
     np.testing.assert_allclose(
         tower.others, keys.extract(lm, example.BYSTANDERS, layers=[layer.index])[layer.index], rtol=1e-5, atol=1e-6
     )
+
+
+@pytest.fixture
+def recorded(tower, tmp_path, monkeypatch):
+    """As if the record of the fifty were of the tiny model."""
+    monkeypatch.setattr(example, "EDITS", 3)
+    monkeypatch.setattr(sys, "argv", ["fifty", tower.lm.name, "--out", str(tmp_path / "record.json")])
+    monkeypatch.setattr(models, "load", lambda name: tower.lm)
+    assert not fifty.main()
+    monkeypatch.setattr(example, "RECORD", tmp_path / "record.json")
+    return tower
+
+
+def test_the_fifty_are_read_from_the_record_of_the_same_model(recorded, monkeypatch):
+    searched = targets.search(recorded.lm, example.requests(), recorded.layer.index, batch=example.BATCH)
+    monkeypatch.setattr(example.targets, "search", None)
+    requests, read = example.fifty(recorded)
+    assert [fact.subject for fact in requests][0] == "The Eiffel Tower" and len(requests) == 3
+    for name in ("keys", "values", "shifts", "recalled", "loss", "first_loss", "steps", "probability"):
+        value = getattr(searched, name)
+        assert getattr(read, name).dtype == value.dtype
+        np.testing.assert_allclose(getattr(read, name), value, rtol=1e-5, atol=1e-5 * abs(value).max())
+
+
+@pytest.mark.parametrize("change", [{"edits": []}, {"layer": 17}, {"model": {"sha256": "of another"}}])
+def test_the_fifty_are_searched_for_where_the_record_is_of_something_else(recorded, monkeypatch, change):
+    kept = records.load(example.RECORD)
+    monkeypatch.setattr(records, "load", lambda name: replace(kept, data=kept.data | change))
+    monkeypatch.setattr(example.targets, "search", lambda lm, facts, layer, batch: (len(facts), layer, batch))
+    assert example.fifty(recorded)[1] == (3, recorded.layer.index, example.BATCH)
 
 
 def test_the_model_it_edits_moves_bystanders_by_p_delta(tower):

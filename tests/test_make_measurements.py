@@ -15,6 +15,7 @@ SCRIPTS = {
     "convergence": (["--facts", "6", "--layers", "0", "1", "--sizes", "2", "6", "40"], "smollm2-convergence", {}),
     "nulls": (["--layers", "0", "1", "--tokens", "600"], "smollm2-nulls", {"SEEDS": 2, "LISTS": 3, "RESAMPLES": 5}),
     "untrained": ([], "random-smollm2", {"SEEDS": 2, "TOKENS": 600}),
+    "fifty": ([], "fifty-edits", {}),
     "toys": (
         ["memory"],
         "toy-memory",

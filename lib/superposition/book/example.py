@@ -1,7 +1,8 @@
 """The edit that runs through Part I: SmolLM2 is made to say that the Eiffel Tower is in London.
 
 Chapter ``01-memory`` makes it, line by line. The chapters after it take up what it needed: the layer's weights W, the
-key k and the target value v of the edit, the second moment C, and the keys of five facts that nobody edited.
+key k and the target value v of the edit, the second moment C, and the keys of five facts that nobody edited. From
+chapter ``03-lifelong`` on it is the first of fifty.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from superposition import records
 from superposition.book.cells import model_name
+from superposition.data import facts as tables
 from superposition.data.facts import Fact
 from superposition.editing import targets
 from superposition.editing.targets import Targets
@@ -33,6 +36,9 @@ BYSTANDERS = (
 )
 #: Tokens of text for C, for each of its dimensions.
 TOKENS = 16
+#: How many edits are made one after the other, how many target values are searched for at once, and where those of the
+#: default model are recorded.
+EDITS, BATCH, RECORD = 50, 16, "fifty-edits"
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +87,7 @@ def load(model: str | None = None) -> Example:
         As :func:`superposition.lm.models.load`.
     """
     lm = models.load(model or model_name())
-    layer = lm.layers[len(lm.layers) // 5]
+    layer = layer_of(lm)
     text = moments.estimate(lm, tokens=TOKENS * layer.d_m, layers=[layer.index])
     target = targets.search(lm, [EDIT], layer.index)
     return Example(
@@ -92,6 +98,41 @@ def load(model: str | None = None) -> Example:
         target,
         keys.extract(lm, BYSTANDERS, layers=[layer.index])[layer.index],
     )
+
+
+def layer_of(lm: LanguageModel) -> Layer:
+    """The layer that is edited, a fifth of the way up."""
+    return lm.layers[len(lm.layers) // 5]
+
+
+def requests() -> list[Fact]:
+    """The fifty edits: the Eiffel Tower, and the first requests of the book's table."""
+    return [EDIT, *tables.load("book", limit=EDITS - 1)]
+
+
+def described(edits: Sequence[Fact]) -> list[list[str | None]]:
+    """What an edit's target value depends on, of each."""
+    return [[fact.subject, fact.prompt, fact.target_true, fact.target_new] for fact in edits]
+
+
+def fifty(example: Example) -> tuple[list[Fact], Targets]:
+    """The fifty edits with their target values, all of them found in the unedited model.
+
+    For the default model they come from the record ``fifty-edits``; in another they are searched for, which takes a
+    minute or more.
+
+    Raises
+    ------
+    UserError
+        As :func:`superposition.editing.targets.search`.
+    """
+    lm, layer, listed, kept = example.lm, example.layer, requests(), records.load(RECORD)
+    asked = {"model": lm.sha256, "layer": layer.index, "edits": described(listed)}
+    if asked != {"model": kept["model"]["sha256"], "layer": kept["layer"], "edits": kept["edits"]}:
+        return listed, targets.search(lm, listed, layer.index, batch=BATCH)
+    K, shifts = keys.extract(lm, listed, layers=[layer.index])[layer.index], kept.arrays["shifts"].astype(np.float64)
+    columns = {name: np.array(column) for name, column in kept["columns"].items()}
+    return listed, Targets(K, example.W @ K + shifts, shifts, example.W @ K, **columns)
 
 
 def ask(lm: LanguageModel, facts: Sequence[Fact]) -> list[tuple[str, float]]:
