@@ -74,7 +74,7 @@ TESTS = {
         "interference_is_forced_beyond_d_m": "eq-capacity-forced",
         "up_to_d_m_independent_keys_nothing_is_disturbed": "thm-capacity-forced",
         "mean_interference_of_normal_keys": "eq-capacity-gaussian",
-        "nothing_stores_edits_for_less": "eq-single-price eq-capacity-floor thm-capacity-floor",
+        "nothing_stores_edits_for_less": "eq-single-price eq-capacity-price eq-capacity-floor thm-capacity-floor",
         "mean_price_of_n_kept_edits": "eq-capacity-lifetime",
         "any_distribution_has_the_mean_square_of_its_second_moment": "eq-capacity-population",
         "spread_on_a_sphere": "eq-capacity-sphere",
@@ -85,7 +85,7 @@ TESTS = {
         "that_many_keys_do_fit": "eq-capacity-fit thm-capacity-fit",
     },
     "editors": {
-        "the_soft_answer_has_the_least_objective": "eq-editors-family",
+        "the_soft_answer_has_the_least_objective": "eq-editors-family eq-editors-slope",
         "the_hard_answer_solves_its_kkt_system": "thm-editors-family",
         "push_through_with_numbers": "eq-editors-push",
         "emmet_as_published": "eq-editors-emmet",
@@ -93,14 +93,12 @@ TESTS = {
         "alphaedit_is_the_family_with_a_projector_and_a_limit_of_memit": "eq-editors-alphaedit thm-editors-alphaedit",
         "what_reaches_another_key": "eq-editors-transfer",
         "partial_overlap": "eq-editors-partial thm-editors-partial",
-        "the_share_that_gets_written": "eq-editors-share",
+        "the_share_that_gets_written": "eq-editors-share eq-editors-part",
         "one_step_of_the_recursion": "eq-editors-recursion",
         "the_soft_recursion_is_one_batch_in_any_order": "eq-editors-soft thm-editors-soft",
         "the_hard_recursion_keeps_every_edit_in_any_order": "thm-editors-hard",
         "the_cost_of_the_hard_recursion_has_no_cross_terms": "eq-editors-hard-cost",
         "each_hard_step_uses_up_one_dimension": "eq-editors-room",
-        "a_large_weight_is_a_constraint": "eq-editors-limit",
-        "orthogonal_whitened_keys_make_them_one_and_only_they": "thm-editors-coincide",
     },
 }
 LABELS = {

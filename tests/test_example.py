@@ -52,7 +52,7 @@ def test_the_fifty_are_read_from_the_record_of_the_same_model(recorded, monkeypa
     searched = targets.search(recorded.lm, example.requests(), recorded.layer.index, batch=example.BATCH)
     monkeypatch.setattr(example.targets, "search", None)
     requests, read = example.fifty(recorded)
-    assert [fact.subject for fact in requests][0] == "The Eiffel Tower" and len(requests) == 3
+    assert requests[0].subject == "The Eiffel Tower" and len(requests) == 3
     for name in ("keys", "values", "shifts", "recalled", "loss", "first_loss", "steps", "probability"):
         value = getattr(searched, name)
         assert getattr(read, name).dtype == value.dtype

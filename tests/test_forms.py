@@ -76,7 +76,7 @@ PAIRS = {
         "**Lemma 3.1**. <!--prf:lemma lem-x-->\n\n$$\nz\n$$\n\n<!--end-->",
     ),
     "a table": (
-        "```{table} All of {eq}`eq-here`.\n:name: tab-x\n| a |\n| --- |\n| b |\n```",
+        ":::{table} All of {eq}`eq-here`.\n:name: tab-x\n| a |\n| --- |\n| b |\n:::",
         "**Table 3.2.** All of [(3.1)](#eq-here). <!--table tab-x-->\n\n| a |\n| --- |\n| b |\n\n<!--end-->",
     ),
     "a picture to turn": (

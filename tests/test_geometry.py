@@ -54,13 +54,18 @@ def test_capacity_draws_the_mean_and_what_is_forced(drawn):
     drawn(figure)
 
 
-def test_null_spread_and_keys_that_fit_draw_what_they_get(drawn):
-    widths = [8, 16, 32]
-    runs = {"a": np.random.default_rng(0).uniform(size=(4, 3))}
-    figure = figures.null_spread(widths, runs, {"a": np.ones(3)})
-    lines = [line.get_ydata() for line in figure.axes[0].lines]
-    assert any(np.allclose(y, runs["a"].mean(0)) for y in lines if len(y) == 3)
+def test_an_edit_over_a_text_counts_its_tokens_and_marks_the_facts(drawn):
+    shares = np.random.default_rng(0).normal(scale=0.02, size=500)
+    figure = figures.edit_over_text(shares, {"a": 0.5, "b": -0.03})
+    above, below = figure.axes
+    assert sum(bar.get_height() for bar in above.patches) == 500
+    assert [line.get_xdata()[-1] for line in below.lines if line.get_marker() == "o"] == [0.5, -0.03]
+    assert [label.get_text() for label in below.get_yticklabels()] == ["a", "b"]
+    assert above.get_xlim()[0] < shares.min() and above.get_xlim()[1] > 0.5
     drawn(figure)
+
+
+def test_keys_that_fit_draw_what_they_get(drawn):
     grid = np.linspace(0.01, 0.4, 5)
     fit, most = {4: np.full(5, 20.0)}, {4: np.array([20.0, 50.0, np.inf, np.inf, np.inf])}
     figure = figures.keys_that_fit(grid, fit, most)

@@ -105,7 +105,7 @@ DRAWN = {
     "words and arrows": figures.gram_schmidt,
     "hatches": lambda: figures.tails_of_p({"one": np.random.default_rng(0).standard_t(3, 900)}, 2),
     "bars": lambda: figures.shares_of_others(*np.random.default_rng(0).normal(size=(2, 200))),
-    "lines and bands": lambda: figures.null_spread([8, 16], {"a": np.eye(2) + 1}, {"a": np.ones(2)}),
+    "lines and bands": lambda: figures.capacity(np.array([8, 16]), np.eye(2) + 1, 4),
     "a map and a cloud": lambda: figures.staircase(np.eye(9), np.ones((9, 30)), np.ones(9)),
 }
 
@@ -145,9 +145,7 @@ def test_a_path_goes_through_the_same_points_in_fewer_characters():
 
 
 def test_two_pictures_in_one_page_have_no_name_in_common():
-    one, other = (
-        figures.null_spread([8, 16], {"a": np.ones((3, 2)) * x}, {"a": np.ones(2)})._repr_svg_() for x in (1, 2)
-    )
+    one, other = (figures.capacity(np.array([8, 16]), np.ones((3, 2)) * x, 4)._repr_svg_() for x in (1, 2))
     names = [set(re.findall(r" id='([^']+)'", picture)) for picture in (one, other)]
     assert names[0] and not names[0] & names[1]
     for picture, own in zip((one, other), names, strict=True):

@@ -156,6 +156,8 @@ def _inline(text: str) -> str:
 
 
 def _directive(name: str, title: str, options: dict[str, str], body: str, fence: str = ":::") -> str:
+    if "`" in title:  # which ends a line of backticks
+        fence = ":" * len(fence)
     head = [f"{fence}{{{name}}} {title}".rstrip(), *(f":{key}: {value}" for key, value in options.items() if value)]
     return "\n".join([*head, body.strip("\n"), fence])
 

@@ -4,7 +4,7 @@
 # ruff: noqa: F401, I001
 from superposition.figures.derivation import recall_against_load, touching_ellipse, shares_of_others
 from superposition.figures.derivation import staircase, story_of_edits
-from superposition.figures.derivation import whitened_plane, damage_around, capacity, null_spread, keys_that_fit
+from superposition.figures.derivation import whitened_plane, damage_around, capacity, edit_over_text, keys_that_fit
 from superposition.figures.derivation import transfers, lifetimes
 from superposition.figures.toys import forgetting_curves, growth, earlier_edits, price_of_exactness, feature_planes
 from superposition.figures.toys import (

@@ -27,7 +27,7 @@ from superposition.figures.colours import (
     VERMILION,
     word,
 )
-from superposition.figures.style import band, canvas, dots, errors_and_damage, heatmap, name_lines, plot, ticks
+from superposition.figures.style import band, canvas, errors_and_damage, heatmap, name_lines, plot, ticks
 
 
 def _arrow(axis: Axes, tip: np.ndarray, colour: str) -> None:
@@ -274,24 +274,24 @@ def capacity(N: np.ndarray, runs: np.ndarray, d_m: int) -> Figure:
 
 
 @plot
-def null_spread(d_m: Sequence[int], runs: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]) -> Figure:
-    """``d_m · mean(p²)`` of random keys against d_m, with intervals over seeds; dashed: the exact value.
-
-    Parameters
-    ----------
-    d_m : sequence of int
-    runs : mapping of str to (seeds, len(d_m)) array
-    expected : mapping of str to (len(d_m),) array
-    """
-    figure, (axis,) = canvas(height=3.2)
-    for (name, values), colour, mark in zip(runs.items(), CYCLE, "os^", strict=False):
-        axis.plot(d_m, expected[name], color=colour, linestyle="--", linewidth=1.2)
-        beside = np.array(d_m) * (0.97 if mark == "o" else 1.03)  # they lie upon each other in wide layers
-        dots(axis, beside, values, color=colour, fmt=mark, capsize=3, label=name)
-    axis.set_xscale("log", base=2)
-    ticks(axis.xaxis, d_m)
-    axis.set(xlabel="dimensions $d_m$ (logarithmic)", ylabel="$d_m$ · mean of $p^2$")
-    name_lines(axis, inside=dict(zip(runs, ((0.02, 0.2), (0.2, 0.6)), strict=False)))
+def edit_over_text(of_text: Float[np.ndarray, " tokens"], of_facts: Mapping[str, float]) -> Figure:
+    """Above, p of one edit with the tokens of a text (histogram, logarithmic); below, with some facts by name."""
+    figure, (tokens, facts) = canvas(2, 1, height=4.0, sharex=True, height_ratios=[1.35, 1])
+    tokens, facts = tokens[0], facts[0]
+    width = 0.01
+    low = np.floor(min(of_text.min(), *of_facts.values()) / width)
+    high = np.ceil(max(of_text.max(), *of_facts.values()) / width)
+    tokens.hist(of_text, bins=width * np.arange(low, high + 1), color=BLUE)
+    tokens.set(yscale="log", ylabel="tokens of text\n(logarithmic)")
+    for row, share in enumerate(of_facts.values()):
+        facts.plot([0, share], [row, row], color=VERMILION, lw=1.6)
+        facts.plot(share, row, "o", color=VERMILION, ms=7)
+    facts.set_yticks(range(len(of_facts)), list(of_facts))
+    facts.invert_yaxis()
+    facts.margins(y=0.15)
+    facts.set_xlabel("$p$, the share of the edit that arrives")
+    for axis in (tokens, facts):
+        axis.axvline(0, color=INK, lw=0.8)
     return figure
 
 
@@ -358,9 +358,9 @@ def lifetimes(
     """
     figure, axes = canvas(1, 2, height=4.2)
     errors_and_damage(axes, n, errors, damage)
-    axes[0].set_ylabel("relative to what each had to change")
-    axes[1].set_ylabel("relative to their recall (logarithmic)")
-    ticks(axes[1].yaxis, [0.1, 0.3, 1, 3, 10])
+    axes[0].set_ylabel("squared error / squared values")
+    axes[1].set_ylabel("damage (logarithmic)")
+    ticks(axes[1].yaxis, [0.1, 1, 10, 100])
     for axis in axes:
         axis.axvline(d_m, color=GREY, linewidth=0.8)
         axis.text(d_m - 0.5, 0.98, "$d_m$", transform=axis.get_xaxis_transform(), va="top", ha="right", color=GREY)

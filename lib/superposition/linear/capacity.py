@@ -1,6 +1,6 @@
 """How much a linear memory can hold: leverages, Welch's bound, and how many nearly orthogonal keys fit.
 
-Equations of chapter ``book/05-capacity.ipynb``. Symbolic counterparts: :mod:`superposition.theory.capacity`.
+Chapter: ``book/05-capacity.ipynb``.
 """
 
 from __future__ import annotations

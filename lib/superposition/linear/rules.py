@@ -12,7 +12,7 @@ Arguments are never changed. Work is done in float64; a change ``dW`` (d, d_m) h
 as the matrix, or as its :class:`superposition.linear.metric.Metric`, which is factorised already. Wrong shapes, NaN,
 infinity, zero keys and a singular C raise ``UserError``.
 
-Chapter: ``book/06-editors.ipynb``. Symbolic counterparts: :mod:`superposition.theory.editors`.
+Chapter: ``book/06-editors.ipynb``.
 """
 
 from __future__ import annotations

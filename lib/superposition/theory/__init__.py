@@ -7,7 +7,8 @@ Two kinds of function:
   rewriter multiplies out. What is left to a hand is said in each :class:`~superposition.theory.expressions.Result`.
 
 Keys are columns; ``C`` is symmetric and positive definite; the paper's symbols are kept (``book/notation.md``).
-A module a chapter: ``memory`` (01, 02), ``lifelong`` (03), ``capacity`` (05), ``editors`` (06).
+A module a chapter: ``memory`` (01, 02), ``lifelong`` (03, 07). Chapters 04 to 06 do their algebra in their
+own cells.
 """
 
 # The public list, a chapter after the other.
@@ -20,7 +21,3 @@ from superposition.theory.memory import sherman_morrison, weight_limit, weighted
 from superposition.theory.lifelong import Induction, Unrolled, unrolled
 from superposition.theory.lifelong import interference_edited, interference_matrix, interference_original
 from superposition.theory.lifelong import doubling, feedback, feedback_limit
-from superposition.theory.capacity import conservation_law, mean_leverage, welch_bound, welch_proof
-from superposition.theory.editors import alphaedit_proof, alphaedit_residual, emmet_proof, memit_proof, push_through
-from superposition.theory.editors import hard_recursion, interference_left, soft_recursion
-from superposition.theory.editors import memit_limit, one_edit, orthogonal_keys

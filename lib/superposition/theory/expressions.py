@@ -19,7 +19,7 @@ from superposition.errors import UserError
 
 d, d_m, N, n = sp.symbols("d d_m N n", integer=True, positive=True)
 i, j = sp.symbols("i j", integer=True, positive=True)
-h, weight, rho, gain = sp.symbols("h w rho g", positive=True)
+h, weight, rho = sp.symbols("h w rho", positive=True)
 
 W = sp.MatrixSymbol("W", d, d_m)
 W_0 = sp.MatrixSymbol("W_0", d, d_m)
@@ -200,6 +200,9 @@ class _Reader(LatexPrinter):
     def _print_Transpose(self, expr: sp.Transpose) -> str:
         symmetric = expr.arg == C
         return self._print(C) if symmetric else super()._print_Transpose(expr).replace("^{T}", r"^{\top}")
+
+    def _print_Identity(self, expr: sp.Identity) -> str:
+        return "I"
 
     def _print_Inverse(self, expr: sp.Inverse) -> str:
         return super()._print_MatPow(C.I if expr.arg == C.T else expr)
