@@ -475,7 +475,7 @@ def test_what_cannot_be(call, said):
 @pytest.mark.real_model
 def test_one_edit_of_the_real_layer(user_cache, smollm2):
     layer = 6
-    moment = moments.estimate(smollm2, "book", tokens=24_576).second_moment(layer)
+    moment = moments.estimate(smollm2, "book", tokens=24_576, layers=[layer]).second_moment(layer)
     fact = Fact("Croatia", "The official language of {} is", "Croatian", "Russian")
     before = smollm2.digest()
     with editing.preserved(smollm2):
