@@ -192,8 +192,8 @@ def check_exercises(chapter: Chapter) -> Iterator[str]:
         label = options.get("label", "")
         if not re.match(rf"ex-{chapter.name[:2]}-[a-z0-9-]+$", label):
             yield f"the exercise {title!r} is labelled {label!r}, not ex-{chapter.name[:2]}-…"
-        if not re.search(rf"\b({'|'.join(DIFFICULTIES)})\)?$", title):
-            yield f"the exercise {title!r} does not end with its difficulty"
+        if not re.search(rf" · [1-9]\d? minutes, ({'|'.join(DIFFICULTIES)})$", title):
+            yield f"the exercise {title!r} does not end with its minutes and its difficulty"
         if label not in solutions:
             yield f"the exercise {label} has no solution"
         elif "dropdown" not in solutions[label].get("class", "").split():
@@ -492,7 +492,7 @@ CLOSING = """## Takeaways
 
 ## Exercises
 
-```{exercise} Rank · easy
+```{exercise} Rank · 5 minutes, easy
 :label: ex-77-rank
 Why?
 ```
@@ -512,7 +512,7 @@ y = 0.5
 ```
 ````
 
-```{exercise} Check · hard
+```{exercise} Check · 20 minutes, hard
 :label: ex-77-check
 How?
 ```
@@ -640,7 +640,8 @@ BREAKS = {
     "two takeaways": (replaced(5, "- Three.\n", ""), "takeaways", "2 takeaways"),
     "no exercises": (replaced(5, "## Exercises", "## Try"), "exercises", "no section"),
     "one exercise": (replaced(5, "{exercise} Check", "{note} Check"), "exercises", "1 exercises"),
-    "no difficulty": (replaced(5, "Check · hard", "Check"), "exercises", "difficulty"),
+    "no difficulty": (replaced(5, ", hard", ""), "exercises", "difficulty"),
+    "no minutes": (replaced(5, "20 minutes, hard", "hard"), "exercises", "minutes"),
     "label of another chapter": (replaced(5, ":label: ex-77-rank", ":label: ex-78-rank"), "exercises", "labelled"),
     "no solution": (replaced(5, "{solution} ex-77-check", "{note}"), "exercises", "has no solution"),
     "open solution": (
