@@ -20,7 +20,7 @@ import forms
 BOOK = Path(__file__).parents[1] / "book"
 CHAPTERS = sorted(BOOK.glob("[0-9][0-9]-*.ipynb"))
 VERDICTS = ("reproduced", "qualified", "refuted", "checked")
-DIFFICULTIES = ("easy", "medium", "hard")
+EXERCISE = re.compile(r" · [1-9]\d? minutes, (easy|medium|hard)$")
 MEDIAN_LINES, MAX_LINES = 10, 25
 
 OPAQUE = ("code", "code-block", "code-cell", "math", "eval-rst", "raw", "bibliography", "prf:algorithm")
@@ -192,7 +192,7 @@ def check_exercises(chapter: Chapter) -> Iterator[str]:
         label = options.get("label", "")
         if not re.match(rf"ex-{chapter.name[:2]}-[a-z0-9-]+$", label):
             yield f"the exercise {title!r} is labelled {label!r}, not ex-{chapter.name[:2]}-…"
-        if not re.search(rf" · [1-9]\d? minutes, ({'|'.join(DIFFICULTIES)})$", title):
+        if not EXERCISE.search(title):
             yield f"the exercise {title!r} does not end with its minutes and its difficulty"
         if label not in solutions:
             yield f"the exercise {label} has no solution"

@@ -32,7 +32,7 @@ def test_every_step_ends_with_a_task_that_has_a_hint_and_a_solution(capstone):
         assert [d[0][:8] for d in parts] == ["exercise", "admoniti", "solution"] * len(tasks)
         assert [d[1] for d in parts[2::3]] == [options["label"] for _, _, options, _ in tasks]
         assert all("dropdown" in d[2]["class"].split() for place, d in enumerate(parts) if place % 3)
-        assert all(re.search(rf"· ({'|'.join(anatomy.DIFFICULTIES)})$", title) for _, title, _, _ in tasks)
+        assert all(anatomy.EXERCISE.search(title) for _, title, _, _ in tasks)
 
 
 def test_three_exercises_and_more_check_themselves(capstone):

@@ -194,7 +194,7 @@ def check_05_simplex(function: Callable[..., Any], *, most: int = 12) -> str:
         worst = np.abs(G - np.diag(np.diag(G))).max()
         off = f"The largest |cos| is {worst:.4f}, Welch's bound {1 / d_m:.4f} (d_m = {d_m})."
         require(abs(worst - 1 / d_m) < 1e-8, off)
-    return f"Right for d_m from 2 to {most}: no {most + 1} keys could do better."
+    return f"Right for d_m from 2 to {most}: no d_m + 1 keys could do better."
 
 
 @check("Right on all {} problems, soft and hard.", problems=20, seed=6)
