@@ -61,8 +61,12 @@ class OfflineTab:
         self.outside: list[str] = []
         self.page.on("console", lambda message: message.type == "error" and self.errors.append(message.text))
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
-        self.page.on("requestfailed", lambda request: self.errors.append(f"failed: {request.url}"))
+        self.page.on("requestfailed", self._failed)
         self.page.on("request", self._note)
+
+    def _failed(self, request):
+        if request.failure != "net::ERR_ABORTED":  # what a page left asks for no longer
+            self.errors.append(f"failed: {request.url}")
 
     def _note(self, request):
         if not request.url.startswith(("file:", "data:", "blob:")):
