@@ -43,7 +43,7 @@ def main() -> int:
         "columns": {name: getattr(found, name).tolist() for name in COLUMNS},
         "seconds": round(time.perf_counter() - start, 1),
     }
-    command = f"python experiments/fifty.py smollm2 --out {arguments.out}"
+    command = f"python experiments/fifty.py {arguments.model} --out {arguments.out}"
     data["provenance"] = records.provenance(command=command, device=lm.device)
     records.write(arguments.out, data, {"shifts": found.shifts.astype(np.float32)})
     print(f"{arguments.out}: {data['seconds']} s", file=sys.stderr)

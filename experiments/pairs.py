@@ -284,7 +284,7 @@ def main() -> int:
     arguments = parser.parse_args()
     start = time.perf_counter()
     data, arrays = {"regressions": regressions, "paper": paper, "edits": edits}[arguments.which]()
-    command = f"python experiments/pairs.py {arguments.which} --out book/records/{arguments.out.name}"
+    command = f"python experiments/pairs.py {arguments.which} --out {arguments.out}"
     data = {"kind": f"pairs-{arguments.which}"} | data | {"seconds": round(time.perf_counter() - start, 1)}
     data["provenance"] = records.provenance(command=command, seed=0)
     records.write(arguments.out, data, arrays)

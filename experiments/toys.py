@@ -109,7 +109,7 @@ def main() -> int:
     torch.set_num_threads(1)
     start = time.perf_counter()
     data, arrays = {"memory": memory, "autoencoders": autoencoders}[arguments.which]()
-    command = f"python experiments/toys.py {arguments.which} --out book/records/toy-{arguments.which}.json"
+    command = f"python experiments/toys.py {arguments.which} --out {arguments.out}"
     data = {"kind": "toys", "seeds": SEEDS} | records.rounded(data, 6)
     data["seconds"] = round(time.perf_counter() - start, 1)
     data["provenance"] = records.provenance(command=command, seed=0)

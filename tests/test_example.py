@@ -59,7 +59,9 @@ def test_the_fifty_are_read_from_the_record_of_the_same_model(recorded, monkeypa
         np.testing.assert_allclose(getattr(read, name), value, rtol=1e-5, atol=1e-5 * abs(value).max())
 
 
-@pytest.mark.parametrize("change", [{"edits": []}, {"layer": 17}, {"model": {"sha256": "of another"}}])
+@pytest.mark.parametrize(
+    "change", [{"edits": []}, {"layer": 17}, {"model": {"sha256": "of another"}}, {"settings": {"steps": 7}}]
+)
 def test_the_fifty_are_searched_for_where_the_record_is_of_something_else(recorded, monkeypatch, change):
     kept = records.load(example.RECORD)
     monkeypatch.setattr(records, "load", lambda name: replace(kept, data=kept.data | change))

@@ -34,10 +34,12 @@ def test_a_script_makes_its_record(name, model_folder, cache, tmp_path, monkeypa
     monkeypatch.setattr(facts, "load", lambda source, limit=None: load(source, limit=limit or 48))
     monkeypatch.setattr(text, "windows", lambda *a, **how: cut(*a, **{"context": 64} | how))
     monkeypatch.setattr(text, "read", lambda source: list(islice(read(source), 80)))
-    monkeypatch.setattr(sys, "argv", [name, *folder, *arguments, "--out", str(tmp_path / "made.json")])
+    asked = [*folder, *arguments, "--out", str(tmp_path / "made.json")]
+    monkeypatch.setattr(sys, "argv", [name, *asked])
     assert not script.main()
     made, of_book = records.load(tmp_path / "made.json"), records.load(record)
     assert made.data.keys() == of_book.data.keys()
-    assert made["provenance"]["command"].startswith(f"python experiments/{name}.py")
+    command = made["provenance"]["command"].split()
+    assert command[:2] == ["python", f"experiments/{name}.py"] and sorted(command[2:]) == sorted(asked)
     assert {name: a.ndim for name, a in made.arrays.items()} == {name: a.ndim for name, a in of_book.arrays.items()}
     assert all(np.isfinite(array).any() for array in made.arrays.values())

@@ -18,7 +18,7 @@ from superposition.book.cells import model_name
 from superposition.data import facts as tables
 from superposition.data.facts import Fact
 from superposition.editing import targets
-from superposition.editing.targets import Targets
+from superposition.editing.targets import Targets, TargetSettings
 from superposition.lm import keys, models, moments, scoring
 from superposition.lm.models import LanguageModel, Layer
 
@@ -127,8 +127,8 @@ def fifty(example: Example) -> tuple[list[Fact], Targets]:
         As :func:`superposition.editing.targets.search`.
     """
     lm, layer, listed, kept = example.lm, example.layer, requests(), records.load(RECORD)
-    asked = {"model": lm.sha256, "layer": layer.index, "edits": described(listed)}
-    if asked != {"model": kept["model"]["sha256"], "layer": kept["layer"], "edits": kept["edits"]}:
+    asked = [lm.sha256, layer.index, described(listed), TargetSettings().as_dict()]
+    if asked != [kept["model"]["sha256"], *(kept[name] for name in ("layer", "edits", "settings"))]:
         return listed, targets.search(lm, listed, layer.index, batch=BATCH)
     K, shifts = keys.extract(lm, listed, layers=[layer.index])[layer.index], kept.arrays["shifts"].astype(np.float64)
     columns = {name: np.array(column) for name, column in kept["columns"].items()}

@@ -18,8 +18,7 @@ from sympy.printing.latex import LatexPrinter
 from superposition.errors import UserError
 
 d, d_m, N, n = sp.symbols("d d_m N n", integer=True, positive=True)
-i, j = sp.symbols("i j", integer=True, positive=True)
-h, weight, rho = sp.symbols("h w rho", positive=True)
+h, weight = sp.symbols("h w", positive=True)
 
 W = sp.MatrixSymbol("W", d, d_m)
 W_0 = sp.MatrixSymbol("W_0", d, d_m)
@@ -27,14 +26,10 @@ W_hat = sp.MatrixSymbol(r"\hat{W}", d, d_m)
 D = sp.MatrixSymbol("D", d, d_m)
 C = sp.MatrixSymbol("C", d_m, d_m)
 S = sp.MatrixSymbol("S", d_m, d_m)
-P = sp.MatrixSymbol("P", d_m, d_m)
-A = sp.MatrixSymbol("A", d_m, d_m)
 k = sp.MatrixSymbol("k_e", d_m, 1)
 v = sp.MatrixSymbol("v_e", d, 1)
 multiplier = sp.MatrixSymbol("Lambda", d, 1)
 K, V = sp.MatrixSymbol("K", d_m, N), sp.MatrixSymbol("V", d, N)
-K_1, R = sp.MatrixSymbol("K_1", d_m, n), sp.MatrixSymbol("R", d, n)
-K_p = sp.MatrixSymbol("K_p", d_m, sp.Symbol("n_p", integer=True, positive=True))
 
 
 def key(index: Any) -> sp.MatrixSymbol:
