@@ -22,7 +22,6 @@ FEW = 5
 LOADS = (0.5, 1.0, 1.5, 2.0, 4.0, 16.0)
 LOAD_STOPS = (1, 2, 4, 8, 12, 16, 24, 32, 48, 72, 96, 144, 192)
 GROWTH_STOPS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 72, 96, 128, 192, 256, 384)
-EDITOR_STOPS = (1, 2, 4, 8, 16, 24, 32, 40, 48, 52, 56, 58, 60, 61, 62, 63, 64, 72, 80, 96)
 
 SMALL = [1.0, 0.5, 0.2, 0.1, 0.05]
 ASPECTS = [round(float(x), 3) for x in np.geomspace(0.1, 10, 13)]
@@ -34,7 +33,6 @@ GEOMETRIES = {  # features, dimensions, density, spread of the initial weights
     "8 in 3": (8, 3, 0.05, 0.1),
 }
 SPARSITY = [1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0, 5.0, 7.0, 10.0, 15.0, 25.0, 50.0]
-WIDTHS = (8, 16, 32, 64)
 BRIDGE = [(m, q) for q in (0.02, 0.05, 0.1, 0.3) for m in (32, 64, 128, 256)]
 RELATIONS = (0, 4, 8, 16)
 
@@ -47,18 +45,9 @@ def memory() -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     kinds = {kind: [toys.spread_of_damage(kind, seed) for seed in range(SEEDS)] for kind in toys.KINDS}
     arrays = {"loads": np.array([by_seed(lambda s, x=x: toys.forget(x, s, LOAD_STOPS)) for x in LOADS])}
     arrays["arms"] = np.array([by_seed(lambda s, x=x: toys.grow(x, s, GROWTH_STOPS)) for x in toys.ARMS])
-    runs = [by_seed(lambda s, x=x: toys.compare_editors(x, s, EDITOR_STOPS)) for x in toys.EDITORS]
-    arrays["editor_error"] = np.array(runs)[:, :, 0]
-    arrays["editor_damage"] = np.array(runs)[:, :, 1]
     arrays["earlier"] = by_seed(lambda s: toys.suffer(s))
-    stops = {"loads": LOAD_STOPS, "arms": GROWTH_STOPS, "editors": EDITOR_STOPS}
-    return {
-        "kinds": kinds,
-        "loads": LOADS,
-        "arms": list(toys.ARMS),
-        "editors": list(toys.EDITORS),
-        "stops": stops,
-    }, arrays
+    stops = {"loads": LOAD_STOPS, "arms": GROWTH_STOPS}
+    return {"kinds": kinds, "loads": LOADS, "arms": list(toys.ARMS), "stops": stops}, arrays
 
 
 def autoencoders() -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -86,18 +75,11 @@ def autoencoders() -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     arrays["large_norm"] = np.linalg.norm(W, axis=-2).astype(np.float16)
     statistics = [[toys.features_as_keys(W[s, c], 1 / x) for c, x in enumerate(SPARSITY)] for s in range(FEW)]
     say("large")
-    overlaps, losses = [], []
-    for m in WIDTHS:
-        wide = toys.train_autoencoders(256, m, [0.004], seeds=range(FEW), steps=2000, batch=512)
-        overlaps.append([toys.mean_squared_overlap(w) for w in wide.W[:, 0]])
-        losses.append(wide.loss[:, 0].tolist())
-        say(f"width {m}")
-    arrays["width_overlap"], arrays["width_loss"] = np.array(overlaps), np.array(losses)
     bridge = [[toys.bridge(m, q, seed) for seed in range(SEEDS // 2)] for m, q in BRIDGE]
     shared = [[toys.bridge(128, 0.03, seed, relations=x) for seed in range(SEEDS // 2)] for x in RELATIONS]
     say("bridge")
     data = {"small": SMALL, "aspects": ASPECTS, "densities": DENSITIES, "geometries": GEOMETRIES, "sparsity": SPARSITY}
-    data |= {"features_as_keys": statistics, "widths": WIDTHS, "bridge": BRIDGE, "bridge_runs": bridge}
+    data |= {"features_as_keys": statistics, "bridge": BRIDGE, "bridge_runs": bridge}
     return data | {"relations": RELATIONS, "relation_runs": shared}, arrays
 
 

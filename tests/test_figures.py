@@ -136,8 +136,7 @@ def test_an_editor_and_a_model_look_the_same_in_every_figure():
     rules = ["rome", "memit with history", "alphaedit", "rls-hard"]
     life = figures.lifetimes(n, dict.fromkeys(rules, runs), dict.fromkeys(rules, runs), 16)
     cures = figures.cures_on_the_way({key: {"lost": [0.1, 0.2], "held": [1, 1]} for key in rules}, [1, 2])
-    toys = figures.price_of_exactness(n, {"recursion, hard": runs}, {"recursion, hard": runs}, 16)
-    for figure in (life, cures, toys):
+    for figure in (life, cures):
         for line in (line for axis in figure.axes for line in axis.lines if not line.get_label().startswith("_")):
             look = editor_look(line.get_label())
             assert (line.get_color(), line.get_linestyle()) == (look.colour, look.dash)

@@ -49,17 +49,6 @@ def test_the_plateau_is_dimensions_over_squared_length():
     assert autoencoders.plateau(record, 3.0) == pytest.approx(student([2, 4]))
 
 
-def test_a_tight_frame_lies_on_the_bound_and_losses_have_powers():
-    angles = np.pi * np.arange(6) / 6  # six lines in the plane, evenly spread: as little squared overlap as can be
-    cosines = np.cos(angles[:, None] - angles)[~np.eye(6, dtype=bool)]
-    overlap = np.mean(cosines**2) * np.array([[1.0, 1.5], [1.0, 1.0]])
-    losses = np.array([[8.0, 27], [4, 9], [1, 3]])
-    record = made({"width_overlap": overlap, "width_loss": losses}, widths=[2, 2])
-    np.testing.assert_allclose(autoencoders.above_welch(record, 6), [[0, 0.5], [0, 0]], atol=1e-12)
-    first, second = autoencoders.powers_of_loss(record)
-    assert first == pytest.approx(student([1, np.log2(3)])) and second == pytest.approx(student([2, np.log2(3)]))
-
-
 def test_features_and_facts_as_keys_are_arranged_by_seed():
     record = made(
         features_as_keys=[[None, {"skew": 1.0}], [{"skew": 2.0}, {"skew": 3.0}]],

@@ -91,13 +91,3 @@ def test_the_crossover_is_the_variance_over_the_squared_mean():
     columns = [[small[i][j] for i in range(4) if i != j] for j in range(4)]
     mu2 = np.mean([np.mean(x) ** 2 - np.var(x, ddof=1) / 3 for x in columns])  # unbiased
     assert toy_memory.crossover(P[:4, :4]) == pytest.approx(np.mean(np.square(columns)) / mu2 - 1)
-
-
-def test_editors_by_name_at_a_number_of_edits():
-    editors, stops = ["ROME", "recursion, hard"], [8, 32]
-    damage = np.array([[[1.0, 2], [1, 8]], [[5, 4], [5, 64]]])  # (editors, seeds, stops)
-    made = record({"editor_error": damage, "editor_damage": damage}, editors=editors, stops={"editors": stops})
-    assert toy_memory.of_editor(made, "error", "ROME", 32) == pytest.approx((5, *student([2, 8])))
-    assert toy_memory.of_editor(made, "damage", "ROME", 32).value == pytest.approx(4)
-    assert toy_memory.price_of_exactness(made, 32).value == pytest.approx(4)  # of 2 and 8
-    assert toy_memory.price_of_exactness(made, 8) == pytest.approx((5, 5, 5))

@@ -233,8 +233,8 @@ def test_claim_12_rises_where_every_list_does():
 
         return altered("toy-transformer", change)
 
-    assert word(12, "09", rise(1)) == "reproduced"
-    assert word(12, "09", rise(-1)) == "refuted"
+    assert word(12, "13", rise(1)) == "reproduced"
+    assert word(12, "13", rise(-1)) == "refuted"
 
 
 @pytest.mark.parametrize(("times", "verdict"), [(0.1, "reproduced"), (10, "refuted")])

@@ -351,68 +351,6 @@ def test_interference_has_the_terms_of_the_paper():
         assert deltas * column == left
 
 
-def naive_feedback(arm, c, q, a, edits):
-    """``S_n`` by the recurrence that the docstring states, one edit after the other."""
-    total = 0
-    for _ in range(edits):
-        if arm == "beforehand":
-            total += c**2 * a - q * total
-        else:
-            total += c**2 * (a + q * total) if arm == "moving" else c**2 * a
-    return total
-
-
-@pytest.mark.parametrize("arm", ["moving", "anchored", "no overlap", "beforehand"])
-def test_feedback_for_every_n(arm):
-    statement = theory.feedback()[arm]
-    assert statement.holds
-    c, q, a = sp.symbols("c q a", positive=True)
-    for numbers in ((2, sp.Rational(1, 16), 1), (sp.Rational(3, 2), sp.Rational(2, 7), sp.Rational(5, 3))):
-        for edits in (1, 2, 3, 10):
-            exact = statement.claim.rhs.subs(dict(zip((c, q, a), numbers, strict=True))).subs(ex.n, edits)
-            assert exact == naive_feedback(arm, *numbers, edits)
-    S, wrong = sp.Function("S"), {"moving": 1 + c * q, "beforehand": 1 + q}.get(arm, sp.Integer(2))
-    rate = {"moving": 1 + c**2 * q, "beforehand": 1 - q}.get(arm, sp.Integer(1))
-    for factor, same in ((rate, True), (wrong, False)):  # SymPy solves the recurrence by itself
-        solved = sp.rsolve(S(ex.n + 1) - factor * S(ex.n) - c**2 * a, S(ex.n), {S(0): 0})
-        assert (sp.simplify(solved - statement.claim.rhs) == 0) is same
-
-
-@pytest.mark.parametrize("arm", ["moving", "anchored", "no overlap", "beforehand"])
-def test_feedback_is_the_mean_over_all_outcomes(arm):
-    """One row of memory, keys along either axis, residuals of either sign: every sequence of edits, counted."""
-    if arm == "no overlap":  # each of four axes once, in any order
-        W_0, keys = [Fraction(3), Fraction(-1, 2), Fraction(1), Fraction(2)], itertools.permutations(range(4))
-    else:
-        W_0, keys = [Fraction(3), Fraction(-1, 2)], itertools.product(range(2), repeat=4)
-    a, c, squares = sum(w * w for w in W_0) / len(W_0), Fraction(3, 2), []
-    for axes, signs in itertools.product(keys, itertools.product((1, -1), repeat=4)):
-        W, along = list(W_0), []
-        for k, sign in zip(axes, signs, strict=True):
-            length = c * abs(W[k] if arm in ("moving", "no overlap") else W_0[k])
-            W[k] = (W_0[k] if arm == "beforehand" else W[k]) + sign * length
-            along.append(sum((w - w_0) ** 2 for w, w_0 in zip(W, W_0, strict=True)))
-        squares.append(along)
-    c_, q, a_ = sp.symbols("c q a", positive=True)
-    claimed = theory.feedback()[arm].claim.rhs.subs({c_: sp.Rational(3, 2), q: sp.Rational(1, 2), a_: sp.Rational(a)})
-    for edits, outcomes in enumerate(zip(*squares, strict=True), 1):
-        assert claimed.subs(ex.n, edits) == sp.Rational(sum(outcomes) / len(outcomes))
-
-
-def test_without_overlap_the_loop_is_a_random_walk():
-    limit = theory.feedback_limit()
-    assert limit.holds and limit.equation.rhs == theory.feedback()["no overlap"].claim.rhs
-
-
-def test_the_squared_answer_doubles_in_so_many_edits():
-    result = theory.doubling()
-    assert result.holds
-    c, q, a = sp.symbols("c q a", positive=True)
-    answer = result.where[0].rhs.subs({c: 2, q: sp.Rational(1, 4), a: 5})  # the answer doubles with each edit
-    assert [answer.subs(ex.n, edits) for edits in range(4)] == [5, 10, 20, 40]
-    assert result.equation.rhs.subs({c: 2, q: sp.Rational(1, 4)}) == 1
-
-
 # --- 04 -------------------------------------------------------------------------------------------------------
 
 

@@ -6,12 +6,11 @@ from superposition.figures.derivation import recall_against_load, touching_ellip
 from superposition.figures.derivation import staircase, story_of_edits
 from superposition.figures.derivation import whitened_plane, damage_around, capacity, edit_over_text, keys_that_fit
 from superposition.figures.derivation import transfers, lifetimes
-from superposition.figures.toys import forgetting_curves, growth, earlier_edits, price_of_exactness, feature_planes
+from superposition.figures.toys import forgetting_curves, growth, kinds_of_keys, feature_planes
 from superposition.figures.toys import (
     solids,
     gain_of_sharing,
     dimensionality_steps,
-    overlap_and_loss,
     features_by_sparsity,
 )
 from superposition.figures.toys import crowding, feedback

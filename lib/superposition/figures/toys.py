@@ -24,8 +24,7 @@ from superposition.figures.colours import (
     search_look,
     word,
 )
-from superposition.figures.style import TEXT, band, canvas, dots, errors_and_damage, name_lines, plot, ticks
-from superposition.linear.capacity import welch_bound
+from superposition.figures.style import TEXT, band, canvas, dots, name_lines, plot, ticks
 from superposition.stats.intervals import over_seeds
 from superposition.studies import toys
 
@@ -37,6 +36,40 @@ def _plain(number: str) -> str:
 
 
 # --- 07: a toy memory -----------------------------------------------------------------------------------------
+
+
+@plot
+def kinds_of_keys(samples: Mapping[str, Float[np.ndarray, " n"]], reach: float = 1.25) -> Figure:
+    """Histograms of p for several kinds of keys, each beside the normal of its own mean and spread, with its kurtosis.
+
+    Parameters
+    ----------
+    samples : mapping of str to array
+        By kind, the p's beside the diagonal: a panel each, three in a row.
+    reach : float
+        How far the axis goes to either side; what lies beyond is counted in the panel.
+    """
+    rows = -(-len(samples) // 3)
+    figure, axes = canvas(rows, 3, height=0.9 + 2.1 * rows, sharex=True, sharey=True)
+    bins = np.linspace(-reach, reach, 76)
+    x, least = np.linspace(-reach, reach, 501), 3e-4
+    for axis, (name, values) in zip(np.ravel(axes), samples.items(), strict=True):
+        mean, sd = values.mean(), values.std()
+        density = np.histogram(values, bins)[0] / (len(values) * (bins[1] - bins[0]))
+        axis.stairs(density, bins, baseline=least, fill=True, color=BLUE, alpha=0.45, lw=0)
+        normal = np.exp(-(((x - mean) / sd) ** 2) / 2) / (sd * np.sqrt(2 * np.pi))
+        axis.plot(x, normal, color=INK, linestyle="--", linewidth=1.3)
+        beyond = (np.abs(values) > reach).mean()
+        said = f"kurtosis {((values - mean) ** 4).mean() / sd**4 - 3:.1f}".replace("-", "\u2212")
+        said += f"\n{beyond:.0%} beyond the axis" if beyond else ""
+        axis.text(0.03, 0.96, said, transform=axis.transAxes, va="top", color=INK, fontsize=0.85 * TEXT)
+        axis.set_title(name, loc="left")
+        axis.set(yscale="log", xlim=(-reach, reach), ylim=(least, 200))
+    for row in np.reshape(axes, (rows, 3)):
+        row[0].set_ylabel("density (log)")
+    for axis in np.ravel(axes)[-3:]:
+        axis.set_xlabel("$p$ of two stored keys")
+    return figure
 
 
 @plot
@@ -62,7 +95,7 @@ def forgetting_curves(n: np.ndarray, runs: Mapping[str, np.ndarray], d_m: int) -
         band(axis, n / d_m, values, color=colour, label=label, marker=mark, markersize=4, linewidth=1.4)
     fine = np.linspace(0, n.max(), 200)
     axis.plot(fine / d_m, toys.forgetting(fine, d_m), color=GREY, linestyle="--", label="law for random keys")
-    axis.set(xlabel="edits per dimension, $n/d_m$", ylabel="damage over its limit")
+    axis.set(xlabel="edits per dimension, $n/d_m$", ylabel="damage, as a share of its limit")
     name_lines(axis, inside={"law for random keys": (0.2, 0.9), "load 4": (0.49, 0.75)})
     return figure
 
@@ -71,7 +104,7 @@ def forgetting_curves(n: np.ndarray, runs: Mapping[str, np.ndarray], d_m: int) -
 def growth(
     n: np.ndarray, runs: Mapping[str, np.ndarray], d_m: int, laws: Mapping[str, np.ndarray] | None = None
 ) -> Figure:
-    """Root-mean-square damage against the number of edits, both logarithmic, one band for each arm.
+    """Root of the damage against the number of edits, both logarithmic, one band for each arm.
 
     Parameters
     ----------
@@ -79,7 +112,7 @@ def growth(
     runs : mapping of str to (seeds, len(n)) array
     d_m : int
     laws : mapping of str to (len(n),) array, optional
-        What an arm's damage should be, drawn as a thin black line.
+        What the root of an arm's damage should be, drawn as a thin black line.
     """
     figure, (axis,) = canvas(height=4.6)
     for number, ((name, values), colour, mark) in enumerate(zip(runs.items(), CYCLE, _MARKERS, strict=False)):
@@ -99,15 +132,15 @@ def growth(
     axis.annotate("$d_m$", (d_m, 0.02), xycoords=axis.get_xaxis_transform(), color=GREY, ha="right")
     axis.set(xscale="log", yscale="log")
     ticks(axis.xaxis, [1, 3, 10, 30, 100, 300])
-    ticks(axis.yaxis, [0.2, 0.5, 1, 2, 5, 10, 20])
-    axis.set(xlabel="edits $n$ (logarithmic)", ylabel="damage, r.m.s. (logarithmic)")
+    ticks(axis.yaxis, [0.5, 1, 2, 5, 10, 20, 50])
+    axis.set(xlabel="edits $n$ (logarithmic)", ylabel="root of the damage (logarithmic)")
     name_lines(axis, inside={"predicted from the overlaps": (0.14, 0.55)}, wide=20)
     return figure
 
 
 @plot
 def feedback(n: np.ndarray, runs: Mapping[str, np.ndarray], laws: Mapping[str, np.ndarray]) -> Figure:
-    """Root mean square of ``‖W_n - W_0‖`` against the number of edits, both logarithmic; lines, what the law says.
+    """Root mean square of ``‖W_n - W_0‖/‖W_0‖`` against the number of edits, both logarithmic; lines, the law.
 
     Parameters
     ----------
@@ -129,53 +162,9 @@ def feedback(n: np.ndarray, runs: Mapping[str, np.ndarray], laws: Mapping[str, n
         axis.plot(np.arange(1, len(law) + 1), law, color=BLACK, linewidth=0.9, zorder=0, label=label)
     axis.set(xscale="log", yscale="log")
     ticks(axis.xaxis, [1, 2, 4, 8, 16, 32, 64])
-    ticks(axis.yaxis, [1, 3, 10, 30, 100, 300, 1000])
-    axis.set(xlabel="edits $n$ (logarithmic)", ylabel="change, $\\|W_n - W_0\\|$ (logarithmic)")
+    ticks(axis.yaxis, [0.3, 1, 3, 10, 30, 100])
+    axis.set(xlabel="edits $n$ (logarithmic)", ylabel="root of the damage (logarithmic)")
     name_lines(axis, inside={"closed forms": (0.66, 0.75)})
-    return figure
-
-
-@plot
-def earlier_edits(runs: np.ndarray, d_m: int) -> Figure:
-    """What later edits did to each edit, in the order they were made; dashed, the law for random keys."""
-    n = runs.shape[1]
-    j = np.arange(1, n + 1)
-    figure, (axis,) = canvas(height=3.0)
-    band(axis, j, runs, color=BLUE, label="measured", linewidth=1.2)
-    axis.plot(j, 2 * toys.forgetting(n - j, d_m), color=VERMILION, linestyle="--", label="law for random keys")
-    axis.set(xlabel="edit $j$, from the first to the last", ylabel="squared damage to edit $j$", ylim=(0, 3.1))
-    name_lines(axis, inside={"measured": (0.3, 0.93), "law for random keys": (0.62, 0.75)})
-    return figure
-
-
-@plot
-def price_of_exactness(
-    n: np.ndarray, errors: Mapping[str, np.ndarray], damage: Mapping[str, np.ndarray], d_m: int
-) -> Figure:
-    """Error of the edits so far, and damage to the stored keys with the hard recursion's law, by editor.
-
-    Parameters
-    ----------
-    n : array
-    errors, damage : mapping of str to (seeds, len(n)) array
-        NaN where an editor has stopped; the damage is drawn as a geometric mean.
-    d_m : int
-        Where the space is full.
-    """
-    figure, axes = canvas(1, 2, height=4.2)
-    errors_and_damage(axes, n, errors, damage)
-    fine = np.linspace(1, d_m - 1.5, 200)
-    axes[1].plot(fine, toys.hard_price(fine, d_m), color=GREY, linewidth=1.2)
-    axes[1].text(d_m + 3, 12, "$\\frac{n}{d_m-n-1}$", color=GREY, fontsize=1.4 * TEXT)
-    axes[1].set_ylim(0.01, 300)
-    ticks(axes[1].yaxis, [0.01, 0.1, 1, 10, 100])
-    axes[0].set_ylabel("squared, over what was asked")
-    axes[1].set_ylabel("the same (logarithmic)")
-    for axis in axes:
-        axis.axvline(d_m, color=GREY, linewidth=0.8)
-        axis.axvline(d_m / 2, color=GREY, linewidth=0.8, linestyle=":")
-        axis.text(d_m + 1, 0.97, "$d_m$", transform=axis.get_xaxis_transform(), va="top", color=GREY)
-    name_lines(axes[0], wide=13)
     return figure
 
 
@@ -318,29 +307,6 @@ def dimensionality_steps(sparsity: np.ndarray, D: np.ndarray, per_length: np.nda
     axis.annotate("$D_i$ of single features", (5.4, 0.57), color=word(SKY), va="bottom")
     axis.set_xticks(places, labels=[f"{one:.2g}" for one in sparsity])
     axis.set(xlabel="sparsity, $1/q$", ylabel="dimensions of a feature", ylim=(0, 1.12), xlim=(-0.6, len(places) - 0.4))
-    return figure
-
-
-@plot
-def overlap_and_loss(m: np.ndarray, overlaps: np.ndarray, losses: np.ndarray, n: int) -> Figure:
-    """Mean squared overlap and loss of autoencoders (one row of seeds for each width) against the width m."""
-    figure, axes = canvas(1, 2, height=3.1)
-    fine = np.geomspace(m[0], m[-1], 50)
-    for axis, runs, name in zip(axes, (overlaps, losses), ("mean squared overlap", "loss, all features"), strict=True):
-        dots(axis, m, runs.T, color=BLUE, fmt="o", capsize=3, label="trained")
-        axis.set_xscale("log", base=2)
-        axis.set(yscale="log", xlabel="width $m$ (logarithmic)")
-        axis.set_title(name)
-        ticks(axis.xaxis, m)
-    axes[0].plot(fine, 1 / fine, color=GREY, linestyle="--", label="$1/m$")
-    axes[0].plot(fine, [welch_bound(n, x) ** 2 for x in fine], color=VERMILION, label="Welch's bound")
-    scale = losses[0].mean() * m[0]
-    axes[1].plot(fine, scale / fine, color=GREY, linestyle="--", label="$\\propto 1/m$")
-    ticks(axes[0].yaxis, [0.01, 0.02, 0.05, 0.1])
-    top = losses.mean(1).max()
-    ticks(axes[1].yaxis, [float(f"{top * x:.1g}") for x in (1, 0.5, 0.2, 0.1, 0.05)])
-    name_lines(axes[0], inside={"$1/m$": (0.5, 0.75), "Welch's bound": (0.1, 0.3)})
-    name_lines(axes[1], inside={"$\\propto 1/m$": (0.6, 0.75)})
     return figure
 
 

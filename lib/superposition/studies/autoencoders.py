@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool, Float
 
-from superposition.linear.capacity import welch_bound
 from superposition.records import Record
 from superposition.stats.intervals import Estimate, mean_over_seeds
 from superposition.studies.toys import forecast_kurtosis
@@ -46,18 +45,6 @@ def dimensions_per_length(record: Record, m: int = 20) -> Float[np.ndarray, "see
 def plateau(record: Record, sparsity: float) -> Estimate:
     """:func:`dimensions_per_length` at one 1/q, over seeds."""
     return mean_over_seeds(dimensions_per_length(record)[:, record["sparsity"].index(sparsity)])
-
-
-def above_welch(record: Record, n: int = 256) -> Float[np.ndarray, "widths seeds"]:
-    """By what share the mean squared overlap is above Welch's bound for n features (below it: negative)."""
-    bounds = np.array([welch_bound(n, m) ** 2 for m in record["widths"]])
-    return record.arrays["width_overlap"] / bounds[:, None] - 1
-
-
-def powers_of_loss(record: Record) -> list[Estimate]:
-    """The power of 1/m with which the loss falls, from each width to the next, twice as wide."""
-    losses = record.arrays["width_loss"]
-    return [mean_over_seeds(seeds) for seeds in np.log2(losses[:-1] / losses[1:])]
 
 
 def of_features(record: Record, name: str) -> Float[np.ndarray, "seeds densities"]:

@@ -82,18 +82,3 @@ def crossover(P: Float[np.ndarray, "m m"]) -> float:
     mu, square = (P.sum(0) - 1) / (m - 1), ((P**2).sum(0) - 1) / (m - 1)
     mu2 = np.mean(mu**2 - (square - mu**2) / (m - 2))
     return float((np.mean(square) - mu2) / mu2)
-
-
-def of_editor(record: Record, what: str, editor: str, n: int) -> Estimate:
-    """After n edits by an editor: the mean ``error`` of the edits, or the geometric mean of the ``damage``."""
-    return mean_over_seeds(_runs(record, what, editor, n), geometric=what == "damage")
-
-
-def price_of_exactness(record: Record, n: int) -> Estimate:
-    """The damage of the hard recursion after n edits over that of ROME, in geometric mean."""
-    hard, rome = (_runs(record, "damage", editor, n) for editor in ("recursion, hard", "ROME"))
-    return mean_over_seeds(hard / rome, geometric=True)
-
-
-def _runs(record: Record, what: str, editor: str, n: int) -> Float[np.ndarray, " seeds"]:
-    return record.arrays[f"editor_{what}"][record["editors"].index(editor), :, record["stops"]["editors"].index(n)]

@@ -23,17 +23,6 @@ def forgetting(n: Any, d_m: int) -> Any:
     return 1 - (1 - 1 / d_m) ** np.asarray(n)
 
 
-def hard_price(n: Any, d_m: int) -> Any:
-    """``n / (d_m - n - 1)``: mean squared damage at a random key, over the edits' mean squared residual.
-
-    For n < d_m - 1 values held exactly under random normal keys (equation ``eq-capacity-lifetime``).
-    """
-    n = np.asarray(n)
-    if np.any(n >= d_m - 1) or np.any(n < 0):
-        raise UserError(f"The mean exists for 0 to d_m - 2 = {d_m - 2} edits only: beyond, it is infinite.")
-    return n / (d_m - n - 1)
-
-
 #: The dimensionality of a feature in each small geometry: dimensions over features.
 FRACTIONS = {
     "dedicated": 1.0,

@@ -772,7 +772,7 @@ TRIALS = [
         UNDER_TEXTS,
         "the kurtosis falls from layer to layer",
     ),
-    Trial(12, "09-toy-transformer", _rises_in_toys, ("toy-transformer",)),
+    Trial(12, "13-scaling", _rises_in_toys, ("toy-transformer",)),
     Trial(12, "13-scaling", _rises_in_models, UNDER_TEXTS),
     Trial(13, "12-nulls-and-confounds", _facts_suffice, ("smollm2-nulls", "gemma3-nulls")),
     Trial(14, "14-who-overlaps", _related, ("pairs",)),

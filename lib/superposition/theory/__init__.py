@@ -18,6 +18,5 @@ from superposition.theory.memory import memory_matrix
 from superposition.theory.memory import SingleEdit, lagrangian_single_edit, lagrangian_symbolic, single_edit
 from superposition.theory.memory import loss_is_distance, rome_update, single_edit_proof
 from superposition.theory.memory import sherman_morrison, weight_limit, weighted_fit
-from superposition.theory.lifelong import Induction, Unrolled, unrolled
+from superposition.theory.lifelong import Unrolled, unrolled
 from superposition.theory.lifelong import interference_edited, interference_matrix, interference_original
-from superposition.theory.lifelong import doubling, feedback, feedback_limit

@@ -1,4 +1,4 @@
-"""Chapter 03: edits in sequence, unrolled into a sum, and the interference that follows from it; 07: their feedback."""
+"""Chapter 03: edits in sequence, unrolled into a sum, and the interference that follows from it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import sympy as sp
 from sympy.matrices.expressions.matexpr import MatrixExpr
 
-from superposition.theory.expressions import W_0, C, d, d_m, n
+from superposition.theory.expressions import W_0, C, d, d_m
 
 # isort: split
 from superposition.theory.expressions import Result, check_size, delta, equation, key, leverage, p, reduce_matrix, value
@@ -97,77 +97,3 @@ def interference_matrix(edits: int) -> sp.ImmutableMatrix:
     """The triangle T with ``Δ_e = [δ_1 … δ_n] T``: ``T_ij = p_ij`` for i > j, else 0."""
     check_size("edits", edits)
     return sp.ImmutableMatrix(edits, edits, lambda a, b: p(a + 1, b + 1) if a > b else 0)
-
-
-@dataclass(frozen=True)
-class Induction:
-    """A statement for every n: base case, the step's difference (both reduced by SymPy), and the claim itself."""
-
-    claim: sp.Eq
-    base: sp.Expr
-    step: sp.Expr
-
-    @property
-    def holds(self) -> bool:
-        """Whether base and step both reduced to zero."""
-        return self.base == 0 and self.step == 0
-
-
-_c, _q, _a = sp.symbols("c q a", positive=True)
-
-
-def feedback() -> dict[str, Induction]:
-    """``S_n = E‖W_n - W_0‖²`` after n edits with residuals c answers long, for every n.
-
-    Chapter 07, equation ``eq-toymemory-loop``.
-
-    The keys are whitened, of unit length and spread evenly over 1/q directions, so that the mean of p² is q; the
-    residuals are drawn in random directions; ``a = E‖W_0 k‖²``. One further edit adds
-    ``E‖δ‖² + 2 E⟨(W_n - W_0) k, δ⟩`` to S:
-
-    - ``moving``: ``‖δ‖ = c ‖W_n k‖``, in answers of the memory as edited so far; their mean square is ``a + q S_n``;
-    - ``anchored``: ``‖δ‖ = c ‖W_0 k‖``;
-    - ``no overlap``: ``moving`` with q = 0;
-    - ``beforehand``: ``δ = W_0 k + ε - W_n k`` with ``‖ε‖ = c ‖W_0 k‖``, a target found in the unedited memory.
-
-    By hand: the expectations over directions and keys. SymPy: that S = 0 at the start, and the step.
-    """
-    S = sp.Symbol("S_n")
-    added = {  # E‖δ‖², and E⟨(W_n - W_0) k, δ⟩, which is zero where δ points anywhere
-        "moving": (_c**2 * (_a + _q * S), 0),
-        "anchored": (_c**2 * _a, 0),
-        "no overlap": (_c**2 * _a, 0),
-        "beforehand": (_c**2 * _a + _q * S, -_q * S),
-    }
-    claims = {
-        "moving": _a / _q * ((1 + _c**2 * _q) ** n - 1),
-        "anchored": n * _c**2 * _a,
-        "no overlap": n * _c**2 * _a,
-        "beforehand": _c**2 * _a / _q * (1 - (1 - _q) ** n),
-    }
-    out = {}
-    for arm, claimed in claims.items():
-        length, cross = added[arm]
-        grown = (S + length + 2 * cross).subs(S, claimed)
-        out[arm] = Induction(equation(S, claimed), claimed.subs(n, 0), sp.simplify(claimed.subs(n, n + 1) - grown))
-    return out
-
-
-def feedback_limit() -> Result:
-    """``S_n`` of the moving arm of :func:`feedback` goes to ``n c² a`` as q → 0: the loop becomes a random walk."""
-    laws = feedback()
-    moving, walk = laws["moving"].claim.rhs, laws["no overlap"].claim.rhs
-    return Result(equation(sp.Limit(moving, _q, 0), walk), (), sp.simplify(sp.limit(moving, _q, 0) - walk))
-
-
-def doubling() -> Result:
-    """``n_2 = log 2 / log(1 + c²q)``: edits after which the squared answer of a memory in the loop has doubled.
-
-    In the moving arm of :func:`feedback` the mean squared answer to a fresh key is ``A_n = a + q S_n = a (1 + c²q)ⁿ``.
-    SymPy: that form, and that A after ``n + n_2`` edits is twice A after n.
-    """
-    edits, answer = sp.symbols("n_2 A_n", positive=True)
-    squared = sp.expand(_a + _q * feedback()["moving"].claim.rhs)
-    number = sp.log(2) / sp.log(1 + _c**2 * _q)
-    difference = sp.simplify(squared.subs(n, n + number) - 2 * squared)
-    return Result(equation(edits, number), (equation(answer, squared),), difference)

@@ -204,14 +204,6 @@ def find_shape(W: Float[np.ndarray, "m n"], name: str, within: float = 0.1) -> l
     return [x for x, c in zip(groups, largest, strict=True) if abs(c - cosine) < within]
 
 
-def mean_squared_overlap(W: Float[np.ndarray, "m n"]) -> float:
-    """Mean of ``cos²`` over pairs of represented features; 1/m for random directions. NaN for fewer than two."""
-    unit = represented(W)
-    unit = unit / np.linalg.norm(unit, axis=0)
-    k = unit.shape[1]
-    return float((((unit.T @ unit) ** 2).sum() - k) / (k * (k - 1))) if k > 1 else math.nan
-
-
 def feature_moment(n: int, density: float) -> Float[np.ndarray, "n n"]:
     """``E[x xᵀ]`` of the features, exactly: ``q/3`` on the diagonal and ``q²/4`` beside it, q the density."""
     return np.full((n, n), density**2 / 4) + (density / 3 - density**2 / 4) * np.eye(n)

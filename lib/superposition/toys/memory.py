@@ -1,4 +1,4 @@
-"""Linear memories with keys of many kinds, edited without end: how they forget, and what exactness costs.
+"""Linear memories with keys of many kinds, edited without end: whom the damage hits, and how it grows.
 
 Chapter ``book/07-toy-memory.ipynb``; its record is made by ``experiments/toys.py``.
 """
@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from superposition.errors import UserError
-from superposition.linear import overlap, rules
+from superposition.linear import overlap
 from superposition.linear.memory import LinearMemory
 from superposition.stats import shape
 
@@ -63,14 +63,6 @@ def damage_along(
     reach, residuals = memory.transfer(K), memory.residuals
     mean = [((residuals[:, :n] @ reach[:n]) ** 2).sum(0).mean() for n in stops if n <= memory.n_edits]
     return np.array(mean + [np.nan] * (len(stops) - len(mean)))
-
-
-def error_along(memory: LinearMemory, stops: Sequence[int]) -> Float[np.ndarray, " stops"]:
-    """Mean of ``|W_n k_e - v_e|²`` over the edits so far, after each number of edits; NaN where there were fewer."""
-    reach, residuals = memory.transfer(memory.keys), memory.residuals
-    missing = memory.W_0 @ memory.keys - memory.values  # (d, edits)
-    after = [(missing + residuals[:, :n] @ reach[:n])[:, :n] for n in stops if n <= memory.n_edits]
-    return np.array([(x**2).sum(0).mean() for x in after] + [np.nan] * (len(stops) - len(after)))
 
 
 def damages(memory: LinearMemory, K: Float[np.ndarray, "d_m N"]) -> Float[np.ndarray, " N"]:
@@ -136,6 +128,15 @@ ARMS = {
     "re-optimised, residuals aligned, keys at random": (False, 1.0, 0.0),
     "re-optimised, residuals aligned, leaning keys": (False, 1.0, 0.05),
 }
+
+
+def mean_squared_answer(arm: str, *, d_m: int = 48) -> float:
+    """``E‖W_0 k‖²/d`` at the watched keys of :func:`grow`: some 1/7, and a little more where they lean.
+
+    For N random keys and values of unit variance ``E‖W_0‖²/d = d_m/(N - d_m - 1)``, here with ``N = 8 d_m`` (the trace
+    of the mean of an inverse Wishart matrix); a common component of the keys makes each ``1/(1 - lean)`` as long.
+    """
+    return d_m / (7 * d_m - 1) / (1 - ARMS[arm][2])
 
 
 def grow(
@@ -270,41 +271,3 @@ def suffer(seed: int, *, d: int = 16, d_m: int = 48, n: int = 144) -> Float[np.n
     memory = LinearMemory.from_pairs(rng.normal(size=(d_m, 8 * d_m)), rng.normal(size=(d, 8 * d_m)))
     memory.edit_batch(rng.normal(size=(d_m, n)), rng.normal(size=(d, n)), "rome")
     return (memory.measured_interference_on_edits() ** 2).sum(0) / d
-
-
-#: How large a key's entries are in the half of the coordinates that :func:`compare_editors` leaves to AlphaEdit.
-LITTLE_USED = 0.3
-
-#: The editors of :func:`compare_editors`: rule of :class:`superposition.linear.memory.LinearMemory`, and its options.
-EDITORS: dict[str, tuple[str, dict[str, float]]] = {
-    "ROME": ("rome", {}),
-    "MEMIT": ("memit", {"weight": 50.0}),
-    "MEMIT with history (soft)": ("memit-history", {"weight": 50.0}),
-    "AlphaEdit": ("alphaedit", {"ridge": 0.1}),
-    "recursion, hard": ("rls-hard", {}),
-}
-
-
-def compare_editors(
-    editor: str, seed: int, stops: Sequence[int], *, d: int = 16, d_m: int = 64, N: int = 512
-) -> tuple[Float[np.ndarray, " stops"], Float[np.ndarray, " stops"]]:
-    """Mean squared error of the edits so far, and mean squared damage at the stored keys, after n edits.
-
-    Both over the mean squared change that the edits ask of the memory as it was. Half of the directions are little
-    used (:data:`LITTLE_USED`): the room that AlphaEdit writes in. NaN where an editor has stopped.
-    """
-    rule, options = EDITORS[editor]
-    rng = np.random.default_rng(seed)
-    used = np.where(np.arange(d_m) < d_m // 2, 1.0, LITTLE_USED)[:, None]
-    K, K_e = used * rng.normal(size=(d_m, N)), used * rng.normal(size=(d_m, max(stops)))
-    V, V_e = rng.normal(size=(d, N)), rng.normal(size=(d, max(stops)))
-    memory = LinearMemory.from_pairs(K, V)
-    if rule == "alphaedit":  # eigenvalues of K Kᵀ are near N for what is used, near 0.09 N for the rest
-        options = options | {"projector": rules.null_space_projector(K @ K.T, 0.3 * N)}
-    for k, v in zip(K_e.T, V_e.T, strict=True):
-        try:
-            memory.edit_batch(k[:, None], v[:, None], rule, **options)
-        except UserError:
-            break
-    asked = ((V_e - memory.W_0 @ K_e) ** 2).sum(0).mean()
-    return error_along(memory, stops) / asked, damage_along(memory, K, stops) / asked
