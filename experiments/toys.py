@@ -62,7 +62,10 @@ def autoencoders() -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     pairs = [(r, q) for r in ASPECTS for q in DENSITIES]
     importance = np.array([(1.0, r) for r, _ in pairs])
     plane = toys.train_autoencoders(2, 1, [q for _, q in pairs], importance=importance, seeds=range(SEEDS), steps=1500)
-    arrays["plane_loss"] = plane.loss.reshape(SEEDS, len(ASPECTS), len(DENSITIES)).astype(np.float32)
+    W, b = plane.W[:, :, 0].astype(np.float64), plane.b.astype(np.float64)
+    q = np.array([q for _, q in pairs])
+    exact = np.array([toys.pair_loss(*one, q, importance) for one in zip(W, b, strict=True)])
+    arrays["plane_loss"] = exact.reshape(SEEDS, len(ASPECTS), len(DENSITIES)).astype(np.float32)
     arrays["plane_W"] = plane.W.reshape(SEEDS, len(ASPECTS), len(DENSITIES), 2).astype(np.float16)
     say("plane")
     for name, (n, m, q, init) in GEOMETRIES.items():

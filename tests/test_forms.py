@@ -244,6 +244,13 @@ def test_sphinx_sees_values_where_code_is_shown_and_no_cell_that_shows_nothing(b
     assert hidden.metadata["tags"] == ["remove-cell"] and len(hidden.outputs) == 1
 
 
+def test_values_are_not_seen_beside_what_an_open_cell_shows():
+    printed = v4.new_output("stream", text="said\n")
+    cell = v4.new_code_cell("x = 1", outputs=[printed, value("x = 1")])
+    made = forms.for_sphinx(v4.new_notebook(cells=[cell])).cells[0]
+    assert [output.get("metadata", {}).get("scrapbook", {}).get("name") for output in made.outputs] == [None, "x"]
+
+
 def test_a_folded_cell_that_an_open_one_needs_stays_as_a_fold():
     def folded(code):
         return v4.new_code_cell(code, metadata={"tags": ["hide-input"]}, outputs=[value("hid = 1")])

@@ -336,6 +336,18 @@ def test_a_shape_with_arrows_reversed_is_not_that_shape():
     assert toys.find_shape(tetrahedron, "pentagon") == []
 
 
+def test_the_loss_of_a_pair_is_its_integral():
+    """The two layouts of eq-toys-losses, and a trained model's own estimate."""
+    q, importance = np.array([0.3, 0.3]), np.array([[1.0, 0.5], [1.0, 0.5]])
+    W, b = np.array([[1.0, -1.0], [1.0, 0.0]]), np.array([[0.0, 0.0], [0.0, 0.15]])
+    pair, dropped = toys.pair_loss(W, b, q, importance)
+    assert pair == pytest.approx(1.5 * 0.3**2 / 6, rel=1e-3)
+    assert dropped == pytest.approx(0.5 * (0.3 / 3 - 0.3**2 / 4), rel=1e-3)
+    trained = toys.train_autoencoders(2, 1, [0.3], seeds=range(6), steps=400, rate=2e-2)
+    exact = [toys.pair_loss(trained.W[s, 0], trained.b[s], q[:1], np.ones((1, 2)))[0] for s in range(6)]
+    assert trained.loss[:, 0] == pytest.approx(np.array(exact), rel=0.15)
+
+
 def test_pairs_pay_below_the_predicted_density_and_not_above():
     """q* = 4/7 for two equal features in one dimension."""
     W = toys.train_autoencoders(2, 1, [0.3, 0.8], seeds=range(20), steps=1000, rate=2e-2).W[:, :, 0]

@@ -332,10 +332,12 @@ FOLDED = frozenset({"hide-input", "hide-cell", "remove-input", "remove-cell"})
 def _fill_values(cell: Any, needed: bool) -> bool:
     """Give a cell its glued values as myst-nb's glue has them; say whether it is folded.
 
-    One that is folded and shows no more is not seen, unless its names are `needed` to read an open cell below.
+    Values are seen only where an open cell shows nothing else: the text says them. A cell that is folded and shows no
+    more is not seen, unless its names are `needed` to read an open cell below.
     """
     outputs, seen = [], False
     folded = FOLDED & set(cell.metadata.get("tags", []))
+    bare = all("glued" in output.get("metadata", {}) for output in cell.outputs)
     for output in cell.outputs:
         glued = output.get("metadata", {}).get("glued")
         if glued is None:
@@ -343,7 +345,7 @@ def _fill_values(cell: Any, needed: bool) -> bool:
             outputs.append(output)
         elif glued is True:
             outputs += [_pasted(name, {"text/plain": repr(value)}) for name, value in _values(output).items()]
-            if not folded:
+            if bare and not folded:
                 del output.metadata["glued"]
                 outputs.append(output)
         else:

@@ -54,7 +54,7 @@ def law_of_one_pair(
     for names in groups:
         for name in names:
             axis.axvline(models[name], color=FAINT, linewidth=0.7, zorder=0)
-        axis.annotate(",\n".join(names), (models[names[0]], 1.01), xycoords=("data", "axes fraction"), **style)
+        axis.annotate(", ".join(names), (models[names[0]], 1.01), xycoords=("data", "axes fraction"), **style)
     ticks(axis.xaxis, [512, 1024, 2048, 4096, 8192, 16384], ",g")
     ticks(axis.yaxis, [0.1, 1, 10, 100, 1000, 10000], ",g")
     axis.set(xlabel="width $d_m$ of the memory", ylabel=f"excess kurtosis,\n{m} facts, one twice")

@@ -27,17 +27,18 @@ from superposition.stats.intervals import over_seeds
 from superposition.studies import toys
 
 _LISTS = {
-    "distinct": ("last tokens all different", BLUE),
-    "shared": ("last tokens shared in pairs", ORANGE),
-    "twin": ("one key twice", VERMILION),
+    "distinct": BLUE,
+    "shared": ORANGE,
+    "twin": VERMILION,
 }
+_LAYERS = ("first layer", "second layer")
 #: How a forecast is called in a figure.
 _FORECASTS = {
-    "overlap": r"$\sum_i p^2$: keys alone",
-    "norm": r"$\|\Delta_o\|$ at the subject",
+    "overlap": "keys",
+    "norm": r"length, $\|\Delta_o\|$",
     "first_order_subject": "slope at the subject",
-    "first_order": "slope at every position",
-    "drift_subject": r"$\Delta_o$ put in at the subject",
+    "first_order": "slope everywhere",
+    "drift_subject": "drifted pass",
 }
 
 
@@ -72,7 +73,7 @@ def forecasts_and_falls(record: Record, edits: int, seed: int = 0) -> Figure:
         axis.scatter(made[name], fall, s=10, color=BLUE, alpha=0.5, linewidths=0)
         axis.axhline(0, **DASHED)
     axes[0].set_xlabel(_FORECASTS["norm"])
-    axes[1].set_xlabel("slope forecast\n(nats)")
+    axes[1].set_xlabel("slope everywhere\n(nats)")
     axes[0].set_ylabel(r"fall of $\log p$ (nats)")
     looks = sorted({at for at in record["forecast_at"]})
     for step, (at, marker, colour) in enumerate(zip(looks, MARKERS, (SKY, BLUE, PURPLE), strict=False)):
@@ -97,13 +98,14 @@ def reach_of_an_edit(record: Record, widths: Sequence[int]) -> Figure:
     short = ["" if edge is None else f"{edge:g}".removeprefix("0") or "0" for edge in edges]
     labels = [f"{a}–{b}" if b else f"> {a}" for a, b in pairwise(short)]
     figure, axes = canvas(1, 2, height=3.2)
+    figure.get_layout_engine().set(wspace=0.12)
     for width, colour, marker in zip(widths, CYCLE, MARKERS, strict=False):
         classes, change, flips = toys.reach(record, width)
         style = {"color": colour, "marker": marker, "markersize": 4, "label": f"$d_m$ = {4 * width}"}
         band(axes[0], classes, change, **style)
         band(axes[1], classes, flips, **style)
     axes[0].set(yscale="log", ylabel=r"mean change of $\log p$, size (nats, log)")
-    axes[1].set(ylabel="share of right answers that flip", ylim=(0, None))
+    axes[1].set(ylabel="right answers that flip, share", ylim=(0, None))
     used = 1 + max(int(line.get_xdata()[-1]) for line in axes[0].get_lines())
     for axis in axes:
         axis.set_xticks(range(used), labels=labels[:used])
@@ -124,9 +126,9 @@ def tails_by_width(record: Record) -> Figure:
     figure, axes = canvas(3, 2, height=6.8, sharex=True, sharey="row")
     for (layer, column), row in product(enumerate(axes.T), range(3)):
         axis, (name, label) = column[row], rows[row]
-        for (kind, (called, colour)), marker in zip(_LISTS.items(), MARKERS, strict=False):
+        for (kind, colour), marker in zip(_LISTS.items(), MARKERS, strict=False):
             values = toys.by_width(record, layer, kind, name)
-            band(axis, d_m, values, color=colour, marker=marker, markersize=5, label=called)
+            band(axis, d_m, values, color=colour, marker=marker, markersize=5, label=kind)
         axis.axhline(1 if name == "spread" else 0, **DASHED)
         axis.set_xscale("log", base=2)
         ticks(axis.xaxis, d_m)
@@ -135,7 +137,7 @@ def tails_by_width(record: Record) -> Figure:
     for layer, column in enumerate(axes.T):
         expected = toys.twin_of_random_keys(fine, record["compared"])
         column[0].plot(fine, expected, color=BLACK, linewidth=1.2, linestyle=":", label="random keys, one twice")
-        column[0].set_title(f"layer {layer}")
+        column[0].set_title(_LAYERS[layer])
         column[2].set_xlabel("width of the memory, $d_m$")
     kurtosis_scale(axes[0, 0])
     axes[2, 0].set_ylim(bottom=0)
@@ -155,7 +157,7 @@ def tails_by_history(record: Record) -> Figure:
             for kind, line, marker in zip(toys.LISTS[:2], ("-", "--"), "os", strict=True):
                 tails = [toys.series(record, layer, kind, "excess_kurtosis", **where) for where in settings]
                 shown = range(len(at)) if knob == "steps" else at
-                text = f"layer {layer}, {_LISTS[kind][0].removeprefix('last tokens ')}"
+                text = f"{_LAYERS[layer]}, {kind}"
                 style = {"color": colour, "linestyle": line, "marker": marker, "markersize": 4, "label": text}
                 band(panel, shown, np.array(tails).T, **style)
         if knob == "steps":

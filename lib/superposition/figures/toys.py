@@ -134,7 +134,7 @@ def growth(
     ticks(axis.xaxis, [1, 3, 10, 30, 100, 300])
     ticks(axis.yaxis, [0.5, 1, 2, 5, 10, 20, 50])
     axis.set(xlabel="edits $n$ (logarithmic)", ylabel="root of the damage (logarithmic)")
-    name_lines(axis, inside={"predicted from the overlaps": (0.14, 0.55)}, wide=20)
+    name_lines(axis, inside={"predicted from the overlaps": (0.27, 0.6)}, wide=20)
     return figure
 
 
@@ -265,7 +265,7 @@ def gain_of_sharing(
     ticks(plane.yaxis, [0.1, 0.3, 1, 3, 10])
     plane.set_xlim(densities[0], densities[-1])
     figure.get_layout_engine().set(wspace=0.1)
-    figure.colorbar(mesh, ax=plane, label="loss less than by dropping, share")
+    figure.colorbar(mesh, ax=plane, label="share of the loss saved")
     cut.axhline(1, **DASHED)
     cut.plot(densities, untuned, color=VERMILION, label="untuned pair")
     trained = 1 - gain[:, at]
@@ -303,7 +303,7 @@ def dimensionality_steps(sparsity: np.ndarray, D: np.ndarray, per_length: np.nda
         axis.axhline(fraction, color=GREY, linewidth=0.8, linestyle=":", zorder=0)
         va = "top" if name == "square antiprism" else "center"
         axis.annotate(name, (1.01, fraction), xycoords=axis.get_yaxis_transform(), va=va, color=GREY)
-    axis.annotate("$m/\\|W\\|_F^2$", (1.2, 1.02), color=word(VERMILION), va="bottom")
+    axis.annotate("$m/\\|W\\|_F^2$", (8.2, 0.4), color=word(VERMILION), va="bottom")
     axis.annotate("$D_i$ of single features", (5.4, 0.57), color=word(SKY), va="bottom")
     axis.set_xticks(places, labels=[f"{one:.2g}" for one in sparsity])
     axis.set(xlabel="sparsity, $1/q$", ylabel="dimensions of a feature", ylim=(0, 1.12), xlim=(-0.6, len(places) - 0.4))
@@ -351,7 +351,7 @@ def crowding(
         ticks(axis.xaxis, m)
         axis.set(xlabel="width $m$", ylim=(0, None))
     axes[0].set_ylim(-0.3, None)
-    axes[0].set_yscale("symlog", linthresh=1)
+    axes[0].set_yscale("asinh", linear_width=1)
     ticks(axes[0].yaxis, [0, 1, 3, 10, 30])
     axes[0].axhline(0, color=GREY, linewidth=0.8, linestyle="--")
     name_lines(axes[2])

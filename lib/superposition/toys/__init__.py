@@ -10,4 +10,4 @@ from superposition.toys.memory import damage_along, draw_keys, feedback, feedbac
 from superposition.toys.memory import growth_law, mean_squared_answer, moments_of_overlap, spread_of_damage, suffer
 from superposition.toys.autoencoders import SHAPES, Autoencoders, autoencode, bridge, draw_facts, feature_dimensionality
 from superposition.toys.autoencoders import feature_groups, feature_moment, features_as_keys, find_shape
-from superposition.toys.autoencoders import represented, sample_features, train_autoencoders
+from superposition.toys.autoencoders import pair_loss, represented, sample_features, train_autoencoders

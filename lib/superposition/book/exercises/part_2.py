@@ -56,7 +56,7 @@ def check_07_anchor(ask, rng, number):
         )
 
 
-@check("Right on all {} lists: repeated, the soft-hearted rule becomes the hard one.", problems=6, seed=77)
+@check("Right on all {} lists: repeated, ROME ends where EMMET does in one batch.", problems=6, seed=77)
 def check_07_sweeps(ask, rng, number):
     """Check ``function(W, K, V, C)``: the memory after ROME has written the list again and again.
 
