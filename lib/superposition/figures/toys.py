@@ -303,7 +303,7 @@ def dimensionality_steps(sparsity: np.ndarray, D: np.ndarray, per_length: np.nda
         axis.axhline(fraction, color=GREY, linewidth=0.8, linestyle=":", zorder=0)
         va = "top" if name == "square antiprism" else "center"
         axis.annotate(name, (1.01, fraction), xycoords=axis.get_yaxis_transform(), va=va, color=GREY)
-    axis.annotate("$m/\\|W\\|_F^2$", (8.2, 0.4), color=word(VERMILION), va="bottom")
+    axis.annotate("$m/\\|W\\|_F^2$", (8.9, 0.36), color=word(VERMILION), va="bottom")
     axis.annotate("$D_i$ of single features", (5.4, 0.57), color=word(SKY), va="bottom")
     axis.set_xticks(places, labels=[f"{one:.2g}" for one in sparsity])
     axis.set(xlabel="sparsity, $1/q$", ylabel="dimensions of a feature", ylim=(0, 1.12), xlim=(-0.6, len(places) - 0.4))
