@@ -25,9 +25,10 @@ from superposition.figures.colours import (
     PAGE,
     SKY,
     VERMILION,
+    editor_look,
     word,
 )
-from superposition.figures.style import band, canvas, errors_and_damage, heatmap, name_lines, plot, ticks
+from superposition.figures.style import band, canvas, heatmap, name_lines, plot, ticks
 
 
 def _arrow(axis: Axes, tip: np.ndarray, colour: str) -> None:
@@ -357,7 +358,13 @@ def lifetimes(
         Draw a second line, where AlphaEdit's space is full.
     """
     figure, axes = canvas(1, 2, height=4.2)
-    errors_and_damage(axes, n, errors, damage)
+    for name in errors:
+        look = editor_look(name)
+        style = {"label": look.name, "color": look.colour, "linestyle": look.dash}
+        band(axes[0], n, errors[name], **style)
+        band(axes[1], n, damage[name], geometric=True, **style)
+    axes[0].set(title="Error of the edits so far", xlabel="edits $n$")
+    axes[1].set(title="Damage to the stored keys", xlabel="edits $n$", yscale="log")
     axes[0].set_ylabel("squared error / squared values")
     axes[1].set_ylabel("damage (logarithmic)")
     ticks(axes[1].yaxis, [0.1, 1, 10, 100])

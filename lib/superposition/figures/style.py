@@ -26,7 +26,7 @@ from matplotlib.rcsetup import cycler
 from numpy.typing import ArrayLike
 from scipy.optimize import isotonic_regression
 
-from superposition.figures.colours import CYCLE, GREY, INK, PAGE, SIGNED, editor_look, word
+from superposition.figures.colours import CYCLE, GREY, INK, PAGE, SIGNED, word
 from superposition.figures.svg import light
 from superposition.stats.intervals import over_seeds
 
@@ -129,19 +129,6 @@ def interval(axis: Axes, y: float, value: float, low: float, high: float, *, lin
     """A horizontal bar from low to high at height y, and a mark at the value."""
     axis.plot([low, high], [y, y], color=color, linewidth=linewidth)
     axis.plot(value, y, color=color, linestyle="", **mark)
-
-
-def errors_and_damage(
-    axes: np.ndarray, n: np.ndarray, errors: Mapping[str, np.ndarray], damage: Mapping[str, np.ndarray]
-) -> None:
-    """Runs (seeds, len(n)) of each editor on two axes: error of the edits so far, and damage on a logarithmic axis."""
-    for name in errors:
-        look = editor_look(name)
-        style = {"label": look.name, "color": look.colour, "linestyle": look.dash}
-        band(axes[0], n, errors[name], **style)
-        band(axes[1], n, damage[name], geometric=True, **style)
-    axes[0].set(title="Error of the edits so far", xlabel="edits $n$")
-    axes[1].set(title="Damage to the stored keys", xlabel="edits $n$", yscale="log")
 
 
 def relative_depth(layers: ArrayLike) -> np.ndarray:
