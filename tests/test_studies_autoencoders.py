@@ -21,13 +21,6 @@ def student(values):
     return np.mean(values), *stats.ttest_1samp(values, 0).confidence_interval()
 
 
-def test_a_share_over_seeds_is_cut_at_its_ends():
-    hits = np.array([[[1, 1], [1, 0]], [[1, 1], [1, 1]], [[0, 1], [1, 1]]], dtype=bool)
-    mean, low, high = student([0.75, 1, 0.75])
-    assert high > 1 and autoencoders.share_over_seeds(hits) == pytest.approx((mean, low, 1))
-    assert autoencoders.share_over_seeds(~hits) == pytest.approx((1 - mean, 0, 1 - low))
-
-
 def test_features_at_a_fraction_are_counted_among_those_represented():
     length = np.ones((3, 2, 4))
     length[:, 1, 3] = 0.4  # not represented
@@ -42,11 +35,10 @@ def test_features_at_a_fraction_are_counted_among_those_represented():
     np.testing.assert_array_equal(autoencoders.dimensionality(record), np.where(length > 0.5, D, np.nan))
 
 
-def test_the_plateau_is_dimensions_over_squared_length():
+def test_dimensions_over_squared_length():
     length = np.sqrt([[[4.0, 6.0]], [[2.0, 3.0]]])
     record = made({"large_norm": length}, sparsity=[3.0])
     assert autoencoders.dimensions_per_length(record) == pytest.approx(np.array([[2], [4]]))
-    assert autoencoders.plateau(record, 3.0) == pytest.approx(student([2, 4]))
 
 
 def test_features_and_facts_as_keys_are_arranged_by_seed():

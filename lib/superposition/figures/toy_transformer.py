@@ -13,7 +13,6 @@ from superposition.figures.colours import (
     BLUE,
     CYCLE,
     DASHED,
-    GREEN,
     HAIR,
     MARKERS,
     ORANGE,
@@ -74,7 +73,7 @@ def forecasts_and_falls(record: Record, edits: int, seed: int = 0) -> Figure:
         axis.axhline(0, **DASHED)
     axes[0].set_xlabel(_FORECASTS["norm"])
     axes[1].set_xlabel("slope everywhere\n(nats)")
-    axes[0].set_ylabel(r"fall of $\log p$ (nats)")
+    axes[0].set_ylabel("fall of log-probability (nats)")
     looks = sorted({at for at in record["forecast_at"]})
     for step, (at, marker, colour) in enumerate(zip(looks, MARKERS, (SKY, BLUE, PURPLE), strict=False)):
         for row, name in enumerate(names):
@@ -103,14 +102,15 @@ def reach_of_an_edit(record: Record, widths: Sequence[int]) -> Figure:
         classes, change, flips = toys.reach(record, width)
         style = {"color": colour, "marker": marker, "markersize": 4, "label": f"$d_m$ = {4 * width}"}
         band(axes[0], classes, change, **style)
-        band(axes[1], classes, flips, **style)
-    axes[0].set(yscale="log", ylabel=r"mean change of $\log p$, size (nats, log)")
+        seen = flips.mean(0).max() > 0.005
+        band(axes[1], classes, flips, **style | {"label": style["label"] if seen else None})
+    axes[0].set(yscale="log", ylabel="mean change of log-probability\n(nats, logarithmic)")
     axes[1].set(ylabel="right answers that flip, share", ylim=(0, None))
     used = 1 + max(int(line.get_xdata()[-1]) for line in axes[0].get_lines())
     for axis in axes:
         axis.set_xticks(range(used), labels=labels[:used])
         axis.set_xlabel("$|p|$ between the two keys")
-    name_lines(axes[0])
+        name_lines(axis)
     return figure
 
 
@@ -147,26 +147,27 @@ def tails_by_width(record: Record) -> Figure:
 
 @plot
 def tails_by_history(record: Record) -> Figure:
-    """Excess kurtosis of p against training steps and against the number of facts, a line a layer and list."""
+    """Excess kurtosis of p against training steps and the number of facts (columns), a row a layer, a line a list."""
     knobs = (("training steps", "steps", "steps"), ("facts in the world", "families", "facts"))
-    figure, axes = canvas(1, 2, height=3.2, sharey=True)
-    for panel, (label, knob, name) in zip(axes, knobs, strict=True):
+    figure, axes = canvas(2, 2, height=4.6, sharey=True, sharex="col")
+    for (label, knob, name), column in zip(knobs, axes.T, strict=True):
         settings = toys.settings_along(record, knob)
         at = [toys.select(record, **where)[0][name] for where in settings]
-        for layer, colour in ((0, GREEN), (1, PURPLE)):
-            for kind, line, marker in zip(toys.LISTS[:2], ("-", "--"), "os", strict=True):
+        shown = list(range(len(at))) if knob == "steps" else at
+        for layer, panel in enumerate(column):
+            for kind, marker in zip(toys.LISTS[:2], "os", strict=True):
                 tails = [toys.series(record, layer, kind, "excess_kurtosis", **where) for where in settings]
-                shown = range(len(at)) if knob == "steps" else at
-                text = f"{_LAYERS[layer]}, {kind}"
-                style = {"color": colour, "linestyle": line, "marker": marker, "markersize": 4, "label": text}
+                style = {"color": _LISTS[kind], "marker": marker, "markersize": 4, "label": kind}
                 band(panel, shown, np.array(tails).T, **style)
+            panel.axhline(0, **DASHED)
+            panel.set_title(_LAYERS[layer])
         if knob == "steps":
-            panel.set_xticks(range(len(at)), labels=[f"{step:,}" for step in at])
+            column[1].set_xticks(shown, labels=[f"{step:,}" for step in at])
         else:
-            panel.set_xscale("log", base=2)
-            ticks(panel.xaxis, at)
-        panel.set_xlabel(label)
-        panel.axhline(0, **DASHED)
-    axes[0].set_ylabel("excess kurtosis")
-    name_lines(axes[1], wide=26)
+            column[1].set_xscale("log", base=2)
+            ticks(column[1].xaxis, at)
+        column[1].set_xlabel(label)
+    for row in axes:
+        row[0].set_ylabel("excess kurtosis")
+        name_lines(row[1])
     return figure

@@ -237,10 +237,10 @@ def solids(panels: Mapping[str, tuple[np.ndarray, float]]) -> Figure:
 def gain_of_sharing(
     aspects: np.ndarray,
     densities: np.ndarray,
-    gain: Float[np.ndarray, "groups aspects densities"],
+    gain: Float[np.ndarray, "aspects densities"],
     tie: Float[np.ndarray, " aspects"],
     at: int,
-    untuned: Float[np.ndarray, " densities"],
+    untuned: tuple[np.ndarray, np.ndarray],
 ) -> Figure:
     """How much less trained models lose than if they dropped a feature, and where an untuned pair ties.
 
@@ -249,16 +249,16 @@ def gain_of_sharing(
     aspects, densities : array
         Relative importance of the second feature, and the probability that a feature is there.
     gain : array
-        One less the loss of the best model of a group of seeds over that of dropping.
+        One less the loss of the best of all seeds over that of dropping.
     tie : array
         The density at which an untuned antipodal pair loses as much as dropping, for each aspect.
     at : int
         The aspect whose cross-section is drawn beside the plane.
-    untuned : array
-        The loss of an untuned pair over that of dropping, for that aspect.
+    untuned : pair of arrays
+        Densities, and there the loss of an untuned pair over that of dropping, for that aspect.
     """
     figure, (plane, cut) = canvas(1, 2, height=3.4)
-    mesh = plane.pcolormesh(densities, aspects, gain.mean(0), cmap="cividis", vmin=0, vmax=1, shading="nearest")
+    mesh = plane.pcolormesh(densities, aspects, gain, cmap="cividis", vmin=0, vmax=1, shading="nearest")
     plane.plot(tie, aspects, color=VERMILION, linewidth=2.2)
     plane.set(xscale="log", yscale="log", xlabel="density q (log)", ylabel="importance of feature 2 (log)")
     ticks(plane.xaxis, [0.05, 0.1, 0.2, 0.5, 1])
@@ -267,9 +267,8 @@ def gain_of_sharing(
     figure.get_layout_engine().set(wspace=0.1)
     figure.colorbar(mesh, ax=plane, label="share of the loss saved")
     cut.axhline(1, **DASHED)
-    cut.plot(densities, untuned, color=VERMILION, label="untuned pair")
-    trained = 1 - gain[:, at]
-    dots(cut, densities, trained, color=BLUE, fmt="o", linestyle="", label="best trained")
+    cut.plot(*untuned, color=VERMILION, label="untuned pair")
+    cut.plot(densities, 1 - gain[at], "o", color=BLUE, markersize=5, label="best trained")
     cut.set(xscale="log", xlabel="density q (log)", ylabel="loss over that of dropping", ylim=(0, 1.6))
     cut.set_title(f"importance {aspects[at]:g}")
     ticks(cut.xaxis, [0.05, 0.1, 0.2, 0.5, 1])

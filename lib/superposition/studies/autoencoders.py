@@ -13,12 +13,6 @@ from superposition.studies.toys import forecast_kurtosis
 REPRESENTED, NEAR = 0.5, 0.02
 
 
-def share_over_seeds(hits: Bool[np.ndarray, "seeds ..."]) -> Estimate:
-    """A share in each seed, and its mean over seeds with an interval that is cut at 0 and 1."""
-    shares = np.asarray(hits).reshape(len(hits), -1).mean(1)
-    return Estimate(*(min(max(end, 0.0), 1.0) for end in mean_over_seeds(shares)))
-
-
 def represented(record: Record, sparsity: float) -> Bool[np.ndarray, "seeds features"]:
     """Which features of the large model are represented, at one 1/q."""
     return record.arrays["large_norm"][:, record["sparsity"].index(sparsity)].astype(float) > REPRESENTED
@@ -40,11 +34,6 @@ def dimensionality(record: Record) -> Float[np.ndarray, "seeds densities feature
 def dimensions_per_length(record: Record, m: int = 20) -> Float[np.ndarray, "seeds densities"]:
     """``m/‖W‖_F²``: dimensions for each unit of squared length that the large model has given away."""
     return m / (record.arrays["large_norm"].astype(float) ** 2).sum(-1)
-
-
-def plateau(record: Record, sparsity: float) -> Estimate:
-    """:func:`dimensions_per_length` at one 1/q, over seeds."""
-    return mean_over_seeds(dimensions_per_length(record)[:, record["sparsity"].index(sparsity)])
 
 
 def of_features(record: Record, name: str) -> Float[np.ndarray, "seeds densities"]:

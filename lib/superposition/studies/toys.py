@@ -37,7 +37,7 @@ FRACTIONS = {
 def forecast_kurtosis(density: Any, n: Any, m: Any) -> Any:
     """Excess kurtosis to expect of the whitened cosines of facts that are sums of sparse features.
 
-    ``(κ² - 3)/n · (m/n)² - 6/(m + 2)`` with ``κ = 9/(5q)`` (equation ``eq-toys-kurtosis``): what shared features make,
+    ``(β₂² - 3)/n · (m/n)² - 6/(m + 2)`` with ``β₂ = 9/(5q)``, equation ``eq-toys-kurtosis``: what shared features make,
     what crowding leaves of it, and what directions in m dimensions have anyhow.
 
     Parameters
@@ -47,8 +47,8 @@ def forecast_kurtosis(density: Any, n: Any, m: Any) -> Any:
     n, m
         Features, and dimensions to hold them.
     """
-    kappa = 9 / (5 * density)
-    return (kappa**2 - 3) / n * (m / n) ** 2 - 6 / (m + 2)
+    beta2 = 9 / (5 * density)  # of one feature, Pearson's
+    return (beta2**2 - 3) / n * (m / n) ** 2 - 6 / (m + 2)
 
 
 def twin_of_random_keys(d_m: np.floating | np.ndarray, m: int) -> Any:
