@@ -464,8 +464,8 @@ def protect(W, C, k_e, v_e, k_j, hold=True, metric=True):
 
 WRONG = [
     (exercises.check_07_growth, lambda P, deltas: lambda n: n * growth(P, deltas)(1), "overlaps and"),
-    (exercises.check_07_anchor, lambda c, q, anchored: lambda n: (1 + c**2 * q) ** n, "anchored = False, f"),
-    (exercises.check_07_anchor, lambda c, q, anchored: answer(c, q, False), "anchored = True, f"),
+    (exercises.check_17_anchor, lambda c, q, anchored: lambda n: (1 + c**2 * q) ** n, "anchored = False, f"),
+    (exercises.check_17_anchor, lambda c, q, anchored: answer(c, q, False), "anchored = True, f"),
     (exercises.check_07_sweeps, one_sweep, "go on sweeping"),
     (exercises.check_07_sweeps, lambda W, K, V, C: W + (V - W @ K) @ np.linalg.pinv(K), "not where ROME ends"),
     (exercises.check_08_dimensionality, lambda W: (W**2).sum(0), "D of feature"),

@@ -375,5 +375,5 @@ def lifetimes(
             axis.axvline(full, color=GREY, linewidth=0.8, linestyle=":")
             style = {"va": "top", "ha": "right", "color": GREY}
             axis.text(full - 0.5, 0.98, "$d_m/2$", transform=axis.get_xaxis_transform(), **style)
-    name_lines(axes[0])
+        name_lines(axis)
     return figure

@@ -57,7 +57,9 @@ def facts_kept_and_edits_held(record: Record) -> Figure:
         ticks(axis.xaxis, [1, 4, 16, 64, 192])
         axis.set_title(title)
         axis.set_xlabel("edits so far (logarithmic)")
-    axes[0].set(ylabel="share (0 to 1)", ylim=(0, 1.03))
+    axes[0].set(ylabel="share (0 to 1)", ylim=(0, 1))
+    for line in (line for axis in axes for line in axis.lines):
+        line.set_clip_on(False)  # whole marks at 1; bands end there
     name_lines(axes[1])
     return figure
 
@@ -108,7 +110,7 @@ def reach_of_an_edit(record: Record, widths: Sequence[int]) -> Figure:
     axes[1].set(ylabel="right answers that flip, share", ylim=(0, None))
     used = 1 + max(int(line.get_xdata()[-1]) for line in axes[0].get_lines())
     for axis in axes:
-        axis.set_xticks(range(used), labels=labels[:used])
+        axis.set_xticks(range(used), labels=labels[:used], rotation=30, ha="right", rotation_mode="anchor")
         axis.set_xlabel("$|p|$ between the two keys")
         name_lines(axis)
     return figure

@@ -257,7 +257,7 @@ def change_along(memory: LinearMemory, stops: Sequence[int] | np.ndarray) -> Flo
 def feedback_law(arm: str, n: Any, c: float, q: float, a: float = 1.0) -> Any:
     """``√(c² a (gⁿ - 1)/(g - 1))``: r.m.s. of ``‖W_n - W_0‖`` in an arm of :func:`feedback`.
 
-    Equation ``eq-toymemory-loop``: ``g = 1 + c²q`` for *moving*, ``1 - q`` for *beforehand* and 1 for the other two,
+    Equation ``eq-runaway-loop``: ``g = 1 + c²q`` for *moving*, ``1 - q`` for *beforehand* and 1 for the other two,
     where the fraction is n; q is the mean of p² among the edits' keys, a the mean of ``|W_0 k|²``.
     """
     n = np.asarray(n)

@@ -87,6 +87,33 @@ def check_17_aligned(ask, rng, number):
     )
 
 
+@check("Right on all {} problems, every outcome counted.", problems=20, seed=707)
+def check_17_anchor(ask, rng, number):
+    """Check ``function(c, q, anchored)``: the mean of ``|W_n k|²`` over that of ``|W_0 k|²``, as a function of n.
+
+    ROME writes answers of a random direction, c times as long as the memory's own, the unedited (anchored) or the
+    present one, under whitened keys of length one that are spread evenly over 1/q directions. Oracle: a memory of one
+    row, keys along its axes, and every outcome counted, for n up to 3.
+    """
+    c, axes, anchored = float(np.exp(rng.uniform(-1, 1))), int(rng.integers(1, 4)), bool(number % 2)
+    W_0 = rng.normal(size=axes)
+    steps = list(itertools.product(range(axes), (c, -c)))
+    for n in (0, 1, 2, 3):
+        squares = []
+        for outcome in itertools.product(steps, repeat=n):
+            W = W_0.copy()
+            for k, gain in outcome:
+                W[k] = gain * abs(W_0[k] if anchored else W[k])
+            squares.append(np.mean(W**2))
+        right = float(np.mean(squares) / np.mean(W_0**2))
+        answer = ask(lambda f, n=n: float(f(n)), c=c, q=1 / axes, anchored=anchored)
+        require(
+            abs(answer - right) < 1e-8 * (1 + right),
+            f"Problem {number}: with c = {c:.3f}, q = 1/{axes} and anchored = {anchored}, f({n}) is {right:.4f}, not "
+            f"{answer:.4f}.",
+        )
+
+
 @check("Right on all {} problems: every edit arrives at every position.", problems=20, seed=17)
 def check_18_drift(ask, rng, number):
     """Check ``function(W, C, K_e, delta, keys)``: the drift (T, d) of one prompt, whose keys are (T, d_m).
