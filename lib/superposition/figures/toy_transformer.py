@@ -104,8 +104,9 @@ def reach_of_an_edit(record: Record, widths: Sequence[int]) -> Figure:
         classes, change, flips = toys.reach(record, width)
         style = {"color": colour, "marker": marker, "markersize": 4, "label": f"$d_m$ = {4 * width}"}
         band(axes[0], classes, change, **style)
-        seen = flips.mean(0).max() > 0.005
-        band(axes[1], classes, flips, **style | {"label": style["label"] if seen else None})
+        if flips.mean(0).max() < 0.005:
+            style["label"] = "_on zero"
+        band(axes[1], classes, flips, **style)
     axes[0].set(yscale="log", ylabel="mean change of log-probability\n(nats, logarithmic)")
     axes[1].set(ylabel="right answers that flip, share", ylim=(0, None))
     used = 1 + max(int(line.get_xdata()[-1]) for line in axes[0].get_lines())
