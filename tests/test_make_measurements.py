@@ -19,7 +19,7 @@ SCRIPTS = {
     "toys": (
         ["memory"],
         "toy-memory",
-        {"SEEDS": 1, "LOADS": (0.5,), "LOAD_STOPS": (1,), "GROWTH_STOPS": (1,), "EDITOR_STOPS": (1,)},
+        {"SEEDS": 1, "LOADS": (0.5,), "LOAD_STOPS": (1,), "GROWTH_STOPS": (1,)},
     ),
 }
 

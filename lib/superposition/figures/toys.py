@@ -24,7 +24,7 @@ from superposition.figures.colours import (
     search_look,
     word,
 )
-from superposition.figures.style import TEXT, band, canvas, dots, name_lines, plot, ticks
+from superposition.figures.style import band, canvas, dots, name_lines, plot, ticks
 from superposition.stats.intervals import over_seeds
 from superposition.studies import toys
 
@@ -62,7 +62,7 @@ def kinds_of_keys(samples: Mapping[str, Float[np.ndarray, " n"]], reach: float =
         beyond = (np.abs(values) > reach).mean()
         said = f"kurtosis {((values - mean) ** 4).mean() / sd**4 - 3:.1f}".replace("-", "\u2212")
         said += f"\n{beyond:.0%} beyond the axis" if beyond else ""
-        axis.text(0.03, 0.96, said, transform=axis.transAxes, va="top", color=INK, fontsize=0.85 * TEXT)
+        axis.text(0.03, 0.96, said, transform=axis.transAxes, va="top", color=INK)
         axis.set_title(name, loc="left")
         axis.set(yscale="log", xlim=(-reach, reach), ylim=(least, 200))
     for row in np.reshape(axes, (rows, 3)):
