@@ -1,4 +1,4 @@
-"""Plots of the small transformer: forgetting, forecasts, the reach of an edit, tails over the grid (chapter 09)."""
+"""The small transformer: forgetting, forecasts, the reach of an edit, tails over the grid (chapters 09 and 13)."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """Linear memories with keys of many kinds, edited without end: whom the damage hits, and how it grows.
 
-Chapter ``book/07-toy-memory.ipynb``; its record is made by ``experiments/toys.py``.
+Chapters ``book/07-toy-memory.ipynb`` and, for the loop of lengthening edits, ``book/17-runaway.ipynb``. The record is
+made by ``experiments/toys.py``.
 """
 
 from __future__ import annotations
