@@ -95,3 +95,26 @@ def test_lifetimes_leave_out_what_a_rule_did_not_do(drawn):
     np.testing.assert_allclose(left[1], (n[:3], errors["stops"][:, :3].mean(0)))
     np.testing.assert_allclose(right[1], (n[:3], np.exp(np.log(damage["stops"][:, :3]).mean(0))))
     drawn(figure)
+
+
+def test_one_question_marks_every_rules_change_and_the_line_on_which_the_edit_is_exact(drawn):
+    answers = {"rome": np.array([0.2, 0.8]), "rls-hard": np.array([2 / 3, 1 / 3]), "alphaedit": np.array([0.0, 0.4])}
+    key, earlier = np.ones(2), np.array([-0.5, 1.0])
+    figure = figures.one_question(np.diag([4.0, 1.0]), key, earlier, answers)
+    lines = figure.axes[0].lines
+    np.testing.assert_allclose(key @ np.array(lines[0].get_data()), 1)
+    np.testing.assert_allclose(earlier @ np.array(lines[1].get_data()), 0, atol=1e-12)
+    marks = [tuple(np.ravel(line.get_data())) for line in lines if len(line.get_xdata()) == 1]
+    for D in answers.values():
+        assert any(np.allclose(D, mark) for mark in marks)
+    drawn(figure)
+
+
+def test_miss_and_damage_names_rules_at_one_point_together(drawn):
+    missed, damage = np.linspace(0, 0.25, 9), np.linspace(0.15, 0.02, 9)
+    found = {"emmet": (0.0, 0.15), "rls-hard": (0.0, 0.15), "rome": (0.1, 0.115)}
+    figure = figures.miss_and_damage(missed, damage, found)
+    np.testing.assert_allclose(figure.axes[0].lines[0].get_data(), (missed, damage))
+    said = [text.get_text() for text in figure.axes[0].texts]
+    assert "EMMET, hard recursion" in said and "ROME" in said
+    drawn(figure)

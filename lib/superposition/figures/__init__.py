@@ -5,7 +5,7 @@
 from superposition.figures.derivation import recall_against_load, touching_ellipse, shares_of_others
 from superposition.figures.derivation import staircase, story_of_edits
 from superposition.figures.derivation import whitened_plane, damage_around, capacity, edit_over_text, keys_that_fit
-from superposition.figures.derivation import transfers, lifetimes
+from superposition.figures.derivation import one_question, miss_and_damage, transfers, lifetimes
 from superposition.figures.toys import forgetting_curves, growth, kinds_of_keys, feature_planes
 from superposition.figures.toys import (
     solids,

@@ -23,6 +23,7 @@ from superposition.figures.colours import (
     INK,
     MARKERS,
     PAGE,
+    SHADE,
     SKY,
     VERMILION,
     editor_look,
@@ -323,19 +324,104 @@ def keys_that_fit(overlap: np.ndarray, fit: Mapping[int, np.ndarray], ceiling: M
 
 
 @plot
+def one_question(
+    C: Float[np.ndarray, "2 2"],
+    edited: Float[np.ndarray, " 2"],
+    earlier: Float[np.ndarray, " 2"],
+    answers: Mapping[str, Float[np.ndarray, " 2"]],
+) -> Figure:
+    """One output, two inputs: the change D that each rule makes, as a point, among ellipses of equal damage.
+
+    Parameters
+    ----------
+    C : (2, 2) array
+        Second moment of the keys whose answers should not change.
+    edited, earlier : (2,) array
+        The edited key, whose answer is to change by 1, and that of an earlier edit.
+    answers : mapping of str to array
+        Each rule's change, by the key of the rule.
+    """
+    figure, (axis,) = canvas(height=5.0)
+    left, right, low, high = -0.36, 1.16, -0.14, 1.1
+    x, y = np.meshgrid(np.linspace(left, right, 301), np.linspace(low, high, 301))
+    damage = C[0, 0] * x**2 + 2 * C[0, 1] * x * y + C[1, 1] * y**2
+    axis.contour(x, y, damage, levels=[0.05, 0.2, 0.45, 1.25, 2.6, 3.6], colors=[HAIR], linewidths=0.8)
+    for rule in ("rome", "rls-hard"):
+        D = answers[rule]
+        axis.contour(x, y, damage, levels=[D @ C @ D], colors=[editor_look(rule).colour], linewidths=1.3)
+    for key, size, said, look in (
+        (edited, 1, "$Dk_e=1$: the edit is exact", {"color": INK, "lw": 1.6}),
+        (earlier, 0, "$Dk_p=0$: the earlier\nanswer stays", {"color": GREY, "lw": 1.6, "ls": "--"}),
+    ):
+        foot, along = size * key / (key @ key), np.array([-key[1], key[0]])
+        axis.plot(*(foot[:, None] + along[:, None] * np.array([-3.0, 3.0])), label=said, **look)
+    for rule in ("rome", "alphaedit"):  # the direction in which it writes
+        axis.axline((0, 0), tuple(answers[rule]), color=editor_look(rule).colour, lw=1, ls=":")
+    halo = [patheffects.withStroke(linewidth=3, foreground=PAGE)]
+    for rule, D in answers.items():
+        look, at_left = editor_look(rule), D[0] < 0.05
+        axis.plot(*D, look.marker, color=look.colour, ms=9, zorder=4)
+        beside = {"xytext": (-9, 0) if at_left else (9, 3), "textcoords": "offset points", "path_effects": halo}
+        beside |= {"ha": "right" if at_left else "left", "va": "center", "zorder": 5}
+        axis.annotate(look.name, tuple(D), color=word(look.colour), **beside)
+    axis.plot(0, 0, "+", color=INK, ms=9)
+    axis.set(xlim=(left, right), ylim=(low, high), aspect="equal")
+    axis.set(xlabel="$D_1$, change of the first weight", ylabel="$D_2$, change of the second weight")
+    axis.legend(loc="upper right")
+    return figure
+
+
+@plot
+def miss_and_damage(
+    missed: Float[np.ndarray, " n"], damage: Float[np.ndarray, " n"], found: Mapping[str, tuple[float, float]]
+) -> Figure:
+    """Share of the squared wanted change that is missed, and damage: the least possible (curve), and that of rules.
+
+    Parameters
+    ----------
+    missed, damage : (n,) array
+        The curve, weight by weight.
+    found : mapping of str to two floats
+        What each rule misses and its damage, by the key of the rule.
+    """
+    figure, (axis,) = canvas(height=3.6)
+    axis.plot(missed, damage, color=INK, lw=1.6, zorder=1)
+    axis.fill_between(missed, 0, damage, color=SHADE, lw=0)
+    axis.annotate("no change of the memory\nlies below the curve", (0.02, 0.004), color=GREY, va="bottom")
+    named = {}  # rules at one point share a name
+    for rule, point in found.items():
+        look = editor_look(rule)
+        axis.plot(*point, look.marker, color=look.colour, ms=8, clip_on=False, zorder=3)
+        named.setdefault(tuple(np.round(point, 4)), []).append(look)
+    for point, looks in named.items():
+        beside = {"xytext": (8, 2), "textcoords": "offset points", "color": word(looks[0].colour)}
+        axis.annotate(", ".join(look.name for look in looks), point, **beside)
+    axis.set(xlim=(0, 0.25), ylim=(0, 0.16), ylabel="damage over ordinary text")
+    axis.set_xlabel("missed share of the squared wanted change, after all edits")
+    return figure
+
+
+@plot
 def transfers(matrices: Mapping[str, np.ndarray], limit: float = 1.0) -> Figure:
     """What edit i (row) adds to the recall of edited key j (column), as a share of δ_i, one panel a rule.
 
     Above the diagonal an edit meets keys not yet written, which costs nothing; below it, earlier edits.
     """
-    figure, axes = canvas(1, len(matrices), height=2.5, sharey=True)
-    for axis, (name, matrix) in zip(axes, matrices.items(), strict=True):
+    rows = -(-len(matrices) // 2)
+    figure, axes = canvas(rows, 2, height=2.7 * rows, sharex=True, sharey=True)
+    axes = np.atleast_2d(axes)
+    for axis, (name, matrix) in zip(axes.flat, matrices.items(), strict=False):
         heatmap(axis, matrix, limit)
         axis.plot([-0.5, len(matrix) - 0.5], [-0.5, len(matrix) - 0.5], color=GREY, linewidth=0.7)
-        axis.set_title(name.replace(", ", ",\n"))
-        axis.set(xlabel="key $j$ read", xticks=[], yticks=[])
-    axes[0].set_ylabel("edit $i$ written")
-    figure.colorbar(axes[-1].images[0], ax=axes, shrink=0.8, extend="both", label="share of $\\delta_i$\nthat arrives")
+        axis.set_title(name)
+        counts = [0, len(matrix) // 2 - 1, len(matrix) - 1]
+        axis.set(xticks=counts, xticklabels=[n + 1 for n in counts], yticks=counts, yticklabels=[n + 1 for n in counts])
+    for axis in axes[-1]:
+        axis.set_xlabel("key $j$ read")
+    for axis in axes[:, 0]:
+        axis.set_ylabel("edit $i$ written")
+    label = "share of $\\delta_i$ that arrives"
+    figure.colorbar(axes[0, 0].images[0], ax=axes, shrink=0.7, extend="both", label=label)
     return figure
 
 

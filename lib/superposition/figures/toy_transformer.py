@@ -16,11 +16,12 @@ from superposition.figures.colours import (
     HAIR,
     MARKERS,
     ORANGE,
+    PAGE,
     PURPLE,
     SKY,
     VERMILION,
 )
-from superposition.figures.style import band, canvas, interval, kurtosis_scale, name_lines, plot, shared_legend, ticks
+from superposition.figures.style import band, canvas, interval, name_lines, plot, shared_legend, ticks
 from superposition.records import Record
 from superposition.stats.intervals import over_seeds
 from superposition.studies import toys
@@ -60,7 +61,8 @@ def facts_kept_and_edits_held(record: Record) -> Figure:
     axes[0].set(ylabel="share (0 to 1)", ylim=(0, 1))
     for line in (line for axis in axes for line in axis.lines):
         line.set_clip_on(False)  # whole marks at 1; bands end there
-    name_lines(axes[1])
+    for axis in axes:
+        name_lines(axis)
     return figure
 
 
@@ -88,7 +90,7 @@ def forecasts_and_falls(record: Record, edits: int, seed: int = 0) -> Figure:
     axes[2].set_yticks(range(len(names), 0, -1), labels=[_FORECASTS[name] for name in names])
     axes[2].yaxis.tick_right()
     axes[2].set(xlim=(-0.2, 1), xlabel="rank correlation\nwith the fall")
-    shared_legend(axes[2], 3, "outside upper center", handletextpad=0.1)
+    shared_legend(axes[2], 3, "outside upper right", handletextpad=0.1)
     return figure
 
 
@@ -119,32 +121,35 @@ def reach_of_an_edit(record: Record, widths: Sequence[int]) -> Figure:
 
 @plot
 def tails_by_width(record: Record) -> Figure:
-    """Excess kurtosis, quantile kurtosis and spread of p against d_m: a column a layer, a line a list of facts."""
+    """Excess kurtosis and spread of p against d_m, trained and not: a column a layer, a colour a list of facts."""
     d_m = 4.0 * np.array(toys.widths(record))
-    rows = (
-        ("excess_kurtosis", "excess kurtosis"),
-        ("quantile_kurtosis", "quantile kurtosis"),
-        ("spread", r"spread: sd · $\sqrt{d_m}$"),
-    )
-    figure, axes = canvas(3, 2, height=6.8, sharex=True, sharey="row")
-    for (layer, column), row in product(enumerate(axes.T), range(3)):
-        axis, (name, label) = column[row], rows[row]
+    rows = (("excess_kurtosis", "excess kurtosis\n(logarithmic)"), ("spread", r"spread: sd · $\sqrt{d_m}$"))
+    figure, axes = canvas(2, 2, height=5.4, sharex=True, sharey="row")
+    for (layer, column), (row, (name, label)) in product(enumerate(axes.T), enumerate(rows)):
+        axis = column[row]
         for (kind, colour), marker in zip(_LISTS.items(), MARKERS, strict=False):
-            values = toys.by_width(record, layer, kind, name)
-            band(axis, d_m, values, color=colour, marker=marker, markersize=5, label=kind)
-        axis.axhline(1 if name == "spread" else 0, **DASHED)
+            look = {"color": colour, "marker": marker}
+            band(axis, d_m, toys.by_width(record, layer, kind, name), markersize=5, label=kind, **look)
+            untrained = toys.by_width(record, layer, kind, name, trained=False).mean(axis=0)
+            axis.plot(d_m, untrained, linestyle=":", linewidth=1.2, markersize=4, markerfacecolor=PAGE, **look)
         axis.set_xscale("log", base=2)
         ticks(axis.xaxis, d_m)
         axis.set(ylabel="" if layer else label)
     fine = np.geomspace(d_m[0], d_m[-1], 50)
     for layer, column in enumerate(axes.T):
         expected = toys.twin_of_random_keys(fine, record["compared"])
-        column[0].plot(fine, expected, color=BLACK, linewidth=1.2, linestyle=":", label="random keys, one twice")
+        column[0].plot(fine, expected, color=BLACK, linewidth=1.2, linestyle="-.", label="random keys, one twice")
         column[0].set_title(_LAYERS[layer])
-        column[2].set_xlabel("width of the memory, $d_m$")
-    kurtosis_scale(axes[0, 0])
-    axes[2, 0].set_ylim(bottom=0)
+        column[1].axhline(1, **DASHED)
+        column[1].set_xlabel("width of the memory, $d_m$")
+    axes[0, 0].set_yscale("log")
+    ticks(axes[0, 0].yaxis, [1, 3, 10, 30, 100])
+    axes[1, 0].set_ylim(bottom=0)
     name_lines(axes[0, 1], wide=14)
+    for look, what in (("-", "trained"), (":", "random weights")):
+        axes[1, 0].plot([], [], color=BLACK, linestyle=look, label=what)
+    ends = axes[1, 0].get_legend_handles_labels()
+    axes[1, 0].legend(*(part[-2:] for part in ends), loc="lower left")
     return figure
 
 

@@ -119,9 +119,12 @@ def growth(
         hollow = {} if number % 2 else {"markerfacecolor": PAGE, "markersize": 7}  # arms lie upon each other
         style = {"color": colour, "label": name, "marker": mark, "markersize": 4} | hollow
         band(axis, n, values, geometric=True, linewidth=1.4, **style)
-    for number, law in enumerate((laws or {}).values()):
-        name = None if number else "predicted from the overlaps"
-        axis.plot(n, law, color=BLACK, linewidth=0.9, zorder=5, label=name)
+    for law in (laws or {}).values():
+        axis.plot(n, law, color=BLACK, linewidth=0.9, zorder=5)
+    if laws:
+        at, leader = len(n) // 2, {"arrowstyle": "-", "color": GREY, "linewidth": 0.9}
+        place = {"xytext": (0.2, 0.8), "textcoords": "axes fraction", "ha": "center", "arrowprops": leader}
+        axis.annotate("black: predicted\nfrom the overlaps", (n[at], law[at]), **place)
     end = np.array([d_m, n.max()])
     top = np.exp(np.log(list(runs.values())[-1][:, -1]).mean()) * 1.5
     for power, name in ((1, "∝ n"), (0.5, "∝ √n")):
@@ -134,7 +137,7 @@ def growth(
     ticks(axis.xaxis, [1, 3, 10, 30, 100, 300])
     ticks(axis.yaxis, [0.5, 1, 2, 5, 10, 20, 50])
     axis.set(xlabel="edits $n$ (logarithmic)", ylabel="root of the damage (logarithmic)")
-    name_lines(axis, inside={"predicted from the overlaps": (0.27, 0.6)}, wide=20)
+    name_lines(axis, wide=20)
     return figure
 
 
