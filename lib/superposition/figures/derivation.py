@@ -410,6 +410,8 @@ def transfers(matrices: Mapping[str, np.ndarray], limit: float = 1.0) -> Figure:
     rows = -(-len(matrices) // 2)
     figure, axes = canvas(rows, 2, height=2.7 * rows, sharex=True, sharey=True)
     axes = np.atleast_2d(axes)
+    for axis in axes.flat[len(matrices) :]:
+        axis.set_visible(False)
     for axis, (name, matrix) in zip(axes.flat, matrices.items(), strict=False):
         heatmap(axis, matrix, limit)
         axis.plot([-0.5, len(matrix) - 0.5], [-0.5, len(matrix) - 0.5], color=GREY, linewidth=0.7)
@@ -422,6 +424,8 @@ def transfers(matrices: Mapping[str, np.ndarray], limit: float = 1.0) -> Figure:
         axis.set_ylabel("edit $i$ written")
     label = "share of $\\delta_i$ that arrives"
     figure.colorbar(axes[0, 0].images[0], ax=axes, shrink=0.7, extend="both", label=label)
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # it would move a little at every drawing
     return figure
 
 

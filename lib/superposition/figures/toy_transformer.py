@@ -61,6 +61,12 @@ def facts_kept_and_edits_held(record: Record) -> Figure:
     axes[0].set(ylabel="share (0 to 1)", ylim=(0, 1))
     for line in (line for axis in axes for line in axis.lines):
         line.set_clip_on(False)  # whole marks at 1; bands end there
+    drawn = axes[0].get_lines()
+    high = [line for line in drawn if line.get_ydata()[-1] > 0.97]  # on one another: one name for all
+    if high:
+        name = "$d_m$ = " + ", ".join(str(line.get_label()).removeprefix("$d_m$ = ") for line in high)
+        for line in high:
+            line.set_label("_" if line is not high[-1] else name)
     for axis in axes:
         name_lines(axis)
     return figure
@@ -144,12 +150,12 @@ def tails_by_width(record: Record) -> Figure:
         column[1].set_xlabel("width of the memory, $d_m$")
     axes[0, 0].set_yscale("log")
     ticks(axes[0, 0].yaxis, [1, 3, 10, 30, 100])
-    axes[1, 0].set_ylim(bottom=0)
+    axes[1, 0].set_ylim(0.6, 1.5)
     name_lines(axes[0, 1], wide=14)
     for look, what in (("-", "trained"), (":", "random weights")):
-        axes[1, 0].plot([], [], color=BLACK, linestyle=look, label=what)
-    ends = axes[1, 0].get_legend_handles_labels()
-    axes[1, 0].legend(*(part[-2:] for part in ends), loc="lower left")
+        axes[0, 0].plot([], [], color=BLACK, linestyle=look, label=what)
+    ends = axes[0, 0].get_legend_handles_labels()
+    axes[0, 0].legend(*(part[-2:] for part in ends), loc="upper left")
     return figure
 
 

@@ -124,7 +124,7 @@ def growth(
     if laws:
         at, leader = len(n) // 2, {"arrowstyle": "-", "color": GREY, "linewidth": 0.9}
         place = {"xytext": (0.2, 0.8), "textcoords": "axes fraction", "ha": "center", "arrowprops": leader}
-        axis.annotate("black: predicted\nfrom the overlaps", (n[at], law[at]), **place)
+        axis.annotate("thin: predicted\nfrom the overlaps", (n[at], law[at]), **place)
     end = np.array([d_m, n.max()])
     top = np.exp(np.log(list(runs.values())[-1][:, -1]).mean()) * 1.5
     for power, name in ((1, "∝ n"), (0.5, "∝ √n")):
@@ -143,7 +143,7 @@ def growth(
 
 @plot
 def feedback(n: np.ndarray, runs: Mapping[str, np.ndarray], laws: Mapping[str, np.ndarray]) -> Figure:
-    """Root mean square of ``‖W_n - W_0‖/‖W_0‖`` against the number of edits, both logarithmic; lines, the law.
+    """Root mean square of ``‖W_n - W_0‖/‖W_0‖`` (logarithmic) against the number of edits; lines, the law.
 
     Parameters
     ----------
@@ -161,13 +161,12 @@ def feedback(n: np.ndarray, runs: Mapping[str, np.ndarray], laws: Mapping[str, n
         style = {"color": colour, "fmt": mark, "markersize": 9 if fill == "none" else 5, "markerfacecolor": fill}
         axis.errorbar(n, mean, [mean - low, high - mean], label=called, capsize=2, **style)
     for number, law in enumerate(laws.values()):
-        label = None if number else "closed forms"
+        label = None if number else "the law"
         axis.plot(np.arange(1, len(law) + 1), law, color=BLACK, linewidth=0.9, zorder=0, label=label)
-    axis.set(xscale="log", yscale="log")
-    ticks(axis.xaxis, [1, 2, 4, 8, 16, 32, 64])
+    axis.set(yscale="log", xlim=(0, None))
     ticks(axis.yaxis, [0.3, 1, 3, 10, 30, 100])
-    axis.set(xlabel="edits $n$ (logarithmic)", ylabel="root of the damage (logarithmic)")
-    name_lines(axis, inside={"closed forms": (0.66, 0.75)})
+    axis.set(xlabel="edits $n$", ylabel="root of the damage (logarithmic)")
+    name_lines(axis, inside={"the law": (0.6, 0.75)})
     return figure
 
 
