@@ -387,8 +387,10 @@ def test_figures_draw_what_the_record_holds(record):
     line = figures.facts_kept_and_edits_held(record).axes[0].get_lines()[0]
     steps, kept = toys.course(record, 16, "kept")
     np.testing.assert_allclose(line.get_data(), [steps, kept.mean(0)])
-    twin = figures.tails_by_width(record).axes[1].get_lines()[2]
-    np.testing.assert_allclose(twin.get_ydata(), toys.by_width(record, 1, "twin", "excess_kurtosis").mean(0))
+    twin, untrained = figures.tails_by_width(record).axes[1].get_lines()[4:6]
+    for drawn, trained in ((twin, True), (untrained, False)):
+        means = toys.by_width(record, 1, "twin", "excess_kurtosis", trained=trained).mean(0)
+        np.testing.assert_allclose(drawn.get_ydata(), means)
     history = figures.tails_by_history(record).axes[0].get_lines()[0]
     means = [toys.series(record, 0, "distinct", "excess_kurtosis", width=32, families=128, steps=n) for n in grid.STEPS]
     np.testing.assert_allclose(history.get_ydata(), np.mean(means, axis=1))

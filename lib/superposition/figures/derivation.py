@@ -373,7 +373,10 @@ def one_question(
 
 @plot
 def miss_and_damage(
-    missed: Float[np.ndarray, " n"], damage: Float[np.ndarray, " n"], found: Mapping[str, tuple[float, float]]
+    missed: Float[np.ndarray, " n"],
+    damage: Float[np.ndarray, " n"],
+    found: Mapping[str, tuple[float, float]],
+    inside: Float[np.ndarray, "2 n"] | None = None,
 ) -> Figure:
     """Share of the squared wanted change that is missed, and damage: the least possible (curve), and that of rules.
 
@@ -383,8 +386,15 @@ def miss_and_damage(
         The curve, weight by weight.
     found : mapping of str to two floats
         What each rule misses and its damage, by the key of the rule.
+    inside : (2, n) array, optional
+        A second curve, of changes inside AlphaEdit's directions: what they miss, and their damage.
     """
-    figure, (axis,) = canvas(height=3.6)
+    figure, (axis,) = canvas(height=3.8)
+    if inside is not None:
+        green = editor_look("alphaedit").colour
+        axis.plot(*inside, color=green, lw=1.2, ls="--", zorder=1)
+        height = np.interp(0.16, *inside[:, ::-1])
+        axis.annotate("least, in AlphaEdit's\ndirections", (0.16, height + 0.004), color=word(green), va="bottom")
     axis.plot(missed, damage, color=INK, lw=1.6, zorder=1)
     axis.fill_between(missed, 0, damage, color=SHADE, lw=0)
     axis.annotate("no change of the memory\nlies below the curve", (0.02, 0.004), color=GREY, va="bottom")
@@ -395,8 +405,9 @@ def miss_and_damage(
         named.setdefault(tuple(np.round(point, 4)), []).append(look)
     for point, looks in named.items():
         beside = {"xytext": (8, 2), "textcoords": "offset points", "color": word(looks[0].colour)}
+        beside["path_effects"] = [patheffects.withStroke(linewidth=3, foreground=PAGE)]
         axis.annotate(", ".join(look.name for look in looks), point, **beside)
-    axis.set(xlim=(0, 0.25), ylim=(0, 0.16), ylabel="damage over ordinary text")
+    axis.set(xlim=(0, 0.25), ylim=(0, 0.2), ylabel="damage over ordinary text")
     axis.set_xlabel("missed share of the squared wanted change, after all edits")
     return figure
 

@@ -231,7 +231,7 @@ def apart(wanted: Sequence[float], heights: Sequence[float]) -> Float[np.ndarray
     return isotonic_regression(np.asarray(wanted, dtype=float) - offsets).x + offsets
 
 
-Beside = Literal["outside lower center", "outside upper center"]
+Beside = Literal["outside lower center", "outside upper center", "outside upper right"]
 
 
 def shared_legend(axis: Axes, ncols: int, where: Beside = "outside lower center", **options) -> None:

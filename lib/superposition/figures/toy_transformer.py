@@ -18,7 +18,6 @@ from superposition.figures.colours import (
     ORANGE,
     PAGE,
     PURPLE,
-    SKY,
     VERMILION,
 )
 from superposition.figures.style import band, canvas, interval, name_lines, plot, shared_legend, ticks
@@ -85,7 +84,7 @@ def forecasts_and_falls(record: Record, edits: int, seed: int = 0) -> Figure:
     axes[1].set_xlabel("slope everywhere\n(nats)")
     axes[0].set_ylabel("fall of log-probability (nats)")
     looks = sorted({at for at in record["forecast_at"]})
-    for step, (at, marker, colour) in enumerate(zip(looks, MARKERS, (SKY, BLUE, PURPLE), strict=False)):
+    for step, (at, marker, colour) in enumerate(zip(looks, MARKERS, (BLUE, ORANGE, PURPLE), strict=False)):
         for row, name in enumerate(names):
             place = len(names) - row + 0.22 * (1 - step)
             label = (f"{at} edits" if at < looks[-1] else "all edits") if not row else None

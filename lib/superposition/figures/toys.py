@@ -123,7 +123,7 @@ def growth(
         axis.plot(n, law, color=BLACK, linewidth=0.9, zorder=5)
     if laws:
         at, leader = len(n) // 2, {"arrowstyle": "-", "color": GREY, "linewidth": 0.9}
-        place = {"xytext": (0.2, 0.8), "textcoords": "axes fraction", "ha": "center", "arrowprops": leader}
+        place = {"xytext": (0.38, 0.72), "textcoords": "axes fraction", "ha": "center", "arrowprops": leader}
         axis.annotate("thin: predicted\nfrom the overlaps", (n[at], law[at]), **place)
     end = np.array([d_m, n.max()])
     top = np.exp(np.log(list(runs.values())[-1][:, -1]).mean()) * 1.5
