@@ -29,5 +29,5 @@ from superposition.figures.forecasting import dose_and_damage, cures_on_the_curv
 from superposition.figures.law import loss_by_drift, loss_by_method, loss_by_rivals, loss_by_way, lifetimes_forecast
 from superposition.figures.law import leads_of_drift
 from superposition.figures.explaining import block_with_memory, edit_as_projection, edits_that_undo, two_triangles
-from superposition.figures.explaining import edits_that_cancel, gram_schmidt, tails_of_p
+from superposition.figures.explaining import edits_that_cancel, family_and_stranger, gram_schmidt, tails_of_p
 from superposition.figures.claims import trials

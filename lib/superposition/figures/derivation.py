@@ -401,13 +401,14 @@ def miss_and_damage(
     named = {}  # rules at one point share a name
     for rule, point in found.items():
         look = editor_look(rule)
-        axis.plot(*point, look.marker, color=look.colour, ms=8, clip_on=False, zorder=3)
-        named.setdefault(tuple(np.round(point, 4)), []).append(look)
+        looks = named.setdefault(tuple(np.round(point, 4)), [])
+        axis.plot(*point, look.marker, color=look.colour, ms=8 if looks else 10, clip_on=False, zorder=3)
+        looks.append(look)
     for point, looks in named.items():
         beside = {"xytext": (8, 2), "textcoords": "offset points", "color": word(looks[0].colour)}
         beside["path_effects"] = [patheffects.withStroke(linewidth=3, foreground=PAGE)]
         axis.annotate(", ".join(look.name for look in looks), point, **beside)
-    axis.set(xlim=(0, 0.25), ylim=(0, 0.2), ylabel="damage over ordinary text")
+    axis.set(xlim=(-0.005, 0.25), ylim=(0, 0.2), ylabel="damage over ordinary text")
     axis.set_xlabel("missed share of the squared wanted change, after all edits")
     return figure
 

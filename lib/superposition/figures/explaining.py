@@ -7,7 +7,7 @@ few, for a page as narrow as a telephone's.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -118,6 +118,41 @@ def block_with_memory() -> Figure:
     _say(axis, 6.25, 1.5, r"$\hat W = W + \Lambda\,(C^{-1}k)^{\mathsf{T}}$", BLUE, NAME + 2, ha="right")
     axis.plot([6.36, 6.6], [1.88, 1.88], color=BLUE, lw=1.8)
     _arrow(axis, (6.585, 1.88), (6.585, 2.33), BLUE, 1.8)
+    return figure
+
+
+@plot
+def family_and_stranger(people: Sequence[tuple[str, Sequence[tuple[str, str]]]]) -> Figure:
+    """Three people of an invented world, two of one family: one fact is edited, what becomes of the others?
+
+    Parameters
+    ----------
+    people : sequence of (name, facts)
+        Each with a name of two words and its facts, (relation, object): the edited person, whose first fact is edited,
+        a relative and a stranger.
+    """
+    figure, (axis,) = canvas(height=3.1)
+    figure.get_layout_engine().set(w_pad=0, h_pad=0)
+    _ground(axis, (0, 7.2), (0, 3.1))
+    asked = ("the same person", "a relative: same last token", "a stranger")
+    colours = (VERMILION, VERMILION, FAINT)
+    for n, ((name, facts), who, colour) in enumerate(zip(people, asked, colours, strict=True)):
+        left = 0.06 + 2.42 * n
+        axis.add_patch(Rectangle((left, 0.55), 2.24, 2.0, fc=SHADE, ec="none", zorder=0))
+        given, family = name.split()
+        _box(axis, (left + 0.1, 2.02), (1.0, 0.4), given)
+        _box(axis, (left + 1.14, 2.02), (1.0, 0.4), family, colour, lw=2.4 if colour == VERMILION else 1)
+        for row, (relation, thing) in enumerate(facts):
+            height = 1.66 - 0.4 * row
+            edited = not n and not row
+            _say(axis, left + 0.12, height, f"{relation}:", GREY, 10.5, ha="left")
+            _say(axis, left + 1.14, height, thing, BLUE if edited else INK, ha="left")
+            if not edited:
+                _say(axis, left + 2.1, height, "?", GREY, NAME)
+        _say(axis, left + 1.12, 0.32, who, ha="center")
+    _say(axis, 1.18, 2.86, "one edit", BLUE, NAME)
+    axis.plot([1.6, 2.35, 2.35], [2.86, 2.86, 1.66], color=BLUE, lw=1.8, zorder=3)
+    _arrow(axis, (2.35, 1.66), (2.12, 1.66), BLUE, 1.8)
     return figure
 
 

@@ -13,6 +13,7 @@ from superposition.figures.colours import (
     BLUE,
     CYCLE,
     DASHED,
+    GREY,
     HAIR,
     MARKERS,
     ORANGE,
@@ -60,14 +61,11 @@ def facts_kept_and_edits_held(record: Record) -> Figure:
     axes[0].set(ylabel="share (0 to 1)", ylim=(0, 1))
     for line in (line for axis in axes for line in axis.lines):
         line.set_clip_on(False)  # whole marks at 1; bands end there
-    drawn = axes[0].get_lines()
-    high = [line for line in drawn if line.get_ydata()[-1] > 0.97]  # on one another: one name for all
-    if high:
-        name = "$d_m$ = " + ", ".join(str(line.get_label()).removeprefix("$d_m$ = ") for line in high)
-        for line in high:
-            line.set_label("_" if line is not high[-1] else name)
-    for axis in axes:
-        name_lines(axis)
+    ends = [(line.get_label(), line.get_ydata()[-1]) for line in axes[0].get_lines()]
+    high = [label for label, end in ends if end > 0.97]  # on one another: all but the last are named below
+    below = {label: (0.1, 0.93 - 0.08 * n) for n, label in enumerate(high[:-1])}
+    name_lines(axes[0], inside=below)
+    name_lines(axes[1])
     return figure
 
 
@@ -80,6 +78,9 @@ def forecasts_and_falls(record: Record, edits: int, seed: int = 0) -> Figure:
     for axis, name in zip(axes, ("norm", "first_order"), strict=False):
         axis.scatter(made[name], fall, s=10, color=BLUE, alpha=0.5, linewidths=0)
         axis.axhline(0, **DASHED)
+    reach = axes[1].get_xlim()
+    axes[1].axline((0, 0), slope=1, color=GREY, linewidth=1, linestyle=":")
+    axes[1].set_xlim(reach)
     axes[0].set_xlabel(_FORECASTS["norm"])
     axes[1].set_xlabel("slope everywhere\n(nats)")
     axes[0].set_ylabel("fall of log-probability (nats)")
