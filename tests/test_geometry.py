@@ -118,3 +118,11 @@ def test_miss_and_damage_names_rules_at_one_point_together(drawn):
     said = [text.get_text() for text in figure.axes[0].texts]
     assert "EMMET, hard recursion" in said and "ROME" in said
     drawn(figure)
+
+
+def test_family_and_stranger_ask_about_every_fact_but_the_edited_one(drawn):
+    facts = [("birthplace", "Rome"), ("profession", "cook"), ("instrument", "lute")]
+    figure = figures.family_and_stranger([("Ada Verr", facts), ("Bo Verr", facts), ("Cy Dunn", facts)])
+    said = [text.get_text() for text in figure.axes[0].texts]
+    assert said.count("?") == 8 and said.count("Verr") == 2 and said.count("Rome") == 3
+    drawn(figure)

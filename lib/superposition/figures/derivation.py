@@ -406,8 +406,8 @@ def miss_and_damage(
         looks.append(look)
     for point, looks in named.items():
         beside = {"xytext": (8, 2), "textcoords": "offset points", "color": word(looks[0].colour)}
-        beside["path_effects"] = [patheffects.withStroke(linewidth=3, foreground=PAGE)]
-        axis.annotate(", ".join(look.name for look in looks), point, **beside)
+        halo = [patheffects.withStroke(linewidth=3, foreground=PAGE)]
+        axis.annotate(", ".join(look.name for look in looks), point, path_effects=halo, **beside)
     axis.set(xlim=(-0.005, 0.25), ylim=(0, 0.2), ylabel="damage over ordinary text")
     axis.set_xlabel("missed share of the squared wanted change, after all edits")
     return figure
