@@ -405,7 +405,13 @@ def miss_and_damage(
         axis.plot(*point, look.marker, color=look.colour, ms=8 if looks else 10, clip_on=False, zorder=3)
         looks.append(look)
     for point, looks in named.items():
-        beside = {"xytext": (8, 2), "textcoords": "offset points", "color": word(looks[0].colour)}
+        beside: dict = {
+            "xytext": (8, -4) if looks[0].name == "MEMIT" else (6, 8),
+            "textcoords": "offset points",
+            "color": word(looks[0].colour),
+        }
+        if len(looks) > 1:
+            beside |= {"xytext": (70, 14), "arrowprops": {"arrowstyle": "-", "color": GREY, "linewidth": 0.8}}
         halo = [patheffects.withStroke(linewidth=3, foreground=PAGE)]
         axis.annotate(", ".join(look.name for look in looks), point, path_effects=halo, **beside)
     axis.set(xlim=(-0.005, 0.25), ylim=(0, 0.2), ylabel="damage over ordinary text")

@@ -15,6 +15,7 @@ from superposition.figures.colours import (
     DASHED,
     GREY,
     HAIR,
+    INK,
     MARKERS,
     ORANGE,
     PAGE,
@@ -61,10 +62,13 @@ def facts_kept_and_edits_held(record: Record) -> Figure:
     axes[0].set(ylabel="share (0 to 1)", ylim=(0, 1))
     for line in (line for axis in axes for line in axis.lines):
         line.set_clip_on(False)  # whole marks at 1; bands end there
-    ends = [(line.get_label(), line.get_ydata()[-1]) for line in axes[0].get_lines()]
-    high = [label for label, end in ends if end > 0.97]  # on one another: all but the last are named below
-    below = {label: (0.1, 0.93 - 0.08 * n) for n, label in enumerate(high[:-1])}
-    name_lines(axes[0], inside=below)
+    high = [line for line in axes[0].get_lines() if line.get_ydata()[-1] > 0.97]  # on one another
+    if high:
+        widths = " and ".join(str(line.get_label()).removeprefix("$d_m$ = ") for line in high)
+        axes[0].annotate(f"$d_m$ = {widths}", (0.05, 0.92), xycoords="axes fraction", va="center", color=INK)
+        for line in high:
+            line.set_label("_")
+    name_lines(axes[0])
     name_lines(axes[1])
     return figure
 

@@ -129,7 +129,7 @@ def growth(
     top = np.exp(np.log(list(runs.values())[-1][:, -1]).mean()) * 1.5
     for power, name in ((1, "∝ n"), (0.5, "∝ √n")):
         height = top if power == 1 else top / 4.2
-        axis.plot(end, height * (end / end[1]) ** power, color=GREY, linewidth=0.9)
+        axis.plot(end, height * (end / end[1]) ** power, color=GREY, linewidth=0.9, linestyle="--")
         axis.annotate(name, (end[1], height), color=GREY, ha="right", va="bottom")
     axis.axvline(d_m, color=GREY, linewidth=0.8, linestyle=":")
     axis.annotate("$d_m$", (d_m, 0.02), xycoords=axis.get_xaxis_transform(), color=GREY, ha="right")
