@@ -40,9 +40,12 @@ def table(header, rows):
 
     def cell(value) -> str:
         value = plain(value)
-        return f"{value:.2f}" if isinstance(value, float) else str(value).replace("|", "\\|")
+        return f"{value:.2f}" if isinstance(value, float) else escaped(value)
 
-    lines = [list(map(str, header)), ["---"] * len(list(header)), *([cell(value) for value in row] for row in rows)]
+    def escaped(text) -> str:
+        return str(text).replace("|", "\\|")  # a bar would begin a new cell
+
+    lines = [list(map(escaped, header)), ["---"] * len(list(header)), *([cell(value) for value in row] for row in rows)]
     return Markdown("\n".join("| " + " | ".join(line) + " |" for line in lines))
 
 

@@ -140,16 +140,17 @@ def family_and_stranger(people: Sequence[tuple[str, Sequence[tuple[str, str]]]])
         left = 0.06 + 2.42 * n
         axis.add_patch(Rectangle((left, 0.55), 2.24, 2.0, fc=SHADE, ec="none", zorder=0))
         given, family = name.split()
-        _box(axis, (left + 0.1, 2.02), (1.0, 0.4), given)
-        _box(axis, (left + 1.14, 2.02), (1.0, 0.4), family, colour, lw=2.4 if colour == VERMILION else 1)
+        for at, word_of, edge in ((0.1, given, FAINT), (1.14, family, colour)):
+            _box(axis, (left + at, 2.02), (1.0, 0.4), "", edge, lw=2.4 if edge == VERMILION else 1)
+            _say(axis, left + at + 0.5, 2.16, word_of, va="baseline")
         for row, (relation, thing) in enumerate(facts):
-            height = 1.66 - 0.4 * row
+            height = 1.6 - 0.4 * row
             edited = not n and not row
-            _say(axis, left + 0.12, height, f"{relation}:", GREY, 10.5, ha="left")
-            _say(axis, left + 1.14, height, thing, BLUE if edited else INK, ha="left")
+            _say(axis, left + 0.12, height, f"{relation}:", GREY, 10.5, ha="left", va="baseline")
+            _say(axis, left + 1.14, height, thing, BLUE if edited else INK, ha="left", va="baseline")
             if not edited:
-                _say(axis, left + 2.1, height, "?", GREY, NAME)
-        _say(axis, left + 1.12, 0.32, who, ha="center")
+                _say(axis, left + 2.1, height, "?", GREY, NAME, va="baseline")
+        _say(axis, left + 1.12, 0.26, who, va="baseline")
     _say(axis, 1.18, 2.86, "one edit", BLUE, NAME)
     axis.plot([1.6, 2.35, 2.35], [2.86, 2.86, 1.66], color=BLUE, lw=1.8, zorder=3)
     _arrow(axis, (2.35, 1.66), (2.12, 1.66), BLUE, 1.8)
