@@ -112,11 +112,12 @@ def test_importing_makes_the_libraries_quiet():
 
 
 def test_a_table_shows_numbers_with_two_decimals_and_words_as_they_are():
-    made = cells.table(["what", "$|p|$"], [("a|b", 0.256), (3, np.float64(1.0)), (np.int64(4), "few")])
+    made = cells.table(["what", "$|p|$"], [("a|b", 0.256), (r"$\|x\|$", 1), (3, np.float64(1.0)), (np.int64(4), "few")])
     assert made.data.splitlines() == [
-        r"| what | $\|p\|$ |",  # a bar begins no new cell
+        r"| what | $\vert p\vert $ |",  # a bar begins no new cell
         "| --- | --- |",
         r"| a\|b | 0.26 |",
+        r"| $\Vert x\Vert $ | 1 |",
         "| 3 | 1.00 |",
         "| 4 | few |",
     ]

@@ -43,7 +43,11 @@ def table(header, rows):
         return f"{value:.2f}" if isinstance(value, float) else escaped(value)
 
     def escaped(text) -> str:
-        return str(text).replace("|", "\\|")  # a bar would begin a new cell
+        """A bar would begin a new cell, and an escaped one in a formula is two to some readers."""
+        pieces = re.split(r"(\$[^$]*\$)", str(text))  # every second one is a formula
+        pieces[1::2] = [formula.replace(r"\|", r"\Vert ").replace("|", r"\vert ") for formula in pieces[1::2]]
+        pieces[::2] = [words.replace("|", r"\|") for words in pieces[::2]]
+        return "".join(pieces)
 
     lines = [list(map(escaped, header)), ["---"] * len(list(header)), *([cell(value) for value in row] for row in rows)]
     return Markdown("\n".join("| " + " | ".join(line) + " |" for line in lines))
