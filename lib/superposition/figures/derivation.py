@@ -64,6 +64,18 @@ def recall_against_load(
 # --- 02: a single edit ---------------------------------------------------------------------------------------
 
 
+def _ellipses(axis: Axes, C: np.ndarray, span: tuple[float, float, float, float], levels: list, **look) -> None:
+    """Changes (D_1, D_2) of equal damage ``D C Dᵀ``, over x and y from ... to."""
+    x, y = np.meshgrid(np.linspace(*span[:2], 301), np.linspace(*span[2:], 301))
+    axis.contour(x, y, C[0, 0] * x**2 + 2 * C[0, 1] * x * y + C[1, 1] * y**2, levels=levels, **look)
+
+
+def _line_of_changes(axis: Axes, key: np.ndarray, answer: float, reach: float, **look) -> None:
+    """Changes (D_1, D_2) that give a key an answer, ``D k = answer``."""
+    foot, along = answer * key / (key @ key), np.array([-key[1], key[0]]) / np.linalg.norm(key)
+    axis.plot(*(foot[:, None] + along[:, None] * np.array([-reach, reach])), **look)
+
+
 @plot
 def touching_ellipse(
     keys: Float[np.ndarray, "2 N"], k: np.ndarray, r: float, exact: np.ndarray, naive: np.ndarray
@@ -83,16 +95,12 @@ def touching_ellipse(
     cloud.set_title("Where the keys lie", loc="left")
 
     extent = 1.35 * max(np.abs(exact).max(), np.abs(naive).max())
-    x, y = np.meshgrid(np.linspace(-extent, extent, 301), np.linspace(-extent, extent, 301))
-    C = keys @ keys.T
-    damage = C[0, 0] * x**2 + 2 * C[0, 1] * x * y + C[1, 1] * y**2
+    C, span = keys @ keys.T, (-extent, extent, -extent, extent)
     least, other = exact @ C @ exact, naive @ C @ naive
-    weights.contour(x, y, damage, levels=[least], colors=[BLUE], linewidths=1.6)
-    weights.contour(x, y, damage, levels=[other], colors=[VERMILION], linewidths=1.6)
-    weights.contour(x, y, damage, levels=[least / 4, 4 * least], colors=[FAINT], linewidths=0.7)
-    foot, along = r * k / (k @ k), np.array([-k[1], k[0]]) / np.linalg.norm(k)
-    line = foot[:, None] + along[:, None] * np.array([-4 * extent, 4 * extent])
-    weights.plot(*line, color=INK, lw=1.4, label="changes that store the fact")
+    _ellipses(weights, C, span, [least], colors=[BLUE], linewidths=1.6)
+    _ellipses(weights, C, span, [other], colors=[VERMILION], linewidths=1.6)
+    _ellipses(weights, C, span, [least / 4, 4 * least], colors=[FAINT], linewidths=0.7)
+    _line_of_changes(weights, k, r, 4 * extent, color=INK, lw=1.4, label="changes that store the fact")
     weights.plot(*naive, "s", color=VERMILION, ms=7, label="write along $k_e$")
     weights.plot(*exact, "o", color=BLUE, ms=8, label="write along $C^{-1}k_e$")
     weights.plot(0, 0, "+", color=INK, ms=8)
@@ -342,19 +350,16 @@ def one_question(
         Each rule's change, by the key of the rule.
     """
     figure, (axis,) = canvas(height=5.0)
-    left, right, low, high = -0.36, 1.16, -0.14, 1.1
-    x, y = np.meshgrid(np.linspace(left, right, 301), np.linspace(low, high, 301))
-    damage = C[0, 0] * x**2 + 2 * C[0, 1] * x * y + C[1, 1] * y**2
-    axis.contour(x, y, damage, levels=[0.05, 0.2, 0.45, 1.25, 2.6, 3.6], colors=[HAIR], linewidths=0.8)
+    span = left, right, low, high = -0.36, 1.16, -0.14, 1.1
+    _ellipses(axis, C, span, [0.05, 0.2, 0.45, 1.25, 2.6, 3.6], colors=[HAIR], linewidths=0.8)
     for rule in ("rome", "rls-hard"):
-        D = answers[rule]
-        axis.contour(x, y, damage, levels=[D @ C @ D], colors=[editor_look(rule).colour], linewidths=1.3)
-    for key, size, said, look in (
+        through = answers[rule] @ C @ answers[rule]
+        _ellipses(axis, C, span, [through], colors=[editor_look(rule).colour], linewidths=1.3)
+    for key, answer, said, look in (
         (edited, 1, "$Dk_e=1$: the edit is exact", {"color": INK, "lw": 1.6}),
         (earlier, 0, "$Dk_p=0$: the earlier\nanswer stays", {"color": GREY, "lw": 1.6, "ls": "--"}),
     ):
-        foot, along = size * key / (key @ key), np.array([-key[1], key[0]])
-        axis.plot(*(foot[:, None] + along[:, None] * np.array([-3.0, 3.0])), label=said, **look)
+        _line_of_changes(axis, key, answer, 4.0, label=said, **look)
     for rule in ("rome", "alphaedit"):  # the direction in which it writes
         axis.axline((0, 0), tuple(answers[rule]), color=editor_look(rule).colour, lw=1, ls=":")
     halo = [patheffects.withStroke(linewidth=3, foreground=PAGE)]
@@ -414,7 +419,7 @@ def miss_and_damage(
             beside |= {"xytext": (70, 14), "arrowprops": {"arrowstyle": "-", "color": GREY, "linewidth": 0.8}}
         halo = [patheffects.withStroke(linewidth=3, foreground=PAGE)]
         axis.annotate(", ".join(look.name for look in looks), point, path_effects=halo, **beside)
-    axis.set(xlim=(-0.005, 0.25), ylim=(0, 0.2), ylabel="damage over ordinary text")
+    axis.set(xlim=(-0.005, 0.25), ylim=(0, 0.2), ylabel="damage over the text behind $C$")
     axis.set_xlabel("missed share of the squared wanted change, after all edits")
     return figure
 
