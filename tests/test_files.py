@@ -11,12 +11,14 @@ import sys
 import threading
 import time
 
+import nbformat
 import numpy as np
 import pytest
 from conftest import environment
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
+from nbclient import NotebookClient
 
 from superposition.errors import UserError
 from superposition.io import console, files, paths
@@ -340,18 +342,28 @@ def test_a_cache_that_cannot_be_made_says_what_to_set(monkeypatch, tmp_path):
         paths.cache_dir()
 
 
-def test_bars_are_silent_in_ci_and_away_from_a_terminal(monkeypatch):
+def test_bars_are_silent_where_told_and_nowhere_else(monkeypatch):
     from superposition.io import console
 
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     monkeypatch.delenv("CI", raising=False)
-    assert not console.silent()
-    monkeypatch.setenv("CI", "1")
-    assert console.silent() and console.bar(range(3)).disable
-    monkeypatch.delenv("CI")
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: False, raising=False)
-    assert console.silent()
+    monkeypatch.delenv("TQDM_DISABLE")
+    assert not console.silent() and not console.bar(range(3)).disable
+    for name, value in (("CI", "true"), ("TQDM_DISABLE", "1"), ("RANK", "1")):
+        monkeypatch.setenv(name, value)
+        assert console.silent() and console.bar(range(3)).disable
+        monkeypatch.delenv(name)
     assert list(console.bar(range(3))) == [0, 1, 2]
+
+
+def test_a_bar_shows_in_a_notebook():
+    cell = (
+        "import time; from superposition.io import console\nfor _ in console.bar(range(7), what='a'): time.sleep(0.2)"
+    )
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell)])
+    told = {name: value for name, value in os.environ.items() if name not in ("CI", "TQDM_DISABLE")}
+    done = NotebookClient(notebook, kernel_name="python3").execute(env=told)
+    text = "".join(output.text for output in done.cells[0].outputs)
+    assert "a: 100%" in text
 
 
 def test_a_message_is_short_and_does_nothing_to_the_terminal(capsys):

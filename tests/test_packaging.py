@@ -15,7 +15,6 @@ import nbformat
 import pytest
 from conftest import environment
 from packaging.requirements import Requirement
-from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -118,13 +117,31 @@ def test_pytest_runs_against_the_checkout():
     assert Path(superposition.__file__).is_relative_to(ROOT)
 
 
-def test_whatever_is_declared_is_pinned_and_installs_on_the_least_python():
-    least = re.search(r'^requires-python = ">=([\d.]+)"', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.M)
-    pins = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
-    pinned = [line.split("==")[0] for line in pins if "==" in line and not line.startswith("#")]
-    for name in pinned:
-        assert least[1] in SpecifierSet(importlib.metadata.metadata(name).get("Requires-Python") or ""), name
-    assert declared("book", "test") - {canonicalize_name(name) for name in pinned} == set()
+def pinned(*names):
+    """The pins in files of requirements, as they stand there."""
+    lines = [line for name in names for line in (ROOT / name).read_text(encoding="utf-8").splitlines()]
+    return [Requirement(line) for line in lines if "==" in line and not line.startswith("#")]
+
+
+def test_whatever_is_declared_is_pinned():
+    book = {canonicalize_name(pin.name) for pin in pinned("requirements.txt")}
+    lab = {canonicalize_name(pin.name) for pin in pinned("requirements-lab.txt")}
+    assert declared("book", "test") <= book and declared("lab") <= book | lab and not book & lab
+
+
+def test_the_lock_is_one_for_uv_and_pip():
+    """``make lint`` asks the package index whether it fits every Python and system; this asks the files."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    files = ("requirements.txt", "requirements-lab.txt", "requirements-models.txt")
+    assert [Requirement(pin) for pin in project["tool"]["uv"]["constraint-dependencies"]] == pinned(*files)
+    (model,) = project["tool"]["uv"]["dependency-metadata"]
+    assert f"{model['name']}=={model['version']}" in map(str, pinned("requirements-models.txt"))
+    assert f"{model['name']}=={model['version']}" in project["dependency-groups"]["dev"]
+    lock = (ROOT / ".ci" / "lock").read_text(encoding="utf-8")
+    least, *others = re.search(r"^pythons=\((.*?)\)", lock, re.M)[1].split()
+    assert project["project"]["requires-python"] == f">={least}"
+    named = [line.split(":: ")[-1] for line in project["project"]["classifiers"] if "Python :: 3." in line]
+    assert named == [".".join(version.split(".")[:2]) for version in (least, *others)]
 
 
 def packages(*files):

@@ -14,6 +14,7 @@ from bs4 import BeautifulSoup
 
 import forms
 import notebooks
+from superposition import cli
 from superposition.lm.gguf import PRESETS
 
 ROOT = Path(__file__).parents[1]
@@ -131,3 +132,61 @@ def test_a_chapter_of_a_public_book_installs_the_library_where_it_is_missing(tmp
     assert seen[0] == seen[1]
     assert chapter_of(tmp_path, ADDRESS) == public  # filling twice adds no second one
     assert chapter_of(tmp_path, "") == before
+
+
+def blocks(page: str) -> list[str]:
+    """The lines of code of a page of text."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    fenced = [line for block in re.findall(r"```shell\n(.*?)```", text, re.S) for line in block.splitlines()]
+    return fenced + re.findall(r"^ {4}(\S.*)$", text, re.M)
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "book/index.md", "book/reproduce.md"])
+def test_commands_that_pages_print_are_commands(page):
+    lines = [line.split("  #")[0].split() for line in blocks(page)]
+    commands = [words[1:] for words in lines if words[0] in ("superposition", ".venv/bin/superposition")]
+    commands += [words[3:] for words in lines if words[:3] == ["python", "-m", "superposition"]]
+    assert commands
+    for words in commands:
+        cli.parser().parse_args(words)
+    for target in {words[1] for words in lines if words[0] == "make"}:
+        assert planned(f"make {target}") is not None
+
+
+def test_the_third_command_of_the_readme_needs_nothing_but_the_first_two():
+    """No environment to activate, no name to fill in: as printed."""
+    printed = [line for line in blocks("README.md") if re.match(r"make |\S*superposition ", line)]
+    assert [line.split()[:2] for line in printed[:2]] == [["make", "book"], ["make", "test"]]
+    assert printed[2].startswith(".venv/bin/superposition measure --model smollm2 ")
+    assert printed[2] in blocks("book/index.md")
+
+
+def test_windows_is_tested_by_the_lines_that_contributors_are_told():
+    told = blocks("CONTRIBUTING.md")
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "book.yml").read_text(encoding="utf-8"))
+    run = [line for step in workflow["jobs"]["windows"]["steps"] for line in step.get("run", "").splitlines()]
+    first = told.index(run[0])
+    assert told[first : first + len(run)] == run
+    assert "jupyter-book" + planned("make book").split("jupyter-book", 1)[1].splitlines()[0] in run
+    for target in ("unit", "notebooks"):
+        (line,) = (line for line in planned(f"make {target}").splitlines() if "-m pytest" in line)
+        plain = re.sub(r"-n auto .*?--dist loadfile |--no-loadscope-reorder ", "", line.split("-m pytest ")[1])
+        assert f"python -m pytest {plain}" in run
+
+
+def test_the_library_is_imported_where_unix_is_not():
+    """As on Windows: no signal of a closed terminal, no modules of Unix, and no word of what it lacks."""
+    program = (
+        "import os, pkgutil, signal, sys, torch, transformers, matplotlib.pyplot, IPython, psutil\n"
+        "for name in ('SIGHUP', 'SIGALRM', 'SIGKILL'): delattr(signal, name)\n"
+        "del os.sched_getaffinity, os.fork, os.getuid\n"
+        "for name in ('resource', 'fcntl', 'pwd', 'grp', 'termios'): sys.modules[name] = None\n"
+        "import superposition\n"
+        "names = [m.name for m in pkgutil.walk_packages(superposition.__path__, 'superposition.')]\n"
+        "for name in names:\n"
+        "    if not name.endswith('__main__') and '._book' not in name: __import__(name)\n"
+        "print(len(names))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 80

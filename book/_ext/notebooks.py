@@ -89,7 +89,8 @@ def run(path: Path) -> Any:
     try:
         # late outputs of a busy machine are waited for: by default nbclient drops them after 4 s, without a word
         waits = {"iopub_timeout": SECONDS_A_CELL, "raise_on_iopub_timeout": True}
-        return NotebookClient(notebook, resources=folder, **waits, **settings).execute()
+        with patch.dict(os.environ, TQDM_DISABLE="1"):  # a bar would become part of the page
+            return NotebookClient(notebook, resources=folder, **waits, **settings).execute()
     except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
         raise UserError(f"{path} does not run, since a cell failed.\n{error}") from error
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import resource
 import subprocess
 import sys
 import tomllib
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 
 from superposition.errors import UserError
 from superposition.io import console, files, paths
@@ -201,7 +201,6 @@ def provenance(*, command: str, seed: int | None = None, device: Any = "cpu") ->
     torch = sys.modules.get("torch")  # where it is not loaded it took no part
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     kind = str(device).split(":")[0]
-    scale = 2**20 if sys.platform == "darwin" else 2**10
     entry: dict[str, Any] = {
         "command": command,
         "commit": _commit(),
@@ -209,7 +208,7 @@ def provenance(*, command: str, seed: int | None = None, device: Any = "cpu") ->
         "versions": versions,
         "device": f"{kind}, {platform.machine()}, {cores} cores",
         "threads": torch.get_num_threads() if torch else cores,
-        "peak_memory_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / scale),
+        "peak_memory_mib": round(_peak_memory() / 2**20),
     }
     if torch and kind == "cuda":
         entry["device"] = torch.cuda.get_device_name(torch.device(device))
@@ -217,6 +216,15 @@ def provenance(*, command: str, seed: int | None = None, device: Any = "cpu") ->
         entry["peak_gpu_memory_mib"] = round(torch.cuda.max_memory_allocated() / 2**20)
         entry["cuda"] = torch.version.cuda
     return entry
+
+
+def _peak_memory() -> int:
+    """Bytes that this process has held at most."""
+    if sys.platform == "win32":
+        return psutil.Process().memory_info().peak_wset
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 2**10)
 
 
 def _commit() -> str | None:

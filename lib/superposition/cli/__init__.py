@@ -1,4 +1,4 @@
-"""The command line: ``python -m superposition COMMAND``. Each command parses, calls the library, and prints."""
+"""The command line, ``superposition COMMAND``. Each command parses, calls the library, and prints."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import signal
 import sys
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
+from superposition import __version__
 from superposition.cli import edit, forecast, lifetime, measure, sample
 from superposition.errors import UserError
 from superposition.io import console
@@ -32,9 +34,10 @@ class _Parser(argparse.ArgumentParser):
 def parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
     top = _Parser(
-        prog="python -m superposition",
-        description="Measure how much the facts in a language model overlap.",
+        prog="python -m superposition" if Path(sys.argv[0]).name == "__main__.py" else "superposition",
+        description="Measure how much the facts in a language model overlap, edit it, and forecast what edits lose.",
     )
+    top.add_argument("--version", action="version", version=f"superposition {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for module in COMMANDS.values():
         module.add(commands)

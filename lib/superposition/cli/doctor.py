@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import shutil
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
 from superposition import records
@@ -45,10 +46,17 @@ def _packages() -> list[Line]:
         try:
             lines.append(Line(name, True, version(name), needed=required))
         except PackageNotFoundError:
-            what = "pip install -r requirements.txt" if name != "datasets" else "pip install datasets"
             purpose = "" if required else " (needed only for hub texts)" if name == "datasets" else " (for the book)"
-            lines.append(Line(name, False, "not installed" + purpose, what, needed=required))
+            lines.append(Line(name, False, "not installed" + purpose, _install(name), needed=required))
     return lines
+
+
+def _install(name: str) -> str:
+    """The line that installs a package in the range that this library asks for."""
+    if paths.made_by_make() and name != "datasets":
+        return "make setup"
+    found = (re.match(rf"{re.escape(name)}([^;]*)", line) for line in requires("knowledge-in-superposition") or ())
+    return f'pip install "{name}{next((match[1].strip() for match in found if match), "")}"'
 
 
 def _presets(verify: bool) -> list[Line]:
@@ -62,7 +70,7 @@ def _presets(verify: bool) -> list[Line]:
             found += [path for place in places if (path := Path(place) / filename).is_file()]
         if len(found) < len(preset.parts):
             what = f"{preset.title}: not installed" + (f" (optional; {preset.licence})" if preset.terms else "")
-            lines.append(Line(topic, False, what, preset.install, needed=not preset.terms))
+            lines.append(Line(topic, False, what, preset.how(), needed=not preset.terms))
         elif verify and gguf.sha256_joined(found) != preset.sha256:
             lines.append(Line(topic, False, f"{preset.title}: wrong checksum", f"install it again: {preset.install}"))
         else:
@@ -85,15 +93,16 @@ def _shipped() -> list[Line]:
     from superposition.data import facts
 
     lines = []
+    again = "install the library again" if paths.data_dir().parent.name == "_book" else "git checkout book"
     try:
         lines.append(Line("facts", True, f"{len(facts.load('book'))} facts in the book's table"))
     except UserError as error:
-        lines.append(Line("facts", False, str(error), "restore book/data"))
+        lines.append(Line("facts", False, str(error), again))
     calibration = paths.data_dir() / "calibration-smollm2.jsonl"
     found = f"{calibration.stat().st_size / 1e6:.1f} MB" if calibration.is_file() else "absent"
-    lines.append(Line("text", calibration.is_file(), f"calibration text: {found}", "restore book/data"))
+    lines.append(Line("text", calibration.is_file(), f"calibration text: {found}", again))
     names = records.names()
-    lines.append(Line("records", bool(names), f"{len(names)} in the book", "restore book/records"))
+    lines.append(Line("records", bool(names), f"{len(names)} in the book", again))
     return lines
 
 

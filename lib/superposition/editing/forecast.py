@@ -434,7 +434,7 @@ class Forecast:
         files.write_together(
             {
                 folder / "forecast.json": files.json_writer(summary | more),
-                folder / "forecast.csv": lambda path: path.write_text(table.getvalue(), encoding="utf-8"),
+                folder / "forecast.csv": lambda path: path.write_bytes(table.getvalue().encode()),
                 folder / "by_edit.npz": files.npz_writer(matrix),
             }
         )

@@ -413,7 +413,7 @@ class LifetimeResult:
         files.write_together(
             {
                 Path(folder) / "lifetime.json": files.json_writer(self.data | {"layers": rows}),
-                Path(folder) / "lifetime.csv": lambda path: path.write_text(table.getvalue(), encoding="utf-8"),
+                Path(folder) / "lifetime.csv": lambda path: path.write_bytes(table.getvalue().encode()),
             }
         )
 

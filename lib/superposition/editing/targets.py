@@ -300,7 +300,8 @@ class _Objective:
         with torch.no_grad(), ExitStack() as hooks:
             if self.weights is not None:
                 hooks.enter_context(hooked((self.layer.module, _answered_by(self.layer, self.weights))))
-            cache = run_body(self.model, ids, mask, past_key_values=DynamicCache(), use_cache=True).past_key_values
+            cache = DynamicCache()
+            run_body(self.model, ids, mask, cache=cache, use_cache=True)
         lengths = [len(ids) for ids in before]
         for layer in cache.layers:
             self.prefix.append((_to_the_right(layer.keys, lengths), _to_the_right(layer.values, lengths)))
@@ -343,11 +344,10 @@ class _Objective:
         """
         from transformers import DynamicCache
 
-        extra: dict[str, Any] = {"use_cache": False}
-        if batch.prefix:
-            extra = {"use_cache": True, "past_key_values": DynamicCache()}  # a pass adds to its cache: each has its own
+        cache = DynamicCache() if batch.prefix else None  # a pass adds to its cache: each has its own
+        if cache is not None:
             for number, (K, V) in enumerate(batch.prefix):
-                extra["past_key_values"].update(K, V, number)
+                cache.update(K, V, number)
         seen: list[tuple[torch.Tensor, torch.Tensor]] = []
         with ExitStack() as hooks:
             if batch.weights is not None:
@@ -359,7 +359,8 @@ class _Objective:
 
                 hooks.enter_context(hooked((self.layer.module, note)))
             hooks.enter_context(shifted(self.layer, shifts[batch.owner.to(shifts.device)], batch.subject))
-            hidden = run_body(self.model, batch.ids, batch.mask, **extra).last_hidden_state  # (R, T, d)
+            ran = run_body(self.model, batch.ids, batch.mask, cache=cache, use_cache=cache is not None)
+            hidden = ran.last_hidden_state  # (R, T, d)
         head = tuple(index.to(hidden.device) for index in batch.head)
         logs = logits_of(self.model, hidden[head]).log_softmax(-1)  # (A, vocabulary)
         owner, token, share, essence = (

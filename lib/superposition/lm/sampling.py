@@ -1,4 +1,4 @@
-"""Calibration text from the model itself, where there is none at hand: ``python -m superposition sample``."""
+"""Calibration text from the model itself, where there is none at hand: ``superposition sample``."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def sample(
                     "give a text of your own."
                 )
     lines = "".join(json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in texts)
-    files.write_whole(Path(path), lambda temporary: temporary.write_text(lines, encoding="utf-8"))
+    files.write_whole(Path(path), lambda temporary: temporary.write_text(lines, encoding="utf-8", newline="\n"))
     return total
 
 
