@@ -56,7 +56,8 @@ def _install(name: str) -> str:
     if paths.made_by_make() and name != "datasets":
         return "make setup"
     found = (re.match(rf"{re.escape(name)}([^;]*)", line) for line in requires("knowledge-in-superposition") or ())
-    return f'pip install "{name}{next((match[1].strip() for match in found if match), "")}"'
+    pip = ".venv/bin/pip" if paths.made_by_make() else "pip"
+    return f'{pip} install "{name}{next((match[1].strip() for match in found if match), "")}"'
 
 
 def _presets(verify: bool) -> list[Line]:
