@@ -1,5 +1,6 @@
 """Where a chapter can be run: what is installed there, and how a page leads there once the book has an address."""
 
+import functools
 import json
 import os
 import re
@@ -14,11 +15,15 @@ from bs4 import BeautifulSoup
 
 import forms
 import notebooks
+import sharing
 from superposition import cli
 from superposition.lm.gguf import PRESETS
 
 ROOT = Path(__file__).parents[1]
 ADDRESS = "https://github.com/made-up/book"
+
+#: Where the pages of a made-up book are, by its address.
+pages_of: dict[str, Path] = {}
 
 
 def planned(command: str) -> str:
@@ -59,21 +64,24 @@ def test_containers_install_what_make_does(tmp_path):
 def site(tmp_path_factory):
     """A book of one chapter and one page, whose settings are those of the book but for the address."""
 
+    @functools.cache
     def build(address: str) -> dict[str, BeautifulSoup]:
         folder = tmp_path_factory.mktemp("public")
         (folder / "book").mkdir()
         for name in ("_ext", "_static", "references.bib", "02-single-edit.ipynb"):
             (folder / "book" / name).symlink_to(ROOT / "book" / name)
-        (folder / "book" / "words.md").write_text("# Words\n")
+        (folder / "CITATION.cff").symlink_to(ROOT / "CITATION.cff")
+        (folder / "book" / "index.md").write_text("# Words\n\nWhat does a word mean?\n\n(cite)=\n## Cite it\n")
         settings = (ROOT / "_config.yml").read_text(encoding="utf-8")
         assert settings.count('  url: ""\n') == 1
         (folder / "_config.yml").write_text(settings.replace('  url: ""', f'  url: "{address}"'), encoding="utf-8")
-        toc = {"format": "jb-book", "root": "book/words", "chapters": [{"file": "book/02-single-edit"}]}
+        toc = {"format": "jb-book", "root": "book/index", "chapters": [{"file": "book/02-single-edit"}]}
         (folder / "_toc.yml").write_text(yaml.safe_dump(toc))
         command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(folder)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr[-4000:]
         pages = folder / "_build" / "html" / "book"
+        pages_of[address] = folder / "_build" / "html"
         return {
             path.stem: BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser") for path in pages.glob("*.html")
         }
@@ -87,9 +95,9 @@ def outward(page: BeautifulSoup) -> set[str]:
 
 
 def test_one_setting_gives_every_page_its_links(site):
-    page, chapter = (site(ADDRESS)[name] for name in ("words", "02-single-edit"))
+    page, chapter = (site(ADDRESS)[name] for name in ("index", "02-single-edit"))
     file = "book/02-single-edit.ipynb"
-    assert {ADDRESS, f"{ADDRESS}/edit/main/book/words.md"} < outward(page)
+    assert {ADDRESS, f"{ADDRESS}/edit/main/book/index.md"} < outward(page)
     assert outward(chapter) - {ADDRESS} - {link for link in outward(chapter) if "/issues/new" in link} == {
         f"{ADDRESS}/edit/main/{file}",
         f"https://colab.research.google.com/github/made-up/book/blob/main/{file}",
@@ -101,6 +109,31 @@ def test_one_setting_gives_every_page_its_links(site):
 def test_a_book_without_an_address_has_none(site):
     for page in site("").values():
         assert outward(page) == set()
+        assert not page.select("link[rel=canonical], meta[property='og:url'], meta[property='og:image']")
+        assert page.select_one("meta[name=description]")["content"]
+
+
+def test_the_same_setting_gives_every_page_its_own_address(site):
+    """For search engines, and for previews of shared links, whose picture needs a whole one."""
+    own = "https://made-up.github.io/book/"
+    for name, page in site(ADDRESS).items():
+        address = f"{own}book/{name}.html"
+        head = {tag["property"]: tag["content"] for tag in page.select("head meta[property]")}
+        assert page.select_one("link[rel=canonical]")["href"] == address == head["og:url"]
+        assert head["og:image"] == f"{own}{sharing.CARD}" and head["og:image:alt"]
+        assert head["og:description"] == page.select_one("meta[name=description]")["content"]
+        assert (pages_of[ADDRESS] / sharing.CARD).is_file()
+    sitemap = (pages_of[ADDRESS] / "sitemap.xml").read_text(encoding="utf-8")
+    assert {f"{own}book/index.html", f"{own}book/02-single-edit.html"} <= set(re.findall("<loc>(.*?)</loc>", sitemap))
+
+
+def test_pages_say_their_version_and_how_to_cite_them(site):
+    held = sharing.citation(ROOT)
+    for name, page in site("").items():
+        footer = page.select_one(".extra_footer")
+        assert f"Version {held['version']} of {held['date']}" in footer.get_text()
+        assert footer.a["href"] == ("#cite" if name == "index" else "index.html#cite")
+        assert "PDF" not in footer.get_text()
 
 
 def chapter_of(folder: Path, address: str):

@@ -1,4 +1,4 @@
-"""Pictures that weigh little, and those of the front page and the README, drawn from the records::
+"""Pictures that weigh little, and those of the front page, the README and shared links, drawn from the records::
 
 python book/_ext/pictures.py [FOLDER]
 """
@@ -8,10 +8,12 @@ import io
 import re
 import sys
 from pathlib import Path
+from string import Template
 
 import numpy as np
 from PIL import Image
 
+from chromium import browser
 from superposition import records
 from superposition.figures import loss_by_drift, needed_and_found
 from superposition.figures.style import Plot
@@ -76,6 +78,33 @@ def _write(path: Path, figure: Plot) -> Path:
     return path
 
 
+#: What previews of shared links show, in the pixels that they expect.
+CARD = (1200, 630)
+_CARD = Template("""
+<style>body {margin: 0; padding: 40px 60px; background: white; color: #1d2a3a; font: 30px sans-serif}</style>
+<h1 style="margin: 0 0 12px; font-size: 60px">Knowledge in Superposition</h1>
+<p style="margin: 0 0 4px">Why does editing facts inside a language model, again and again, end in ruin?</p>
+<img src="data:image/svg+xml;base64,$picture" style="display: block; height: 440px; margin: auto">""")
+
+
+def card(answer: Path) -> bytes:
+    """The front page's picture under the book's title and question, as a PNG of :data:`CARD`'s size.
+
+    Raises
+    ------
+    UserError
+        There is no Chromium.
+    """
+    width, height = CARD
+    with browser() as chromium:
+        page = chromium.new_page(viewport={"width": width, "height": height})
+        page.set_content(_CARD.substitute(picture=base64.b64encode(answer.read_bytes()).decode()))
+        return lighten(page.screenshot())
+
+
 if __name__ == "__main__":
     for path in draw(Path(sys.argv[1] if len(sys.argv) > 1 else "book/images")):
         print(path)
+    shared = Path(__file__).parents[1] / "_static" / "card.png"
+    shared.write_bytes(card(Path(__file__).parents[1] / "images" / "answer.svg"))
+    print(shared)

@@ -6,16 +6,20 @@ One setting makes the addresses that search engines and previews of links want: 
 from __future__ import annotations
 
 import datetime
+import html
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import yaml
+from docutils import nodes
 
 PDF = "knowledge-in-superposition.pdf"
-PAGE = "book/index"  # where the way to cite stands
-ANCHOR = "cite"
+CARD = "_static/card.png"  # drawn by pictures.py
+PAGES = (".ipynb", ".md", ".bib")
+WAY_TO_CITE = ("book/index", "#cite")
 
 
 def site_address(repository: str) -> str:
@@ -36,6 +40,36 @@ def citation(folder: Path) -> dict[str, str]:
     return {"title": held["title"], "version": str(held["version"]), "date": f"{date.day} {date:%B %Y}"}
 
 
+#: Characters of a description that previews and search engines show.
+SHOWN = 200
+_CITED = re.compile(r"\s*[\[(]\s*[^\])]*\b\d{4}\s*[\])]")
+_SENTENCE = re.compile(r".+?(?<! al)[.?!](?= )")
+
+
+def _sentences(node: nodes.Element) -> list[str]:
+    """The whole sentences of a text, without citations, and without those that hold a formula."""
+    pieces = (
+        "\0" if isinstance(part, nodes.math) else part.astext()
+        for part in node.findall(lambda part: isinstance(part, (nodes.Text, nodes.math)))
+        if not isinstance(part.parent, nodes.math)
+    )
+    text = _CITED.sub("", " ".join("".join(pieces).split())).replace("..", ".") + " "
+    return [sentence.strip() for sentence in _SENTENCE.findall(text) if "\0" not in sentence]
+
+
+def description(doctree: nodes.document) -> str:
+    """What a page begins with: its first paragraph if previews show so much, else its question, else what is shown."""
+    for paragraph in doctree.findall(nodes.paragraph):
+        if isinstance(paragraph.parent, nodes.section) and (said := _sentences(paragraph)):
+            question = next(paragraph.findall(nodes.strong), None)
+            if len(" ".join(said)) > SHOWN and question is not None:
+                said = _sentences(question) or said
+            while len(said) > 1 and len(" ".join(said)) > SHOWN:
+                said.pop()
+            return " ".join(said)
+    return ""
+
+
 def current_pdf(folder: Path, sources: list[Path]) -> Path | None:
     """The book as ``make pdf`` printed it beside the folder of the pages, if no source is newer than it."""
     path = folder.parent / PDF
@@ -43,39 +77,59 @@ def current_pdf(folder: Path, sources: list[Path]) -> Path | None:
     return path if path.is_file() and path.stat().st_mtime >= newest else None
 
 
-def _addresses(app: Any, config: Any) -> None:
-    """Before any page: what follows from the settings."""
-    repository = config.html_theme_options.get("repository_url") or ""
-    config.html_baseurl = config.html_baseurl or site_address(repository)
-    config.ogp_site_url = config.html_baseurl
-    config.ogp_image = "_static/card.png" if config.html_baseurl else ""  # a preview wants a whole address
-    config.ogp_custom_meta_tags = ['<meta name="twitter:card" content="summary_large_image">'] * bool(config.ogp_image)
+def _settle(app: Any, config: Any) -> None:
+    """What follows from the settings, before any page."""
+    address = config.html_baseurl or site_address(config.html_theme_options.get("repository_url") or "")
+    config.html_baseurl = config.ogp_site_url = address
+    if address:  # else there is no whole address of a picture, and nothing to list
+        config.ogp_image = CARD
+        config.ogp_custom_meta_tags = ['<meta name="twitter:card" content="summary_large_image"/>']
+        config.sitemap_url_scheme = "{link}"
+        app.setup_extension("sphinx_sitemap")
+    config.book_citation = citation(Path(app.confdir))
 
 
-def _tell_of_itself(app: Any, page: str, _template: str, context: dict[str, Any], _tree: Any) -> None:
-    if app.builder.format != "html":
-        return
-    said = app.citation
-    cite = f"{app.builder.get_relative_uri(page, PAGE)}#{ANCHOR}"
-    parts = [f"Version {said['version']} of {said['date']}", f'<a href="{cite}">How to cite</a>']
+def _find_pdf(app: Any) -> None:
+    folder = Path(app.srcdir)
+    pdf = current_pdf(Path(app.outdir), [path for path in (folder / "book").iterdir() if path.suffix in PAGES])
+    app.config.book_pdf = str(pdf or "")
+
+
+def _describe(app: Any, _page: str, _template: str, context: dict[str, Any], doctree: Any) -> None:
+    if doctree and (said := description(doctree)):
+        context["meta"] = (context.get("meta") or {}) | {"og:description": said}
+        context["metatags"] += f'<meta name="description" content="{html.escape(said)}"/>\n'
+
+
+def _forget_address(app: Any, _page: str, _template: str, context: dict[str, Any], _tree: Any) -> None:
+    if not app.config.html_baseurl:
+        context["metatags"] = re.sub(r'<meta property="og:url"[^>]*>\s*', "", context.get("metatags", ""))
+
+
+def _tell(app: Any, page: str, _template: str, context: dict[str, Any], _tree: Any) -> None:
+    held = app.config.book_citation
+    cite = app.builder.get_relative_uri(page, WAY_TO_CITE[0]) + WAY_TO_CITE[1]
+    parts = [f"Version {held['version']} of {held['date']}", f'<a href="{cite}">How to cite it</a>']
     if app.config.book_pdf:
         parts.append(f'<a href="{context["pathto"](PDF, 1)}">The whole book as a PDF</a>')
     own = context.get("theme_extra_footer", "")
-    context["theme_extra_footer"] = f'<p class="about">{" · ".join(parts)}</p><p>{own}</p>'
+    context["theme_extra_footer"] = f"<p>{' · '.join(parts)}</p><p>{own}</p>"
 
 
-def _find(app: Any) -> None:
-    app.citation = citation(Path(app.confdir))
-    sources = [Path(app.srcdir, name) for name in app.project.discover(app.config.exclude_patterns)]
-    app.config.book_pdf = ""
-
-
-def _copy(app: Any, exception: Exception | None) -> None:
-    if exception is None and app.config.book_pdf:
+def _copy_pdf(app: Any, exception: Exception | None) -> None:
+    if exception is None and app.builder.name == "html" and app.config.book_pdf:
         shutil.copyfile(app.config.book_pdf, Path(app.outdir, PDF))
 
 
 def setup(app: Any) -> dict[str, Any]:
     """What Sphinx calls."""
-    app.add_config_value("book_pdf", "", "html")  # a change writes all pages anew
+    app.setup_extension("sphinxext.opengraph")
+    app.add_config_value("book_citation", {}, "html")  # a change writes all pages anew
+    app.add_config_value("book_pdf", "", "html")
+    app.connect("config-inited", _settle)
+    app.connect("builder-inited", _find_pdf)
+    app.connect("html-page-context", _tell)
+    app.connect("html-page-context", _describe, priority=400)  # before the extension's own, which is at 500
+    app.connect("html-page-context", _forget_address, priority=600)
+    app.connect("build-finished", _copy_pdf)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
