@@ -87,12 +87,8 @@ def _settle(app: Any, config: Any) -> None:
         config.sitemap_url_scheme = "{link}"
         app.setup_extension("sphinx_sitemap")
     config.book_citation = citation(Path(app.confdir))
-
-
-def _find_pdf(app: Any) -> None:
-    folder = Path(app.srcdir)
-    pdf = current_pdf(Path(app.outdir), [path for path in (folder / "book").iterdir() if path.suffix in PAGES])
-    app.config.book_pdf = str(pdf or "")
+    sources = [path for path in Path(app.srcdir, "book").iterdir() if path.suffix in PAGES]
+    config.book_pdf = str(current_pdf(Path(app.outdir), sources) or "")
 
 
 def _describe(app: Any, _page: str, _template: str, context: dict[str, Any], doctree: Any) -> None:
@@ -111,14 +107,18 @@ def _tell(app: Any, page: str, _template: str, context: dict[str, Any], _tree: A
     cite = app.builder.get_relative_uri(page, WAY_TO_CITE[0]) + WAY_TO_CITE[1]
     parts = [f"Version {held['version']} of {held['date']}", f'<a href="{cite}">How to cite it</a>']
     if app.config.book_pdf:
-        parts.append(f'<a href="{context["pathto"](PDF, 1)}">The whole book as a PDF</a>')
+        size = Path(app.config.book_pdf).stat().st_size
+        parts.append(f'<a href="{context["pathto"](PDF, 1)}">The whole book as a PDF</a> ({size / 1e6:.0f} MB)')
     own = context.get("theme_extra_footer", "")
     context["theme_extra_footer"] = f"<p>{' · '.join(parts)}</p><p>{own}</p>"
 
 
 def _copy_pdf(app: Any, exception: Exception | None) -> None:
-    if exception is None and app.builder.name == "html" and app.config.book_pdf:
-        shutil.copyfile(app.config.book_pdf, Path(app.outdir, PDF))
+    if exception is None and app.builder.name == "html":
+        place = Path(app.outdir, PDF)
+        place.unlink(missing_ok=True)
+        if app.config.book_pdf:
+            shutil.copyfile(app.config.book_pdf, place)
 
 
 def setup(app: Any) -> dict[str, Any]:
@@ -127,7 +127,6 @@ def setup(app: Any) -> dict[str, Any]:
     app.add_config_value("book_citation", {}, "html")  # a change writes all pages anew
     app.add_config_value("book_pdf", "", "html")
     app.connect("config-inited", _settle)
-    app.connect("builder-inited", _find_pdf)
     app.connect("html-page-context", _tell)
     app.connect("html-page-context", _describe, priority=400)  # before the extension's own, which is at 500
     app.connect("html-page-context", _forget_address, priority=600)
