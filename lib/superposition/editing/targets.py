@@ -300,7 +300,7 @@ class _Objective:
         with torch.no_grad(), ExitStack() as hooks:
             if self.weights is not None:
                 hooks.enter_context(hooked((self.layer.module, _answered_by(self.layer, self.weights))))
-            cache = DynamicCache()
+            cache: Any = DynamicCache()
             run_body(self.model, ids, mask, cache=cache, use_cache=True)
         lengths = [len(ids) for ids in before]
         for layer in cache.layers:
