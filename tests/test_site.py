@@ -9,7 +9,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote_plus, unquote, urlsplit
 
 import pytest
 import yaml
@@ -431,11 +431,198 @@ def test_chapters_link_to_the_functions_they_use_and_these_link_back(site, soups
     assert "10-keys-and-moments.html" in back
 
 
-def test_search_works_from_disk(site, reader):
-    reader.open(site / "search.html", "?q=superposition")
-    reader.page.wait_for_selector("#search-results li a", timeout=60_000)
+FOUND = """() => [...document.querySelectorAll("#search-results li")].map(one => ({
+  title: one.querySelector("a").textContent,
+  place: one.querySelector("a").getAttribute("href").replace("book/", ""),
+  excerpt: one.querySelector("p.context")?.textContent ?? null,
+  marks: [...one.querySelectorAll(".highlighted")].map(mark => mark.textContent.toLowerCase()),
+}))"""
+
+
+def found(page, query: str) -> list[dict]:
+    """What a search lists, once it is over."""
+    page.goto(page.url.split("search.html")[0] + f"search.html?q={quote_plus(query)}")
+    page.wait_for_function("document.querySelector('.search-summary')?.innerText")
+    page.wait_for_load_state("networkidle")
+    return page.evaluate(FOUND)
+
+
+@pytest.fixture(scope="session")
+def served(site, browser):
+    """A tab that gets the site over http, though there is neither a server nor a network."""
+    tab = OfflineTab(browser, height=900, reduced_motion="reduce")
+
+    def serve(route):
+        route.fulfill(path=site / unquote(urlsplit(route.request.url).path).lstrip("/"))
+
+    tab.context.route("http://book.test/**", serve)
+    tab.page.goto("http://book.test/search.html")
+    yield tab
+    tab.context.close()
+
+
+def test_search_works_from_disk_without_excerpts(site, reader):
+    reader.open(site / "search.html")
+    listed = found(reader.page, "superposition")
+    assert len(listed) > 10
+    assert {one["excerpt"] for one in listed} == {None}
     assert reader.errors == []
     assert reader.outside == []
+
+
+WORDS = ("kurtosis", "lossless", "superposition", "ROME", "whitening", "forecast", "AlphaEdit", "capacity")
+
+
+@pytest.mark.parametrize("query", WORDS)
+def test_search_over_http_shows_where_the_word_stands(served, query):
+    served.errors.clear()
+    listed = [one for one in found(served.page, query) if one["excerpt"] is not None]
+    assert len(listed) >= 5
+    for one in listed:
+        assert not re.search(r"[\\$\N{PILCROW SIGN}#]|code cell|Show code", one["excerpt"]), one
+        assert 0 < len(one["excerpt"]) < 260
+    marked = [one for one in listed if any(query.lower().startswith(mark) for mark in one["marks"])]
+    assert len(marked) > 0.8 * len(listed)
+    assert served.errors == []
+
+
+@pytest.mark.parametrize("query", WORDS)
+def test_chapters_are_found_before_the_library_and_nothing_twice_under_one_title(served, query):
+    listed = found(served.page, query)
+    library = [one["place"].startswith("api") for one in listed]
+    assert library == sorted(library) and not all(library)
+    titles = [one["title"] for one in listed if not one["place"].startswith("api")]
+    assert len(set(titles)) == len(titles)
+
+
+@pytest.mark.parametrize(
+    ("query", "first", "among"),
+    [
+        (
+            "kurtosis",
+            6,
+            {"11-superposition-in-llms.html", "12-nulls-and-confounds.html", "glossary.html#term-L-kurtosis"},
+        ),
+        ("lossless", 1, {"04-superposition.html"}),
+        ("ROME", 2, {"glossary.html#term-ROME", "06-editors.html"}),
+        ("whitening", 2, {"04-superposition.html"}),
+        ("forecasts", 1, {"20-forecasting-damage.html"}),
+        ("conservation of overlap", 1, {"05-capacity.html#thm-capacity-conservation"}),
+        ("Figure 4.2", 1, {"04-superposition.html#fig-superposition-plane"}),
+        ("fig. 4.2", 1, {"04-superposition.html#fig-superposition-plane"}),
+        ("(4.2)", 1, {"04-superposition.html#equation-eq-superposition-products"}),
+        ("Eq. (4.2)", 1, {"04-superposition.html#equation-eq-superposition-products"}),
+        ("exercise 4.1", 1, {"04-superposition.html#ex-04-whitening"}),
+        ("claim 4", 1, {"04-superposition.html#claim-4"}),
+        ("rome_update", 1, {"api-derivation.html#superposition.theory.memory.rome_update"}),
+    ],
+)
+def test_what_is_looked_for_is_found_first(served, query, first, among):
+    assert among <= {one["place"] for one in found(served.page, query)[:first]}
+
+
+@pytest.mark.parametrize(
+    ("query", "marked"), [("kurtosis", {"kurtosis"}), ("shuffles kurtosis", {"shuffl", "kurtosis"})]
+)
+def test_words_looked_for_are_marked_on_the_page_found(site, reader, query, marked):
+    page = reader.page
+    reader.open(site / "search.html")
+    found(page, query)
+    page.locator('#search-results a[href$="12-nulls-and-confounds.html"]').first.click()
+    page.wait_for_selector("article span.highlighted", state="attached")
+    page.evaluate("window.MathJax.startup.promise")
+    marks = page.locator("article span.highlighted").all_text_contents()
+    assert len(marks) > 20 and {mark.lower() for mark in marks} == marked
+    assert page.evaluate(MATHEMATICS) == {"bare": [], "errors": [], "raw": []}
+    assert reader.grave(True) == []
+    page.get_by_text("Hide Search Matches").click()
+    page.wait_for_function("!document.querySelector('span.highlighted')")
+    reader.open(site / "book" / "12-nulls-and-confounds.html")
+    assert page.locator("span.highlighted").count() == 0
+    assert reader.errors == []
+
+
+def test_every_page_is_linked_from_another(site, soups):
+    linked = {
+        (path.parent / unquote(urlsplit(link["href"]).path)).resolve()
+        for path, soup in soups.items()
+        for link in soup.select("main a[href], nav a[href]")
+        if not urlsplit(link["href"]).scheme and path.name not in ("genindex.html", "py-modindex.html")
+    }
+    made = {path.resolve() for path in soups} - {site / "index.html", site / "search.html"}
+    assert made - linked == set()
+
+
+@pytest.mark.parametrize("name", ["genindex", "py-modindex", "search"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_pages_that_sphinx_makes_can_be_read(site, reader, name, scheme):
+    reader.open(site / f"{name}.html", "?q=kurtosis" if name == "search" else "", scheme=scheme)
+    if name == "search":
+        reader.page.wait_for_selector("#search-results .highlighted")
+    assert reader.grave(True) == []
+    for width in WIDTHS:
+        reader.page.set_viewport_size({"width": width, "height": 900})
+        assert reader.page.evaluate("document.documentElement.scrollWidth") <= width
+    assert reader.errors == []
+
+
+def test_the_bibliography_shows_no_tex(site, soups):
+    article = soups[site / "book" / "bibliography.html"].select_one("article")
+    assert len(article.select("div.citation")) > 50
+    assert re.findall(r".{0,40}[$\\{}~].{0,20}", article.get_text()) == []
+
+
+@pytest.mark.parametrize("how", ["hover", "focus"])
+def test_escape_closes_a_preview_and_the_focus_stays(site, reader, how):
+    reader.open(site / "book" / "04-superposition.html")
+    page = reader.page
+    link = page.locator('article a.reference.internal[href*="#equation-"]').first
+    link.focus()
+    if how == "hover":
+        page.keyboard.press("Escape")
+        page.wait_for_selector(".tippy-box", state="hidden")
+        link.hover()
+    page.wait_for_selector(".tippy-box")
+    page.keyboard.press("Escape")
+    page.wait_for_selector(".tippy-box", state="hidden")
+    assert link.evaluate("link => link === document.activeElement")
+    assert reader.errors == []
+
+
+@pytest.mark.parametrize("name", ["01-memory", "04-superposition", "16-lifelong-failure", "capstone", "claims"])
+def test_folds_say_what_they_fold_and_whether_they_are_open(site, reader, name):
+    """By the names and states that assistive software is told."""
+    reader.open(site / "book" / f"{name}.html")
+    client = reader.context.new_cdp_session(reader.page)
+
+    def folds() -> dict[str, bool]:
+        nodes = client.send("Accessibility.getFullAXTree")["nodes"]
+        state = {node["nodeId"]: {each["name"]: each["value"].get("value") for each in node.get("properties", [])}
+                 for node in nodes}  # fmt: skip
+        named = [
+            (node["name"]["value"], state[node["nodeId"]]["expanded"]) for node in nodes
+            if "expanded" in state[node["nodeId"]] and node["role"]["value"] in ("button", "DisclosureTriangle")
+        ]  # fmt: skip
+        assert len(dict(named)) == len(named), sorted(named)
+        return dict(named)
+
+    closed = folds()
+    soup = BeautifulSoup((site / "book" / f"{name}.html").read_text(encoding="utf8"), "html.parser")
+    exercises = [tag.get_text().strip() for tag in soup.select("article .exercise .caption-number")]
+    wanted = {
+        f"Click to show {what}" for number in exercises for what in (f"Hint for {number}", f"Solution to {number}")
+    }
+    code = soup.select("details.hide > summary > .collapsed")
+    wanted |= {tag.get_text() for tag in code if not tag.find_parent(class_="dropdown")}
+    assert wanted and wanted <= set(closed)
+    assert not any(closed[fold] for fold in wanted)
+    for what in ("button.toggle-button", "article details.hide > summary:visible"):
+        if reader.page.locator(what).count():
+            reader.page.locator(what).first.focus()
+            reader.page.keyboard.press("Enter")
+    opened = {fold for fold, is_open in folds().items() if is_open}
+    assert {fold.split()[0] for fold in opened} <= {"Click", "Hide"} and opened
+    assert all(re.match("Click to hide |Hide code: ", fold) for fold in opened)
 
 
 def test_a_cross_reference_previews_its_target(site, soups, reader):

@@ -10,8 +10,10 @@ import pytest
 from bs4 import BeautifulSoup
 from docutils import nodes, utils
 from fontTools.ttLib import TTFont
+from myst_nb.sphinx_ import HideCodeCellNode
 
 import book_pages as site
+import finding
 
 SCRIPT = (
     'var icons={"bars":[448,512,["navicon"],"f0c9","M0 96z"],sun:[512,512,[9728],"f185",["M1","M2"]],'
@@ -86,10 +88,20 @@ def test_a_page_is_freed_of_the_search_scripts_once():
 
 
 def test_folds_of_the_table_of_contents_get_a_name_once():
-    page = '<details><summary><span class="toctree-toggle" role="presentation"></span></summary></details>'
+    page = '<a href="14.html">14. Who</a><details><summary><span class="toctree-toggle"></span></summary></details>'
     named = site.mend(page)
-    assert '<summary aria-label="Pages below this one"><span class="toctree-toggle"' in named
+    assert '<summary aria-label="Pages below 14. Who"><span class="toctree-toggle"' in named
     assert site.mend(named) == named
+
+
+def test_folds_of_code_are_named_by_what_stands_on_them_and_those_of_claims_by_their_claim():
+    code = '<summary aria-label="Toggle hidden content">\n<p>Show code: Figure 4.1</p></summary>'
+    assert site.mend(code) == "<summary>\n<p>Show code: Figure 4.1</p></summary>"
+    row = '<tr class="row-even"><td><p><strong>{}</strong> a claim</p></td>\n<td><p>{}</p></td></tr>\n'
+    bar = "<details><summary>bar</summary>It stands.</details>"
+    named = site.mend(row.format(1, "none") + "".join(row.format(claim, bar) for claim in (12, 3, 3)))
+    labels = [tag["aria-label"] for tag in BeautifulSoup(named, "html.parser").find_all("summary")]
+    assert labels == ["bar of claim 12", "bar of claim 3, trial 1 of 2", "bar of claim 3, trial 2 of 2"]
 
 
 def test_only_pages_with_formulas_load_mathjax(tmp_path):
@@ -144,3 +156,56 @@ def test_quoted_numbers_look_as_they_do_in_the_notebook_and_other_text_stays():
     page += nodes.paragraph("", "from -1 to ", quoted, nodes.inline("", "-2"))
     site._write_numbers(None, page, "page")
     assert page.astext() == "from -1 to −3·10⁻⁸-2"
+
+
+def test_formulas_in_a_title_are_plain_characters():
+    assert finding.untex(r"p\,\delta") == "pδ"
+    assert finding.untex(r"\Delta W = \mathrm{diag}(\lambda^2) \varepsilon_{ij}") == "ΔW = diag(λ2) ϵij"
+    title = nodes.title("", "why ", nodes.math("", r"p\,\delta"), nodes.Text("  is\nnot"))
+    assert finding.plain(title) == "why pδ is not"
+
+
+def section(*children, title, **options):
+    return nodes.section("", nodes.title("", title), *children, **options)
+
+
+def test_results_are_called_by_section_number_verdict_and_term():
+    exercise = nodes.admonition("", nodes.title("", " (Whiten · 10 minutes, easy)"), ids=["ex-a"])
+    verdict = nodes.admonition("", nodes.title("", "Claim 4 · reproduced"), classes=["verdict"])
+    hint = nodes.admonition("", nodes.title("", "Hint"))
+    again = nodes.admonition("", nodes.title("", "Claim 4 · refuted"), classes=["verdict"])
+    ours = nodes.admonition("", nodes.title("", "Claim 18 (ours) · refuted"), classes=["verdict"])
+    theorem = nodes.admonition("", nodes.title("", ""), ids=["thm-a"])
+    page = utils.new_document("page")
+    below = section(exercise, hint, verdict, again, ours, theorem, title="Below", ids=["below"])
+    page += section(below, title="Top", ids=["top"])
+    numbers = {"ex-a": "Exercise 4.1", "fig-a": "Figure 4.2", "thm-a": "Theorem 4.1"}
+    finding.give_ids(page)
+    assert finding.titles(page, numbers, {"term-ROME": "ROME"}) == [
+        ("Top", None), ("Below", "below"), ("Whiten", "ex-a"), ("Claim 4", "claim-4"),
+        ("Claim 18 (ours)", "claim-18-ours"), ("Exercise 4.1", "ex-a"), ("Figure 4.2", "fig-a"),
+        ("Theorem 4.1", "thm-a"), ("ROME", "term-ROME"),
+    ]  # fmt: skip
+
+
+def test_words_are_counted_in_text_by_their_stem():
+    page = utils.new_document("page")
+    page += nodes.paragraph("", "Forecasts of a forecast: to forecast what was forecasted, or of the of the.")
+    page += nodes.literal_block("", "code code code")
+    page += nodes.paragraph("", "", *(nodes.math("", "k k") for _ in range(3)))
+    assert finding.words_of(page) == {"forecast": 4}
+
+
+def test_a_fold_is_named_by_the_figure_that_its_cell_makes_or_by_its_section():
+    def cell(*made):
+        fold = HideCodeCellNode(prompt_show="", prompt_hide="")
+        return fold, nodes.container("", fold, *made)
+
+    cells = [cell(nodes.figure(ids=["fig-a"])), cell(), cell()]
+    page = utils.new_document("page")
+    untitled = nodes.section("", nodes.paragraph(), cells[2][1])  # as a solution has it
+    page += section(cells[0][1], cells[1][1], untitled, title="Below", ids=["below"])
+    finding.name_folds(page, {"fig-a": "Figure 4.2"})
+    names = [fold["prompt_show"] for fold, _ in cells]
+    assert names == ["Show code: Figure 4.2", "Show code: Below", "Show code: Below (2)"]
+    assert cells[2][0]["prompt_hide"] == "Hide code: Below (2)"

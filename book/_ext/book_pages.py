@@ -9,6 +9,7 @@ import ast
 import json
 import re
 import shutil
+from collections import Counter
 from collections.abc import Iterable
 from importlib import import_module
 from pathlib import Path
@@ -93,19 +94,35 @@ def trim_icons(html: Path) -> None:
 
 
 _SEARCH = re.compile(r'\s*<script src="[^"]*(searchtools|language_data|searchindex)\.js[^"]*"></script>')
-_FOLD = '<summary><span class="toctree-toggle"'
+_FOLD = re.compile(r'(>([^<>]+)</a><details[^>]*><summary)(?=><span class="toctree-toggle")')
+_BAR = re.compile(r"(<tr[^>]*><td><p><strong>(\d+)</strong>(?:(?!</tr>).)*?<summary)>bar</summary>", re.DOTALL)
+
+
+def name_bars(page: str) -> str:
+    """Names for the folds in a table of claims, which all say ``bar``: by claim, and by trial if it has several."""
+    trials, seen = Counter(claim for _, claim in _BAR.findall(page)), Counter()
+
+    def name(bar: re.Match[str]) -> str:
+        seen[bar[2]] += 1
+        which = f", trial {seen[bar[2]]} of {trials[bar[2]]}" if trials[bar[2]] > 1 else ""
+        return f'{bar[1]} aria-label="bar of claim {bar[2]}{which}">bar</summary>'
+
+    return _BAR.sub(name, page)
 
 
 def mend(page: str, *, search: bool = False, formulas: bool = False) -> str:
     """A page's HTML with roles that assistive software understands, and without scripts that it does not need.
 
     docutils calls the bibliography a list, though what it holds are no list items, and the folds of the table of
-    contents have no name. The theme has every page load the search index, to search while the reader types; it lets
+    contents have no name. Folds of code are named by what stands on them (``finding.py``), and the folds in a table of
+    claims by their claims. The theme has every page load the search index, to search while the reader types; it lets
     that be if ``Search`` is undefined or null. MathJax is for pages with formulas, or with previews that have some.
     """
     page = page.replace('<div role="list" class="citation-list">', '<div class="citation-list">')
     page = page.replace(' role="doc-biblioentry"', "")
-    page = page.replace(_FOLD, _FOLD.replace(">", ' aria-label="Pages below this one">', 1))
+    page = page.replace('<summary aria-label="Toggle hidden content">', "<summary>")
+    page = name_bars(page)
+    page = _FOLD.sub(r'\1 aria-label="Pages below \2"', page)
     if not search:
         page, cuts = _SEARCH.subn("", page)
         page = page.replace("</head>", "<script>var Search;</script></head>", 1) if cuts else page

@@ -61,3 +61,25 @@ window.addEventListener("load", async () => {
 window.addEventListener("load", () => {
   window.MathJax ??= { typesetPromise: () => Promise.resolve() };
 });
+
+// Escape closes the preview of a link. The link keeps the focus.
+document.addEventListener("keydown", ({key}) => {
+  if (key === "Escape") window.tippy?.hideAll();
+});
+
+// The button of a fold says what it folds: "Click to show Hint for Exercise 4.1". Its first words, which stand on it,
+// come from its style, and whether it is open from its state; both are sphinx-togglebutton's.
+window.addEventListener("load", () => {
+  const exercises = [...document.querySelectorAll("article .exercise .caption-number")];
+  for (const button of document.querySelectorAll("article .admonition-title > button.toggle-button")) {
+    const title = button.parentElement;
+    const own = title.textContent.replace(/\s+/g, " ").trim().replace(/^(Solution to \S+ [\d.]+) \(.*/, "$1");
+    const before = (at) => at.compareDocumentPosition(title) & Node.DOCUMENT_POSITION_FOLLOWING;
+    const exercise = exercises.findLast(before)?.textContent.trim();
+    const name = document.createElement("span");
+    name.className = "visually-hidden";
+    name.textContent = own === "Hint" && exercise ? ` ${own} for ${exercise}` : ` ${own}`;
+    button.removeAttribute("aria-label");
+    button.append(name);
+  }
+});
