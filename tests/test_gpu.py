@@ -524,7 +524,7 @@ def test_what_is_missing_is_said_at_once_and_all_of_it(tmp_path, capsys, monkeyp
     assert gpu.main(["run", "--work", str(tmp_path / "w"), "--pieces", str(tmp_path / "none")]) == 2
     said = capsys.readouterr().err
     for sentence in (
-        "transformers>=5.0 is needed, and 4.57.1 is installed.",
+        "transformers>=5.0,<6 is needed, and 4.57.1 is installed.",
         "scipy>=1.15 is needed, and is not installed.",
         "No GPU is seen by torch",
         "4 GB must be free",

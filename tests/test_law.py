@@ -27,7 +27,7 @@ LAW = {
     "studies": "records linear stats data",
     "figures": "studies records linear stats matplotlib",
     "book": "studies records linear stats theory data io lm editing sympy",
-    "cli": "io data linear stats lm editing toys measure records studies torch transformers",
+    "cli": "__version__ io data linear stats lm editing toys measure records studies torch transformers",
 }
 #: What is heavy or belongs to one trade, and so is held by the law as well.
 HELD = {"torch", "transformers", "sympy", "matplotlib"}

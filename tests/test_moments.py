@@ -673,8 +673,8 @@ def test_a_checkpoint_that_another_process_removed_is_no_error(model, corpus, ca
     monkeypatch.setattr(moments, "CHECKPOINT_EVERY", 0.0)
     glob = files.Path.glob
 
-    def late(self, pattern):
-        for path in glob(self, pattern):
+    def late(self, pattern, **more):
+        for path in glob(self, pattern, **more):
             if pattern == "unfinished*":
                 path.unlink()
             yield path

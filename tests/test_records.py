@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from importlib.metadata import version
 
 import numpy as np
 import pytest
@@ -209,7 +210,7 @@ NAN, INF = float("nan"), float("inf")
 def test_provenance_says_what_made_the_record():
     found = records.provenance(command="python -m superposition measure", seed=3)
     assert found["command"] == "python -m superposition measure" and found["seed"] == 3
-    assert found["versions"]["torch"] == __import__("torch").__version__
+    assert found["versions"]["torch"] == version("torch")
     assert found["versions"]["python"] == ".".join(map(str, sys.version_info[:3]))
     assert found["device"].startswith("cpu, ") and found["threads"] >= 1
     assert 50 < found["peak_memory_mib"] < 100_000
