@@ -83,12 +83,12 @@ Search.htmlToText = (html, anchor) => {
   return text.textContent.replace(/\s+/g, " ").replace(/…(?:[ ,.]*…)+/g, "…").trim();
 };
 
-// The passage with most of the words, cut between words.
+// The passage of a page with most of the words, cut between words; what an anchor names is shown from its beginning.
 const BEFORE = 100, LENGTH = 240;
 
 Search.makeSearchSummary = (html, words, anchor) => {
   const text = Search.htmlToText(html, anchor);
-  const places = [...words].flatMap((word) =>
+  const places = (anchor ? [] : [...words]).flatMap((word) =>
     [...text.matchAll(new RegExp(`(?<![\\p{L}\\p{N}])${_escapeRegExp(word)}`, "giu"))].map(({index}) => ({word, index})));
   const near = (start) => new Set(places.filter(({index}) => Math.abs(index - start) < BEFORE).map(({word}) => word)).size;
   const best = places.reduce((first, {index}) => (first < 0 || near(index) > near(first) ? index : first), -1);
