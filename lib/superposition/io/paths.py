@@ -23,7 +23,8 @@ def _shipped(name: str) -> Path:
 
 def made_by_make() -> bool:
     """Whether this Python is the environment that ``make setup`` makes in a checkout of the repository."""
-    return Path(sys.prefix) == _PACKAGE.parents[1] / ".venv"
+    environment = _PACKAGE.parents[1] / ".venv"
+    return Path(sys.prefix) == environment and (environment / ".ready").is_file()
 
 
 def data_dir() -> Path:
