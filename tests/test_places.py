@@ -123,6 +123,10 @@ def test_the_same_setting_gives_every_page_its_own_address(site):
         assert head["og:image"] == f"{own}{sharing.CARD}" and head["og:image:alt"]
         assert head["og:description"] == page.select_one("meta[name=description]")["content"]
         assert (pages_of[ADDRESS] / sharing.CARD).is_file()
+    root = BeautifulSoup((pages_of[ADDRESS] / "index.html").read_text(encoding="utf-8"), "html.parser")
+    assert root.a["href"] == "book/index.html" and root.title.string
+    for tag in ("link[rel=canonical]", "meta[property='og:image']", "meta[name=description]"):
+        assert root.select_one(tag) == site(ADDRESS)["index"].select_one(tag)
     sitemap = (pages_of[ADDRESS] / "sitemap.xml").read_text(encoding="utf-8")
     assert {f"{own}book/index.html", f"{own}book/02-single-edit.html"} <= set(re.findall("<loc>(.*?)</loc>", sitemap))
 

@@ -533,13 +533,22 @@ def test_words_looked_for_are_marked_on_the_page_found(site, reader, query, mark
     page.evaluate("window.MathJax.startup.promise")
     marks = page.locator("article span.highlighted").all_text_contents()
     assert len(marks) > 20 and {mark.lower() for mark in marks} == marked
+    page.wait_for_function("scrollY > 0")
+    assert 0 < page.locator("article span.highlighted").first.bounding_box()["y"] < page.viewport_size["height"]
     assert page.evaluate(MATHEMATICS) == {"bare": [], "errors": [], "raw": []}
     assert reader.grave(True) == []
     page.get_by_text("Hide Search Matches").click()
     page.wait_for_function("!document.querySelector('span.highlighted')")
-    reader.open(site / "book" / "12-nulls-and-confounds.html")
+    reader.open(site / "search.html")
+    found(page, query)
+    reader.open(site / "book" / "12-nulls-and-confounds.html")  # not by a result
     assert page.locator("span.highlighted").count() == 0
     assert reader.errors == []
+
+
+def test_a_search_that_finds_nothing_says_what_to_do(site, reader):
+    reader.open(site / "search.html", "?q=xylophone")
+    reader.page.get_by_text("Nothing is found by these words.").wait_for()
 
 
 def test_every_page_is_linked_from_another(site, soups):

@@ -118,6 +118,7 @@ def mend(page: str, *, search: bool = False, formulas: bool = False) -> str:
     claims by their claims. The theme has every page load the search index, to search while the reader types; it lets
     that be if ``Search`` is undefined or null. MathJax is for pages with formulas, or with previews that have some.
     """
+    page = re.sub(r"<title>(.+?) &#8212; \1</title>", r"<title>\1</title>", page)
     page = page.replace('<div role="list" class="citation-list">', '<div class="citation-list">')
     page = page.replace(' role="doc-biblioentry"', "")
     page = page.replace('<summary aria-label="Toggle hidden content">', "<summary>")

@@ -3,6 +3,13 @@
 // Excerpts are fetched page by page, which a browser refuses from disk.
 DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = location.protocol !== "file:";
 
+Object.assign(Documentation.TRANSLATIONS, {
+  "Search Results": "Search",
+  "Search finished, found ${resultCount} page(s) matching the search query.": "Places found: ${resultCount}.",
+  "Your search did not match any documents. Please make sure that all words are spelled correctly and that you've selected enough categories.":
+    "Nothing is found by these words. Look at their spelling, or try another word of the same meaning.",
+});
+
 // First what has the words in its title, and among pages those that say them most; last the pages of the library.
 const TITLE = 12, TERM = 30, MOST = 10, LIBRARY = 1000;
 let code = false;  // whether a name of the library is looked for
@@ -43,12 +50,22 @@ Search.query = (query) => {
 
 // Pages are found by the stem of a word, "forecast" for "forecasts", and marked by it, too, if it is no mere syllable.
 // One pass of Sphinx's over a page leaves out the last places of a long paragraph: whole words are marked twice.
+// Only a page that is opened from the results is marked.
+const MARKS = "sphinx_highlight_terms";
+let wanted = "";
+for (const event of ["click", "auxclick"]) {
+  document.addEventListener(event, ({target}) => {
+    if (target.closest?.("#search-results a")) localStorage.setItem(MARKS, wanted);
+  });
+}
+
 const sphinxParse = Search._parseQuery;
 Search._parseQuery = (query) => {
   const [asked, stems, excluded, marked, objects] = sphinxParse(query);
-  const words = [...marked];
+  const words = [...marked].filter((word) => word.length > 2);
   const parts = [...stems].filter((stem) => stem.length > 3 && words.some((word) => word.startsWith(stem)));
-  localStorage.setItem("sphinx_highlight_terms", [...words, ...words, ...parts].join(" "));
+  wanted = [...words, ...words, ...parts].join(" ");
+  localStorage.removeItem(MARKS);
   return [asked, stems, excluded, new Set([...words, ...parts]), objects];
 };
 

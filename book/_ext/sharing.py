@@ -121,6 +121,26 @@ def _copy_pdf(app: Any, exception: Exception | None) -> None:
             shutil.copyfile(app.config.book_pdf, place)
 
 
+_SHARED = re.compile(r'<meta (?:property="og:|name="(?:description|twitter:))[^>]*>|<link rel="canonical"[^>]*>')
+
+
+def _write_root(app: Any, exception: Exception | None) -> None:
+    """The page of the bare address, which only leads on, says what the first page says."""
+    root, first = Path(app.outdir, "index.html"), Path(app.outdir, f"{WAY_TO_CITE[0]}.html")
+    if exception is None and app.builder.name == "html" and first.is_file():
+        tags = "\n".join(_SHARED.findall(first.read_text(encoding="utf-8")))
+        title, address = (
+            html.escape(app.config.html_title or app.config.project),
+            first.relative_to(root.parent).as_posix(),
+        )
+        root.write_text(
+            f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8"/>\n<title>{title}</title>\n'
+            f'<meta http-equiv="refresh" content="0; url={address}"/>\n<link rel="icon" href="_static/favicon.svg"/>\n'
+            f'{tags}\n</head>\n<body><p><a href="{address}">{title}</a></p></body>\n</html>\n',
+            encoding="utf-8",
+        )
+
+
 def setup(app: Any) -> dict[str, Any]:
     """What Sphinx calls."""
     app.setup_extension("sphinxext.opengraph")
@@ -131,4 +151,5 @@ def setup(app: Any) -> dict[str, Any]:
     app.connect("html-page-context", _describe, priority=400)  # before the extension's own, which is at 500
     app.connect("html-page-context", _forget_address, priority=600)
     app.connect("build-finished", _copy_pdf)
+    app.connect("build-finished", _write_root, priority=900)  # after what writes an empty one
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -62,6 +62,11 @@ window.addEventListener("load", () => {
   window.MathJax ??= { typesetPromise: () => Promise.resolve() };
 });
 
+// Whoever comes from a result of search sees the first of the marks, unless the result names a place.
+window.addEventListener("load", () => setTimeout(() => {
+  if (!location.hash) document.querySelector("article span.highlighted")?.scrollIntoView({ block: "center" });
+}, 100));
+
 // Escape closes the preview of a link. The link keeps the focus.
 document.addEventListener("keydown", ({key}) => {
   if (key === "Escape") window.tippy?.hideAll();
