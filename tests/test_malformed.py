@@ -826,7 +826,7 @@ def test_malformed_options(workplace, tmp_path, monkeypatch, block):
             wrong = None if status == 0 and written(changed["--out"]) else f"ends in {status}: {said[:200]}"
         elif status != 2:
             wrong = f"ends in {status}"
-        elif re.match("(python -m )?superposition ", last):
+        elif re.match("(python -m )?superposition[ :]", last):
             wrong = None if said.startswith("usage: ") else "no usage"
         else:
             notes = [note for note in notes if not note.startswith("note: ")]

@@ -195,3 +195,26 @@ def test_the_tree_stays_small():
         pytest.skip("no git checkout")
     there = [ROOT / name for name in done.stdout.split("\0") if name]
     assert sum(path.stat().st_size for path in there if path.is_file()) < 20e6
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a script of a Unix shell")
+def test_the_check_of_the_lock_says_what_is_wrong_and_when_it_could_not_look(tmp_path):
+    for name in ("pyproject.toml", "requirements.txt", "requirements-lab.txt", "requirements-models.txt", ".ci/lock"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    nowhere = {"UV_DEFAULT_INDEX": "http://127.0.0.1:9/simple", "UV_HTTP_RETRIES": "0", "UV_NO_CACHE": "1"}
+    uv = environment(UV=str(Path(sys.executable).parent / "uv"), **nowhere)
+
+    def check():
+        return subprocess.run(
+            ["bash", ".ci/lock", "check"], cwd=tmp_path, env=uv, capture_output=True, text=True, timeout=120
+        )
+
+    done = check()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "The lock was not checked: the package index does not answer.\n"
+    pins = tmp_path / "requirements.txt"
+    pins.write_text(pins.read_text().replace("numpy==", "numpy==1"))
+    done = check()
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "pyproject.toml does not hold the pins of the requirements: say `make lock`.\n"
