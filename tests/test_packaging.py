@@ -142,6 +142,11 @@ def test_the_lock_is_one_for_uv_and_pip():
     assert project["project"]["requires-python"] == f">={least}"
     named = [line.split(":: ")[-1] for line in project["project"]["classifiers"] if "Python :: 3." in line]
     assert named == [".".join(version.split(".")[:2]) for version in (least, *others)]
+    install = (ROOT / ".ci" / "install").read_text(encoding="utf-8")
+    after = f"3, {int(others[-1].split('.')[1]) + 1}"
+    assert f'promised="Python {least} to {others[-1]}"' in install
+    assert f"not ({least.replace('.', ', ')}) <= sys.version_info < ({after})" in install
+    assert f"Python {least} to {others[-1]}" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def packages(*files):
@@ -218,3 +223,70 @@ def test_the_check_of_the_lock_says_what_is_wrong_and_when_it_could_not_look(tmp
     done = check()
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "pyproject.toml does not hold the pins of the requirements: say `make lock`.\n"
+
+
+#: Stand-ins for programs: each says how it was called, and pip whether it was told where to look.
+PROGRAMS = {
+    "uv": 'echo "uv backend=${UV_TORCH_BACKEND-none} $*"',
+    "python": 'case "$*" in *"config list"*) for i in $(seq 4000); do echo "$SETTING"; done;; *) echo "pip $*";; esac',
+    "nvidia-smi": "",
+}
+TORCH = "pip -m pip --disable-pip-version-check install --quiet --no-deps --retries 1 --index-url"
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere PyTorch's wheels have no CUDA")
+@pytest.mark.parametrize(
+    ("there", "told", "first"),
+    [
+        (["uv"], {}, "uv backend=auto pip install"),
+        (["uv"], {"UV_TORCH_BACKEND": "cu130"}, "uv backend=cu130 pip install"),
+        (["uv"], {"PIP_INDEX_URL": "here"}, "pip -m pip --disable-pip-version-check install --quiet -r"),
+        (["uv"], {"SETTING": "global.index-url='here'"}, "pip -m pip --disable-pip-version-check install --quiet -r"),
+        (["uv"], {"PIP_INDEX_URL": "here", "UV_INDEX": "there"}, "uv backend=none pip install"),
+        ([], {}, TORCH),
+        ([], {"SETTING": "global.find-links='here'"}, "pip -m pip --disable-pip-version-check install --quiet -r"),
+        (["nvidia-smi"], {}, "pip -m pip --disable-pip-version-check install --quiet -r"),
+    ],
+)
+def test_packages_come_by_uv_or_pip_from_where_they_were_told_to_look(tmp_path, there, told, first):
+    for name in ("python", *there):
+        (tmp_path / name).write_text(f"#!/bin/bash\n{PROGRAMS[name]}\n")
+        (tmp_path / name).chmod(0o755)
+    for name in ("bash", "env", "grep", "seq", "uname"):
+        (tmp_path / name).symlink_to(shutil.which(name))
+    variables = {"PATH": str(tmp_path), "HOME": str(tmp_path), "SETTING": ""} | told
+    install = [ROOT / ".ci" / "install", "python", "-r", "requirements.txt"]
+    done = subprocess.run(install, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=60)
+    said, *lines = done.stdout.splitlines()
+    assert (done.returncode, done.stderr) == (0, "") and lines[0].startswith(first), done.stdout
+    assert said.split()[:2] == ["with", first.split()[0]]
+    assert lines[-1].endswith(" -r requirements.txt")
+
+
+def test_an_environment_that_cannot_be_made_leaves_nothing_half(tmp_path):
+    """On Debian without ``python3-venv``, a Python is there before it fails; and an old Python is named as such."""
+    broken = tmp_path / "broken"
+    broken.write_text('#!/bin/bash\ncase "$1" in -c) exit 0 ;; *) mkdir -p "$3/bin"; exit 1 ;; esac\n')
+    old = tmp_path / "old"
+    old.write_text("#!/bin/bash\nexit 1\n")
+    for program, says in ((broken, ""), (old, "Python 3.11.2 to 3.14 is needed")):
+        program.chmod(0o755)
+        done = subprocess.run(
+            [ROOT / ".ci" / "install", program, "venv", tmp_path / "made"],
+            env={"PATH": "/usr/bin:/bin"}, capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+        assert done.returncode == 1 and done.stderr.startswith(says)
+        assert not (tmp_path / "made").exists()
+
+
+def test_messages_name_make_only_in_the_environment_that_make_made(tmp_path, monkeypatch):
+    from superposition.io import paths
+
+    monkeypatch.setattr(paths, "_PACKAGE", tmp_path / "lib" / "superposition")
+    monkeypatch.setattr(paths.sys, "prefix", str(tmp_path / ".venv"))
+    (tmp_path / ".venv").mkdir()
+    assert not paths.made_by_make()
+    (tmp_path / ".venv" / ".ready").write_text("")
+    assert paths.made_by_make()
+    monkeypatch.setattr(paths.sys, "prefix", str(tmp_path / "other"))
+    assert not paths.made_by_make()

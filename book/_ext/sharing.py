@@ -34,10 +34,10 @@ def site_address(repository: str) -> str:
 
 
 def citation(folder: Path) -> dict[str, str]:
-    """Title, version and date, as ``CITATION.cff`` has them."""
+    """Version and date, as ``CITATION.cff`` has them."""
     held = yaml.safe_load((folder / "CITATION.cff").read_text(encoding="utf-8"))
     date = datetime.date.fromisoformat(str(held["date-released"]))
-    return {"title": held["title"], "version": str(held["version"]), "date": f"{date.day} {date:%B %Y}"}
+    return {"version": str(held["version"]), "date": f"{date.day} {date:%B %Y}"}
 
 
 #: Characters of a description that previews and search engines show.
