@@ -85,6 +85,7 @@ records: $(READY)  ## make the book's records again (hours)
 
 benchmarks: $(READY)  ## measure speed here, against the floor and the paper's own procedure
 	$(BIN)/python experiments/benchmarks/measuring.py
+	$(BIN)/python experiments/benchmarks/editing.py
 
 audit: $(READY)  ## known vulnerabilities in the pinned packages (1 minute; asks the package index)
 	@mkdir -p _build

@@ -114,9 +114,10 @@ def moved_by(case: Case, states: list[torch.Tensor]) -> Float[np.ndarray, " m"]:
     reading = case.untouched.reading
     far = np.zeros(len(reading))
     for rows, old, new in zip(forecast.groups(reading), case.before[1], states, strict=True):
-        first = reading.prompts[rows[0]] - 1
-        relative = (new - old)[:, first:].norm(dim=2) / old[:, first:].norm(dim=2)
-        far[rows] = relative.square().mean(1).sqrt().double().cpu().numpy()
+        relative = ((new - old).norm(dim=2) / old.norm(dim=2)).double().cpu().numpy()
+        for row, of_row in zip(rows, relative, strict=True):
+            where = slice(reading.prompts[row] - 1, reading.lengths[row])
+            far[row] = np.sqrt(np.mean(of_row[where] ** 2))
     return far
 
 

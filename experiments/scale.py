@@ -17,7 +17,8 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from job import Job
-from measuring import forward_flops, matmul_rate, wait
+from machine import matmul_rate, wait
+from measuring import forward_flops
 from superposition.data import text
 from superposition.linear import overlap
 from superposition.lm import models, moments

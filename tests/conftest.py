@@ -34,7 +34,7 @@ jaxtyping.install_import_hook([".".join(p.relative_to(LIB).with_suffix("").parts
 import chromium  # noqa: E402
 from superposition.errors import UserError  # noqa: E402
 from superposition.figures.style import Plot  # noqa: E402
-from superposition.lm import models, passes  # noqa: E402
+from superposition.lm import models, passes, products  # noqa: E402
 
 SENTENCES = [
     "The capital of France is Paris, and the capital of Spain is Madrid.",
@@ -161,6 +161,7 @@ def build(architecture: str, seed: int = 0, **changes):
 def tiny(architecture: str = "llama", *, bos: bool = False, seed: int = 0, **changes) -> models.LanguageModel:
     """A tiny random :class:`superposition.lm.models.LanguageModel`."""
     model = build(architecture, seed, **changes)
+    products.use(model)  # as after loading
     loaded = models.LanguageModel(model, tokenizer(bos), models.find_layers(model), architecture)
     passes.check(loaded)
     return loaded

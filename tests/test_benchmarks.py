@@ -3,6 +3,7 @@
 import importlib
 import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -10,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from conftest import tiny
-from torch.utils.flop_counter import FlopCounterMode
 
 from superposition import cli, editing
 from superposition.data import facts, text
@@ -56,7 +56,7 @@ def test_the_floor_counts_the_operations_of_the_forward_pass(benchmark, length):
     """Against torch's own counter. It counts full attention, so the causal half is added back before comparing."""
     model = tiny("llama")
     window = text.Window(tuple(range(length)), 0, length)
-    counter = FlopCounterMode(display=False)
+    counter = benchmark("machine").counter()
     model.model.set_attn_implementation("eager")
     ids = torch.arange(length)[None]
     with counter:
@@ -65,6 +65,16 @@ def test_the_floor_counts_the_operations_of_the_forward_pass(benchmark, length):
     causal = 2 * 2 * length * (length + 1) / 2 * model.layers[0].d * len(model.layers)
     counted = counter.get_total_flops() - attention + causal
     assert benchmark("measuring").forward_flops(model, window) == pytest.approx(counted, rel=0.03)
+
+
+def test_what_others_take_of_the_machine_is_told(benchmark):
+    """A second process that counts takes its share; without one there is little."""
+    machine = benchmark("machine")
+    busy = [sys.executable, "-c", "import time\nend = time.time() + 1\nwhile time.time() < end: pass"]
+    with machine.load() as load:
+        subprocess.run(busy, check=True)
+    assert {"load_average", "others", "stolen"} == set(load) and 0 < load["others"] <= 1
+    assert all(rate > 0 for rate in machine.rates().values())
 
 
 def test_layer_groups_hold_less_and_give_the_same_sums(benchmark, corpus, monkeypatch):

@@ -10,7 +10,7 @@ from superposition.editing import TargetSettings, forecast
 from superposition.errors import UserError
 from superposition.linear import overlap, rules
 from superposition.linear.memory import LinearMemory
-from superposition.lm import keys
+from superposition.lm import keys, passes
 
 PROTECT = [
     Fact("France", "The capital of {} is", "Paris"),
@@ -173,6 +173,16 @@ def test_the_drift_at_every_position_is_the_edit(lm):
         weight.copy_(kept)
     assert np.abs(actual - found.log_probability).max() > 0.01
     np.testing.assert_allclose(predicted.log_probability, actual, atol=1e-6)
+
+
+def test_passes_that_leave_out_the_blocks_below_say_the_same(lm):
+    memory, found = edited_memory(lm), forecast.read(lm, PROTECT, LAYER)
+    below = [passes.Below(lm, lm.layers[LAYER]) for _ in forecast.groups(found, 2)]
+    for scale in (0, 1, 0.5):
+        moved = scale * forecast.drift(memory.edits, found.keys)
+        plain, spared = forecast.ask(lm, found, moved), forecast.ask(lm, found, moved, batch=2, below=below)
+        np.testing.assert_allclose(spared.log_probability, plain.log_probability, atol=1e-5)
+        np.testing.assert_allclose(spared.margin, plain.margin, atol=1e-5)
 
 
 def test_first_order_is_the_slope_of_the_fall(lm):

@@ -110,6 +110,33 @@ def test_each_rule_by_name_is_the_pure_function(seed):
 
 
 @EXAMPLES
+@given(st.integers(0, 2**32 - 1), st.lists(st.integers(1, 3), min_size=2, max_size=5), st.booleans())
+def test_a_rule_that_honours_history_keeps_a_state_in_its_place(seed, sizes, change):
+    """Whatever the batches are, and whoever wrote in between; where an option changes, the state is made anew."""
+    K, V, C, K_e, V_e = world(seed, N=30, n=sum(sizes))
+    projector = rules.null_space_projector(C, 0.9, relative=True)
+    direct = {
+        "memit-history": lambda W, K, V, past, weight: rules.memit(W, K, V, C, past, weight=weight),
+        "alphaedit": lambda W, K, V, past, weight: rules.alphaedit(W, K, V, projector, past, 1 / weight),
+    }
+    for rule, update in direct.items():
+        memory = LinearMemory(rules.least_squares(K, V), C)
+        W, done = memory.W, 0
+        for step, size in enumerate(sizes):
+            now = slice(done, done + size)
+            weight = 0.5 + step if change else 0.5
+            own = {"projector": projector, "ridge": 1 / weight} if rule == "alphaedit" else {"weight": weight}
+            other = step == 1
+            memory.edit_batch(K_e[:, now], V_e[:, now], *(["rome"] if other else [rule]), **({} if other else own))
+            if other:
+                W = memory.W
+            else:
+                W = W + update(W, K_e[:, now], V_e[:, now], K_e[:, :done], weight)
+            done += size
+            assert relative(memory.W, W) < 1e-7, rule
+
+
+@EXAMPLES
 @given(st.integers(0, 2**32 - 1), st.integers(2, 7))
 def test_hard_memory_keeps_all_edits_until_it_is_full(seed, d_m):
     K, V, _, K_e, V_e = world(seed, 3, d_m, 3 * d_m, d_m + 1)

@@ -279,6 +279,28 @@ def test_a_shift_at_one_position_is_the_same_as_one_that_is_zero_elsewhere(archi
     assert torch.equal(plain[0, :1], states[0][0, :1]) and not torch.equal(plain[0, 1:], states[0][0, 1:])
 
 
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_blocks_below_a_layer_run_once_and_what_comes_out_is_the_same(architecture):
+    """Also for some of the rows and a part of their tokens."""
+    model = tiny(architecture)
+    layer, runs = model.layers[2], []
+    ids, mask = passes.padded([[5, 6, 7, 8], [8, 9, 10], [11, 12, 5]])
+    below = passes.Below(model, layer)
+    shift = torch.randn(len(ids), layer.d, generator=torch.Generator().manual_seed(0))
+    for rows, length in ((None, None), ([0, 1, 2], 4), ([2, 1], 3)):
+        taken = range(3) if rows is None else rows
+        part = ids[list(taken), :length], mask[list(taken), :length]
+        states = []
+        with torch.no_grad(), passes.shifted(layer, shift[list(taken)], torch.zeros(len(part[0]), dtype=torch.long)):
+            states.append(passes.run_body(model, *part, use_cache=False).last_hidden_state)
+            own = model.layers[0].module, lambda *_: runs.append(1)
+            with passes.hooked(own), below.spared(rows, length):
+                states.append(passes.run_body(model, *part, use_cache=False).last_hidden_state)
+        inside = part[1].bool()
+        torch.testing.assert_close(states[0][inside], states[1][inside], rtol=1e-5, atol=1e-5)
+    assert len(runs) == (3 if below.states is None else 1)
+
+
 @pytest.mark.parametrize("architecture", ["llama", "gpt2"])
 def test_restored_weights_have_their_bits_back_after_an_interrupt(architecture):
     model = tiny(architecture)

@@ -22,7 +22,7 @@ def test_speeds_are_those_of_the_benchmarks():
     measuring, editing = records.load("benchmark-measuring"), records.load("benchmark-editing")
     rows = {what: (seconds, beside) for what, seconds, beside in status.speeds(measuring, editing)}
     assert rows["$P$ of all layers from them"][0] == measuring["p_seconds"]
-    assert rows["a ROME edit, two threads"][0] == editing["two_threads"]["rome_edit_seconds"]
+    assert rows["a ROME edit, one thread"][0] == editing["one_thread"]["rome_edit_seconds"]
     (groups,) = (beside for what, (_, beside) in rows.items() if "MiB" in what)
     assert groups.endswith("the same sums")
     data = copy.deepcopy(measuring.data)

@@ -4,8 +4,8 @@
 
 Two floors stand beside the search for target values: the time that its multiplications would take at this machine's
 measured matrix-multiply rate, and the time to read the weights that its passes need at the measured rate of reading.
-A pass over a handful of tokens is bound by the second. All is done by one thread, and seconds are the processor's; only
-``two_threads`` is by the clock on the wall, for the same edits by two threads.
+A pass over a handful of tokens is bound by the second. Seconds are by the clock on the wall, with as many threads as
+PyTorch takes by itself; ``one_thread`` has the same edits by one. Each search is the median of several.
 """
 
 from __future__ import annotations
@@ -20,29 +20,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from measuring import matmul_rate
+import machine
 from superposition import editing, records
 from superposition.data import facts
 from superposition.editing import targets
+from superposition.linear.memory import RULES, LinearMemory
+from superposition.linear.metric import Metric
 from superposition.lm import keys, models, moments, scoring
 
 #: Edits whose target values are searched in one pass.
-AT_ONCE = 8
-
-
-def reading_rate(megabytes: int = 256, repeats: int = 7) -> float:
-    """Bytes a second of reading a matrix once, for its product with a vector: the best of several."""
-    A = torch.ones(megabytes * 2**20 // 4 // 1024, 1024)
-    x = torch.ones(1024)
-    best = float("inf")
-    for _ in range(repeats):
-        began = time.perf_counter()
-        A @ x
-        best = min(best, time.perf_counter() - began)
-    return 4 * A.numel() / best
+AT_ONCE = 16
 
 
 def bytes_a_step(model: models.LanguageModel, layer: int) -> int:
@@ -53,10 +42,16 @@ def bytes_a_step(model: models.LanguageModel, layer: int) -> int:
 
 
 def seconds_of(run: Callable[[], Any]) -> tuple[float, Any]:
-    """Processor time of one call, all threads together, and what it returns."""
-    began = time.process_time()
+    """Seconds of one call, and what it returns."""
+    began = time.perf_counter()
     found = run()
-    return time.process_time() - began, found
+    return time.perf_counter() - began, found
+
+
+def median_of(run: Callable[[], Any], repeats: int) -> tuple[float, Any]:
+    """The median of the seconds of several calls, and what the last returns."""
+    runs = [seconds_of(run) for _ in range(repeats)]
+    return statistics.median(seconds for seconds, _ in runs), runs[-1][1]
 
 
 def writing(model: models.LanguageModel, layer: int, C: np.ndarray, found: editing.Targets) -> dict[str, float]:
@@ -68,7 +63,29 @@ def writing(model: models.LanguageModel, layer: int, C: np.ndarray, found: editi
         with editing.preserved(model):
             editor = editing.Editor(model, layer, method, C=C)
             times = [seconds_of(lambda i=i, e=editor: e.store(found[i]))[0] for i in range(len(found))]
-        spent[method] = statistics.mean(times[1:])
+        spent[method] = statistics.median(times[2:])  # the second edit makes the state that stands for those before
+    return spent
+
+
+def by_history(width: int, answers: int, edits: int, every: int) -> dict[str, list[float]]:
+    """Seconds an edit of writing a long sequence of random values, by rule: the median of every so many edits."""
+    rng = np.random.default_rng(0)
+    text = rng.standard_normal((width, 3 * width))
+    C = Metric(text @ text.T / text.shape[1])
+    keys, values = rng.standard_normal((width, edits)), rng.standard_normal((answers, edits))
+    options: dict[str, dict[str, Any]] = {rule: {} for rule in RULES}
+    options["memit"] = options["memit-history"] = options["rls-soft"] = {"weight": 1 / width}
+    options["alphaedit"] = dict(
+        zip(("projector", "ridge"), editing.null_space(C.moment, editing.EditSettings()), strict=True)
+    )
+    spent = {}
+    for rule, chosen in options.items():
+        memory, times = LinearMemory(np.zeros((answers, width)), C), []
+        for i in range(edits):
+            run = lambda i=i: memory.edit(keys[:, i], values[:, i], rule, **chosen)  # noqa: B023, E731
+            times.append(seconds_of(run)[0])
+        parts = np.array(times).reshape(-1, every)
+        spent[rule] = [round(float(median), 5) for median in np.median(parts, axis=1)]
     return spent
 
 
@@ -86,26 +103,14 @@ def drawn(model: models.LanguageModel, count: int) -> list[facts.Fact]:
 
 
 def each_alone(
-    model: models.LanguageModel, listed: list[facts.Fact], layer: int, **how: Any
+    model: models.LanguageModel, listed: list[facts.Fact], layer: int, repeats: int = 1, **how: Any
 ) -> list[tuple[float, editing.Targets]]:
     """Seconds of the search for the target value of each fact, and what it gives."""
-    return [seconds_of(lambda fact=fact: targets.search(model, [fact], layer, **how)) for fact in listed]
-
-
-def by_the_wall(model: models.LanguageModel, listed: list[facts.Fact], layer: int, threads: int = 2) -> list[float]:
-    """Seconds on the wall of the same searches by several threads; one thread afterwards."""
-    torch.set_num_threads(threads)
-    seconds = []
-    for fact in listed:
-        began = time.perf_counter()
-        targets.search(model, [fact], layer)
-        seconds.append(time.perf_counter() - began)
-    torch.set_num_threads(1)
-    return seconds
+    return [median_of(lambda fact=fact: targets.search(model, [fact], layer, **how), repeats) for fact in listed]
 
 
 def flops_of_search(model: models.LanguageModel, fact: facts.Fact, layer: int) -> int:
-    with FlopCounterMode(display=False) as counter:
+    with machine.counter() as counter:
         targets.search(model, [fact], layer)
     return counter.get_total_flops()
 
@@ -124,34 +129,42 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--tokens", type=int, default=24_576)
     parser.add_argument("--facts", type=int, default=16)
     parser.add_argument("--slow", type=int, default=3, help="facts whose target values are searched without shortcuts")
+    parser.add_argument("--repeats", type=int, default=5, help="searches for each target, of which the median counts")
+    parser.add_argument("--edits", type=int, default=1000, help="of the long sequences whose writing is timed")
     parser.add_argument("--out", type=Path)
     return parser.parse_args()
 
 
-def measure(
-    model: models.LanguageModel, name: str, layer: int, listed: list[facts.Fact], C: np.ndarray, slow: int
+def measured(
+    model: models.LanguageModel, options: argparse.Namespace, listed: list[facts.Fact], C: np.ndarray
 ) -> dict[str, Any]:
     """The record's numbers: every search and every writing, one after the other."""
-    few = listed[:slow]
+    layer, few, threads = options.layer, listed[: options.slow], torch.get_num_threads()
     targets.search(model, listed[:1], layer)  # the first pass of a process pays for its start
-    rates = [(matmul_rate(torch.float32), reading_rate())]
-    alone = each_alone(model, listed, layer)
-    rates.append((matmul_rate(torch.float32), reading_rate()))
-    together, at_once = seconds_of(lambda: targets.search(model, listed, layer, batch=AT_ONCE))
-    on_two = by_the_wall(model, listed, layer)
+    rates = [machine.rates()]
+    alone = each_alone(model, listed, layer, options.repeats)
+    rates.append(machine.rates())
+    together, at_once = median_of(lambda: targets.search(model, listed, layer, batch=AT_ONCE), options.repeats)
     plain = each_alone(model, few, layer, cached=False)
-    narrow = models.load(name, dtype="bfloat16")
+    torch.set_num_threads(1)
+    one_thread = [seconds for seconds, _ in each_alone(model, listed, layer)]
+    torch.set_num_threads(threads)
+    narrow = models.load(options.model, dtype="bfloat16")
     targets.search(narrow, listed[:1], layer)
     in_bfloat16 = [spent for spent, _ in each_alone(narrow, listed, layer)]
     spent = writing(model, layer, C, at_once)
     tuned = [seconds_of(lambda fact=fact: fine_tuned(model, layer, fact))[0] for fact in few]
+    memory = model.layers[layer]
 
-    flops, reading = (statistics.mean(rate) for rate in zip(*rates, strict=True))
+    rate = {name: statistics.mean(each[name] for each in rates) for name in rates[0]}
     seconds, searched = zip(*alone, strict=True)
     first, steps = int(searched[0].steps[0]), statistics.mean(int(each.steps[0]) for each in searched)
+    floor_multiplying = flops_of_search(model, listed[0], layer) / rate["float32"] * steps / first
     return {
-        "matmul_gflops": round(flops / 1e9, 1),
-        "reading_gib_a_second": round(reading / 2**30, 1),
+        "threads": threads,
+        "repeats": options.repeats,
+        "matmul_gflops": round(rate["float32"] / 1e9, 1),
+        "reading_gib_a_second": round(rate["reading"] / 2**30, 1),
         "target": {
             "seconds_alone": round(statistics.mean(seconds), 2),
             "seconds_alone_most": round(max(seconds), 2),
@@ -159,41 +172,47 @@ def measure(
             "seconds_at_once": round(together / len(listed), 2),
             "seconds_alone_bfloat16": round(statistics.mean(in_bfloat16), 2),
             "steps": steps,
-            "floor_multiplying": round(flops_of_search(model, listed[0], layer) / flops * steps / first, 3),
-            "floor_reading": round(bytes_a_step(model, layer) * (steps + 0.5) / reading, 3),
+            "floor_multiplying": round(floor_multiplying, 3),
+            "floor_reading": round(bytes_a_step(model, layer) * (steps + 0.5) / rate["reading"], 3),
             "seconds_without_shortcuts": round(statistics.mean(spent for spent, _ in plain), 2),
             "same_facts_with_shortcuts": round(statistics.mean(seconds[: len(plain)]), 2),
             "difference_at_once": largest_difference(searched, [at_once[i] for i in range(len(at_once))]),
             "difference_without_shortcuts": largest_difference([each for _, each in plain], searched[: len(plain)]),
         },
-        "writing": {method: round(mean, 4) for method, mean in spent.items()},
+        "writing": {method: round(median, 4) for method, median in spent.items()},
         "rome_edit_seconds": round(statistics.mean(seconds) + spent["rome"], 2),
         "rome_edit_seconds_most": round(max(seconds) + spent["rome"], 2),
-        "rome_edits_within_4_seconds": sum(one + spent["rome"] <= 4 for one in seconds),
-        "two_threads": {
-            "rome_edit_seconds": round(statistics.mean(on_two) + spent["rome"], 2),
-            "rome_edit_seconds_most": round(max(on_two) + spent["rome"], 2),
+        "one_thread": {
+            "rome_edit_seconds": round(statistics.mean(one_thread) + spent["rome"], 2),
+            "rome_edit_seconds_most": round(max(one_thread) + spent["rome"], 2),
         },
         "fine_tuning_seconds": round(statistics.mean(tuned), 2),
+        "sequence": {
+            "edits": options.edits,
+            "every": options.edits // 10,
+            "seconds_an_edit": by_history(memory.d_m, memory.d, options.edits, options.edits // 10),
+        },
     }
 
 
 def report(data: dict[str, Any]) -> None:
     target = data["target"]
-    print(f"matrix multiply {data['matmul_gflops']} GFLOP/s, reading {data['reading_gib_a_second']} GiB/s")
     print(
         f"a ROME edit: {data['rome_edit_seconds']} s (most {data['rome_edit_seconds_most']}), the target value "
         f"{target['seconds_alone']}; {AT_ONCE} at once {target['seconds_at_once']} each; floors "
         f"{target['floor_multiplying']} (multiplying), {target['floor_reading']} (reading)"
     )
-    print(f"on two threads: {data['two_threads']}")
+    print(f"on one thread: {data['one_thread']}")
     print(f"without shortcuts {target['seconds_without_shortcuts']} s for {target['same_facts_with_shortcuts']}")
     print(f"writing {data['writing']}; fine-tuning {data['fine_tuning_seconds']} s an edit")
+    for rule, seconds in data["sequence"]["seconds_an_edit"].items():
+        print(f"the first and last tenth of {data['sequence']['edits']} edits by {rule}: {seconds[0]}, {seconds[-1]} s")
+    print(machine.told(data["load"]))
 
 
 def main() -> None:
     options = parsed()
-    torch.set_num_threads(1)
+    print(machine.said(machine.rates()))
     model, layer = models.load(options.model), options.layer
     listed = drawn(model, options.facts)
     C = moments.estimate(model, "book", tokens=options.tokens, layers=[layer]).second_moment(layer)
@@ -204,7 +223,9 @@ def main() -> None:
         "facts": len(listed),
         "at_once": AT_ONCE,
     }
-    data |= measure(model, options.model, layer, listed, C, options.slow)
+    with machine.load() as load:
+        data |= measured(model, options, listed, C)
+    data["load"] = load
     data["provenance"] = records.provenance(
         command="python " + " ".join(["experiments/benchmarks/editing.py", *sys.argv[1:]]), device=model.device
     )

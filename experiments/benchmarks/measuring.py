@@ -4,7 +4,8 @@
 
 The floor is the time that the arithmetic alone would take at this machine's measured matrix-multiply rates: the
 forward pass's multiplications in float32, and the moments' in float64, of which the symmetric half suffices. The
-rates are the best of several products, so the pass too is the fastest of several; the record holds them all.
+rates are measured before and after each pass, and the ratio is the median over passes. The library multiplies the
+moments in float32, so beside it stands the floor with these in float32, too, and what that changes of P.
 """
 
 from __future__ import annotations
@@ -20,31 +21,13 @@ import torch
 from jaxtyping import Float
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+import machine
 import paper_procedure
 from superposition import records
 from superposition.data import facts, text
 from superposition.linear import overlap
 from superposition.linear.metric import Metric
 from superposition.lm import keys, models, moments
-
-
-def wait(device: torch.device) -> None:
-    """Until the device has done what it was told."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def matmul_rate(dtype: torch.dtype, size: int = 1536, repeats: int = 9, device: torch.device | str = "cpu") -> float:
-    """Floating-point operations a second of square matrix products: the best of several."""
-    a, b = torch.randn(2, size, size, dtype=torch.float32, device=device).to(dtype).unbind()
-    best = float("inf")
-    for _ in range(repeats):
-        wait(a.device)
-        began = time.perf_counter()
-        a @ b
-        wait(a.device)
-        best = min(best, time.perf_counter() - began)
-    return 2 * size**3 / best
 
 
 def forward_flops(model: models.LanguageModel, window: text.Window) -> float:
@@ -81,32 +64,54 @@ def layer_groups(model: models.LanguageModel, tokens: int = 2048, layers_at_once
     }
 
 
-def rates_now() -> dict[str, float]:
-    return {str(d).removeprefix("torch."): matmul_rate(d) for d in (torch.float32, torch.float64)}
-
-
 def c_pass(model: models.LanguageModel, tokens: int, repeats: int) -> tuple[moments.Moments, dict, dict[str, float]]:
-    """The sums for C, the record's entry of the pass with its floor, and the rates, each the mean of two."""
-    rates, seconds = rates_now(), []
+    """The sums for C, the record's entry of the pass with its floors, and the rates, the mean of all."""
+    cut = text.windows(text.read("book"), model.tokenizer, tokens=tokens)
+    forward = sum(forward_flops(model, window) for window in cut)
+    moment = sum(layer.d_m * (layer.d_m + 1) for layer in model.layers) * sum(window.counted for window in cut)
+    rates, rows = [machine.rates()], []
     for _ in range(repeats):
         began = time.perf_counter()
         summed = moments.estimate(model, "book", tokens=tokens, cache=False)
-        seconds.append(time.perf_counter() - began)
-    after = rates_now()
-    rate = {name: statistics.mean((rates[name], after[name])) for name in rates}
-    cut = text.windows(text.read("book"), model.tokenizer, tokens=tokens)
-    forward = sum(forward_flops(model, window) for window in cut)
-    moment = sum(layer.d_m * (layer.d_m + 1) for layer in model.layers) * summed.tokens
-    floor = forward / rate["float32"] + moment / rate["float64"]
+        seconds = time.perf_counter() - began
+        rates.append(machine.rates())
+        here = {name: statistics.mean((rates[-2][name], rates[-1][name])) for name in rates[0]}
+        floor = forward / here["float32"] + moment / here["float64"]
+        rows.append((seconds, floor, seconds / floor, seconds / ((forward + moment) / here["float32"])))
+    seconds, floor, ratio, ratio_float32 = (statistics.median(column) for column in zip(*rows, strict=True))
     entry = {
-        "seconds": round(min(seconds), 2),
-        "seconds_each": [round(one, 2) for one in seconds],
+        "seconds": round(seconds, 2),
+        "seconds_each": [round(row[0], 2) for row in rows],
         "floor_seconds": round(floor, 2),
-        "ratio": round(min(seconds) / floor, 3),
+        "ratio": round(ratio, 3),
+        "ratio_each": [round(row[2], 3) for row in rows],
+        "ratio_float32": round(ratio_float32, 3),
         "forward_tflop": round(forward / 1e12, 3),
         "moment_tflop": round(moment / 1e12, 3),
+        "peak_memory_mib": records.provenance(command="", device=model.device)["peak_memory_mib"],
     }
-    return summed, entry, rate
+    return summed, entry, {name: statistics.mean(rate[name] for rate in rates) for name in rates[0]}
+
+
+def change_of_P(model: models.LanguageModel, listed: list[facts.Fact], tokens: int) -> float:
+    """The largest change of P, of all layers, that multiplying the moments in float32 makes."""
+    cut = text.windows(text.read("book"), model.tokenizer, tokens=tokens)
+    wide = {layer.index: torch.zeros(layer.d_m, layer.d_m, dtype=torch.float64) for layer in model.layers}
+
+    def receive(layer: models.Layer, found: torch.Tensor) -> None:
+        K = found[0, window.first : window.stop].double()  # (tokens, d_m)
+        wide[layer.index] += K.T @ K
+
+    for window in cut:
+        ids = torch.tensor([window.token_ids])
+        model.read_keys(ids, torch.ones_like(ids), model.layers, receive)
+    narrow, read = moments.of_windows(model, cut, batch=1, cache=False), keys.extract(model, listed)
+    changes = []
+    for layer, exact in wide.items():
+        C = exact.numpy() / narrow.tokens
+        one, other = (overlap.measure(read[layer], Metric(each)).P for each in (C, narrow.second_moment(layer)))
+        changes.append(float(np.abs(one - other).max()))
+    return max(changes)
 
 
 def keys_and_P(
@@ -142,45 +147,45 @@ def papers_procedure(
     return chosen, worst, statistics.mean(pass_seconds), time.perf_counter() - began
 
 
-def report(data: dict, keys_seconds: float, p_seconds: float, worst: float) -> None:
-    c, groups, paper, layers, tokens = (data[name] for name in ("c_pass", "memory", "paper", "layers", "tokens"))
-    print(f"matrix multiply: {data['matmul_gflops']} GFLOP/s")
-    print(f"C, {layers} layers, {tokens:,} tokens: {c['seconds']} s, floor {c['floor_seconds']} s: {c['ratio']}")
+def report(data: dict) -> None:
+    c, groups, paper = (data[name] for name in ("c_pass", "memory", "paper"))
+    print(f"C, {data['layers']} layers, {data['tokens']:,} tokens: {c['seconds']} s, floor {c['floor_seconds']} s:")
+    print(
+        f"  {c['ratio']} of it ({c['ratio_float32']} of the floor in float32), peak memory {c['peak_memory_mib']} MiB; "
+        f"moments in float32 change P by {c['change_of_P']:.0e} at most"
+    )
     print(
         f"C in {groups['passes']} passes: {groups['held_mib']} MiB held in place of {groups['held_mib_one_pass']}, "
         f"{groups['seconds']} s in place of {groups['seconds_one_pass']}, the same sums: {groups['same_sums']}"
     )
-    print(f"keys of {data['facts']} facts: {keys_seconds:.1f} s; P of {layers} layers: {p_seconds:.1f} s")
+    print(
+        f"keys of {data['facts']} facts: {data['keys_seconds']} s; P of {data['layers']} layers: {data['p_seconds']} s"
+    )
     print(
         f"the paper's procedure: {paper['seconds_a_pass']} s a pass, so {paper['scaled_hours']} h; "
-        f"same P within {worst:.1e}; {paper['cost_ratio']:,} times our keys and P"
+        f"same P within {paper['largest_difference_of_P']:.1e}; {paper['cost_ratio']:,} times our keys and P"
     )
+    print(machine.told(data["load"]))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="smollm2")
-    parser.add_argument("--tokens", type=int, default=24_576)
-    parser.add_argument("--facts", type=int, default=128)
-    parser.add_argument("--slice", type=int, default=3, help="facts in the slice of the paper's procedure")
-    parser.add_argument("--repeats", type=int, default=3, help="passes for C, of which the fastest counts")
-    parser.add_argument("--out", type=Path)
-    options = parser.parse_args()
-
-    model = models.load(options.model)
-    listed = facts.load("book", limit=options.facts)
+def measured(model: models.LanguageModel, listed: list[facts.Fact], options: argparse.Namespace) -> dict:
+    """The record's numbers, one thing timed after the other; keys, P and layer groups by their median as well."""
     layers = len(model.layers)
     summed, c_entry, rate = c_pass(model, options.tokens, options.repeats)
-    P, keys_seconds, p_seconds = keys_and_P(model, listed, summed)
+    runs = [keys_and_P(model, listed, summed) for _ in range(options.repeats)]
+    P, (keys_seconds, p_seconds) = runs[0][0], np.median([run[1:] for run in runs], axis=0)
     chosen, worst, pass_seconds, inverse_seconds = papers_procedure(model, listed, summed, P, options.slice)
     paper_seconds = layers * ((options.facts**2 + options.facts) * pass_seconds + inverse_seconds)
-    data = {
+    c_entry["change_of_P"] = float(f"{change_of_P(model, listed, options.tokens):.1e}")
+    return {
         "kind": "benchmark",
         "model": records.header(model, architecture=False),
         "tokens": summed.tokens,
         "facts": len(listed),
         "layers": layers,
-        "matmul_gflops": {name: round(value / 1e9, 1) for name, value in rate.items()},
+        "repeats": options.repeats,
+        "matmul_gflops": {name: round(rate[name] / 1e9, 1) for name in ("float32", "float64")},
+        "reading_gib_a_second": round(rate["reading"] / 2**30, 1),
         "c_pass": c_entry,
         "memory": layer_groups(model),
         "keys_seconds": round(keys_seconds, 2),
@@ -193,13 +198,32 @@ def main() -> None:
             "largest_difference_of_P": float(f"{worst:.2e}"),
             "cost_ratio": round(paper_seconds / (keys_seconds + p_seconds)),
         },
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="smollm2")
+    parser.add_argument("--tokens", type=int, default=24_576)
+    parser.add_argument("--facts", type=int, default=128)
+    parser.add_argument("--slice", type=int, default=3, help="facts in the slice of the paper's procedure")
+    parser.add_argument("--repeats", type=int, default=5, help="passes for C, of which the median counts")
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+
+    print(machine.said(machine.rates()))
+    model = models.load(options.model)
+    with machine.load() as load:
+        data = measured(model, facts.load("book", limit=options.facts), options)
+    data |= {
+        "load": load,
         "provenance": records.provenance(
             command="python " + " ".join(["experiments/benchmarks/measuring.py", *sys.argv[1:]]), device=model.device
         ),
     }
     if options.out:
         records.write(options.out, data)
-    report(data, keys_seconds, p_seconds, worst)
+    report(data)
 
 
 if __name__ == "__main__":

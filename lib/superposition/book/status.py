@@ -15,7 +15,9 @@ def chapters(times: Record) -> list[tuple[str, float, float]]:
 def speeds(measuring: Record, editing: Record) -> list[tuple[str, float, str]]:
     """A row for each thing that was timed: what, seconds, and what it is to be compared with."""
     c, groups, paper = measuring["c_pass"], measuring["memory"], measuring["paper"]
-    target, both = editing["target"], editing["two_threads"]
+    target, alone = editing["target"], editing["one_thread"]
+    sequence = editing["sequence"]
+    first, last = (sequence["seconds_an_edit"]["alphaedit"][at] for at in (0, -1))
     same = "the same sums" if groups["same_sums"] else "other sums"
     return [
         (
@@ -35,17 +37,22 @@ def speeds(measuring: Record, editing: Record) -> list[tuple[str, float, str]]:
             f"the paper's procedure: {paper['scaled_hours']} hours, {paper['cost_ratio']:,} times keys and $P$",
         ),
         (
-            "a ROME edit, two threads",
-            both["rome_edit_seconds"],
-            f"at most {both['rome_edit_seconds_most']} s over {editing['facts']} facts",
+            f"a ROME edit, {editing['threads']} threads",
+            editing["rome_edit_seconds"],
+            f"at most {editing['rome_edit_seconds_most']} s over {editing['facts']} facts; "
+            f"{target['floor_multiplying']:.1f} s of arithmetic and {target['floor_reading']:.1f} s of reading weights",
         ),
         (
             "a ROME edit, one thread",
-            editing["rome_edit_seconds"],
-            f"at most {editing['rome_edit_seconds_most']} s; {target['floor_multiplying']:.1f} s of arithmetic and "
-            f"{target['floor_reading']:.1f} s of reading weights",
+            alone["rome_edit_seconds"],
+            f"at most {alone['rome_edit_seconds_most']} s",
         ),
-        (f"a target value, {editing['at_once']} at once, one thread", target["seconds_at_once"], ""),
+        (f"a target value, {editing['at_once']} at once", target["seconds_at_once"], ""),
+        (
+            f"writing an edit by AlphaEdit after {sequence['edits'] - sequence['every']:,} others",
+            last,
+            f"{first} s for the first {sequence['every']}",
+        ),
     ]
 
 

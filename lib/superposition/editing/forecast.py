@@ -19,7 +19,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,7 +37,7 @@ from superposition.linear.edit import Edit
 from superposition.linear.memory import RULES, LinearMemory
 from superposition.linear.metric import SecondMoment
 from superposition.lm import keys as key_reader
-from superposition.lm.passes import hooked, logits_of, padded, run_body, shifted
+from superposition.lm.passes import Below, hooked, logits_of, padded, run_body, shifted
 from superposition.lm.scoring import join, subject_of
 
 if TYPE_CHECKING:
@@ -149,11 +150,19 @@ class Reading(Texts):
         return replace(self, facts=tuple(self.facts[i] for i in rows), **arrays)
 
 
-def read(model: LanguageModel, facts: Sequence[Fact], layer: int, *, passes: bool = True, batch: int = 32) -> Reading:
+def read(
+    model: LanguageModel,
+    facts: Sequence[Fact],
+    layer: int,
+    *,
+    passes: bool = True,
+    gradient: bool = True,
+    batch: int = 32,
+) -> Reading:
     """Read keys at every position; with ``passes`` also the log-probability of the true object, and its gradient.
 
-    Prompts of one shape go through the model together, so nothing is padded. Without ``passes`` the forward pass stops
-    at the layer; with it, each prompt takes one pass forward and one back to the layer.
+    Without ``passes`` the forward pass stops at the layer; with it, each prompt takes one pass forward and, for the
+    ``gradient``, one back to the layer.
 
     Raises
     ------
@@ -169,14 +178,15 @@ def read(model: LanguageModel, facts: Sequence[Fact], layer: int, *, passes: boo
         if not torch.isfinite(keys).all():
             raise UserError(f"Layer {memory.index} gives NaN or infinity: damaged weights, or too narrow a dtype.")
         keys = keys.reshape(len(rows), -1, memory.d_m)
-        K[rows, : keys.shape[1]] = keys.cpu().to(torch.float64).numpy()
+        inside = np.arange(keys.shape[1]) < texts.lengths[rows][:, None]
+        K[rows, : keys.shape[1]] = keys.cpu().to(torch.float64).numpy() * inside[..., None]
 
     if passes:
-        seen = _run(model, texts, None, batch=batch, gradient=True, keep=keep)
+        seen = _run(model, texts, None, batch=batch, gradient=gradient, keep=keep)
         return Reading(**vars(texts), keys=K, **vars(seen))
     for rows in groups(texts, batch):
-        ids = torch.from_numpy(texts.token_ids[rows, : texts.lengths[rows[0]]])
-        model.read_keys(ids, torch.ones_like(ids), [memory], lambda _, keys, rows=rows: keep(rows, keys))
+        ids, mask = padded([texts.token_ids[row, : texts.lengths[row]].tolist() for row in rows])
+        model.read_keys(ids, mask, [memory], lambda _, keys, rows=rows: keep(rows, keys))
     return Reading(**vars(texts), keys=K)
 
 
@@ -197,14 +207,9 @@ def _texts(model: LanguageModel, facts: Sequence[Fact], layer: int) -> Texts:
     return Texts(tuple(facts), layer, token_ids, lengths, prompts, np.array(subjects))
 
 
-def groups(texts: Texts, batch: int = 32) -> Iterator[np.ndarray]:
-    """Rows of facts whose prompts and objects have equally many tokens, at most ``batch`` at once."""
-    shapes: dict[tuple[int, int], list[int]] = {}
-    for row, shape in enumerate(zip(texts.lengths.tolist(), texts.prompts.tolist(), strict=True)):
-        shapes.setdefault(shape, []).append(row)
-    for shape in sorted(shapes):
-        rows = np.array(shapes[shape])
-        yield from np.split(rows, range(batch, len(rows), batch))
+def groups(texts: Texts, batch: int = 32) -> list[np.ndarray]:
+    """Rows of facts, the longest first, ``batch`` at once."""
+    return np.split(np.argsort(-texts.lengths, kind="stable"), range(batch, len(texts), batch))
 
 
 @dataclass(frozen=True, eq=False)
@@ -225,32 +230,39 @@ def _run(
     batch: int = 32,
     gradient: bool = False,
     keep: Callable[[np.ndarray, torch.Tensor], None] | None = None,
+    below: Sequence[Below] | None = None,
 ) -> Said:
     """What the model says of the true objects with ``shift`` added to the memory's answers; ``keep`` gets its keys."""
     (memory,) = model.select([texts.layer])
     total, exact, margin = np.zeros(len(texts)), np.zeros(len(texts), dtype=bool), np.zeros(len(texts))
     slopes = np.zeros((len(texts), texts.lengths.max(), memory.d)) if gradient else None
-    for rows in console.bar(list(groups(texts, batch)), what="passes", unit="batch"):
-        length, prompt = int(texts.lengths[rows[0]]), int(texts.prompts[rows[0]])
-        ids = torch.from_numpy(texts.token_ids[rows, : length + 1]).to(model.device)  # (rows, length + 1)
-        added = memory.weight.new_zeros(len(rows), length, memory.d)
+    for number, rows in enumerate(console.bar(groups(texts, batch), what="passes", unit="batch")):
+        lengths, prompts = texts.lengths[rows], texts.prompts[rows]
+        ids, mask = padded([texts.token_ids[row, :length].tolist() for row, length in zip(rows, lengths, strict=True)])
+        # a line for each token of each object: its row, and where it is told
+        line = np.repeat(np.arange(len(rows)), lengths - prompts + 1)
+        at = np.concatenate([np.arange(a - 1, b) for a, b in zip(prompts, lengths, strict=True)])
+        token = torch.from_numpy(texts.token_ids[rows[line], at + 1]).to(model.device)[:, None]  # (lines, 1)
+        added = memory.weight.new_zeros(*ids.shape, memory.d)
         if shift is not None:
-            added = torch.from_numpy(np.ascontiguousarray(shift[rows, :length])).to(added)
+            added = torch.from_numpy(np.ascontiguousarray(shift[rows, : ids.shape[1]])).to(added)
         added.requires_grad_(gradient)
         watch = () if keep is None else ((memory.module, lambda _, inputs, rows=rows: keep(rows, inputs[0].detach())),)
-        with torch.set_grad_enabled(gradient), hooked(*watch, before=True), shifted(memory, added):
-            hidden = run_body(model, ids[:, :-1], torch.ones_like(ids[:, :-1]), use_cache=False).last_hidden_state
-            logs = logits_of(model, hidden[:, prompt - 1 :]).log_softmax(-1)  # (rows, object, vocabulary)
-            true = logs.gather(2, ids[:, prompt:, None])[..., 0]  # (rows, object)
-            log_p = true.sum(1)
+        spared = nullcontext() if below is None else below[number].spared()
+        with torch.set_grad_enabled(gradient), spared, hooked(*watch, before=True), shifted(memory, added):
+            hidden = run_body(model, ids, mask, use_cache=False).last_hidden_state
+            logs = logits_of(model, hidden[line.tolist(), at.tolist()]).log_softmax(-1)  # (lines, vocabulary)
+            true = logs.gather(1, token.to(logs.device))  # (lines, 1)
             if slopes is not None:
-                (slope,) = torch.autograd.grad(log_p.sum(), added)  # (rows, length, d)
-                slopes[rows, :length] = slope.cpu().double().numpy()
-        total[rows] = log_p.detach().cpu().double().numpy()
-        exact[rows] = (logs.argmax(2) == ids[:, prompt:]).all(1).cpu().numpy()
-        two = logs.detach().topk(2).values  # (rows, object, 2): the rival is the second where the first is the true one
-        rival = torch.where(true.detach() < two[..., 0], two[..., 0], two[..., 1])
-        margin[rows] = (true.detach() - rival).amin(1).cpu().double().numpy()
+                (slope,) = torch.autograd.grad(true.sum(), added)  # (rows, T, d)
+                slopes[rows, : ids.shape[1]] = slope.cpu().double().numpy()
+        two = logs.detach().topk(2).values  # (lines, 2): the rival is the second where the first is the true one
+        ahead = true.detach() - torch.where(true.detach() < two[:, :1], two[:, :1], two[:, 1:])
+        starts = np.flatnonzero(np.diff(line, prepend=-1))
+        total[rows] = np.add.reduceat(true.detach().cpu().double().numpy()[:, 0], starts)
+        hits = (logs.argmax(1, keepdim=True) == token.to(logs.device)).cpu().numpy()[:, 0]
+        exact[rows] = np.logical_and.reduceat(hits, starts)
+        margin[rows] = np.minimum.reduceat(ahead.cpu().double().numpy()[:, 0], starts)
     return Said(total, exact, margin, slopes)
 
 
@@ -299,13 +311,24 @@ def first_order(
 
 
 def ask(
-    model: LanguageModel, reading: Reading, shift: Float[np.ndarray, "m T d"] | None = None, *, batch: int = 32
+    model: LanguageModel,
+    reading: Reading,
+    shift: Float[np.ndarray, "m T d"] | None = None,
+    *,
+    batch: int = 32,
+    below: Sequence[Below] | None = None,
 ) -> Said:
     """What the model says of the true objects now, with a drift added to its answers at the layer if one is given.
 
     The unedited model with the drift of all edits at every position says what the edited model says, up to rounding.
+
+    Parameters
+    ----------
+    below : sequence of Below, optional
+        One for each of the :func:`groups`, new or of an earlier call: the blocks below the layer are run by the first
+        call only. For a model that has not changed there.
     """
-    return _run(model, reading, shift, batch=batch)
+    return _run(model, reading, shift, batch=batch, below=below)
 
 
 def slope_along(
@@ -501,13 +524,14 @@ def run(  # twelve parameters: each is a caller's own choice, and a container fo
         raise UserError(f"{sorted(both)[0]!r} is to be edited and to be protected: take it out of one of the lists.")
     layer = model.select([layer])[0].index
     bits = model.digest()
-    reading = read(model, protect, layer, passes=level == "passes", batch=batch)
+    reading = read(model, protect, layer, passes=level != "values", gradient=level == "passes", batch=batch)
     editor = Editor(model, layer, method, C=C, settings=settings, write=write)
     about = (level, layer, method, tuple(edits), tuple(protect))
     if level == "keys":
         K = key_reader.extract(model, edits, layers=[layer])[layer]
         M = directions(K, editor.memory.metric, method, **editor.options)
-        margin = np.maximum(np.abs(ask(model, reading, batch=batch).margin), LEAST_MARGIN)
+        assert reading.margin is not None  # read with the keys
+        margin = np.maximum(np.abs(reading.margin), LEAST_MARGIN)
         risk = norm_over(shares(M, reading.keys), reading.mask(RISKY)) / margin
         forecast = Forecast(*about, risk, np.sqrt((risk**2).sum(0)))
     else:

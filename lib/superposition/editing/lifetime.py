@@ -18,6 +18,7 @@ says what it will have lost. Chapters ``18-law`` and ``19-lifetime``.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -104,10 +105,12 @@ class Untouched:
 
         def keep(_module: Any, _inputs: Any, output: Any) -> None:
             states[:] = [output[0] if isinstance(output, tuple) else output]
+            raise passes.Enough
 
         def run(start: int, stop: int) -> None:
             ids, mask = passes.padded([read.token_ids[row, : read.lengths[row]].tolist() for row in range(start, stop)])
-            passes.run_body(model, ids, mask, use_cache=False)
+            with suppress(passes.Enough):
+                passes.run_body(model, ids, mask, use_cache=False)
             lengths = states[0].reshape(*ids.shape, -1).double().norm(dim=-1).cpu().numpy()
             found[start:stop, : ids.shape[1]] = np.where(mask.numpy() > 0, lengths, 1.0)
 
@@ -332,10 +335,13 @@ def outlook(
     reading, numbers = untouched.reading, np.array(sorted({n for n in looks if n <= K.shape[1]}), dtype=int)
     single = Edit(found.shifts, forecast.directions(found.keys, C))
     kept = np.zeros((len(numbers), len(reading)), dtype=bool)
-    edits = replayed(found, K, C)
+    edits, model = replayed(found, K, C), untouched.model
+    below = None
+    if model.cached_search.get(reading.layer):  # it was tried there that passes may leave the lower blocks out
+        below = [passes.Below(model, model.layers[reading.layer]) for _ in forecast.groups(reading)]
     for row, n in enumerate(numbers.tolist()):
         moved = forecast.drift(edits[:n], reading.keys)
-        kept[row] = forecast.ask(untouched.model, reading, moved).exact
+        kept[row] = forecast.ask(model, reading, moved, below=below).exact
     return Outlook(
         reading.layer,
         np.linalg.norm(found.shifts, axis=0) / np.linalg.norm(found.recalled, axis=0),

@@ -7,10 +7,11 @@ Chapters ``15-editing-a-model`` and ``20-forecasting-damage``; the commands ``ed
 from __future__ import annotations
 
 import csv
+import functools
 import hashlib
 import io
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -351,8 +352,11 @@ def forecast(
     return ForecastResult(outcome, len(session.protect) - len(protect), data)
 
 
+#: Edits whose target values are looked for in one pass.
+AT_ONCE = 16
+
 #: Raise it when what a layer's outlook is changes: outlooks are kept in the cache under it.
-_OUTLOOKS = 2
+_OUTLOOKS = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -488,10 +492,13 @@ def lifetime(
     with console.bar(total=len(chosen), what="lifetime", unit="layer") as bar:
         for summed in moments.in_groups(lm, calibration.text, memory=memory, layers=layers, **reading):
             tokens = summed.tokens
-            for layer in summed.outer:
+            group = list(summed.outer)
+            # one pass for all layers of a group, if any of them is not in the cache
+            later = functools.cache(lambda group=group: keys.extract(lm, coming, layers=group) if coming else None)
+            for layer in group:
                 C = Metric(calibration.second_moment(summed, layer)[0])
                 looks = sorted({*lifetimes.LOOKS, planned})
-                found.append(_outlook(lm, before, layer, (tried, coming), known, C, settings, looks))
+                found.append(_outlook(lm, before, layer, (tried, coming), later, known, C, settings, looks))
                 bar.update()
             del summed  # or two groups are in memory
     if lm.digest() != before:
@@ -514,12 +521,13 @@ def _outlook(
     digest: str,
     layer: int,
     edits: tuple[Sequence[Fact], Sequence[Fact]],
+    later: Callable[[], keys.Keys | None],
     known: Sequence[Fact],
     C: Metric,
     settings: TargetSettings,
     looks: list[int],
 ) -> Outlook:
-    """One layer's, of the edits to try and those that follow; ``digest`` is the weights'.
+    """One layer's, of the edits to try and those that follow, whose keys are ``later()``; ``digest`` is the weights'.
 
     It is kept under all it depends on, so that an interrupted run goes on.
     """
@@ -540,8 +548,8 @@ def _outlook(
 
     def make() -> dict[str, Any]:
         untouched = lifetimes.Untouched(lm, forecasts.read(lm, known, layer, passes=False))
-        found = search(lm, tried, layer, settings)
-        others = [keys.extract(lm, coming, layers=[layer])[layer]] if coming else []
-        return vars(lifetimes.outlook(untouched, found, C, np.concatenate([found.keys, *others], axis=1), looks))
+        found, others = search(lm, tried, layer, settings, batch=AT_ONCE), later()
+        K = found.keys if others is None else np.concatenate([found.keys, others[layer]], axis=1)
+        return vars(lifetimes.outlook(untouched, found, C, K, looks))
 
     return Outlook(**cache.made(key, make))

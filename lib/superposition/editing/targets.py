@@ -18,8 +18,8 @@ an edit needs grows with the length to which the drift has brought ``W k``.
 Chapters ``15-editing-a-model`` and ``20-forecasting-damage``.
 
 **Why it is fast.** Nothing before the subject's last token depends on δ, so its attention keys and values are computed
-once; a step runs only the tokens from there on, and asks the head only where a target or the KL term needs it. Several
-edits share a forward pass; each stops by itself.
+once; a step runs only the tokens from there on and only the blocks from the edited layer up, and asks the head only
+where a target or the KL term needs it. Several edits share a forward pass; each stops by itself.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from superposition.data.facts import shown
 from superposition.errors import UserError
 from superposition.io import console
 from superposition.lm import keys
-from superposition.lm.passes import TOLERANCE, hooked, logits_of, padded, run_body, shifted
+from superposition.lm.passes import TOLERANCE, Below, hooked, logits_of, padded, run_body, shifted
 from superposition.lm.scoring import join, subject_of
 
 if TYPE_CHECKING:
@@ -244,6 +244,7 @@ class _Batch:
     """
 
     edits: list[int]
+    rows: list[int]  # R of all the objective's texts
     ids: torch.Tensor  # (R, T)
     mask: torch.Tensor  # (R, P + T)
     prefix: list[tuple[torch.Tensor, torch.Tensor]]  # a layer: keys and values (R, heads, P, width)
@@ -262,7 +263,8 @@ class _Objective:
 
     With ``cached`` false every step runs the whole texts: the slow reference. The first run, of all edits and without a
     shift, notes ``recalled`` (edits, d), what the layer answers at the subject of the bare prompt, ``unedited``
-    (edits,), how long that answer is with the weights of the unedited model, and P₀.
+    (edits,), how long that answer is with the weights of the unedited model, P₀, and what the blocks below the layer
+    hand on: no shift reaches them, so later runs need not run them.
     """
 
     recalled: torch.Tensor
@@ -287,6 +289,7 @@ class _Objective:
         self.weights = None if weights is None else [weights[text.edit] for text in self.texts]
         self.noted = False
         self.prefix: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self.below = Below(model, self.layer) if cached else None
         if cached and any(text.subject for text in self.texts):
             self._keep_prefix()
 
@@ -324,6 +327,7 @@ class _Objective:
 
         return _Batch(
             edits=list(edits),
+            rows=chosen,
             ids=ids.to(self.model.device),
             mask=mask.to(self.model.device),
             prefix=[(K[chosen], V[chosen]) for K, V in self.prefix],
@@ -352,6 +356,8 @@ class _Objective:
         with ExitStack() as hooks:
             if batch.weights is not None:
                 hooks.enter_context(hooked((self.layer.module, _answered_by(self.layer, batch.weights))))
+            if self.below is not None:
+                hooks.enter_context(self.below.spared(batch.rows, batch.ids.shape[1]))
             if not self.noted:
 
                 def note(_module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:

@@ -24,19 +24,35 @@ from superposition.linear.metric import Metric, SecondMoment
 
 __all__ = ["RULES", "LinearMemory"]
 
-#: Rules in closed form: the directions M (d_m, n) for keys K (d_m, n), given C and the keys of earlier edits.
+#: Rules in closed form: the directions M (d_m, n) for keys K (d_m, n), given C, for a memory without earlier edits.
 _CLOSED: dict[str, Callable[..., np.ndarray]] = {
-    "rome": lambda K, C, _, **options: rules.rome_direction(K[:, 0], C, **options)[:, None],
-    "memit": lambda K, C, _, **options: rules.memit_directions(K, C, **options),
-    "memit-history": lambda K, C, K_previous, **options: rules.memit_directions(K, C, K_previous, **options),
-    "emmet": lambda K, C, _, **options: rules.emmet_directions(K, C, **options),
-    "alphaedit": lambda K, _, K_previous, **options: rules.alphaedit_directions(K, K_previous=K_previous, **options),
+    "rome": lambda K, C, **options: rules.rome_direction(K[:, 0], C, **options)[:, None],
+    "memit": lambda K, C, **options: rules.memit_directions(K, C, **options),
+    "memit-history": lambda K, C, **options: rules.memit_directions(K, C, **options),
+    "emmet": lambda K, C, **options: rules.emmet_directions(K, C, **options),
+    "alphaedit": lambda K, _, **options: rules.alphaedit_directions(K, **options),
+}
+#: Of these, the ones that honour earlier edits: where their state S starts from (:func:`rules.soft_directions`).
+_STARTS: dict[str, Callable[..., np.ndarray]] = {
+    "memit-history": lambda C, weight=1.0: weight * C.solve(np.eye(C.d_m)),
+    "alphaedit": lambda _, projector, ridge=1.0: projector / ridge,
 }
 _RECURSIVE = ("rls-soft", "rls-hard")
 _ONE_AT_A_TIME = ("rome", *_RECURSIVE)
 
 #: The rules a memory knows by name. A callable ``(K, C, K_previous, **options) -> M`` is a rule, too.
-RULES = (*_CLOSED, *_RECURSIVE)
+RULES = ("rome", "memit", "memit-history", "emmet", "alphaedit", *_RECURSIVE)
+
+
+def _same(options: dict[str, Any] | None, others: dict[str, Any]) -> bool:
+    """Whether two calls gave a rule the same options: numbers that are equal, arrays that are the same object."""
+    return (
+        options is not None
+        and options.keys() == others.keys()
+        and all(
+            value is others[name] or (np.isscalar(value) and value == others[name]) for name, value in options.items()
+        )
+    )
 
 
 class _Step(NamedTuple):
@@ -89,6 +105,7 @@ class LinearMemory:
         self.batches: list[int] = []
         self._steps: list[_Step] = []
         self._recursion: dict[str, tuple[Float[np.ndarray, "d_m d_m"], int]] = {}
+        self._held: dict[str, tuple[Float[np.ndarray, "d_m d_m"], int, dict[str, Any]]] = {}
 
     @classmethod
     def from_pairs(cls, K: Float[np.ndarray, "d_m N"], V: Float[np.ndarray, "d N"], ridge: float = 0.0) -> LinearMemory:
@@ -166,9 +183,24 @@ class LinearMemory:
         try:
             if rule in _RECURSIVE:
                 return self._recurse(K[:, 0], rule, options)
-            return _CLOSED[rule](K, C, self.keys, **options)
+            M = _CLOSED[rule](K, C, **options)  # and what it refuses
+            return self._after_others(K, rule, options) if rule in _STARTS and self.n_edits else M
         except TypeError as error:
             raise UserError(f"Rule {rule!r} was given the wrong options ({error}): see edit_batch.") from error
+
+    def _after_others(self, K: Any, rule: str, options: dict[str, Any]) -> Float[np.ndarray, "d_m n"]:
+        """The directions of a rule that honours all earlier edits; its state S catches up with them first.
+
+        S (d_m, d_m) stands for them, so that an edit costs the same after a thousand others as after one.
+        """
+        S, seen, made_for = self._held.get(rule, (None, 0, None))
+        if S is None or not _same(made_for, options):
+            S, seen = _STARTS[rule](self.metric, **options), 0  # d_m³ operations, once
+        if seen < self.n_edits:
+            _, S = rules.soft_directions(S, self.keys[:, seen:])
+        M, after = rules.soft_directions(S, K)
+        self._held[rule] = after, self.n_edits + K.shape[1], dict(options)
+        return M
 
     def _recurse(self, k: Any, rule: str, options: dict[str, Any]) -> Float[np.ndarray, "d_m 1"]:
         """The recursion's direction for k (d_m,); its state S first catches up with what other rules wrote."""

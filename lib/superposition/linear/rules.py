@@ -167,6 +167,28 @@ def alphaedit_directions(K: Keys, projector: Square, K_previous: Earlier | None 
     return _divided(X, L)[:, -K.shape[1] :]
 
 
+def soft_directions(S: Square, K: Keys) -> tuple[Keys, Square]:
+    """``S K (I + KᵀS K)⁻¹`` (d_m, n), and ``S`` after these keys, in d_m² operations a key whatever came before.
+
+    With ``S = (A + K_p K_pᵀ)⁻¹`` of earlier keys they are the last n columns of ``A⁻¹U (I + UᵀA⁻¹U)⁻¹`` for
+    ``U = [K_p, K]``, and S becomes ``(A + U Uᵀ)⁻¹``: the rules with a history without going through it again. A is
+    ``C/w`` for MEMIT; for AlphaEdit S begins as ``P / ridge``.
+
+    Raises
+    ------
+    UserError
+        The keys are too dependent for so small an A.
+    """
+    X = S @ K
+    G = K.T @ X
+    L = _cholesky((G + G.T) / 2 + np.eye(len(G)))
+    if L is None:
+        raise UserError("The keys are too dependent for this weight or ridge: drop repeats, or hold them more softly.")
+    M = _divided(X, L)
+    S = S - M @ X.T
+    return M, (S + S.T) / 2
+
+
 class RlsStep(NamedTuple):
     """A direction (d_m,) and the next ``S`` (d_m, d_m) of the recursion."""
 

@@ -13,7 +13,7 @@ import torch
 from superposition.errors import UserError, reason
 from superposition.io import files, paths
 from superposition.lm import distributed as processes
-from superposition.lm import gguf, passes, weights
+from superposition.lm import gguf, passes, products, weights
 from superposition.lm.gguf import PRESETS
 from superposition.lm.model import LanguageModel, find_layers
 
@@ -284,6 +284,7 @@ def _from_folder(
     if device_map is None:
         model.to(device)
     model.eval().requires_grad_(False)
+    products.use(model)
     layers = find_layers(model, down_projection)
     loaded = LanguageModel(model, tokenizer, layers, name, weight_files, known, folder)
     passes.check(loaded)

@@ -89,10 +89,6 @@ class Layer:
         return self.weight.shape[1]
 
 
-class _Enough(Exception):
-    """Raised by a hook once the last layer wanted has been read."""
-
-
 @dataclass(eq=False)
 class LanguageModel:
     """A causal language model, its tokenizer and its memories.
@@ -238,12 +234,12 @@ class LanguageModel:
             def read(_module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
                 receive(layer, inputs[0].reshape(batch, length, -1))
                 if layer is last:
-                    raise _Enough
+                    raise passes.Enough
 
             return read
 
         hooks = [(layer.module, hook(layer)) for layer in layers]
-        with suppress(_Enough), passes.hooked(*hooks, before=True), torch.inference_mode():
+        with suppress(passes.Enough), passes.hooked(*hooks, before=True), torch.inference_mode():
             passes.run_body(self, token_ids, mask, use_cache=False)
 
 

@@ -429,7 +429,10 @@ def _one_pass(
     size = batch or max(1, at_once // len(longest_first[0].token_ids))
     mine = longest_first[shared.index :: shared.count]
     counted = [window.counted for window in mine]
+    # float32 products where the text is long for the width: see the module of the sums
+    tiled = sum(window.counted for window in cut) >= TOKENS_PER_DIMENSION * max(layer.d_m for layer in chosen)
     sums = (store.resume(chosen) if store else None) or Sums.zeros(chosen, dtype)
+    sums.tiled = tiled
     saved = time.monotonic()
     bar = console.bar(total=sum(counted), what="second moments", unit="tok")
     bar.update(sum(counted[: sums.done]))
@@ -482,7 +485,7 @@ class _Store:
     """
 
     #: Raise it when the sums or the files that hold them change.
-    VERSION = 4
+    VERSION = 5
 
     def __init__(self, recipe: dict, shared: processes.Processes):
         key = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:24]

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from superposition.errors import UserError, reason
 from superposition.io import console
+from superposition.lm import products
 
 if TYPE_CHECKING:
     from transformers import Cache
@@ -59,7 +60,8 @@ def run_body(
         extra["cache" if "cache" in known else "past_key_values"] = cache
     if "position_ids" in known and "position_ids" not in extra:
         extra["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :].to(model.device)
-    return body(ids.to(model.device), attention_mask=mask.to(model.device), **extra)
+    with products.own_tokens(mask[:, -ids.shape[1] :]):
+        return body(ids.to(model.device), attention_mask=mask.to(model.device), **extra)
 
 
 def logits_of(model: LanguageModel, hidden: torch.Tensor) -> torch.Tensor:
@@ -84,22 +86,24 @@ def _own_logits(model: LanguageModel, own: tuple[torch.nn.Module, type], hidden:
     flat = hidden.reshape(1, -1, hidden.shape[-1])
     ids = torch.zeros(1, flat.shape[1], dtype=torch.long, device=model.device)
     body, kind = own
-    with _answering(body, kind(last_hidden_state=flat)):
+    with answering((body, kind(last_hidden_state=flat))):
         logits = model.model(ids, use_cache=False).logits
     return logits.reshape(*hidden.shape[:-1], logits.shape[-1])
 
 
 @contextmanager
-def _answering(body: torch.nn.Module, answer: Any) -> Generator[None]:
-    """Inside, the body gives this answer to whatever it is asked."""
-    before = body.__dict__.get("forward")  # accelerate's, where a device map spreads the model
-    body.forward = lambda *_, **__: answer
+def answering(*answers: tuple[torch.nn.Module, Any]) -> Generator[None]:
+    """Inside, each module gives its answer to whatever it is asked."""
+    before = {module: module.__dict__.get("forward") for module, _ in answers}  # accelerate's, with a device map
+    for module, answer in answers:
+        module.forward = lambda *_, answer=answer, **__: answer
     try:
         yield
     finally:
-        del body.forward
-        if before is not None:
-            body.forward = before
+        for module, own in before.items():
+            del module.forward
+            if own is not None:
+                module.forward = own
 
 
 def in_batches(
@@ -183,6 +187,33 @@ def hooked(*hooks: tuple[torch.nn.Module, Callable[..., Any]], before: bool = Fa
     finally:
         for handle in handles:
             handle.remove()
+
+
+class Enough(Exception):
+    """Raised by a hook once all that a pass was run for has been read; whoever runs the pass catches it."""
+
+
+class Below:
+    """What the blocks below a layer hand on, for passes over the same tokens that differ above it only.
+
+    The first pass inside :meth:`spared` runs these blocks and keeps the states (batch, tokens, d); those after it get
+    them, or rows of them. Where a block's answer is something else, it is run again each time.
+    """
+
+    def __init__(self, model: LanguageModel, layer: Layer):
+        self.blocks = [model.block(below) for below in model.layers[: layer.index]]
+        self.states: torch.Tensor | None = None
+
+    def _keep(self, _block: torch.nn.Module, _inputs: Any, output: Any) -> None:
+        if torch.is_tensor(output) and output.ndim == 3:
+            self.states = output.detach()
+
+    def spared(self, rows: Sequence[int] | None = None, length: int | None = None) -> AbstractContextManager[None]:
+        """Around a pass: over all rows, or later over some of them and their first ``length`` tokens."""
+        if self.states is None:
+            return hooked(*((block, self._keep) for block in self.blocks[-1:]))
+        states = self.states if rows is None else self.states[list(rows), :length]
+        return answering(*((block, states) for block in self.blocks))
 
 
 @contextmanager

@@ -1,4 +1,11 @@
-"""Sums ``Σ k kᵀ`` over keys as they stream by: one triangle, in blocks, a precision wider than the keys."""
+"""Sums ``Σ k kᵀ`` over keys as they stream by: one triangle, in blocks, a precision wider than the keys.
+
+A CPU multiplies float32 twice as fast as float64. Where C is estimated from many tokens for each of its dimensions, the
+keys of a pass are multiplied and summed in float32, and these partial sums are added up in float64. What that rounds
+away is of the size of what the forward pass in float32 has rounded away already. Two cases are left to float64: a text
+that is short for the width, whose C may be nearly singular; and the few keys that are many times longer than the
+others (at the beginnings of texts, in some layers), beside which float32 would lose the others.
+"""
 
 from __future__ import annotations
 
@@ -19,13 +26,19 @@ if TYPE_CHECKING:
 #: diagonal, wide ones multiply faster; of 128, 192, 256, 384 and 512 the first was the fastest on two cores.
 BLOCK, BLOCK_GPU = 192, 1536
 
+#: What is narrower than float32.
+NARROW = (torch.bfloat16, torch.float16)
+
+#: Tokens whose keys are summed in float32 before float64 takes over, and from how many times the median length of a
+#: pass's keys on a key is multiplied in float64.
+TOKENS_A_TILE, LONG = 1024, 8
+
 
 def outer_sum(keys: Float[torch.Tensor, "tokens d_m"], *, block: int | None = None) -> Float[torch.Tensor, "d_m d_m"]:
     """``Σ k kᵀ`` over the rows, in blocks of columns.
 
-    Sums are one precision wider than the keys: float32 for bfloat16 and float16, float64 for float32. A condition
-    number of C near 10⁶, usual in some layers, turns float32 sums into errors of 10⁻⁴ in P. Little more than one
-    triangle is computed.
+    Sums are one precision wider than the keys: float32 for bfloat16 and float16, float64 for float32. Little more than
+    one triangle is computed.
     """
     keys = keys if _multiplies_exactly(keys) else _widen(keys)
     sums = torch.float64 if keys.dtype == torch.float64 else torch.float32
@@ -37,17 +50,23 @@ def outer_sum(keys: Float[torch.Tensor, "tokens d_m"], *, block: int | None = No
 def add_lower(lower: torch.Tensor, keys: torch.Tensor, block: int | None = None) -> None:
     """Add ``Σ k kᵀ`` to the lower triangle of ``lower``, in place; both are on one device.
 
-    Both are of one dtype, or ``lower`` is float32 and the keys :func:`_multiplies_exactly`. What stands above the
-    diagonal afterwards means nothing.
+    Both are of one dtype; or ``lower`` is float64 and the keys float32, which are then summed in float32 by tiles; or
+    ``lower`` is float32 and the keys are narrower, on a GPU. What stands above the diagonal afterwards means nothing.
     """
     block = block or (BLOCK if lower.device.type == "cpu" else BLOCK_GPU)
-    for start in range(0, len(lower), block):
-        part = lower[start:, start : start + block]
-        rows, columns = keys[:, start:].T, keys[:, start : start + block]
-        if keys.dtype == lower.dtype:
-            part.addmm_(rows, columns)
-        else:
-            part += torch.mm(rows, columns, out_dtype=lower.dtype)
+    tiled = keys.dtype == torch.float32 and lower.dtype == torch.float64
+    # got before anything is added: where memory lacks for it, nothing is
+    room = keys.new_empty(len(lower) * min(block, len(lower)) if tiled else 0)
+    for tile in keys.split(TOKENS_A_TILE) if tiled else [keys]:
+        for start in range(0, len(lower), block):
+            part = lower[start:, start : start + block]
+            rows, columns = tile[:, start:].T, tile[:, start : start + block]
+            if tiled:
+                part += torch.mm(rows, columns, out=room[: part.numel()].view(part.shape))
+            elif tile.dtype == lower.dtype:
+                part.addmm_(rows, columns)
+            else:
+                part += torch.mm(rows, columns, out_dtype=lower.dtype)
 
 
 @dataclass
@@ -55,12 +74,14 @@ class Sums:
     """The sums of an unfinished pass, each with the number of windows that it holds.
 
     A layer's sums and its number change together, so that an interrupt or a lack of memory, whenever it comes, leaves
-    a state to go on from. ``lower`` is right in its lower triangle only.
+    a state to go on from. ``lower`` is right in its lower triangle only. With ``tiled``, float32 keys are multiplied in
+    float32 on a CPU (see the module).
     """
 
     lower: dict[int, torch.Tensor]
     total: dict[int, torch.Tensor]
     windows: dict[int, int]
+    tiled: bool = False
 
     @classmethod
     def zeros(cls, chosen: Sequence[Layer], dtype: torch.dtype = torch.float64) -> Sums:
@@ -94,18 +115,23 @@ class Sums:
         index = layer.index
         lower = self.lower[index]  # (d_m, d_m)
         keys = keys.to(lower.device)
-        if keys.dtype != lower.dtype and not _multiplies_exactly(keys):
-            keys = _widen(keys)
         total = keys.sum(0, dtype=torch.float64)  # (d_m,)
         if not torch.isfinite(total).all():
             raise UserError(
                 f"Layer {index} gives NaN or infinity on the text: the weights are damaged, or "
                 f"{layer.weight.dtype} is too narrow (try --dtype float32)."
             )
+        tiled = self.tiled and keys.dtype == torch.float32 and lower.dtype == torch.float64 and not keys.is_cuda
+        if tiled:
+            parts = _apart(keys)
+        else:
+            parts = [keys if keys.dtype == lower.dtype or _multiplies_exactly(keys) else _widen(keys)]
         # keys still narrower than the sums are multiplied in float32 first: only this pass's sum is rounded to it
-        partial = lower if keys.dtype == lower.dtype else torch.zeros_like(lower, dtype=torch.float32)
+        whole = tiled or parts[0].dtype == lower.dtype
+        partial = lower if whole else torch.zeros_like(lower, dtype=torch.float32)
         with console.interrupts_wait():
-            add_lower(partial, keys)
+            for part in parts:
+                add_lower(partial, part)
             if partial is not lower:
                 lower += partial
             self.total[index] += total
@@ -122,18 +148,25 @@ class Sums:
         return outer, total
 
 
+def _apart(keys: torch.Tensor) -> list[torch.Tensor]:
+    """The keys, with those many times longer than the others apart, in float64."""
+    lengths = keys.norm(dim=1)
+    far = lengths > LONG * lengths.median()
+    return [keys[~far], keys[far].double()] if far.any() else [keys]
+
+
 def _multiplies_exactly(keys: torch.Tensor) -> bool:
     """Whether the device multiplies narrow keys without rounding a product, and sums the products in float32.
 
     A GPU's matrix units do: a product of two numbers of bfloat16 or float16 fits into float32. It is what
     :func:`_widen` would give, at ten times the speed.
     """
-    return keys.is_cuda and keys.dtype in (torch.bfloat16, torch.float16)
+    return keys.is_cuda and keys.dtype in NARROW
 
 
 def _widen(keys: torch.Tensor) -> torch.Tensor:
     """One precision wider: float32 for bfloat16 and float16, else float64."""
-    return keys.float() if keys.dtype in (torch.bfloat16, torch.float16) else keys.double()
+    return keys.float() if keys.dtype in NARROW else keys.double()
 
 
 def summed_on(device: torch.device) -> torch.device:
