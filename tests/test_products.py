@@ -59,6 +59,23 @@ def test_padding_is_left_out_and_the_rest_is_as_it_was(lengths, seed):
     assert torch.equal(ours(x), plain)
 
 
+@pytest.mark.parametrize("rows", [2, 40])
+def test_oneDNN_is_given_arrays_in_rows_however_they_come(rows, monkeypatch):
+    seen, product = [], torch.ops.mkldnn._linear_pointwise
+
+    def look(x, W, *rest):
+        seen.append(x.is_contiguous() and (W.is_contiguous() or W.T.is_contiguous()))
+        return product(x, W, *rest)
+
+    monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", look)
+    wide, x = torch.randn(7, 10), torch.randn(5, rows).T.requires_grad_()
+    answers = [products._Linear.apply(x, W, None, None) for W in (wide[:, ::2], wide[:, :5], wide[:5].T[:7, :5])]
+    for answer, W in zip(answers, (wide[:, ::2], wide[:, :5], wide[:5].T[:7, :5]), strict=True):
+        torch.testing.assert_close(answer, x @ W.T, rtol=1e-5, atol=1e-5)
+        torch.autograd.grad(answer.sum(), x)  # the gradient is one number, expanded
+    assert len(seen) == 6 and all(seen)
+
+
 def test_what_is_no_float32_matrix_on_a_cpu_is_left_to_pytorch(monkeypatch):
     ours = layer(0, 3, 4)
     vector = torch.randn(3)

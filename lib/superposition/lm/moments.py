@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 CHECKPOINT_EVERY = 120.0
 
 #: Tokens of a forward pass on a CPU and on a GPU, unless the caller asks for a number of texts.
-TOKENS_A_PASS, TOKENS_A_PASS_GPU = 1024, 16_384
+TOKENS_A_PASS, TOKENS_A_PASS_GPU = 2048, 16_384
 
 #: Tokens of text for each dimension of C that the commands which edit and forecast read, unless told otherwise.
 TOKENS_PER_DIMENSION = 16
