@@ -83,7 +83,7 @@ serve: book  ## build the book, and show it at http://127.0.0.1:8000, to this ma
 records: $(READY)  ## make the book's records again (hours)
 	$(BIN)/python experiments/make.py
 
-benchmarks: $(READY)  ## measure speed here, against the floor and the paper's own procedure
+benchmarks: $(READY)  ## measure speed here, against the floor and the paper's own procedure (15 minutes)
 	$(BIN)/python experiments/benchmarks/measuring.py
 	$(BIN)/python experiments/benchmarks/editing.py
 

@@ -113,6 +113,11 @@ def test_a_step_of_the_search_reads_the_layers_from_the_edited_one_up(benchmark)
     assert benchmark("editing").bytes_a_step(model, 1) == 2 * counted
 
 
+def test_a_long_sequence_is_timed_by_rule(benchmark):
+    spent = benchmark("editing").by_history(width=12, answers=4, edits=10, every=5)
+    assert set(spent) == set(editing.METHODS) - {"ft"} and {len(parts) for parts in spent.values()} == {2}
+
+
 def test_writing_times_every_closed_form(benchmark):
     model = tiny("llama")
     edits = [facts.Fact(subject, "The home of {} is", "here", "there") for subject in ("Rome", "Vienna", "Tokyo")]
