@@ -236,22 +236,21 @@ class Told:
         self.index, self.d_m, self.weight = 0, width, torch.empty(1, width)
 
 
-@given(SEEDS, st.integers(1, 3000), st.integers(1, 20), st.integers(0, 5))
+@given(SEEDS, st.integers(60, 3000), st.integers(1, 20), st.integers(0, 5))
 @settings(max_examples=40, deadline=None)
 def test_tiles_in_float32_with_long_keys_apart_are_the_sums_to_single_precision(seed, tokens, width, long):
     """Also where a few keys are a thousand times as long as the others, beside which float32 would lose these."""
     rng = np.random.default_rng(seed)
     keys = rng.standard_normal((tokens, width)).astype(np.float32)
-    keys[rng.permutation(tokens)[:long]] *= 1000 if long < tokens / 2 else 1
+    keys[rng.permutation(tokens)[:long]] *= 1000
     layer = Told(width)
     sums = summing.Sums.zeros([layer])
     sums.tiled = True
     for part in np.array_split(keys, 3):
-        if len(part):
-            sums.add(layer, torch.from_numpy(part), 1)
+        sums.add(layer, torch.from_numpy(part), 1)
     found = sums.finish()[0][0].numpy()
     wide = keys.astype(np.float64)
-    far = np.linalg.norm(wide, axis=1) > 100 * np.sqrt(width) if long < tokens / 2 else np.zeros(tokens, bool)
+    far = np.linalg.norm(wide, axis=1) > 100 * np.sqrt(width)
     rest = found - wide[far].T @ wide[far]
     assert np.abs(rest - wide[~far].T @ wide[~far]).max() <= 1e-6 * max(1, tokens)
 
