@@ -111,12 +111,25 @@ def test_a_point_says_what_an_edited_model_says(small):
     memory.edit_batch(found.keys, found.values, "rome")
     point = law.point(case, memory.edits)
     before = forecast.ask(small, reading)
+
+    def last_states(j):
+        """Of one fact, where its object is told: (tokens of it, d)."""
+        ids = law.torch.from_numpy(reading.token_ids[j : j + 1, : reading.lengths[j]])
+        with law.torch.no_grad():
+            return small.model.base_model(ids).last_hidden_state[0, reading.prompts[j] - 1 :].numpy()
+
+    old = [last_states(j) for j in range(len(known))]
     with editing.preserved(small):
         small.layers[1].weight.copy_(law.torch.from_numpy(memory.W))
         after = forecast.ask(small, reading)
+        new = [last_states(j) for j in range(len(known))]
         perplexity = law.scoring.perplexity(small, case.windows)
     np.testing.assert_allclose(point["fall"], before.log_probability - after.log_probability, atol=1e-4)
     assert point["perplexity"] == pytest.approx(perplexity, rel=1e-5)
+    far = [np.linalg.norm(b - a, axis=1) / np.linalg.norm(a, axis=1) for a, b in zip(old, new, strict=True)]
+    np.testing.assert_allclose(
+        point["last state"], [lifetime.root_mean_square(one) for one in far], rtol=1e-3, atol=1e-6
+    )
     assert (point["kept"] == after.exact).all() and (point["last state"] > 0).all()
     change = np.linalg.norm(memory.W - case.W_0) / np.linalg.norm(case.W_0)
     assert point["change"] == pytest.approx(change, rel=1e-6)

@@ -110,7 +110,7 @@ def test_each_rule_by_name_is_the_pure_function(seed):
 
 
 @EXAMPLES
-@given(st.integers(0, 2**32 - 1), st.lists(st.integers(1, 3), min_size=2, max_size=5), st.booleans())
+@given(st.integers(0, 2**32 - 1), st.lists(st.integers(1, 3), min_size=4, max_size=5), st.booleans())
 def test_a_rule_that_honours_history_keeps_a_state_in_its_place(seed, sizes, change):
     """Whatever the batches are, and whoever wrote in between; where an option changes, the state is made anew."""
     K, V, C, K_e, V_e = world(seed, N=30, n=sum(sizes))

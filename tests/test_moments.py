@@ -245,7 +245,7 @@ def test_tiles_in_float32_with_long_keys_apart_are_the_sums_to_single_precision(
     keys[rng.permutation(tokens)[:long]] *= 1000
     layer = Told(width)
     sums = summing.Sums.zeros([layer])
-    sums.tiled = True
+    sums.tiled = frozenset({0})
     for part in np.array_split(keys, 3):
         sums.add(layer, torch.from_numpy(part), 1)
     found = sums.finish()[0][0].numpy()
@@ -264,6 +264,17 @@ def test_sums_are_wider_than_narrow_keys(dtype, sums, block):
     found = summing.outer_sum(keys, block=block)
     assert found.dtype == sums
     np.testing.assert_allclose(found, keys.double().T @ keys.double(), rtol=1e-5)
+
+
+def test_float32_products_are_for_texts_that_are_long_for_a_layers_width(model, corpus, monkeypatch):
+    apart, seen = summing._apart, []
+    monkeypatch.setattr(summing, "_apart", lambda keys: seen.append(keys.shape[1]) or apart(keys))
+    width, long = model.layers[0].d_m, moments.TOKENS_PER_DIMENSION
+    moments.estimate(model, corpus, tokens=long * width - 1, cache=False)
+    assert not seen
+    whole = moments.estimate(model, corpus, tokens=long * width, cache=False)
+    assert set(seen) == {width}
+    agrees(whole, naive(model, corpus, tokens=long * width))
 
 
 # Parts of a text

@@ -301,6 +301,17 @@ def test_blocks_below_a_layer_run_once_and_what_comes_out_is_the_same(architectu
     assert len(runs) == (3 if below.states is None else 1)
 
 
+def test_a_search_runs_the_blocks_below_its_layer_once():
+    """Before the subject, at its first step, and for the key: however many steps there are."""
+    model, settings = tiny(), editing.TargetSettings(steps=6, stop_probability=1)
+    targets.search(model, FACTS, 1, settings)  # and is tried against whole texts
+    runs, above = [], []
+    counts = ((model.layers[0].module, runs), (model.layers[1].module, above))
+    with passes.hooked(*((module, lambda *_, kept=kept: kept.append(1)) for module, kept in counts)):
+        found = targets.search(model, FACTS, 1, settings)
+    assert len(runs) == 3 and len(above) >= max(found.steps) > 3
+
+
 @pytest.mark.parametrize("architecture", ["llama", "gpt2"])
 def test_restored_weights_have_their_bits_back_after_an_interrupt(architecture):
     model = tiny(architecture)

@@ -429,10 +429,9 @@ def _one_pass(
     size = batch or max(1, at_once // len(longest_first[0].token_ids))
     mine = longest_first[shared.index :: shared.count]
     counted = [window.counted for window in mine]
-    # float32 products where the text is long for the width: see the module of the sums
-    tiled = sum(window.counted for window in cut) >= TOKENS_PER_DIMENSION * max(layer.d_m for layer in chosen)
     sums = (store.resume(chosen) if store else None) or Sums.zeros(chosen, dtype)
-    sums.tiled = tiled
+    total = sum(window.counted for window in cut)  # by all processes: each layer's sums are the same in any group
+    sums.tiled = frozenset(layer.index for layer in chosen if total >= TOKENS_PER_DIMENSION * layer.d_m)
     saved = time.monotonic()
     bar = console.bar(total=sum(counted), what="second moments", unit="tok")
     bar.update(sum(counted[: sums.done]))
@@ -459,7 +458,7 @@ def _one_pass(
     for index in sums.lower:
         shared.add_up(sums.lower[index])
         shared.add_up(sums.total[index])
-    return Moments(*sums.finish(to_cpu), sum(window.counted for window in cut))
+    return Moments(*sums.finish(to_cpu), total)
 
 
 def _sum_group(model: LanguageModel, group: Sequence[text.Window], stop: int, chosen: Sequence[Layer], sums: Sums):

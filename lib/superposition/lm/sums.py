@@ -74,14 +74,14 @@ class Sums:
     """The sums of an unfinished pass, each with the number of windows that it holds.
 
     A layer's sums and its number change together, so that an interrupt or a lack of memory, whenever it comes, leaves
-    a state to go on from. ``lower`` is right in its lower triangle only. With ``tiled``, float32 keys are multiplied in
-    float32 on a CPU (see the module).
+    a state to go on from. ``lower`` is right in its lower triangle only. Of the layers in ``tiled``, keys of float32
+    are multiplied in float32 on a CPU (see the module).
     """
 
     lower: dict[int, torch.Tensor]
     total: dict[int, torch.Tensor]
     windows: dict[int, int]
-    tiled: bool = False
+    tiled: frozenset[int] = frozenset()
 
     @classmethod
     def zeros(cls, chosen: Sequence[Layer], dtype: torch.dtype = torch.float64) -> Sums:
@@ -121,7 +121,9 @@ class Sums:
                 f"Layer {index} gives NaN or infinity on the text: the weights are damaged, or "
                 f"{layer.weight.dtype} is too narrow (try --dtype float32)."
             )
-        tiled = self.tiled and keys.dtype == torch.float32 and lower.dtype == torch.float64 and not keys.is_cuda
+        tiled = (
+            index in self.tiled and keys.dtype == torch.float32 and lower.dtype == torch.float64 and not keys.is_cuda
+        )
         if tiled:
             parts = _apart(keys)
         else:
