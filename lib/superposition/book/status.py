@@ -51,7 +51,7 @@ def speeds(measuring: Record, editing: Record) -> list[tuple[str, float, str]]:
         (
             f"writing an edit by AlphaEdit after {sequence['edits'] - sequence['every']:,} others",
             last,
-            f"{first} s for the first {sequence['every']}",
+            f"{first:.2f} s for each of the first {sequence['every']}",
         ),
     ]
 
