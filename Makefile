@@ -83,9 +83,11 @@ serve: book  ## build the book, and show it at http://127.0.0.1:8000, to this ma
 records: $(READY)  ## make the book's records again (hours)
 	$(BIN)/python experiments/make.py
 
-benchmarks: $(READY)  ## measure speed here, against the floor and the paper's own procedure (15 minutes)
+benchmarks: $(READY)  ## measure speed and growth here, against the floor and the usual procedures (30 minutes)
 	$(BIN)/python experiments/benchmarks/measuring.py
 	$(BIN)/python experiments/benchmarks/editing.py
+	$(BIN)/python experiments/benchmarks/peers.py
+	$(BIN)/python experiments/benchmarks/growth.py
 
 audit: $(READY)  ## known vulnerabilities in the pinned packages (1 minute; asks the package index)
 	@mkdir -p _build

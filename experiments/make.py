@@ -78,7 +78,9 @@ COMMANDS = {
         "--out book/records/search-units.json"
     ),
     "benchmark-editing": "python experiments/benchmarks/editing.py --out book/records/benchmark-editing.json",
+    "benchmark-growth": "python experiments/benchmarks/growth.py --out book/records/benchmark-growth.json",
     "benchmark-measuring": "python experiments/benchmarks/measuring.py --out book/records/benchmark-measuring.json",
+    "benchmark-peers": "python experiments/benchmarks/peers.py --out book/records/benchmark-peers.json",
     "run-times": "python book/_ext/notebooks.py time book/*.ipynb --out book/records/run-times.json",
 }
 

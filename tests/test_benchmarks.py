@@ -17,7 +17,7 @@ from superposition.data import facts, text
 from superposition.editing import targets
 from superposition.io import paths
 from superposition.linear import overlap
-from superposition.lm import keys
+from superposition.lm import keys, moments
 
 BENCHMARKS = Path(__file__).parents[1] / "experiments"
 
@@ -111,6 +111,48 @@ def test_a_step_of_the_search_reads_the_layers_from_the_edited_one_up(benchmark)
     )
     counted += model.model.get_output_embeddings().weight.numel() * 4
     assert benchmark("editing").bytes_a_step(model, 1) == 2 * counted
+
+
+def test_the_usual_procedures_give_the_librarys_numbers(benchmark, corpus):
+    """ROME's, written plainly: C of a layer by a pass of its own, and the change of W by an edit."""
+    peers, model = benchmark("peers"), tiny("llama", seed=1)
+    fact = facts.Fact("France", "The capital of {} is", "Paris", "Rome")
+    cut = text.windows(text.read(corpus), model.tokenizer, tokens=600, context=32)
+    summed = moments.of_windows(model, cut, cache=False)
+    layer, C = model.layers[1], summed.second_moment(1)
+    torch.testing.assert_close(
+        peers.covariance(model, layer, cut, 3).double(), torch.from_numpy(C), rtol=1e-3, atol=1e-4
+    )
+    settings, before = editing.TargetSettings(), model.digest()
+    theirs = peers.edit(model, fact, layer, torch.from_numpy(C).float(), settings)
+    assert peers.relative(theirs, peers.ours(model, fact, layer, C)) < 1e-2
+    assert model.digest() == before and theirs.norm() > 0
+
+
+def test_growth_counts_the_operations_of_its_model(benchmark):
+    """Against torch's own counter. It counts full attention, so half of that is taken away before comparing."""
+    growth, layers, width = benchmark("growth"), 3, 64
+    model, keys_wide = growth.random_model(layers, width), growth.SPREAD * width
+    model.model.set_attn_implementation("eager")
+    ids = torch.arange(growth.LENGTH)[None]
+    with benchmark("machine").counter() as counter:
+        model.read_keys(ids, torch.ones_like(ids), model.layers, lambda *_: None)
+    causal = 2 * growth.LENGTH**2 * width * layers
+    moment = growth.LENGTH * layers * keys_wide * (keys_wide + 1)
+    counted = counter.get_total_flops() - causal + moment
+    assert growth.of_moments(growth.LENGTH, layers, width)[0] == pytest.approx(counted, rel=0.02)
+
+
+def test_growth_is_a_slope_and_memory_is_what_is_held(benchmark):
+    growth = benchmark("growth")
+    sizes = np.array([1.0, 2, 4, 8])
+    assert growth.exponent(sizes, 3 * sizes**1.5) == pytest.approx(1.5)
+    with growth.Watched() as watched:
+        held = np.ones(2**23)
+    assert held.nbytes * 0.9 < watched.held < held.nbytes * 1.5
+    shorter = [growth.of_sequence("alphaedit", edits, 64)[0] for edits in (10, 20)]
+    assert shorter[1] == 2 * shorter[0]
+    growth.overlaps(3, 8)(), growth.sequence("alphaedit", 3, 8)(), growth.second_moments(256, 1, 64)()
 
 
 def test_a_long_sequence_is_timed_by_rule(benchmark):

@@ -87,7 +87,7 @@ def test_an_unpacked_wheel_finds_its_data(wheel, tmp_path):
     }
 
 
-@pytest.mark.parametrize("chapter", ["08-toy-superposition", "claims"])
+@pytest.mark.parametrize("chapter", ["07-toy-memory", "claims"])
 def test_a_downloaded_chapter_runs_in_an_empty_folder(wheel, tmp_path, chapter):
     """With the wheel and nothing of the repository; the page's packages, Sphinx and myst-nb, must not be asked for."""
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")

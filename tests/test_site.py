@@ -213,10 +213,10 @@ class Reader(OfflineTab):
     def grave(self, colours: bool) -> list[tuple[str, str, str]]:
         """What axe-core finds by its rules for WCAG 2 A and AA and its best practices, if serious or critical.
 
-        Without ``colours`` contrast is left out, which takes most of the time.
+        Without ``colours`` the rules that compare colours are left out, which take most of the time.
         """
         axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
-        rules = {} if colours else {"color-contrast": {"enabled": False}}
+        rules = {} if colours else {rule: {"enabled": False} for rule in ("color-contrast", "link-in-text-block")}
         options = {"preload": False, "resultTypes": ["violations"], "rules": rules}
         found = axe.run(self.page, options=options).response["violations"]
         return [
@@ -258,17 +258,15 @@ HIDDEN = """() => [...document.querySelectorAll("article figcaption")]
   .filter(caption => !caption.getBoundingClientRect().height).map(caption => caption.textContent.trim().slice(0, 40))"""
 
 #: Waits until the column has its width: the theme's side bars slide.
-SETTLED = """() => new Promise(done => {
-  let width = -1, same = 0;
-  const look = async () => {
-    await document.fonts.ready;
-    const now = document.querySelector("article").clientWidth;
-    same = now === width ? same + 1 : 0;
-    width = now;
-    same > 5 ? done() : requestAnimationFrame(look);
-  };
-  look();
-})"""
+SETTLED = """async () => {
+  const frame = () => new Promise(requestAnimationFrame);
+  const sliding = () => document.getAnimations().filter(one => isFinite(one.effect.getComputedTiming().endTime));
+  await document.fonts.ready;
+  await frame();
+  await frame();
+  await Promise.allSettled(sliding().map(one => one.finished));
+  await frame();
+}"""
 
 TOO_WIDE = """() => {
   const wide = [];

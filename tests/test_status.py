@@ -19,8 +19,8 @@ def test_every_record_has_a_line_with_its_command():
 
 
 def test_speeds_are_those_of_the_benchmarks():
-    measuring, editing = records.load("benchmark-measuring"), records.load("benchmark-editing")
-    rows = {what: (seconds, beside) for what, seconds, beside in status.speeds(measuring, editing)}
+    measuring, editing, peers = (records.load(f"benchmark-{name}") for name in ("measuring", "editing", "peers"))
+    rows = {what: (seconds, beside) for what, seconds, beside in status.speeds(measuring, editing, peers)}
     assert rows["$P$ of all layers from them"][0] == measuring["p_seconds"]
     assert rows["a ROME edit, one thread"][0] == editing["one_thread"]["rome_edit_seconds"]
     (groups,) = (beside for what, (_, beside) in rows.items() if "MiB" in what)
@@ -28,9 +28,20 @@ def test_speeds_are_those_of_the_benchmarks():
     data = copy.deepcopy(measuring.data)
     data["memory"]["same_sums"] = False
     (groups,) = (
-        row[2] for row in status.speeds(Record(measuring.name, data, measuring.folder), editing) if "MiB" in row[0]
+        row[2]
+        for row in status.speeds(Record(measuring.name, data, measuring.folder), editing, peers)
+        if "MiB" in row[0]
     )
     assert groups.endswith("other sums")
+
+
+def test_growth_is_that_of_its_record():
+    record = records.load("benchmark-growth")
+    rows = {row[0]: row for row in status.growth(record)}
+    assert list(rows) == list(record["series"])
+    one = record["series"]["P by facts"]
+    assert rows["P by facts"][1] == f"{one['sizes'][0]} to {one['sizes'][-1]:,}"
+    assert rows["P by facts"][3] == f"{one['time']['measured']:.1f} and {one['time']['operations']:.1f}"
 
 
 def test_chapters_are_told_in_order():

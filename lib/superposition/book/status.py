@@ -12,11 +12,11 @@ def chapters(times: Record) -> list[tuple[str, float, float]]:
     return [(row["chapter"], row["first"], row["again"]) for row in times["chapters"]]
 
 
-def speeds(measuring: Record, editing: Record) -> list[tuple[str, float, str]]:
+def speeds(measuring: Record, editing: Record, peers: Record) -> list[tuple[str, float | str, str]]:
     """A row for each thing that was timed: what, seconds, and what it is to be compared with."""
     c, groups, paper = measuring["c_pass"], measuring["memory"], measuring["paper"]
     target, alone = editing["target"], editing["one_thread"]
-    sequence = editing["sequence"]
+    sequence, their_C, their_edit = editing["sequence"], peers["covariance"], peers["edit"]
     first, last = (sequence["seconds_an_edit"]["alphaedit"][at] for at in (0, -1))
     same = "the same sums" if groups["same_sums"] else "other sums"
     return [
@@ -24,6 +24,12 @@ def speeds(measuring: Record, editing: Record) -> list[tuple[str, float, str]]:
             f"$C$ of {measuring['layers']} layers, {measuring['tokens']:,} tokens",
             c["seconds"],
             f"{c['floor_seconds']} s of arithmetic: {c['ratio']:.2f} times as long",
+        ),
+        (
+            f"$C$ of {their_C['layers']} layers, {their_C['tokens']:,} tokens",
+            their_C["ours_all_layers"],
+            f"the usual procedure, a pass for each layer: {their_C['seconds_all_layers']:.0f} s; "
+            f"the same $C$ within {their_C['difference']:.0e}",
         ),
         (
             f"$C$, {groups['tokens']:,} tokens, at most {groups['limit_mib']:.0f} MiB held",
@@ -47,12 +53,40 @@ def speeds(measuring: Record, editing: Record) -> list[tuple[str, float, str]]:
             alone["rome_edit_seconds"],
             f"at most {alone['rome_edit_seconds_most']} s",
         ),
+        (
+            f"a ROME edit, {their_edit['facts']} facts",
+            their_edit["ours"],
+            f"the usual procedure: {their_edit['seconds']:.1f} s; the same change of $W$ within "
+            f"{their_edit['difference']:.0e}",
+        ),
         (f"a target value, {editing['at_once']} at once", target["seconds_at_once"], ""),
         (
             f"writing an edit by AlphaEdit after {sequence['edits'] - sequence['every']:,} others",
-            last,
-            f"{first:.2f} s for each of the first {sequence['every']}",
+            f"{last:.3f}",
+            f"{first:.3f} s for each of the first {sequence['every']}",
         ),
+    ]
+
+
+def growth(record: Record) -> list[tuple[str, ...]]:
+    """A row a series: what, its sizes, seconds and MiB at the smallest and the largest, and the exponents.
+
+    An exponent's first number is measured, its second that of the operations, or of what is kept.
+    """
+
+    def ends(values: list[float], kind: str = ",") -> str:
+        return f"{values[0]:{kind}} to {values[-1]:{kind}}"
+
+    return [
+        (
+            name,
+            ends(one["sizes"]),
+            ends(one["seconds"], ".2g"),
+            f"{one['time']['measured']:.1f} and {one['time']['operations']:.1f}",
+            ends(one["mib"], ".0f"),
+            f"{one['memory']['measured']:.1f} and {one['memory']['kept']:.1f}",
+        )
+        for name, one in record["series"].items()
     ]
 
 

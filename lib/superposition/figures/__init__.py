@@ -18,6 +18,7 @@ from superposition.figures.toy_transformer import facts_kept_and_edits_held, for
 from superposition.figures.toy_transformer import tails_by_width, tails_by_history
 from superposition.figures.moments import errors_of_draws, error_by_tokens, statistics_by_tokens, choices, shrinkage
 from superposition.figures.measuring import needed_and_found, heatmaps, densities, by_depth, under_texts, angles
+from superposition.figures.measuring import exponents
 from superposition.figures.nulls import tails_without_meaning, nulls_beside_facts, confounds_by_depth, words_or_relation
 from superposition.figures.nulls import lists_by_size, kinship_by_depth, nulls_by_depth
 from superposition.figures.scaling import law_of_one_pair, models_by_depth, models_by_width, before_training

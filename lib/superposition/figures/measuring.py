@@ -200,3 +200,36 @@ def angles(record: Record, layers: Sequence[int]) -> Figure:
     axes[0].set_ylabel("density (per degree)")
     axes[0].legend(loc="upper left")
     return figure
+
+
+@plot
+def exponents(record: Record) -> Figure:
+    """Exponents with which time and memory grow: measured (filled), and by the operations and what is kept (open).
+
+    ``record`` is ``benchmark-growth``: a row a series.
+    """
+    figure, axes = canvas(1, 2, height=3.6, sharey=True)
+    names = list(record["series"])
+    rows = np.arange(len(names))[::-1]
+    for axis, (what, by, title) in zip(
+        axes, (("time", "operations", "time"), ("memory", "kept", "memory")), strict=True
+    ):
+        found = [record["series"][name][what] for name in names]
+        told, measured = (np.array([one[key] for one in found]) for key in (by, "measured"))
+        axis.hlines(rows, told, measured, color=GREY, linewidth=1)
+        axis.scatter(
+            told,
+            rows,
+            s=60,
+            facecolors="none",
+            edgecolors=GREY,
+            linewidths=1.4,
+            label="by the operations (time), by what is kept (memory)",
+        )
+        axis.scatter(measured, rows, s=22, color=BLUE, label="measured")
+        for power in range(4):
+            axis.axvline(power, **DASHED)
+        axis.set(title=title, xlabel="exponent", xlim=(-0.4, 3.4), xticks=range(4))
+    axes[0].set_yticks(rows, labels=names)
+    shared_legend(axes[0], 2)
+    return figure

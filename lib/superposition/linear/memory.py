@@ -31,17 +31,18 @@ _CLOSED: dict[str, Callable[..., np.ndarray]] = {
     "memit-history": lambda K, C, **options: rules.memit_directions(K, C, **options),
     "emmet": lambda K, C, **options: rules.emmet_directions(K, C, **options),
     "alphaedit": lambda K, _, **options: rules.alphaedit_directions(K, **options),
+    "rls-soft": lambda K, C, **options: rules.memit_directions(K, C, **options),
 }
 #: Of these, the ones that honour earlier edits: where their state S starts from (:func:`rules.soft_directions`).
 _STARTS: dict[str, Callable[..., np.ndarray]] = {
     "memit-history": lambda C, weight=1.0: weight * C.solve(np.eye(C.d_m)),
     "alphaedit": lambda _, projector, ridge=1.0: projector / ridge,
 }
-_RECURSIVE = ("rls-soft", "rls-hard")
-_ONE_AT_A_TIME = ("rome", *_RECURSIVE)
+_STARTS["rls-soft"] = _STARTS["memit-history"]  # which it is, an edit at a time
+_ONE_AT_A_TIME = ("rome", "rls-soft", "rls-hard")
 
 #: The rules a memory knows by name. A callable ``(K, C, K_previous, **options) -> M`` is a rule, too.
-RULES = ("rome", "memit", "memit-history", "emmet", "alphaedit", *_RECURSIVE)
+RULES = (*_CLOSED, "rls-hard")
 
 
 def _same(options: dict[str, Any] | None, others: dict[str, Any]) -> bool:
@@ -104,7 +105,7 @@ class LinearMemory:
         self.W = self.W_0.copy()
         self.batches: list[int] = []
         self._steps: list[_Step] = []
-        self._recursion: dict[str, tuple[Float[np.ndarray, "d_m d_m"], int]] = {}
+        self._recursion: tuple[Float[np.ndarray, "d_m d_m"], int] | None = None
         self._held: dict[str, tuple[Float[np.ndarray, "d_m d_m"], int, dict[str, Any]]] = {}
 
     @classmethod
@@ -181,10 +182,11 @@ class LinearMemory:
             M = rule(K, C, self.keys, **options)
             return check.array("The rule's M", M, K.shape, "one direction, a column, for each key")
         try:
-            if rule in _RECURSIVE:
-                return self._recurse(K[:, 0], rule, options)
-            M = _CLOSED[rule](K, C, **options)  # and what it refuses
-            return self._after_others(K, rule, options) if rule in _STARTS and self.n_edits else M
+            if rule == "rls-hard":
+                return self._recurse(K[:, 0], **options)
+            if rule in _STARTS and self.n_edits:
+                return self._after_others(K, rule, options)
+            return _CLOSED[rule](K, C, **options)
         except TypeError as error:
             raise UserError(f"Rule {rule!r} was given the wrong options ({error}): see edit_batch.") from error
 
@@ -195,6 +197,7 @@ class LinearMemory:
         """
         S, seen, made_for = self._held.get(rule, (None, 0, None))
         if S is None or not _same(made_for, options):
+            _CLOSED[rule](K, self.metric, **options)  # refuses what the rule refuses
             S, seen = _STARTS[rule](self.metric, **options), 0  # d_m³ operations, once
         if seen < self.n_edits:
             _, S = rules.soft_directions(S, self.keys[:, seen:])
@@ -202,19 +205,15 @@ class LinearMemory:
         self._held[rule] = after, self.n_edits + K.shape[1], dict(options)
         return M
 
-    def _recurse(self, k: Any, rule: str, options: dict[str, Any]) -> Float[np.ndarray, "d_m 1"]:
-        """The recursion's direction for k (d_m,); its state S first catches up with what other rules wrote."""
-        hard = rule == "rls-hard"
-        C = self.metric if hard else None
-        S, seen = self._recursion.get(rule, (None, 0))
-        if S is None:
-            S = self.metric.solve(np.eye(len(k)))
+    def _recurse(self, k: Any) -> Float[np.ndarray, "d_m 1"]:
+        """The hard recursion's direction for k (d_m,); its state S first catches up with what other rules wrote."""
+        C, (S, seen) = self.metric, self._recursion or (self.metric.solve(np.eye(len(k))), 0)
         for earlier in self.keys.T[seen:] if seen < self.n_edits else ():
             # a key in the span of those before it is held with them: S is blind to it already
-            if not hard or rules.has_room(S, earlier, C):
-                S = rules.rls_direction(S, earlier, hard, C=C, **options).S
-        step = rules.rls_direction(S, k, hard, C=C, **options)
-        self._recursion[rule] = step.S, self.n_edits + 1
+            if rules.has_room(S, earlier, C):
+                S = rules.rls_direction(S, earlier, True, C=C).S
+        step = rules.rls_direction(S, k, True, C=C)
+        self._recursion = step.S, self.n_edits + 1
         return step.direction[:, None]
 
     # --- reading --------------------------------------------------------------------------------------------

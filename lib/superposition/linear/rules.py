@@ -167,6 +167,12 @@ def alphaedit_directions(K: Keys, projector: Square, K_previous: Earlier | None 
     return _divided(X, L)[:, -K.shape[1] :]
 
 
+def _less(S: Square, Z: Float[np.ndarray, "d_m n"]) -> Square:
+    """``S - Z Zᵀ``, symmetric to the last bit where S is."""
+    taken = np.outer(Z[:, 0], Z[:, 0]) if Z.shape[1] == 1 else Z @ Z.T
+    return np.subtract(S, taken, out=taken)
+
+
 def soft_directions(S: Square, K: Keys) -> tuple[Keys, Square]:
     """``S K (I + KᵀS K)⁻¹`` (d_m, n), and ``S`` after these keys, in d_m² operations a key whatever came before.
 
@@ -184,9 +190,8 @@ def soft_directions(S: Square, K: Keys) -> tuple[Keys, Square]:
     L = _cholesky((G + G.T) / 2 + np.eye(len(G)))
     if L is None:
         raise UserError("The keys are too dependent for this weight or ridge: drop repeats, or hold them more softly.")
-    M = _divided(X, L)
-    S = S - M @ X.T
-    return M, (S + S.T) / 2
+    Z = np.asarray(scipy.linalg.solve_triangular(L, X.T, lower=True)).T  # X L⁻ᵀ
+    return np.asarray(scipy.linalg.solve_triangular(L, Z.T, lower=True, trans="T")).T, _less(S, Z)
 
 
 class RlsStep(NamedTuple):
@@ -229,10 +234,7 @@ def rls_direction(S: Square, k: Key, hard: bool, *, weight: float = 1.0, C: Seco
             "use the soft recursion."
         )
     scale = room if hard else room + 1 / weight
-    S_new = np.outer(g, g / scale)
-    np.subtract(S, S_new, out=S_new)
-    S_new = S_new + S_new.T
-    S_new /= 2
+    S_new = _less(S, g[:, None] / scale**0.5)
     if hard and C is None and float((S_new * S_new).sum()) <= EPS * float((S * S).sum()):
         S_new = np.zeros_like(S)  # what is left is rounding error: the space is used up
     return RlsStep(g / scale, S_new)
