@@ -277,6 +277,20 @@ def test_float32_products_are_for_texts_that_are_long_for_a_layers_width(model, 
     agrees(whole, naive(model, corpus, tokens=long * width))
 
 
+def test_a_narrow_layer_is_multiplied_in_float32_and_a_wide_one_in_the_same_text_is_not(corpus, monkeypatch):
+    wide = tiny("llama")
+    mlp = wide.layers[1].module, wide.block(wide.layers[1]).mlp
+    narrow = wide.layers[1].d_m // 4
+    for name in ("gate_proj", "up_proj"):
+        getattr(mlp[1], name).weight = torch.nn.Parameter(getattr(mlp[1], name).weight[:narrow], requires_grad=False)
+    mlp[0].weight = torch.nn.Parameter(mlp[0].weight[:, :narrow], requires_grad=False)
+    model = models.LanguageModel(wide.model, wide.tokenizer, models.find_layers(wide.model), "mixed")
+    apart, seen = summing._apart, set()
+    monkeypatch.setattr(summing, "_apart", lambda keys: seen.add(keys.shape[1]) or apart(keys))
+    moments.estimate(model, corpus, tokens=moments.TOKENS_PER_DIMENSION * narrow, cache=False)
+    assert [layer.d_m for layer in model.layers] == [4 * narrow, narrow, 4 * narrow] and seen == {narrow}
+
+
 # Parts of a text
 
 

@@ -111,6 +111,14 @@ def test_a_downloaded_chapter_runs_in_an_empty_folder(wheel, tmp_path, chapter):
     assert [path.name for path in folder.iterdir()] == ["chapter.ipynb"]
 
 
+@pytest.mark.parametrize(("given", "seen"), [({}, "10"), ({"OPENBLAS_THREAD_TIMEOUT": "20"}, "20")])
+def test_idle_threads_of_a_blas_soon_let_go_unless_the_reader_says_otherwise(given, seen):
+    program = "import os, superposition\nprint(os.environ['OPENBLAS_THREAD_TIMEOUT'])"
+    outside = {name: value for name, value in environment().items() if name != "OPENBLAS_THREAD_TIMEOUT"}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=outside | given)
+    assert done.stdout.split() == [seen], done.stderr
+
+
 def test_pytest_runs_against_the_checkout():
     import superposition
 

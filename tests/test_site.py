@@ -5,6 +5,7 @@ except where ``CI`` is set, where its absence is a failure.
 """
 
 import functools
+import json
 import re
 import subprocess
 import sys
@@ -133,6 +134,16 @@ def test_every_figure_has_a_number_a_caption_and_alt_text(site, soups):
             assert image.get("alt", "").strip(), f"{path.name}: {image.get('src')} has no alt text"
         for figure in soup.select("article figure"):
             assert figure.select_one("figcaption .caption-text"), f"{path.name}: {figure.get('id')} has no caption"
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("book/*.ipynb")), ids=lambda path: path.stem)
+def test_figures_and_tables_bear_the_numbers_of_the_notebook(site, soups, path):
+    cells = json.loads(path.read_text(encoding="utf8"))["cells"]
+    text = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    written = re.findall(r"^\*\*((?:Figure|Table) [\d.]+)\.\*\*", text, re.M)
+    captions = soups[site / "book" / f"{path.stem}.html"].select("article .caption-number")
+    numbers = [tag.get_text().strip() for tag in captions]
+    assert [number for number in numbers if number.startswith(("Figure", "Table"))] == written
 
 
 def test_equations_are_numbered_by_chapter(soups):

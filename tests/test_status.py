@@ -37,11 +37,22 @@ def test_speeds_are_those_of_the_benchmarks():
 
 def test_growth_is_that_of_its_record():
     record = records.load("benchmark-growth")
-    rows = {row[0]: row for row in status.growth(record)}
+    rows = {row[0].replace("$", ""): row for row in status.growth(record)}
     assert list(rows) == list(record["series"])
     one = record["series"]["P by facts"]
     assert rows["P by facts"][1] == f"{one['sizes'][0]} to {one['sizes'][-1]:,}"
     assert rows["P by facts"][3] == f"{one['time']['measured']:.1f} and {one['time']['operations']:.1f}"
+
+
+def test_nothing_grows_faster_than_its_operations():
+    """What does is to be mended, or explained on the page, and let through here by name."""
+    series = records.load("benchmark-growth")["series"]
+    faster = {
+        (name, what): one[what]["measured"] - one[what][told]
+        for name, one in series.items()
+        for what, told in (("time", "operations"), ("memory", "kept"))
+    }
+    assert {key: round(more, 2) for key, more in faster.items() if more > 0.15} == {}
 
 
 def test_chapters_are_told_in_order():

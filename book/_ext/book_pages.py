@@ -243,6 +243,15 @@ def _unsized(path: Path) -> re.Match[str]:
     raise ValueError(f"{path.name} has no viewBox that begins at 0 0")
 
 
+def _number_by_page(_app: Any, env: Any) -> list[str]:
+    """Figures and tables of a page that is no chapter count from 1 there, as in its notebook; Sphinx would go on."""
+    for kinds in env.toc_fignumbers.values():
+        for numbers in kinds.values():
+            if all(len(number) == 1 for number in numbers.values()):
+                numbers |= {name: (place,) for place, name in enumerate(sorted(numbers, key=lambda of: numbers[of]), 1)}
+    return []
+
+
 def _write_numbers(_app: Any, doctree: nodes.document, _page: str) -> None:
     """Numbers that the text quotes from cells look as they do in the notebook."""
     for node in doctree.findall(nodes.inline):
@@ -299,6 +308,7 @@ def setup(app: Any) -> dict[str, Any]:
     app.connect("builder-inited", _read_uses)
     app.connect("autodoc-process-docstring", _tell_users, priority=900)  # after napoleon
     app.connect("html-page-context", _tell_uses, priority=400)  # before the previews are gathered
+    app.connect("env-get-updated", _number_by_page, priority=900)  # after Sphinx's own numbers
     app.connect("doctree-resolved", _write_numbers)
     app.connect("build-finished", _lighten)
     app.connect("build-finished", lambda *_: gc.enable(), priority=900)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from superposition import records
 from superposition.io import paths
 from superposition.records import Record
@@ -77,14 +79,17 @@ def growth(record: Record) -> list[tuple[str, ...]]:
     def ends(values: list[float], kind: str = ",") -> str:
         return f"{values[0]:{kind}} to {values[-1]:{kind}}"
 
+    def both(measured: float, told: float) -> str:
+        return f"{round(measured, 1) + 0.0:.1f} and {round(told, 1) + 0.0:.1f}"  # no -0.0
+
     return [
         (
-            name,
+            re.sub("^([CP]) ", r"$\1$ ", name),
             ends(one["sizes"]),
             ends(one["seconds"], ".2g"),
-            f"{one['time']['measured']:.1f} and {one['time']['operations']:.1f}",
+            both(one["time"]["measured"], one["time"]["operations"]),
             ends(one["mib"], ".0f"),
-            f"{one['memory']['measured']:.1f} and {one['memory']['kept']:.1f}",
+            both(one["memory"]["measured"], one["memory"]["kept"]),
         )
         for name, one in record["series"].items()
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -230,6 +231,6 @@ def exponents(record: Record) -> Figure:
         for power in range(4):
             axis.axvline(power, **DASHED)
         axis.set(title=title, xlabel="exponent", xlim=(-0.4, 3.4), xticks=range(4))
-    axes[0].set_yticks(rows, labels=names)
+    axes[0].set_yticks(rows, labels=[re.sub("^([CP]) ", r"$\1$ ", name) for name in names])
     shared_legend(axes[0], 2)
     return figure
