@@ -164,6 +164,21 @@ def test_soft_memory_and_fixed_C_do_not_keep_their_edits():
         assert np.abs(memory.edit_error()[:, 0]).max() > 1e-3
 
 
+@pytest.mark.parametrize("rule", ["memit-history", "rls-soft", "rls-hard", "alphaedit"])
+def test_the_state_of_earlier_edits_is_symmetric_to_the_last_bit(rule):
+    """What is not would stay while the state shrinks, and cost the hard recursion a digit for an ill-conditioned C."""
+    rng = np.random.default_rng(0)
+    Q = np.linalg.qr(rng.normal(size=(40, 40)))[0]
+    C = (Q * np.geomspace(1, 1e9, 40)) @ Q.T
+    C = (C + C.T) / 2
+    memory = LinearMemory(np.zeros((3, 40)), C)
+    for size in (1, 1, 4, 1):
+        memory.edit_batch(rng.normal(size=(40, size)), rng.normal(size=(3, size)), rule, **options_for(rule, C))
+        memory.edit(rng.normal(size=40), rng.normal(size=3))  # another's, to catch up with
+    S = memory._recursion[0] if rule == "rls-hard" else memory._held[rule][0]
+    np.testing.assert_array_equal(S, S.T)
+
+
 def test_histories_reach_across_rules():
     K, V, C, K_e, V_e = world(2)
     memory = LinearMemory.from_pairs(K, V)

@@ -24,6 +24,13 @@ from superposition.linear.metric import Metric, SecondMoment
 
 __all__ = ["RULES", "LinearMemory"]
 
+
+def _inverse(C: Metric) -> Float[np.ndarray, "d_m d_m"]:
+    """``C⁻¹``, symmetric to the last bit: what is not would stay in a recursion's state while that shrinks."""
+    found = C.solve(np.eye(C.d_m))
+    return (found + found.T) / 2
+
+
 #: Rules in closed form: the directions M (d_m, n) for keys K (d_m, n), given C, for a memory without earlier edits.
 _CLOSED: dict[str, Callable[..., np.ndarray]] = {
     "rome": lambda K, C, **options: rules.rome_direction(K[:, 0], C, **options)[:, None],
@@ -35,7 +42,7 @@ _CLOSED: dict[str, Callable[..., np.ndarray]] = {
 }
 #: Of these, the ones that honour earlier edits: where their state S starts from (:func:`rules.soft_directions`).
 _STARTS: dict[str, Callable[..., np.ndarray]] = {
-    "memit-history": lambda C, weight=1.0: weight * C.solve(np.eye(C.d_m)),
+    "memit-history": lambda C, weight=1.0: weight * _inverse(C),
     "alphaedit": lambda _, projector, ridge=1.0: projector / ridge,
 }
 _STARTS["rls-soft"] = _STARTS["memit-history"]  # which it is, an edit at a time
@@ -207,7 +214,7 @@ class LinearMemory:
 
     def _recurse(self, k: Any) -> Float[np.ndarray, "d_m 1"]:
         """The hard recursion's direction for k (d_m,); its state S first catches up with what other rules wrote."""
-        C, (S, seen) = self.metric, self._recursion or (self.metric.solve(np.eye(len(k))), 0)
+        C, (S, seen) = self.metric, self._recursion or (_inverse(self.metric), 0)
         for earlier in self.keys.T[seen:] if seen < self.n_edits else ():
             # a key in the span of those before it is held with them: S is blind to it already
             if rules.has_room(S, earlier, C):
