@@ -190,6 +190,7 @@ def test_soft_recursion_is_memit_with_history(q, weight):
     for j in range(q.K.shape[1]):
         batch = rules.memit(W, q.K[:, j : j + 1], q.V[:, j : j + 1], q.C, q.K[:, :j], weight)
         step, S = rules.rls_step(W, S, q.K[:, j], q.V[:, j], False, weight=weight)
+        np.testing.assert_array_equal(S, S.T)  # though an inverse is symmetric but for rounding
         close(step, batch, 1e-7)
         W = W + step
     close(W - q.W, rules.memit(q.W, q.K, q.V, q.C, weight=weight), 1e-7)

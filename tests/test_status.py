@@ -3,7 +3,7 @@
 import copy
 import json
 
-from superposition import records
+from superposition import figures, records
 from superposition.book import status
 from superposition.io import paths
 from superposition.records import Record
@@ -42,6 +42,21 @@ def test_growth_is_that_of_its_record():
     one = record["series"]["P by facts"]
     assert rows["P by facts"][1] == f"{one['sizes'][0]} to {one['sizes'][-1]:,}"
     assert rows["P by facts"][3] == f"{one['time']['measured']:.1f} and {one['time']['operations']:.1f}"
+
+
+def test_the_picture_of_growth_has_both_exponents_of_every_series():
+    record = records.load("benchmark-growth")
+    axes = figures.exponents(record).axes
+    names = [label.get_text().replace("$", "") for label in axes[0].get_yticklabels()]
+    assert names == list(record["series"])
+    for axis, (what, told) in zip(axes, (("time", "operations"), ("memory", "kept")), strict=True):
+        open_ones, filled = (
+            one.get_offsets() for one in axis.collections if one.get_offsets().shape == (len(names), 2)
+        )
+        rows = axes[0].get_yticks()
+        for dots, key in ((open_ones, told), (filled, "measured")):
+            expected = [(one[what][key], row) for one, row in zip(record["series"].values(), rows, strict=True)]
+            assert dots.tolist() == [list(pair) for pair in expected]
 
 
 def test_nothing_grows_faster_than_its_operations():

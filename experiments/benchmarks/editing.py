@@ -123,15 +123,13 @@ def largest_difference(searches: Sequence[editing.Targets], others: Sequence[edi
 
 
 def parsed() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = machine.parser(__doc__, "searches for each target")
     parser.add_argument("--model", default="smollm2")
     parser.add_argument("--layer", type=int, default=6)
     parser.add_argument("--tokens", type=int, default=24_576)
     parser.add_argument("--facts", type=int, default=16)
     parser.add_argument("--slow", type=int, default=3, help="facts whose target values are searched without shortcuts")
-    parser.add_argument("--repeats", type=int, default=5, help="searches for each target, of which the median counts")
     parser.add_argument("--edits", type=int, default=1000, help="of the long sequences whose writing is timed")
-    parser.add_argument("--out", type=Path)
     return parser.parse_args()
 
 
@@ -225,12 +223,7 @@ def main() -> None:
     }
     with machine.load() as load:
         data |= measured(model, options, listed, C)
-    data["load"] = load
-    data["provenance"] = records.provenance(
-        command="python " + " ".join(["experiments/benchmarks/editing.py", *sys.argv[1:]]), device=model.device
-    )
-    if options.out:
-        records.write(options.out, data)
+    machine.keep(data, load, model.device, options.out)
     report(data)
 
 

@@ -30,7 +30,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import machine
 from editing import median_of
-from superposition import editing, records
+from superposition import editing
 from superposition.data import facts
 from superposition.data.text import Window
 from superposition.linear import overlap
@@ -113,7 +113,7 @@ def sequence(rule: str, edits: int = 100, keys: int = KEYS) -> Callable[[], Any]
 
 def of_sequence(rule: str, edits: int = 100, keys: int = KEYS) -> tuple[float, float]:
     """ROME solves with the factor of C and changes W; AlphaEdit uses and changes its state. Each keeps its ledger."""
-    an_edit = (2 if rule == "rome" else 5) * keys**2 + 6 * ANSWERS * keys
+    an_edit = (2 if rule == "rome" else 4) * keys**2 + 6 * ANSWERS * keys
     state = 0 if rule == "rome" else keys**2
     return edits * an_edit, 8.0 * (edits * (2 * keys + 3 * ANSWERS) + 2 * ANSWERS * keys + state)
 
@@ -207,10 +207,8 @@ def grown(name: str, repeats: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=5, help="of each size: the median counts")
+    parser = machine.parser(__doc__, "runs of each size")
     parser.add_argument("--series", nargs="*", choices=SERIES, help="only these")
-    parser.add_argument("--out", type=Path)
     parser.add_argument("--point", type=json.loads, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.point:
@@ -220,17 +218,13 @@ def main() -> None:
     print(machine.said(rate))
     with machine.load() as load:
         series = {name: grown(name, options.repeats) for name in options.series or SERIES}
-    command = "python " + " ".join(["experiments/benchmarks/growth.py", *sys.argv[1:]])
     data = {
         "kind": "benchmark",
         "repeats": options.repeats,
-        "matmul_gflops": {name: round(rate[name] / 1e9, 1) for name in ("float32", "float64")},
+        "matmul_gflops": machine.gflops(rate),
         "series": series,
-        "load": load,
-        "provenance": records.provenance(command=command, device="cpu"),
     }
-    if options.out:
-        records.write(options.out, data)
+    machine.keep(data, load, "cpu", options.out)
     for name, one in series.items():
         print(f"{name}: time {one['time']}, memory {one['memory']}")
 

@@ -184,7 +184,7 @@ def measured(model: models.LanguageModel, listed: list[facts.Fact], options: arg
         "facts": len(listed),
         "layers": layers,
         "repeats": options.repeats,
-        "matmul_gflops": {name: round(rate[name] / 1e9, 1) for name in ("float32", "float64")},
+        "matmul_gflops": machine.gflops(rate),
         "reading_gib_a_second": round(rate["reading"] / 2**30, 1),
         "c_pass": c_entry,
         "memory": layer_groups(model),
@@ -202,27 +202,18 @@ def measured(model: models.LanguageModel, listed: list[facts.Fact], options: arg
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = machine.parser(__doc__, "passes for C, and of what else is timed")
     parser.add_argument("--model", default="smollm2")
     parser.add_argument("--tokens", type=int, default=24_576)
     parser.add_argument("--facts", type=int, default=128)
     parser.add_argument("--slice", type=int, default=3, help="facts in the slice of the paper's procedure")
-    parser.add_argument("--repeats", type=int, default=5, help="passes for C, of which the median counts")
-    parser.add_argument("--out", type=Path)
     options = parser.parse_args()
 
     print(machine.said(machine.rates()))
     model = models.load(options.model)
     with machine.load() as load:
         data = measured(model, facts.load("book", limit=options.facts), options)
-    data |= {
-        "load": load,
-        "provenance": records.provenance(
-            command="python " + " ".join(["experiments/benchmarks/measuring.py", *sys.argv[1:]]), device=model.device
-        ),
-    }
-    if options.out:
-        records.write(options.out, data)
+    machine.keep(data, load, model.device, options.out)
     report(data)
 
 

@@ -4,9 +4,9 @@
 
 Neither is to be had from the package registries, so their published procedures are written here plainly, with the
 library's own settings, so that the same numbers must come out, and with PyTorch's own linear layers. *Covariance*: for
-each layer a pass over the text, which stops at the layer, keys summed in float32. *Edit*: C is inverted; every step of
-the search runs all texts through the whole model, with logits at every position, and back; then the value is written
-along ``C⁻¹k``.
+each layer a pass over the text, which stops at the layer, keys summed in float32. *Edit*: every step of the search runs
+all texts through the whole model, with logits at every position, and back; then the value is written along ``C⁻¹k``.
+Both sides factorise C anew for each edit here, though both can keep that.
 """
 
 from __future__ import annotations
@@ -173,13 +173,11 @@ def measured(model: models.LanguageModel, plain: models.LanguageModel, options: 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = machine.parser(__doc__, "of everything that is timed")
     parser.add_argument("--model", default="smollm2")
     parser.add_argument("--layer", type=int, default=6)
     parser.add_argument("--tokens", type=int, default=8192)
     parser.add_argument("--facts", type=int, default=5)
-    parser.add_argument("--repeats", type=int, default=5, help="of everything that is timed: the median counts")
-    parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     rate = machine.rates()
     print(machine.said(rate))
@@ -190,13 +188,8 @@ def main() -> None:
     with machine.load() as load:
         data = {"kind": "benchmark", "model": records.header(model, architecture=False), "repeats": options.repeats}
         data |= measured(model, plain, options)
-    data["matmul_gflops"] = {name: round(rate[name] / 1e9, 1) for name in ("float32", "float64")}
-    data["load"] = load
-    data["provenance"] = records.provenance(
-        command="python " + " ".join(["experiments/benchmarks/peers.py", *sys.argv[1:]]), device=model.device
-    )
-    if options.out:
-        records.write(options.out, data)
+    data["matmul_gflops"] = machine.gflops(rate)
+    machine.keep(data, load, model.device, options.out)
     C, one = data["covariance"], data["edit"]
     print(
         f"C of {C['layers']} layers, {C['tokens']:,} tokens: a pass a layer {C['seconds_all_layers']} s, "

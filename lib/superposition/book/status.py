@@ -14,6 +14,12 @@ def chapters(times: Record) -> list[tuple[str, float, float]]:
     return [(row["chapter"], row["first"], row["again"]) for row in times["chapters"]]
 
 
+def _power(number: float) -> str:
+    """``8e-07`` as a formula, 8·10⁻⁷."""
+    digits, power = f"{number:.0e}".split("e")
+    return rf"${digits} \cdot 10^{{{int(power)}}}$"
+
+
 def speeds(measuring: Record, editing: Record, peers: Record) -> list[tuple[str, float | str, str]]:
     """A row for each thing that was timed: what, seconds, and what it is to be compared with."""
     c, groups, paper = measuring["c_pass"], measuring["memory"], measuring["paper"]
@@ -31,7 +37,7 @@ def speeds(measuring: Record, editing: Record, peers: Record) -> list[tuple[str,
             f"$C$ of {their_C['layers']} layers, {their_C['tokens']:,} tokens",
             their_C["ours_all_layers"],
             f"the usual procedure, a pass for each layer: {their_C['seconds_all_layers']:.0f} s; "
-            f"the same $C$ within {their_C['difference']:.0e}",
+            f"the same $C$ within {_power(their_C['difference'])}",
         ),
         (
             f"$C$, {groups['tokens']:,} tokens, at most {groups['limit_mib']:.0f} MiB held",
@@ -59,7 +65,7 @@ def speeds(measuring: Record, editing: Record, peers: Record) -> list[tuple[str,
             f"a ROME edit, {their_edit['facts']} facts",
             their_edit["ours"],
             f"the usual procedure: {their_edit['seconds']:.1f} s; the same change of $W$ within "
-            f"{their_edit['difference']:.0e}",
+            f"{_power(their_edit['difference'])}",
         ),
         (f"a target value, {editing['at_once']} at once", target["seconds_at_once"], ""),
         (

@@ -220,7 +220,10 @@ def has_room(S: Square, k: Key, C: SecondMoment | None = None) -> bool:
 
 
 def rls_direction(S: Square, k: Key, hard: bool, *, weight: float = 1.0, C: SecondMoment | None = None) -> RlsStep:
-    """The direction ``S k / (kᵀS k + 1/w)`` (hard: ``w = inf``) and the next ``S``; as :func:`rls_step`."""
+    """The direction ``S k / (kᵀS k + 1/w)`` (hard: ``w = inf``) and the next ``S``; as :func:`rls_step`.
+
+    ``S`` must be symmetric to the last bit: what is not stays in it while the rest shrinks.
+    """
     if not weight > 0:
         raise UserError(f"weight is {weight}: pass a positive number.")
     K = _column(k)
@@ -453,7 +456,8 @@ def rls_step(
     UserError
         As :func:`rome`; and, in the hard form, a key in the span of the earlier ones.
     """
-    step = rls_direction(S, k, hard, weight=weight, C=C)
+    S = _state(S, len(_column(k)))
+    step = rls_direction((S + S.T) / 2, k, hard, weight=weight, C=C)  # an inverse is symmetric but for rounding
     return _change(W, _column(k), _value(v), step.direction[:, None]), step.S
 
 
