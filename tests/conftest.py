@@ -79,6 +79,11 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.path.name != "test_site.py")
 
 
+def pytest_xdist_auto_num_workers():
+    """One process more than cores: the one that looks at pages waits for Chromium half of its time."""
+    return (os.cpu_count() or 1) + 1
+
+
 def pytest_configure(config):
     config.addinivalue_line("markers", "real_model: reads SmolLM2's weights (a few seconds a test)")
     config.addinivalue_line("markers", "slow: processes, the rehearsal of the GPU run, the single page: `make slow`")

@@ -59,6 +59,15 @@ def test_the_fifty_are_read_from_the_record_of_the_same_model(recorded, monkeypa
         np.testing.assert_allclose(getattr(read, name), value, rtol=1e-5, atol=1e-5 * abs(value).max())
 
 
+def test_the_edit_itself_is_read_from_it_too(recorded, monkeypatch):
+    monkeypatch.setattr(example.targets, "search", None)
+    read = example.load("the tiny model").target
+    assert len(read) == 1
+    for name in ("keys", "values", "shifts", "recalled", "loss", "first_loss", "steps", "probability"):
+        value = getattr(recorded.target, name)
+        np.testing.assert_allclose(getattr(read, name), value, rtol=1e-5, atol=1e-5 * abs(value).max())
+
+
 @pytest.mark.parametrize(
     "change", [{"edits": []}, {"layer": 17}, {"model": {"sha256": "of another"}}, {"settings": {"steps": 7}}]
 )
@@ -67,6 +76,7 @@ def test_the_fifty_are_searched_for_where_the_record_is_of_something_else(record
     monkeypatch.setattr(records, "load", lambda name: replace(kept, data=kept.data | change))
     monkeypatch.setattr(example.targets, "search", lambda lm, facts, layer, batch: (len(facts), layer, batch))
     assert example.fifty(recorded)[1] == (3, recorded.layer.index, example.BATCH)
+    assert example.load("the tiny model").target == (1, recorded.layer.index, example.BATCH)
 
 
 def test_the_model_it_edits_moves_bystanders_by_p_delta(tower):

@@ -4,11 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from superposition.errors import UserError
-from superposition.stats import intervals, response
+from superposition.stats import intervals, ranking, response
 from superposition.stats.response import LogLogistic
 from superposition.studies import law
 
@@ -253,6 +254,22 @@ def test_clusters_are_drawn_whole():
     assert found.high - found.low == pytest.approx(expected, rel=0.1)
     with pytest.raises(UserError, match="at least two"):
         intervals.over_clusters(lambda i: 0.0, [3, 3])
+
+
+def test_all_draws_at_once_are_the_same_as_one_after_the_other():
+    rng = np.random.default_rng(2)
+    x, clusters = rng.standard_normal(60), rng.integers(7, size=60)
+    y = np.round(x + rng.standard_normal(60))  # with ties of its own
+    slow = intervals.over_clusters(lambda i: scipy.stats.spearmanr(x[i], y[i]).statistic, clusters, resamples=40)
+    fast = intervals.over_clusters_at_once(
+        lambda counts: ranking.rank_correlations(x, y, counts), clusters, resamples=40
+    )
+    assert fast == pytest.approx(slow, rel=1e-12)
+    points = law.points(record_of(D_OF))
+    naive = np.mean([(TRUE.share(point.quantities["edits"]) - point.lost) ** 2 for point in points]) ** 0.5
+    assert law.error(points, TRUE, "edits") == pytest.approx(naive)
+    with pytest.raises(UserError, match="at least two"):
+        intervals.over_clusters_at_once(lambda counts: np.zeros(len(counts)), [3, 3])
 
 
 EDITS = (10, 30, 100, 300, 1000)

@@ -81,6 +81,8 @@ class Example:
 def load(model: str | None = None) -> Example:
     """Read the example from a model: the default of the chapters, or another by its name.
 
+    The target value of the default model's edit comes from the record ``fifty-edits``, as in :func:`fifty`.
+
     Raises
     ------
     UserError
@@ -89,13 +91,12 @@ def load(model: str | None = None) -> Example:
     lm = models.load(model or model_name())
     layer = layer_of(lm)
     text = moments.estimate(lm, tokens=TOKENS * layer.d_m, layers=[layer.index])
-    target = targets.search(lm, [EDIT], layer.index)
     return Example(
         lm,
         layer,
         layer.weight.detach().double().cpu().numpy(),
         text.second_moment(layer.index),
-        target,
+        _targets(lm, layer, [EDIT]),
         keys.extract(lm, BYSTANDERS, layers=[layer.index])[layer.index],
     )
 
@@ -126,13 +127,21 @@ def fifty(example: Example) -> tuple[list[Fact], Targets]:
     UserError
         As :func:`superposition.editing.targets.search`.
     """
-    lm, layer, listed, kept = example.lm, example.layer, requests(), records.load(RECORD)
-    asked = [lm.sha256, layer.index, described(listed), TargetSettings().as_dict()]
-    if asked != [kept["model"]["sha256"], *(kept[name] for name in ("layer", "edits", "settings"))]:
-        return listed, targets.search(lm, listed, layer.index, batch=BATCH)
-    K, shifts = keys.extract(lm, listed, layers=[layer.index])[layer.index], kept.arrays["shifts"].astype(np.float64)
-    columns = {name: np.array(column) for name, column in kept["columns"].items()}
-    return listed, Targets(K, example.W @ K + shifts, shifts, example.W @ K, **columns)
+    listed = requests()
+    return listed, _targets(example.lm, example.layer, listed)
+
+
+def _targets(lm: LanguageModel, layer: Layer, edits: Sequence[Fact]) -> Targets:
+    """From the record, where it is of this model and layer and begins with these edits; else searched for."""
+    kept, count = records.load(RECORD), len(edits)
+    asked = [lm.sha256, layer.index, described(edits), TargetSettings().as_dict()]
+    if asked != [kept["model"]["sha256"], kept["layer"], kept["edits"][:count], kept["settings"]]:
+        return targets.search(lm, edits, layer.index, batch=BATCH)
+    K = keys.extract(lm, edits, layers=[layer.index])[layer.index]
+    shifts = kept.arrays["shifts"][:, :count].astype(np.float64)
+    recalled = layer.weight.detach().double().cpu().numpy() @ K
+    columns = {name: np.array(column[:count]) for name, column in kept["columns"].items()}
+    return Targets(K, recalled + shifts, shifts, recalled, **columns)
 
 
 def ask(lm: LanguageModel, facts: Sequence[Fact]) -> list[tuple[str, float]]:

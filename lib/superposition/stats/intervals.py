@@ -87,14 +87,41 @@ def over_clusters(
     UserError
         Fewer than two clusters.
     """
-    names, cluster = np.unique(np.asarray(clusters), return_inverse=True)
-    if len(names) < 2:
-        raise UserError("An interval over clusters needs at least two of them.")
-    members = [np.flatnonzero(cluster == number) for number in range(len(names))]
-    draws = np.random.default_rng(seed).integers(len(names), size=(resamples, len(names)))
+    cluster, draws = _drawn(clusters, resamples, seed)
+    members = [np.flatnonzero(cluster == number) for number in range(draws.shape[1])]
     drawn = [statistic(np.concatenate([members[number] for number in draw])) for draw in draws]
     low, high = np.nanquantile(drawn, [0.025, 0.975])
     return Estimate(float(statistic(np.arange(len(cluster)))), float(low), float(high))
+
+
+def over_clusters_at_once(
+    statistics: Callable[[Int[np.ndarray, "b n"]], Float[np.ndarray, " b"]],
+    clusters: ArrayLike,
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Estimate:
+    """:func:`over_clusters` of the same draws, for a statistic that takes all of them in one call.
+
+    ``statistics`` is given how often each of n points is in each of b draws.
+
+    Raises
+    ------
+    UserError
+        Fewer than two clusters.
+    """
+    cluster, draws = _drawn(clusters, resamples, seed)
+    times = np.array([np.bincount(draw, minlength=draws.shape[1]) for draw in draws])
+    low, high = np.nanquantile(statistics(times[:, cluster]), [0.025, 0.975])
+    return Estimate(float(statistics(np.ones((1, len(cluster)), dtype=int))[0]), float(low), float(high))
+
+
+def _drawn(clusters: ArrayLike, resamples: int, seed: int) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, "b c"]]:
+    """The number of each point's cluster, and the clusters of each draw."""
+    names, cluster = np.unique(np.asarray(clusters), return_inverse=True)
+    if len(names) < 2:
+        raise UserError("An interval over clusters needs at least two of them.")
+    return cluster, np.random.default_rng(seed).integers(len(names), size=(resamples, len(names)))
 
 
 def share_left(part: Bool[np.ndarray, " m"], whole: Bool[np.ndarray, " m"]) -> Estimate:

@@ -12,14 +12,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import scipy.stats
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 
 from superposition.errors import UserError
 from superposition.records import Record
 from superposition.stats import response
-from superposition.stats.intervals import Estimate, over_clusters
+from superposition.stats.intervals import Estimate, over_clusters, over_clusters_at_once
+from superposition.stats.ranking import rank_correlations
 from superposition.stats.response import LogLogistic
+
+#: A statistic of points in b draws, of how often each draw has each point.
+Draws = Callable[[Int[np.ndarray, "b n"]], Float[np.ndarray, " b"]]
 
 #: The drift that the law is about: of what is written, over the residual stream, at every position.
 R = "stream, all"
@@ -273,14 +276,22 @@ def unseen(some: Sequence[Point]) -> list[Point]:
 
 def correlation(some: Sequence[Point], name: str = R) -> float:
     """Spearman's rank correlation of a quantity with the share lost."""
-    values, lost = [point.quantities[name] for point in some], [point.lost for point in some]
-    return float(np.corrcoef(scipy.stats.rankdata(values), scipy.stats.rankdata(lost))[0, 1])
+    return float(_correlations(some, name)(np.ones((1, len(some)), dtype=int))[0])
+
+
+def _correlations(some: Sequence[Point], name: str) -> Draws:
+    values, lost = (np.array(column) for column in zip(*((p.quantities[name], p.lost) for p in some), strict=True))
+    return lambda counts: rank_correlations(values, lost, counts)
 
 
 def error(some: Sequence[Point], curve: LogLogistic, name: str = R) -> float:
     """Root mean square distance of the share lost from a curve."""
-    shares = curve.share([point.quantities[name] for point in some])
-    return float(np.sqrt(_mean_square(shares - np.array([point.lost for point in some]))))
+    return float(_errors(some, curve, name)(np.ones((1, len(some)), dtype=int))[0])
+
+
+def _errors(some: Sequence[Point], curve: LogLogistic, name: str) -> Draws:
+    off = curve.share([point.quantities[name] for point in some]) - np.array([point.lost for point in some])
+    return lambda counts: np.sqrt(counts @ off**2 / counts.sum(1))
 
 
 def _clusters(some: Sequence[Point | Lifetime]) -> list[str]:
@@ -289,11 +300,11 @@ def _clusters(some: Sequence[Point | Lifetime]) -> list[str]:
     return places if len(set(places)) > 1 else [one.rule for one in some]
 
 
-def _over_places(some: Sequence[Point], statistic: Callable[[list[Point]], float], resamples: int) -> Estimate:
+def _over_places(some: Sequence[Point], statistics: Draws, resamples: int) -> Estimate:
     """With its interval; without ends, NaN, where there is one layer and one rule only."""
     if len(set(_clusters(some))) < 2:
-        return Estimate(statistic([*some]), np.nan, np.nan)
-    return over_clusters(lambda drawn: statistic([some[i] for i in drawn]), _clusters(some), resamples=resamples)
+        return Estimate(float(statistics(np.ones((1, len(some)), dtype=int))[0]), np.nan, np.nan)
+    return over_clusters_at_once(statistics, _clusters(some), resamples=resamples)
 
 
 @dataclass(frozen=True)
@@ -307,8 +318,8 @@ class Score:
 
 def score(some: Sequence[Point], curve: LogLogistic, name: str = R, resamples: int = 500) -> Score:
     """Rank correlation of a quantity with the share lost, and the curve's error; both over whole layers."""
-    ranks = _over_places(some, lambda drawn: correlation(drawn, name), resamples)
-    return Score(len(some), ranks, _over_places(some, lambda drawn: error(drawn, curve, name), resamples))
+    ranks = _over_places(some, _correlations(some, name), resamples)
+    return Score(len(some), ranks, _over_places(some, _errors(some, curve, name), resamples))
 
 
 def ahead(some: Sequence[Point], rival: str, name: str = R, resamples: int = 500) -> Estimate:
@@ -317,7 +328,8 @@ def ahead(some: Sequence[Point], rival: str, name: str = R, resamples: int = 500
     Over the points that have both.
     """
     some = [point for point in some if {rival, name} <= {*point.quantities}]
-    return _over_places(some, lambda drawn: correlation(drawn, name) - correlation(drawn, rival), resamples)
+    own, other = _correlations(some, name), _correlations(some, rival)
+    return _over_places(some, lambda counts: own(counts) - other(counts), resamples)
 
 
 @dataclass(frozen=True)
