@@ -274,9 +274,14 @@ def unseen(some: Sequence[Point]) -> list[Point]:
     return [point for point in some if point.layer not in SEEN[point.model]]
 
 
+def _of_all(some: Sequence[Point], statistics: Draws) -> float:
+    """Of the points as they are, each once."""
+    return float(statistics(np.ones((1, len(some)), dtype=int))[0])
+
+
 def correlation(some: Sequence[Point], name: str = R) -> float:
     """Spearman's rank correlation of a quantity with the share lost."""
-    return float(_correlations(some, name)(np.ones((1, len(some)), dtype=int))[0])
+    return _of_all(some, _correlations(some, name))
 
 
 def _correlations(some: Sequence[Point], name: str) -> Draws:
@@ -286,7 +291,7 @@ def _correlations(some: Sequence[Point], name: str) -> Draws:
 
 def error(some: Sequence[Point], curve: LogLogistic, name: str = R) -> float:
     """Root mean square distance of the share lost from a curve."""
-    return float(_errors(some, curve, name)(np.ones((1, len(some)), dtype=int))[0])
+    return _of_all(some, _errors(some, curve, name))
 
 
 def _errors(some: Sequence[Point], curve: LogLogistic, name: str) -> Draws:
@@ -303,7 +308,7 @@ def _clusters(some: Sequence[Point | Lifetime]) -> list[str]:
 def _over_places(some: Sequence[Point], statistics: Draws, resamples: int) -> Estimate:
     """With its interval; without ends, NaN, where there is one layer and one rule only."""
     if len(set(_clusters(some))) < 2:
-        return Estimate(float(statistics(np.ones((1, len(some)), dtype=int))[0]), np.nan, np.nan)
+        return Estimate(_of_all(some, statistics), np.nan, np.nan)
     return over_clusters_at_once(statistics, _clusters(some), resamples=resamples)
 
 
