@@ -149,6 +149,10 @@ def papers_procedure(
 
 def report(data: dict) -> None:
     c, groups, paper = (data[name] for name in ("c_pass", "memory", "paper"))
+    if min(c["ratio_each"]) < 1:
+        print(
+            "A pass was faster than its floor: the machine's rates changed meanwhile. Measure again when it is quiet."
+        )
     print(f"C, {data['layers']} layers, {data['tokens']:,} tokens: {c['seconds']} s, floor {c['floor_seconds']} s:")
     print(
         f"  {c['ratio']} of it ({c['ratio_float32']} of the floor in float32), peak memory {c['peak_memory_mib']} MiB; "

@@ -31,7 +31,8 @@ def speeds(measuring: Record, editing: Record, peers: Record) -> list[tuple[str,
         (
             f"$C$ of {measuring['layers']} layers, {measuring['tokens']:,} tokens",
             c["seconds"],
-            f"{c['floor_seconds']} s of arithmetic: {c['ratio']:.2f} times as long",
+            f"{c['floor_seconds']} s of arithmetic: {c['ratio']:.2f} times as long "
+            f"({min(c['ratio_each']):.2f} to {max(c['ratio_each']):.2f})",
         ),
         (
             f"$C$ of {their_C['layers']} layers, {their_C['tokens']:,} tokens",

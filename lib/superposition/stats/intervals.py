@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.stats
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from numpy.typing import ArrayLike
 
 from superposition.errors import UserError
@@ -124,9 +124,9 @@ def _drawn(clusters: ArrayLike, resamples: int, seed: int) -> tuple[Int[np.ndarr
     return cluster, np.random.default_rng(seed).integers(len(names), size=(resamples, len(names)))
 
 
-def share_left(part: Bool[np.ndarray, " m"], whole: Bool[np.ndarray, " m"]) -> Estimate:
+def ratio_of_sums(part: Shaped[np.ndarray, " m"], whole: Shaped[np.ndarray, " m"]) -> Estimate:
     """``Σ part / Σ whole``, both asked of the same m things, with its interval: the things are drawn, in pairs."""
-    return over_clusters(lambda drawn: part[drawn].sum() / whole[drawn].sum(), np.arange(len(whole)))
+    return over_clusters_at_once(lambda counts: counts @ part / (counts @ whole), np.arange(len(whole)))
 
 
 def pair_sums(matrices: Iterable[np.ndarray], counts: Float[np.ndarray, "b m"]) -> list[Float[np.ndarray, " b"]]:

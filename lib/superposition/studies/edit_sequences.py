@@ -83,7 +83,7 @@ def paraphrases(record: Record, *, rest: bool) -> Estimate:
     hits, asked = (
         counts[chosen:] if rest else counts[:chosen] for counts in _asked(record, "after", "paraphrase_exact")
     )
-    return intervals.over_clusters(lambda drawn: hits[drawn].sum() / asked[drawn].sum(), np.arange(len(hits)))
+    return intervals.ratio_of_sums(hits, asked)
 
 
 def _asked(record: Record, when: str, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -100,14 +100,13 @@ def answered(record: Record, when: str, name: str) -> Estimate:
     if asked.max() == 1 or hits.sum() in (0, asked.sum()):
         found = intervals.share(hits[asked > 0] > 0)
         return Estimate(*(found[end] for end in ("share", "low", "high")))
-    return intervals.over_clusters(lambda drawn: hits[drawn].sum() / asked[drawn].sum(), np.arange(len(hits)))
+    return intervals.ratio_of_sums(hits, asked)
 
 
 def answered_more(record: Record, name: str) -> Estimate:
     """By how much that share rose from before to after, the same facts drawn for both."""
     (before, asked), (after, _) = (_asked(record, when, name) for when in ("before", "after"))
-    more = after - before
-    return intervals.over_clusters(lambda drawn: more[drawn].sum() / asked[drawn].sum(), np.arange(len(more)))
+    return intervals.ratio_of_sums(after - before, asked)
 
 
 # Sequences

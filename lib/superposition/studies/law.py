@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 from superposition.errors import UserError
 from superposition.records import Record
 from superposition.stats import response
-from superposition.stats.intervals import Estimate, over_clusters, over_clusters_at_once
+from superposition.stats.intervals import Estimate, over_clusters_at_once
 from superposition.stats.ranking import rank_correlations
 from superposition.stats.response import LogLogistic
 
@@ -510,4 +510,4 @@ def share_within(some: Sequence[Lifetime], factor: float, resamples: int = 500) 
     """
     seen = [row for row in some if row.seen]
     near = within(seen, factor)
-    return over_clusters(lambda drawn: near[drawn].mean(), _clusters(seen), resamples=resamples)
+    return over_clusters_at_once(lambda counts: counts @ near / counts.sum(1), _clusters(seen), resamples=resamples)

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 
 from superposition.linear.overlap import residual_lengths
 from superposition.records import Record
-from superposition.stats.intervals import Estimate, over_clusters, share_left
+from superposition.stats.intervals import Estimate, over_clusters, ratio_of_sums
 from superposition.stats.ranking import rank_correlation
 
 #: With all three causes.
@@ -108,7 +108,7 @@ class Loop:
 
     def loss_left(self, cause: str) -> Estimate:
         """Share of the loss that is left with a cause taken away; interval over facts, drawn in pairs."""
-        return share_left(~self.kept[cause], ~self.kept[WHOLE])
+        return ratio_of_sums(~self.kept[cause], ~self.kept[WHOLE])
 
     def correlation(self) -> Estimate:
         """Rank correlation of the forecast lengths with those that came, over the first edits; interval over edits."""
@@ -201,5 +201,5 @@ def norm_anchors(ways: Record) -> dict[tuple[str, int], Anchored]:
         stem, arms = f"{run['model']} {run['layer']}", ("norm anchors, rome", "moving, rome")
         lost = [~ways.arrays[f"{stem}/{arm}/kept"][-1].astype(bool) for arm in arms]
         norms, answered = ([run["points"][arm][f"{n}/{of}"] for arm in arms] for of in ("change", "paraphrase_exact"))
-        found[run["model"], run["layer"]] = Anchored(share_left(*lost), norms[0] / norms[1], *answered)
+        found[run["model"], run["layer"]] = Anchored(ratio_of_sums(*lost), norms[0] / norms[1], *answered)
     return found
